@@ -1,0 +1,540 @@
+//! The only reader of the configuration file and the environment. Defaults are `config.default.toml`, compiled in.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::SignedDuration;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use crate::domain::{DualChannels, RetentionTerm, SourceName};
+
+const DEFAULTS: &str = include_str!("config.default.toml");
+const ENV_PREFIX: &str = "AFTERCALL";
+/// Read when `--config` is not given and it exists.
+pub const DEFAULT_FILE: &str = "aftercall.toml";
+
+/// A length of time written as `20s`, `15m`, `1h 30m`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Reads `20s`, `15m`, `7d`.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a length of time such as 20s, 15m, 1h or 7d");
+    let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
+    if let Some(days) = days {
+        return Ok(Duration::from_secs(days * 86_400));
+    }
+    let signed: SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(signed).map_err(|_| wrong())
+}
+
+/// The whole effective configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub store: Store,
+    pub objects: Objects,
+    pub worker: Worker,
+    pub fetch: Fetch,
+    pub audio: Audio,
+    pub transcript: TranscriptSettings,
+    pub retention: Retention,
+    pub api: Api,
+    pub log: Log,
+    pub schedule: Schedule,
+    #[serde(default)]
+    pub source: Vec<Source>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    pub url: SecretString,
+    pub url_file: Option<PathBuf>,
+    pub max_connections: u32,
+    pub busy_timeout: Span,
+}
+
+/// Which object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectsKind {
+    Dir,
+    S3,
+}
+
+/// Server-side encryption asked of an S3 store and confirmed in its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Sse {
+    #[serde(rename = "none")]
+    None,
+    #[serde(rename = "AES256")]
+    Aes256,
+    #[serde(rename = "aws:kms")]
+    AwsKms,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objects {
+    pub kind: ObjectsKind,
+    pub path: PathBuf,
+    pub bucket: String,
+    pub endpoint: String,
+    pub region: String,
+    pub access_key_id: String,
+    pub secret_access_key: Option<SecretString>,
+    pub secret_access_key_file: Option<PathBuf>,
+    pub sse: Sse,
+    pub timeout: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    pub concurrency: usize,
+    pub cpu_concurrency: usize,
+    pub drain_grace: Span,
+    pub heartbeat: Span,
+    pub silent_after: Span,
+    pub poll: Span,
+    pub cooldown: Span,
+    pub max_attempts: u16,
+    pub backoff_base: Span,
+    pub backoff_max: Span,
+    pub keep_finished_jobs: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    pub max_bytes: u64,
+    pub connect_timeout: Span,
+    pub total_timeout: Span,
+    pub min_bytes_per_second: u64,
+    pub max_redirects: u8,
+    pub not_ready_pause: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audio {
+    pub target_lufs: f64,
+    pub ceiling_dbtp: f64,
+    pub max_duration: Span,
+    pub memory_cap_bytes: u64,
+    pub keep_wav: bool,
+}
+
+/// Which speech engine may make words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineChoice {
+    Auto,
+    Off,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TranscriptSettings {
+    pub engine: EngineChoice,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub days: RetentionTerm,
+    pub enabled: bool,
+    pub guard_minimum: u64,
+    pub max_clock_jump: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    pub listen: SocketAddr,
+    pub max_body_bytes: usize,
+    pub timeout: Span,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    pub file: String,
+    pub enabled: bool,
+}
+
+/// The wire contract a source speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialectName {
+    Krosai,
+    Zudu,
+    Atoms,
+}
+
+/// How the API key travels, where a platform's documents disagree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthMode {
+    /// Both headers at once.
+    #[default]
+    Both,
+    XApiKey,
+    Bearer,
+}
+
+/// Where the organisation id travels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrganizationPlacement {
+    #[default]
+    Header,
+    Query,
+    None,
+}
+
+/// Unit of a platform's `packet_loss`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketLossUnit {
+    /// Percent where the document says so, unknown elsewhere.
+    #[default]
+    Auto,
+    Percent,
+    Ratio,
+}
+
+/// Where outcomes are written besides our own record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteBack {
+    /// Our record only.
+    #[default]
+    Record,
+    /// The platform's metadata (Zudu).
+    Metadata,
+    /// The request described in `[source.http]`.
+    Http,
+}
+
+/// How often a source is reconciled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    Off,
+    Every(Duration),
+}
+
+impl<'de> Deserialize<'de> for Poll {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        parse_span(&text).map(Self::Every).map_err(serde::de::Error::custom)
+    }
+}
+
+/// One call platform account.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub name: SourceName,
+    pub dialect: DialectName,
+    pub base_url: Url,
+    pub api_key: Option<SecretString>,
+    pub api_key_file: Option<PathBuf>,
+    pub api_secret: Option<SecretString>,
+    pub api_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub auth: AuthMode,
+    pub organization_id: Option<String>,
+    #[serde(default)]
+    pub organization_in: OrganizationPlacement,
+    pub webhook_secret: Option<SecretString>,
+    pub webhook_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub recording_hosts: Vec<String>,
+    #[serde(default = "default_poll")]
+    pub poll: Poll,
+    #[serde(default = "default_recording_grace")]
+    pub recording_grace: Span,
+    #[serde(default)]
+    pub packet_loss_unit: PacketLossUnit,
+    pub language: Option<String>,
+    pub requests_per_day: Option<u64>,
+    #[serde(default)]
+    pub write_back: WriteBack,
+    #[serde(default)]
+    pub dual_channels: DualChannels,
+    /// Days to keep this source's calls; the `[retention]` term where absent.
+    pub retention_days: Option<RetentionTerm>,
+    pub http: Option<HttpWriteBack>,
+}
+
+/// A write-back request for users who own the call record's service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpWriteBack {
+    #[serde(default = "default_method")]
+    pub method: String,
+    /// A template; `{{ call.id }}` and the members of the body template are available.
+    pub url: String,
+    #[serde(default)]
+    pub headers: std::collections::BTreeMap<String, SecretString>,
+    /// A template that gives JSON; a sensible body when absent.
+    pub body: Option<String>,
+    /// Ask with GET first and send `If-Match` with the `ETag` it answers.
+    #[serde(default)]
+    pub if_match: bool,
+}
+
+fn default_poll() -> Poll {
+    Poll::Every(Duration::from_secs(300))
+}
+
+const fn default_recording_grace() -> Span {
+    Span(Duration::from_secs(900))
+}
+
+fn default_method() -> String {
+    "PATCH".to_owned()
+}
+
+impl Config {
+    /// Reads defaults, then `file` (or `./aftercall.toml` where there is one), then the environment.
+    ///
+    /// # Errors
+    /// Names the file or variable, the key and the reason.
+    pub fn load(file: Option<&Path>) -> Result<Self> {
+        let chosen = match file {
+            Some(path) => Some(path.to_owned()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        let mut builder =
+            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if let Some(path) = &chosen {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read configuration file {}", path.display()))?;
+            toml::from_str::<toml::Table>(&text).map_err(|err| anyhow::anyhow!("{}: {err}", path.display()))?;
+            builder = builder.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
+        }
+        let environment =
+            config::Environment::with_prefix(ENV_PREFIX).prefix_separator("__").separator("__").try_parsing(true);
+        Self::from_sources(builder.add_source(environment), chosen.as_deref())
+    }
+
+    /// The defaults with `text` (TOML) laid over them; nothing else is read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let builder = config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+            .add_source(config::File::from_str(text, config::FileFormat::Toml));
+        Self::from_sources(builder, None)
+    }
+
+    fn from_sources(
+        builder: config::ConfigBuilder<config::builder::DefaultState>,
+        file: Option<&Path>,
+    ) -> Result<Self> {
+        let place = file.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
+        let merged = builder.build().with_context(|| place.clone())?;
+        let mut config: Self = merged.try_deserialize().map_err(|err| anyhow::anyhow!("{place}: {err}"))?;
+        config.read_secret_files().with_context(|| place.clone())?;
+        config.validate().with_context(|| place)?;
+        Ok(config)
+    }
+
+    fn read_secret_files(&mut self) -> Result<()> {
+        if let Some(path) = &self.store.url_file {
+            self.store.url = read_secret("store.url_file", path)?;
+        }
+        fill(
+            "objects.secret_access_key_file",
+            &mut self.objects.secret_access_key,
+            self.objects.secret_access_key_file.as_deref(),
+        )?;
+        for source in &mut self.source {
+            let key = |field: &str| format!("source `{}`: {field}", source.name);
+            let (api_key, api_secret, webhook) =
+                (key("api_key_file"), key("api_secret_file"), key("webhook_secret_file"));
+            fill(&api_key, &mut source.api_key, source.api_key_file.as_deref())?;
+            fill(&api_secret, &mut source.api_secret, source.api_secret_file.as_deref())?;
+            fill(&webhook, &mut source.webhook_secret, source.webhook_secret_file.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.worker.concurrency == 0 {
+            bail!("worker.concurrency: must be at least 1");
+        }
+        if self.worker.silent_after.0 < 2 * self.worker.heartbeat.0 {
+            bail!("worker.silent_after: must be at least twice worker.heartbeat, or live workers are taken for dead");
+        }
+        if self.worker.poll < self.worker.cooldown {
+            bail!("worker.poll: must not be shorter than worker.cooldown");
+        }
+        if !(-40.0..=-5.0).contains(&self.audio.target_lufs) {
+            bail!("audio.target_lufs: must be between -40 and -5");
+        }
+        if !(-20.0..=0.0).contains(&self.audio.ceiling_dbtp) {
+            bail!("audio.ceiling_dbtp: must be between -20 and 0");
+        }
+        if self.objects.kind == ObjectsKind::S3 && self.objects.bucket.is_empty() {
+            bail!("objects.bucket: must be set when objects.kind = \"s3\"");
+        }
+        let scheme = self.store.url.expose_secret().split(':').next().unwrap_or_default().to_owned();
+        if !matches!(scheme.as_str(), "sqlite" | "postgres" | "postgresql") {
+            bail!("store.url: must start with sqlite:// or postgres://");
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for source in &self.source {
+            if !seen.insert(source.name.as_str()) {
+                bail!("source `{}`: the name is used twice", source.name);
+            }
+            source.validate().with_context(|| format!("source `{}`", source.name))?;
+        }
+        Ok(())
+    }
+
+    /// The source of this name.
+    #[must_use]
+    pub fn source(&self, name: &SourceName) -> Option<&Source> {
+        self.source.iter().find(|source| source.name == *name)
+    }
+
+    /// The retention term of a source's calls.
+    #[must_use]
+    pub fn retention_term(&self, source: &SourceName) -> RetentionTerm {
+        self.source(source).and_then(|source| source.retention_days).unwrap_or(self.retention.days)
+    }
+
+    /// Where downloads and decoded audio wait while a job runs.
+    #[must_use]
+    pub fn spool_dir(&self) -> PathBuf {
+        self.data_dir.join("spool")
+    }
+}
+
+impl Source {
+    fn validate(&self) -> Result<()> {
+        if self.api_key.is_none() {
+            bail!("api_key: must be set (or api_key_file)");
+        }
+        if self.dialect == DialectName::Zudu && self.api_secret.is_none() {
+            bail!("api_secret: must be set for the zudu dialect (or api_secret_file)");
+        }
+        if !matches!(self.base_url.scheme(), "http" | "https") {
+            bail!("base_url: must be http or https");
+        }
+        match self.write_back {
+            WriteBack::Metadata if self.dialect != DialectName::Zudu => {
+                bail!("write_back: \"metadata\" exists on zudu only; this platform has no call to write to")
+            }
+            WriteBack::Http if self.http.is_none() => {
+                bail!("write_back: \"http\" needs a [source.http] table with a url")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for DialectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Krosai => "krosai",
+            Self::Zudu => "zudu",
+            Self::Atoms => "atoms",
+        })
+    }
+}
+
+fn fill(key: &str, secret: &mut Option<SecretString>, file: Option<&Path>) -> Result<()> {
+    if let (None, Some(path)) = (&secret, file) {
+        *secret = Some(read_secret(key, path)?);
+    }
+    Ok(())
+}
+
+fn read_secret(key: &str, path: &Path) -> Result<SecretString> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{key}: cannot read {}", path.display()))?;
+    let text = text.trim();
+    if text.is_empty() {
+        bail!("{key}: {} is empty", path.display());
+    }
+    Ok(SecretString::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_a_valid_configuration() {
+        let config = Config::from_toml("").unwrap();
+        assert_eq!(config.retention.days, RetentionTerm::DEFAULT);
+        assert!(config.source.is_empty());
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_key() {
+        let err = Config::from_toml("[worker]\nheartbeat = \"soon\"").unwrap_err();
+        let text = format!("{err:#}");
+        assert!(text.contains("heartbeat") && text.contains("soon"), "{text}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_by_name() {
+        let text = format!("{:#}", Config::from_toml("[retention]\ndayz = 3").unwrap_err());
+        assert!(text.contains("dayz"), "{text}");
+    }
+
+    #[test]
+    fn a_source_without_its_secret_is_refused_by_name() {
+        let toml = "[[source]]\nname = \"z\"\ndialect = \"zudu\"\nbase_url = \"https://api.zudu.ai\"\napi_key = \"k\"";
+        let text = format!("{:#}", Config::from_toml(toml).unwrap_err());
+        assert!(text.contains("source `z`") && text.contains("api_secret"), "{text}");
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        assert_eq!(parse_span("7d").unwrap(), Duration::from_secs(7 * 86_400));
+        assert_eq!(parse_span("15m").unwrap(), Duration::from_secs(900));
+        assert!(parse_span("-5s").is_err());
+        assert!(parse_span("5").is_err());
+    }
+}

@@ -1,0 +1,224 @@
+//! A call as its source tells it, in our units and words.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::id::{CallId, PhoneNumber};
+use super::recording::RecordingUrl;
+use super::transcript::Role;
+
+/// Who dialled, seen from the voice platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// What carried the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallChannel {
+    Phone,
+    Web,
+    /// Text only: there is never a recording, so never a job.
+    Chat,
+}
+
+/// Where a call stands at its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallStatus {
+    Queued,
+    Ringing,
+    InProgress,
+    Completed,
+    Failed,
+    Busy,
+    NoAnswer,
+    Cancelled,
+    /// A word we do not know; `SourceCall::status_raw` keeps it. Counted, never processed.
+    Unknown,
+}
+
+/// Why a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    Normal,
+    UserHangup,
+    AgentHangup,
+    NoAnswer,
+    Busy,
+    Rejected,
+    Failed,
+    Timeout,
+    Error,
+    Transferred,
+    Voicemail,
+    Other,
+}
+
+/// What the platform charged. Amounts of different units are never added up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    pub amount: f64,
+    pub unit: CostUnit,
+}
+
+/// The unit of a [`Cost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostUnit {
+    Cents,
+    Credits,
+    /// The platform does not say.
+    Unknown,
+}
+
+/// Network figures the platform measured; a recording does not hold them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Connection latency, taken as one-way delay.
+    pub latency_ms: Option<f64>,
+    pub jitter_ms: Option<f64>,
+    /// The number as written, whatever its unit.
+    pub packet_loss_raw: Option<f64>,
+    /// The same in percent, where the unit is documented or configured.
+    pub packet_loss_percent: Option<f64>,
+    /// The platform's own mean opinion score.
+    pub mos: Option<f64>,
+    pub codec: Option<String>,
+    /// Thinking time of the agent (median); not a transmission delay.
+    pub platform_response_ms: Option<f64>,
+}
+
+/// One word of a platform's transcript; times in milliseconds of the recording.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProviderWord {
+    pub text: String,
+    pub start_ms: Option<u64>,
+    pub end_ms: Option<u64>,
+}
+
+/// One turn of a platform's transcript, roles as given there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProviderTurn {
+    pub role: Role,
+    pub text: String,
+    pub start_ms: Option<u64>,
+    pub end_ms: Option<u64>,
+    pub words: Vec<ProviderWord>,
+    /// The times were derived from a wall clock, not from the audio.
+    pub approximate: bool,
+}
+
+/// A call as its source tells it. List rows and details are both this; [`SourceCall::merged_over`] joins them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceCall {
+    pub id: CallId,
+    pub org_id: Option<String>,
+    pub agent_id: Option<String>,
+    pub phone_number_id: Option<String>,
+    pub direction: Option<Direction>,
+    pub channel: CallChannel,
+    pub from_number: Option<PhoneNumber>,
+    pub to_number: Option<PhoneNumber>,
+    pub status: CallStatus,
+    /// The platform's word, kept for revision.
+    pub status_raw: Option<String>,
+    pub end_reason: Option<EndReason>,
+    pub created_at: Option<Timestamp>,
+    /// `created_at` was derived (from an id, from a start time); a given one replaces it.
+    pub created_at_derived: bool,
+    pub answered_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// `ended_at` was derived from a start and a duration.
+    pub ended_at_estimated: bool,
+    pub duration_ms: Option<u64>,
+    pub cost: Option<Cost>,
+    pub recording_url: Option<RecordingUrl>,
+    /// A twin with one leg per channel.
+    pub dual_url: Option<RecordingUrl>,
+    pub turns: Vec<ProviderTurn>,
+    pub language: Option<String>,
+    pub opt_out: bool,
+    pub network: Network,
+    pub metadata: Option<serde_json::Value>,
+    pub analysis: Option<serde_json::Value>,
+    /// The platform's version tag of its record, where it gives one (for `If-Match`).
+    pub etag: Option<String>,
+    /// The whole JSON as received, without signed query strings; of an opted-out call only id, times, status, organisation.
+    pub raw: serde_json::Value,
+}
+
+impl SourceCall {
+    /// The human's number: inbound calls come from them, outbound calls go to them.
+    #[must_use]
+    pub fn caller_number(&self) -> Option<&PhoneNumber> {
+        match self.direction {
+            Some(Direction::Inbound) => self.from_number.as_ref(),
+            Some(Direction::Outbound) => self.to_number.as_ref(),
+            None => None,
+        }
+    }
+
+    /// Whether there is after-call work: completed, spoken, and not opted out of storage.
+    #[must_use]
+    pub fn eligible(&self) -> bool {
+        self.status == CallStatus::Completed && self.channel != CallChannel::Chat && !self.opt_out
+    }
+
+    /// This detail laid over a list row: a value of the detail wins, an absent one never erases the row's.
+    #[must_use]
+    pub fn merged_over(self, row: Self) -> Self {
+        let keep_row_created = self.created_at.is_none() || (self.created_at_derived && row.created_at.is_some());
+        let keep_row_ended = self.ended_at.is_none() || (self.ended_at_estimated && row.ended_at.is_some());
+        Self {
+            id: self.id,
+            org_id: self.org_id.or(row.org_id),
+            agent_id: self.agent_id.or(row.agent_id),
+            phone_number_id: self.phone_number_id.or(row.phone_number_id),
+            direction: self.direction.or(row.direction),
+            channel: self.channel,
+            from_number: self.from_number.or(row.from_number),
+            to_number: self.to_number.or(row.to_number),
+            status: if self.status_raw.is_some() { self.status } else { row.status },
+            status_raw: self.status_raw.or(row.status_raw),
+            end_reason: self.end_reason.or(row.end_reason),
+            created_at: if keep_row_created { row.created_at } else { self.created_at },
+            created_at_derived: if keep_row_created { row.created_at_derived } else { self.created_at_derived },
+            answered_at: self.answered_at.or(row.answered_at),
+            ended_at: if keep_row_ended { row.ended_at } else { self.ended_at },
+            ended_at_estimated: if keep_row_ended { row.ended_at_estimated } else { self.ended_at_estimated },
+            duration_ms: self.duration_ms.or(row.duration_ms),
+            cost: self.cost.or(row.cost),
+            recording_url: self.recording_url.or(row.recording_url),
+            dual_url: self.dual_url.or(row.dual_url),
+            turns: if self.turns.is_empty() { row.turns } else { self.turns },
+            language: self.language.or(row.language),
+            opt_out: self.opt_out || row.opt_out,
+            network: self.network.merged_over(row.network),
+            metadata: self.metadata.or(row.metadata),
+            analysis: self.analysis.or(row.analysis),
+            etag: self.etag.or(row.etag),
+            raw: self.raw,
+        }
+    }
+}
+
+impl Network {
+    /// These figures, with `under` filling in what is absent here.
+    #[must_use]
+    pub fn merged_over(self, under: Self) -> Self {
+        Self {
+            latency_ms: self.latency_ms.or(under.latency_ms),
+            jitter_ms: self.jitter_ms.or(under.jitter_ms),
+            packet_loss_raw: self.packet_loss_raw.or(under.packet_loss_raw),
+            packet_loss_percent: self.packet_loss_percent.or(under.packet_loss_percent),
+            mos: self.mos.or(under.mos),
+            codec: self.codec.or(under.codec),
+            platform_response_ms: self.platform_response_ms.or(under.platform_response_ms),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Plain types of the subject, without I/O: what a call, a recording, a transcript, an artifact and a
+//! retention term are. Everything else in the crate speaks in these words; this module imports none of it.
+
+pub mod artifact;
+pub mod call;
+pub mod fault;
+pub mod id;
+pub mod outcome;
+pub mod quality;
+pub mod recording;
+pub mod retention;
+pub mod transcript;
+
+pub use artifact::{Artifact, ArtifactKey, ArtifactKind, ContentType, Manifest, Sha256};
+pub use call::{
+    CallChannel, CallStatus, Cost, CostUnit, Direction, EndReason, Network, ProviderTurn, ProviderWord, SourceCall,
+};
+pub use fault::{Classify, Fault, Side, Stage};
+pub use id::{CallId, CallUid, OrgUid, ParseError, PhoneNumber, SourceName};
+pub use outcome::Outcome;
+pub use quality::Quality;
+pub use recording::{Container, DualChannels, RecordingState, RecordingUrl};
+pub use retention::{RetainUntil, RetentionBasis, RetentionState, RetentionTerm};
+pub use transcript::{Role, Transcript};

@@ -1,0 +1,153 @@
+//! What is known of a recording before and after it has been read.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::id::ParseError;
+
+/// Where a recording can be fetched: a short-lived capability. `Debug` hides the query, which may be a signature.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RecordingUrl(Url);
+
+impl RecordingUrl {
+    /// Accepts absolute `http` and `https` URLs with a host; whether the host may be asked is the fetcher's decision.
+    ///
+    /// # Errors
+    /// [`ParseError`] for another scheme, a missing host or embedded credentials.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let url = Url::parse(text.trim()).map_err(|_| ParseError::new("recording url", "is not an absolute URL"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(ParseError::new("recording url", "must be http or https"));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(ParseError::new("recording url", "has no host"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(ParseError::new("recording url", "carries credentials"));
+        }
+        Ok(Self(url))
+    }
+
+    /// The whole URL, signature included. Never log this.
+    #[must_use]
+    pub const fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// The URL without query and fragment, fit for logs and records.
+    #[must_use]
+    pub fn without_query(&self) -> String {
+        let mut url = self.0.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        url.into()
+    }
+}
+
+impl fmt::Debug for RecordingUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.without_query())
+    }
+}
+
+impl TryFrom<String> for RecordingUrl {
+    type Error = ParseError;
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<RecordingUrl> for String {
+    fn from(url: RecordingUrl) -> Self {
+        url.0.into()
+    }
+}
+
+/// Which leg is on which channel of a two-channel recording.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DualChannels {
+    /// Decided from evidence, or left unknown.
+    #[default]
+    Auto,
+    CallerLeft,
+    AgentLeft,
+}
+
+/// A recording's container, decided by its bytes, never by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Container {
+    Mp3,
+    /// ISO base media (`.mp4`, `.m4a`), usually AAC.
+    Mp4,
+    /// AAC frames without a container.
+    Adts,
+    Wav,
+    Flac,
+    Ogg,
+    /// Matroska or `WebM`.
+    Matroska,
+}
+
+impl Container {
+    /// Extension of stored originals.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Mp3 => "mp3",
+            Self::Mp4 => "m4a",
+            Self::Adts => "aac",
+            Self::Wav => "wav",
+            Self::Flac => "flac",
+            Self::Ogg => "ogg",
+            Self::Matroska => "webm",
+        }
+    }
+
+    /// Media type of stored originals.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Mp3 => "audio/mpeg",
+            Self::Mp4 => "audio/mp4",
+            Self::Adts => "audio/aac",
+            Self::Wav => "audio/wav",
+            Self::Flac => "audio/flac",
+            Self::Ogg => "audio/ogg",
+            Self::Matroska => "audio/webm",
+        }
+    }
+}
+
+/// How much of a recording survived decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordingState {
+    Ok,
+    /// More than 5 % lost.
+    Degraded,
+    /// More than half lost, or nothing decodes.
+    Damaged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_hides_the_signature() {
+        let url = RecordingUrl::parse("https://storage.example.test/a.mp3?X-Amz-Signature=secret#frag").unwrap();
+        assert_eq!(format!("{url:?}"), "https://storage.example.test/a.mp3");
+    }
+
+    #[test]
+    fn refuses_other_schemes_and_credentials() {
+        for text in ["file:///etc/passwd", "ftp://h/x", "https://u:p@h/x", "not a url", "https://"] {
+            assert!(RecordingUrl::parse(text).is_err(), "{text}");
+        }
+    }
+}

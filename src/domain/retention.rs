@@ -1,0 +1,149 @@
+//! How long a call is kept, from when, and where its erasure stands.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::call::SourceCall;
+use super::id::ParseError;
+
+/// How long content is kept: whole days of 86,400 s in UTC, never local days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct RetentionTerm {
+    days: i64,
+}
+
+impl RetentionTerm {
+    /// The term that applies where nothing else is said.
+    pub const DEFAULT: Self = Self { days: 90 };
+
+    /// Accepts 0 (content is never stored) to 36,500 days.
+    ///
+    /// # Errors
+    /// [`ParseError`] outside that range.
+    pub const fn parse(days: i64) -> Result<Self, ParseError> {
+        if days < 0 || days > 36_500 {
+            return Err(ParseError::new("retention term", "must be 0 to 36500 days"));
+        }
+        Ok(Self { days })
+    }
+
+    /// The term in days.
+    #[must_use]
+    pub const fn days(self) -> i64 {
+        self.days
+    }
+
+    /// Whether content may be stored at all.
+    #[must_use]
+    pub const fn stores_nothing(self) -> bool {
+        self.days == 0
+    }
+}
+
+impl TryFrom<i64> for RetentionTerm {
+    type Error = ParseError;
+    fn try_from(days: i64) -> Result<Self, ParseError> {
+        Self::parse(days)
+    }
+}
+
+impl From<RetentionTerm> for i64 {
+    fn from(term: RetentionTerm) -> Self {
+        term.days
+    }
+}
+
+/// The moment a term counts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionBasis {
+    Ended,
+    /// Answered plus duration.
+    AnsweredPlusDuration,
+    Created,
+    FirstSeen,
+}
+
+impl RetentionBasis {
+    /// The word in the record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::AnsweredPlusDuration => "answered_plus_duration",
+            Self::Created => "created",
+            Self::FirstSeen => "first_seen",
+        }
+    }
+}
+
+/// When a call's content must be gone, and what that was counted from. Never absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainUntil {
+    pub at: Timestamp,
+    pub basis: RetentionBasis,
+}
+
+impl RetainUntil {
+    /// Call end, else answer + duration, else creation, else `first_seen`, plus the term.
+    #[must_use]
+    pub fn of(call: &SourceCall, first_seen: Timestamp, term: RetentionTerm) -> Self {
+        let (from, basis) = Self::basis(call, first_seen);
+        let span = SignedDuration::from_hours(24 * term.days);
+        Self { at: from.checked_add(span).unwrap_or(Timestamp::MAX), basis }
+    }
+
+    fn basis(call: &SourceCall, first_seen: Timestamp) -> (Timestamp, RetentionBasis) {
+        if let Some(ended) = call.ended_at.filter(|_| !call.ended_at_estimated) {
+            return (ended, RetentionBasis::Ended);
+        }
+        let duration = SignedDuration::from_millis(call.duration_ms.unwrap_or(0).try_into().unwrap_or(0));
+        let answered = call.answered_at.filter(|_| call.duration_ms.is_some());
+        if let Some(end) = answered.and_then(|at| at.checked_add(duration).ok()) {
+            return (end, RetentionBasis::AnsweredPlusDuration);
+        }
+        match (call.ended_at, call.created_at) {
+            (Some(ended), _) => (ended, RetentionBasis::Created),
+            (None, Some(created)) => (created, RetentionBasis::Created),
+            (None, None) => (first_seen, RetentionBasis::FirstSeen),
+        }
+    }
+}
+
+/// Where a call stands between kept and erased. Only ever moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionState {
+    Active,
+    /// Decided: the content has left the API, its objects are about to go.
+    Condemned,
+    /// The object store still shows something after deletion.
+    Blocked,
+    /// Objects proven gone and the record scrubbed; a tombstone refuses the call's return.
+    Erased,
+}
+
+impl RetentionState {
+    /// The word in the record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Condemned => "condemned",
+            Self::Blocked => "blocked",
+            Self::Erased => "erased",
+        }
+    }
+
+    /// Reads the word.
+    ///
+    /// # Errors
+    /// [`ParseError`] for another word.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        [Self::Active, Self::Condemned, Self::Blocked, Self::Erased]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or(ParseError::new("retention state", "is none of active, condemned, blocked, erased"))
+    }
+}

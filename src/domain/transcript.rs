@@ -1,0 +1,122 @@
+//! The transcript document (`aftercall.transcript/1`): who said what, or that nobody knows who did.
+
+use serde::{Deserialize, Serialize};
+
+/// Schema name written into every transcript document.
+pub const TRANSCRIPT_SCHEMA: &str = "aftercall.transcript/1";
+
+/// What part a speaker plays in the call. A wrong role is worse than none, so `Unknown` is an honest answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Agent,
+    /// The human on the line, whatever the direction of the call.
+    Caller,
+    /// Whoever the call was passed to.
+    Transfer,
+    /// Voicemail, menus and announcements.
+    System,
+    Unknown,
+}
+
+/// Where the words came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TextSource {
+    #[serde(rename = "provider")]
+    Provider,
+    #[serde(rename = "stt")]
+    Stt,
+    #[serde(rename = "provider+alignment")]
+    ProviderAligned,
+}
+
+/// What a role rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    Provider,
+    Channel,
+    Voice,
+    Text,
+}
+
+/// What made the words, when we did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineInfo {
+    pub name: String,
+    pub model: Option<String>,
+    pub model_sha256: Option<String>,
+    #[serde(default)]
+    pub parameters: serde_json::Value,
+}
+
+/// One voice of the call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Speaker {
+    pub id: u32,
+    pub role: Role,
+    /// 0 to 1; null where the role was given, not estimated.
+    pub confidence: Option<f64>,
+    pub evidence: Option<Evidence>,
+}
+
+/// A stretch of one speaker, milliseconds from the start of the recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    pub speaker: u32,
+    pub start_ms: u64,
+    pub end_ms: u64,
+}
+
+/// One word with its place in the recording, where known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Word {
+    pub text: String,
+    pub start_ms: Option<u64>,
+    pub end_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<bool>,
+}
+
+/// What one speaker said until somebody else did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Utterance {
+    pub speaker: u32,
+    pub start_ms: Option<u64>,
+    pub end_ms: Option<u64>,
+    pub text: String,
+    pub confidence: Option<f64>,
+    /// Whether the audio holds these words; null where nobody looked.
+    pub heard: Option<bool>,
+    #[serde(default)]
+    pub words: Vec<Word>,
+}
+
+/// One version of a call's transcript.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transcript {
+    pub schema: String,
+    /// BCP 47 tag, where the source names one.
+    pub language: Option<String>,
+    pub source: TextSource,
+    pub engine: Option<EngineInfo>,
+    pub speakers: Vec<Speaker>,
+    pub turns: Vec<Turn>,
+    pub utterances: Vec<Utterance>,
+    /// The platform removed something sensitive from the text; it is never re-made from the audio.
+    #[serde(default)]
+    pub redacted: bool,
+    /// Why words or times are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Transcript {
+    /// The role of a speaker, `Unknown` for an id that is not listed.
+    #[must_use]
+    pub fn role(&self, speaker: u32) -> Role {
+        self.speakers.iter().find(|s| s.id == speaker).map_or(Role::Unknown, |s| s.role)
+    }
+}
