@@ -119,6 +119,8 @@ pub struct Worker {
     pub backoff_base: Span,
     pub backoff_max: Span,
     pub keep_finished_jobs: Span,
+    /// Names a step boundary at which jobs stop dead; for tests of crash recovery.
+    pub park_at: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

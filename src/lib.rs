@@ -1,2 +1,26 @@
+//! `aftercall`: the after-call worker of a voice platform.
+//!
+//! It takes calls that have ended, fetches their recordings, measures and normalises the audio, works out who said
+//! what, keeps the artifacts for as long as policy allows, and writes the outcome back to the call record.
+//!
+//! ```text
+//!           trigger (API, CLI)         schedule (reconcile, retention)   backfill
+//!                         \                     |                        /
+//!                          v                    v                       v
+//! source ──► queue ──► worker ──► jobs/process_call
+//! (wire)                             1 source      the call, fresh, with a usable recording URL
+//!                                    2 fetch       URL -> spooled file; limits, SSRF guard, sha256
+//!                                    3 artifacts   the original goes to object storage first: URLs expire
+//!                                    4 audio       decode -> timeline repair -> mix -> 48 kHz mono; loudness
+//!                                    5 quality     measured on the recording as recorded, before any gain
+//!                                    6 transcript  who said what, as far as the platform tells
+//!                                    7 artifacts   everything derived, manifest last
+//!                                    8 writeback   record + job completion + outbox row in ONE fenced transaction
+//!                    (jobs/deliver: the outbox row -> the platform's own record, where it can be written)
+//!                    jobs/erase_call  condemn -> delete every version -> prove empty -> scrub record -> audit
+//! ```
+//!
+//! Start reading at `jobs/process_call.rs`.
+
 pub mod config;
 pub mod domain;

@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod quality;
 pub mod recording;
 pub mod retention;
+pub mod spoken;
 pub mod transcript;
 
 pub use artifact::{Artifact, ArtifactKey, ArtifactKind, ContentType, Manifest, Sha256};

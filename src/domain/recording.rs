@@ -91,6 +91,8 @@ pub enum Container {
     Ogg,
     /// Matroska or `WebM`.
     Matroska,
+    /// None of these; kept as it came.
+    Other,
 }
 
 impl Container {
@@ -105,6 +107,7 @@ impl Container {
             Self::Flac => "flac",
             Self::Ogg => "ogg",
             Self::Matroska => "webm",
+            Self::Other => "bin",
         }
     }
 
@@ -119,6 +122,7 @@ impl Container {
             Self::Flac => "audio/flac",
             Self::Ogg => "audio/ogg",
             Self::Matroska => "audio/webm",
+            Self::Other => "application/octet-stream",
         }
     }
 }

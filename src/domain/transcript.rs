@@ -19,6 +19,34 @@ pub enum Role {
     Unknown,
 }
 
+impl Role {
+    /// Reads what platforms and people call a role. `None` for any other word, which names nobody we know.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word.trim().to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
+            "agent" | "assistant" | "bot" | "ai" => Self::Agent,
+            // The human on the line is the caller, whatever the direction of the call.
+            "user" | "caller" | "customer" | "human" => Self::Caller,
+            "transfer" | "transfer_target" => Self::Transfer,
+            "system" => Self::System,
+            "unknown" => Self::Unknown,
+            _ => return None,
+        })
+    }
+
+    /// What the written forms call this role; `Unknown` has no name, because naming it would be a guess.
+    #[must_use]
+    pub const fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Agent => Some("Agent"),
+            Self::Caller => Some("Caller"),
+            Self::Transfer => Some("Transfer"),
+            Self::System => Some("System"),
+            Self::Unknown => None,
+        }
+    }
+}
+
 /// Where the words came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextSource {

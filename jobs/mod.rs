@@ -1,0 +1,210 @@
+//! What is done with the parts: the kinds of job, how each is queued, and how its faults are answered.
+
+pub mod admit;
+pub mod backfill;
+pub mod deliver;
+pub mod erase_call;
+pub mod process_call;
+pub mod reconcile;
+pub mod retention_sweep;
+pub mod schedule;
+mod steps;
+mod stop;
+
+pub use stop::{At, Stop, Trouble};
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tracing::Instrument;
+
+use crate::app::App;
+use crate::domain::{CallUid, Fault, SourceName};
+use crate::queue;
+use crate::queue::{Failure, Handler, Kind, Lane, NewJob, Verdict};
+use crate::telemetry;
+
+/// A job, as its payload says it. Payloads name our own ids only: nothing in the queue has to be scrubbed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Job {
+    /// Fetch, measure, transcribe and record a call. `again` makes a new transcript version of a finished one.
+    ProcessCall { call: CallUid, again: bool },
+    /// Hand an outbox row to its receiver.
+    Deliver { delivery: String, call: CallUid },
+    /// Go on with a backfill.
+    Backfill { backfill: String },
+    /// Account for every completed call of a source within a window.
+    Reconcile { source: SourceName, from: Timestamp, to: Timestamp },
+    /// Decide which calls are due and enqueue their erasure.
+    RetentionSweep,
+    /// Erase a condemned call.
+    EraseCall { call: CallUid },
+}
+
+impl Job {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::ProcessCall { .. } => Kind::ProcessCall,
+            Self::Deliver { .. } => Kind::Deliver,
+            Self::Backfill { .. } => Kind::Backfill,
+            Self::Reconcile { .. } => Kind::Reconcile,
+            Self::RetentionSweep => Kind::RetentionSweep,
+            Self::EraseCall { .. } => Kind::EraseCall,
+        }
+    }
+
+    /// Unfinished jobs with the same kind and key are one.
+    fn unique(&self) -> String {
+        match self {
+            Self::ProcessCall { call, .. } | Self::EraseCall { call } => call.to_string(),
+            Self::Deliver { delivery, .. } => delivery.clone(),
+            Self::Backfill { backfill } => backfill.clone(),
+            Self::Reconcile { source, .. } => source.to_string(),
+            Self::RetentionSweep => "all".to_owned(),
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        match self {
+            Self::ProcessCall { call, .. } | Self::EraseCall { call } | Self::Deliver { call, .. } => {
+                Some(call.to_string())
+            }
+            Self::Backfill { backfill } => Some(backfill.clone()),
+            Self::Reconcile { source, .. } => Some(source.to_string()),
+            Self::RetentionSweep => None,
+        }
+    }
+
+    /// The job as the queue takes it.
+    #[must_use]
+    pub fn queued(&self, app: &App, lane: Lane) -> NewJob {
+        let priority = match self {
+            Self::EraseCall { .. } | Self::ProcessCall { .. } => 1,
+            Self::Deliver { .. } | Self::RetentionSweep => 2,
+            Self::Reconcile { .. } | Self::Backfill { .. } => 3,
+        };
+        NewJob {
+            kind: self.kind(),
+            unique: self.unique(),
+            subject: self.subject(),
+            payload: serde_json::to_value(self).unwrap_or_default(),
+            lane,
+            priority,
+            max_attempts: app.config.worker.max_attempts,
+        }
+    }
+}
+
+/// Runs whatever job the queue hands out.
+#[derive(Debug, Clone)]
+pub struct Jobs(pub Arc<App>);
+
+#[async_trait]
+impl Handler for Jobs {
+    async fn run(&self, job: queue::Job) -> Verdict {
+        let span = tracing::info_span!("job", job.id = job.id, job.kind = %job.kind, job.attempt = job.attempt);
+        async {
+            let started = Instant::now();
+            let ended = self.dispatch(&job).await;
+            let took = started.elapsed();
+            self.verdict(&job, ended, took)
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+impl Jobs {
+    async fn dispatch(&self, job: &queue::Job) -> Result<&'static str, Stop> {
+        let app = self.0.as_ref();
+        let payload: Job = serde_json::from_value(job.payload.clone())
+            .map_err(|err| Stop::permanent(format!("this build cannot read the job's payload: {err}")))?;
+        match payload {
+            Job::ProcessCall { call, again } => process_call::run(app, job, call, again).await,
+            Job::Deliver { delivery, .. } => deliver::run(app, job, &delivery).await,
+            Job::Backfill { backfill } => backfill::run(app, job, &backfill).await,
+            Job::Reconcile { source, from, to } => reconcile::run(app, &source, from, to).await,
+            Job::RetentionSweep => retention_sweep::run(app).await,
+            Job::EraseCall { call } => erase_call::run(app, job, call).await,
+        }
+    }
+
+    /// The one place where a failure is logged and its fault turned into what happens next.
+    fn verdict(&self, job: &queue::Job, ended: Result<&'static str, Stop>, took: Duration) -> Verdict {
+        let took_ms = took.as_millis() as u64;
+        let trouble = match ended {
+            Ok(outcome) => {
+                tracing::info!(outcome, took_ms, "job done");
+                count(job.kind, outcome);
+                return Verdict::Complete;
+            }
+            Err(Stop::LookAgain { after }) => {
+                tracing::debug!(again_in_ms = after.as_millis() as u64, "not ready yet");
+                return Verdict::Snooze(after);
+            }
+            Err(Stop::Fenced) => {
+                count(job.kind, "fenced");
+                return Verdict::Fenced;
+            }
+            Err(Stop::Trouble(trouble)) => trouble,
+        };
+        let failure = trouble.failure();
+        let stage = failure.stage.map_or("", |stage| stage.as_str());
+        let (cause, side) = (failure.cause.as_str(), failure.side.as_str());
+        match trouble.fault {
+            Fault::Fenced => Verdict::Fenced,
+            Fault::NotReady { until } => {
+                let wait = until.duration_since(self.0.now());
+                Verdict::Snooze(Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(100)))
+            }
+            Fault::Throttled { retry_after } => {
+                tracing::warn!(stage, side, cause, wait_ms = retry_after.as_millis() as u64, "asked to wait");
+                count(job.kind, "throttled");
+                Verdict::Snooze(jitter(retry_after))
+            }
+            Fault::Transient if job.attempt < job.max_attempts => {
+                let after = self.backoff(job.attempt);
+                tracing::warn!(stage, side, cause, again_in_ms = after.as_millis() as u64, "job failed, will be tried again");
+                count(job.kind, "retry");
+                Verdict::Retry { failure, after }
+            }
+            Fault::Transient | Fault::Permanent => {
+                tracing::error!(stage, side, cause, attempts = job.attempt, "job failed for good, kept as a dead letter");
+                count(job.kind, "dead_letter");
+                Verdict::DeadLetter(failure)
+            }
+        }
+    }
+
+    /// Doubles from `backoff_base` up to `backoff_max`, give or take a fifth.
+    fn backoff(&self, attempt: i32) -> Duration {
+        let worker = &self.0.config.worker;
+        let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(0).min(20);
+        jitter(worker.backoff_base.0.saturating_mul(2_u32.saturating_pow(doublings)).min(worker.backoff_max.0))
+    }
+}
+
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.8..1.2))
+}
+
+fn count(kind: Kind, outcome: &'static str) {
+    metrics::counter!(telemetry::JOBS_TOTAL, "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+}
+
+impl Trouble {
+    fn failure(&self) -> Failure {
+        let fault = match self.fault {
+            Fault::Transient => "transient",
+            Fault::Throttled { .. } => "throttled",
+            Fault::NotReady { .. } => "not_ready",
+            Fault::Permanent => "permanent",
+            Fault::Fenced => "fenced",
+        };
+        Failure { stage: self.stage, fault: fault.to_owned(), side: self.side, cause: self.cause.clone() }
+    }
+}

@@ -1,0 +1,101 @@
+//! The mission: a completed call becomes a stored original, measured and normalised audio, and a labelled transcript
+//! on its record. Read [`steps_of`] first.
+
+use std::time::Instant;
+
+use tracing::Instrument;
+
+use crate::app::{App, Platform};
+use crate::domain::{CallUid, RetentionState, Side, SourceCall, Stage};
+use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
+use crate::jobs::{At, Stop, Trouble};
+use crate::queue;
+use crate::store::CallRecord;
+use crate::telemetry;
+
+/// A call in the hands of one attempt.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    pub app: &'a App,
+    pub job: &'a queue::Job,
+    pub platform: &'a Platform,
+    pub record: CallRecord,
+}
+
+/// The eight steps. Each is idempotent, and what an earlier attempt finished is not done again.
+async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
+    let call = match stage(Stage::Source, source::fresh(work)).await? {
+        source::Fresh::Call(call) => *call,
+        source::Fresh::Ends(outcome, reason) => return finish::without_content(work, outcome, reason).await,
+    };
+    let original = stage(Stage::Fetch, original::secure(work, &call)).await?;
+    let transcript = stage(Stage::Transcript, words::from_platform(&call)).await?;
+    let media = stage(Stage::Audio, audio::measure(work, &call, original, &transcript)).await?;
+    let stored = stage(Stage::Artifacts, artifacts::store(work, &media, &transcript)).await?;
+    stage(Stage::Writeback, finish::record(work, &call, &media, &transcript, stored)).await
+}
+
+/// Runs one attempt of `process_call`.
+pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool) -> Result<&'static str, Stop> {
+    let Some(record) = app.store.call(call).await.at(Stage::Source)? else {
+        return Err(Stop::permanent(format!("there is no call record {call}")));
+    };
+    tracing::info!(call.id = %call, source = %record.source, "processing call");
+    if record.retention_state != RetentionState::Active || (record.outcome.is_some() && !again) {
+        // Erased meanwhile, or finished by an earlier job: a later trigger is a no-op.
+        finish::nothing(app, job).await?;
+        return Ok("nothing_to_do");
+    }
+    let Some(platform) = app.platform(&record.source) else {
+        return Err(unknown_source(&record));
+    };
+    let mut work = Work { app, job, platform, record };
+    steps_of(&mut work).await
+}
+
+fn unknown_source(record: &CallRecord) -> Stop {
+    Stop::Trouble(Trouble {
+        stage: Some(Stage::Source),
+        fault: crate::domain::Fault::Permanent,
+        side: Side::Configuration,
+        cause: format!("source `{}` is not in the configuration; add it again and retry this job", record.source),
+    })
+}
+
+/// Runs a step in its span and measures it.
+async fn stage<T>(stage: Stage, step: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    let started = Instant::now();
+    let result = step.instrument(tracing::info_span!("stage", stage = stage.as_str())).await;
+    let seconds = started.elapsed().as_secs_f64();
+    metrics::histogram!(telemetry::STAGE_SECONDS, "stage" => stage.as_str()).record(seconds);
+    result
+}
+
+impl Work<'_> {
+    /// A boundary between steps: where tests of crash recovery stop the process dead.
+    pub(super) async fn boundary(&self, name: &str) {
+        if self.app.config.worker.park_at == name {
+            tracing::warn!(boundary = name, "parked");
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The moment until which a missing recording is looked for quietly: from the later of call end and first sight.
+    pub(super) fn grace_ends(&self, call: &SourceCall) -> jiff::Timestamp {
+        let from = call.ended_at.map_or(self.record.first_seen_at, |ended| ended.max(self.record.first_seen_at));
+        from.checked_add(self.platform.settings.recording_grace.0).unwrap_or(from)
+    }
+
+    /// Too early, look again; pauses grow with the wait. None once the grace is over.
+    pub(super) fn too_early(&self, call: &SourceCall) -> Option<Stop> {
+        let (now, until) = (self.app.now(), self.grace_ends(call));
+        if now >= until {
+            return None;
+        }
+        let grace = self.platform.settings.recording_grace.0;
+        let left = std::time::Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        let waited = grace.saturating_sub(left);
+        let pause = self.app.config.fetch.not_ready_pause.0.max(waited / 2);
+        Some(Stop::LookAgain { after: pause.min(left) })
+    }
+}

@@ -1,0 +1,239 @@
+//! The sweep decides which calls are due and condemns them; `erase_call` does the rest. It would rather refuse than
+//! erase on a wrong clock, a wrong policy or a suspicious number.
+
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::{At, Job, Stop};
+use crate::app::App;
+use crate::artifacts::{CallPrefix, Entry};
+use crate::domain::{CallUid, OrgUid, RetentionState, Stage};
+use crate::queue::Lane;
+use crate::store::AuditEntry;
+use crate::store::operations::Due;
+use crate::telemetry;
+
+const HIGH_WATER: &str = "retention.high_water";
+/// A clock this far from the object store's is doubted.
+const MAX_STORE_DIFFERENCE: SignedDuration = SignedDuration::from_mins(15);
+/// Objects younger than this may belong to a run that has not committed yet.
+const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a sweep would do or did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// Calls past their term and free to go.
+    pub due: u64,
+    /// Calls past their term that a hold keeps.
+    pub held: u64,
+    pub calls: Vec<PlannedCall>,
+    /// Why a scheduled sweep would refuse; `--force` (with `--expect`, for the number) overrules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    #[serde(skip)]
+    dues: Vec<Due>,
+    #[serde(skip)]
+    doubt: Option<Doubt>,
+}
+
+/// One line of the plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedCall {
+    pub id: String,
+    pub source: String,
+    pub retain_until: Timestamp,
+    pub policy: String,
+    pub held: bool,
+}
+
+/// Why a sweep refuses.
+#[derive(Debug, Clone)]
+enum Doubt {
+    Clock(String),
+    Volume(String),
+}
+
+/// What a person at the command line has confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// Nothing: the schedule's own rules.
+    Scheduled,
+    /// `--force`: the clock and the plan have been looked at.
+    Forced,
+    /// `--force --expect N`: so has the number.
+    Expecting(u64),
+}
+
+/// What would be erased now, and whether a sweep would go ahead.
+pub async fn plan(app: &App) -> Result<Plan, Stop> {
+    let now = app.now();
+    let dues = app.store.due_calls(now).await.at(Stage::Retention)?;
+    let held = dues.iter().filter(|due| due.held).count() as u64;
+    let due = dues.len() as u64 - held;
+    let doubt = match clock_doubt(app, now).await? {
+        Some(doubt) => Some(Doubt::Clock(doubt)),
+        None => volume_doubt(app, now, due).await?.map(Doubt::Volume),
+    };
+    let calls = dues.iter().map(PlannedCall::of).collect();
+    let refused = doubt.as_ref().map(|doubt| match doubt {
+        Doubt::Clock(text) | Doubt::Volume(text) => text.clone(),
+    });
+    Ok(Plan { due, held, calls, refused, dues, doubt })
+}
+
+/// Condemns everything due and enqueues its erasure. Returns the plan it carried out, or one with `refused` set.
+pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
+    let mut plan = plan(app).await?;
+    if !app.config.retention.enabled {
+        plan.refused = Some("retention.enabled is false: nothing is erased".to_owned());
+        return Ok(plan);
+    }
+    let allowed = match (&plan.doubt, consent) {
+        (None, Consent::Scheduled | Consent::Forced) | (Some(Doubt::Clock(_)), Consent::Forced) => true,
+        (_, Consent::Expecting(expected)) => {
+            if expected != plan.due {
+                plan.refused = Some(format!("--expect {expected}, but {} calls are due", plan.due));
+            }
+            expected == plan.due
+        }
+        _ => false,
+    };
+    if !allowed {
+        return Ok(plan);
+    }
+    plan.refused = None;
+    for due in plan.dues.iter().filter(|due| !due.held) {
+        condemn(app, due, consent).await?;
+    }
+    for call in app.store.unfinished_erasures().await.at(Stage::Retention)? {
+        enqueue_erasure(app, call).await?;
+    }
+    let orphans = erase_orphans(app).await?;
+    if orphans > 0 {
+        tracing::warn!(orphans, "objects without a record were deleted");
+    }
+    app.store.set_fact(HIGH_WATER, &app.now().to_string()).await.at(Stage::Retention)?;
+    Ok(plan)
+}
+
+pub(super) async fn run(app: &App) -> Result<&'static str, Stop> {
+    let plan = sweep(app, Consent::Scheduled).await?;
+    let overdue = plan.dues.iter().filter(|due| !due.held).map(|due| due.retain_until).min();
+    let overdue = overdue.map_or(0.0, |at| app.now().duration_since(at).as_secs_f64());
+    metrics::gauge!(telemetry::RETENTION_OVERDUE_SECONDS).set(if plan.refused.is_some() { overdue } else { 0.0 });
+    if let Some(reason) = plan.refused {
+        tracing::error!(reason, due = plan.due, "retention sweep refused to run; look at `aftercall retention plan`");
+        metrics::counter!(telemetry::SWEEPS_REFUSED_TOTAL).increment(1);
+        return Ok("refused");
+    }
+    tracing::info!(condemned = plan.due, held = plan.held, "retention sweep");
+    Ok("swept")
+}
+
+/// A clock that stands before what the database has seen, far after the last sweep, or apart from the object store's.
+async fn clock_doubt(app: &App, now: Timestamp) -> Result<Option<String>, Stop> {
+    let seen = app.store.fact(HIGH_WATER).await.at(Stage::Retention)?;
+    if let Some(seen) = seen.and_then(|text| text.parse::<Timestamp>().ok()) {
+        if now < seen {
+            return Ok(Some(format!("clock doubt: it is {now} here, but a sweep has run at {seen}")));
+        }
+        let jump = app.config.retention.max_clock_jump.0;
+        if now.duration_since(seen) > SignedDuration::try_from(jump).unwrap_or(SignedDuration::MAX) {
+            return Ok(Some(format!("clock doubt: it is {now} here, and the last sweep ran at {seen}")));
+        }
+    }
+    let theirs = app.objects.server_date().await.at(Stage::Retention)?;
+    if let Some(theirs) = theirs.filter(|theirs| now.duration_since(*theirs).abs() > MAX_STORE_DIFFERENCE) {
+        return Ok(Some(format!("clock doubt: it is {now} here and {theirs} at the object store")));
+    }
+    Ok(None)
+}
+
+/// More due than the history of call ends explains.
+async fn volume_doubt(app: &App, now: Timestamp, due: u64) -> Result<Option<String>, Stop> {
+    let floor = app.config.retention.guard_minimum;
+    if due <= floor {
+        return Ok(None);
+    }
+    let seen = app.store.fact(HIGH_WATER).await.at(Stage::Retention)?;
+    let last = seen.and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
+    let term = SignedDuration::from_hours(24 * app.config.retention.days.days());
+    let (from, to) = (last.checked_sub(term).unwrap_or(last), now.checked_sub(term).unwrap_or(now));
+    let predicted = app.store.ended_between(from, to).await.at(Stage::Retention)?;
+    let most = floor.max(2 * predicted);
+    Ok((due > most).then(|| format!("{due} calls are due, the call history explains at most {most}")))
+}
+
+async fn condemn(app: &App, due: &Due, consent: Consent) -> Result<(), Stop> {
+    let mut tx = app.store.begin().await.at(Stage::Retention)?;
+    // A hold placed since the plan was made wins here, in the same transaction.
+    if !app.store.condemn(&mut tx, due.uid, app.now()).await.at(Stage::Retention)? {
+        return Ok(());
+    }
+    let entry = AuditEntry {
+        at: app.now(),
+        actor: if consent == Consent::Scheduled { "schedule" } else { "command" }.to_owned(),
+        action: "condemned".to_owned(),
+        subject: due.uid.to_string(),
+        detail: format!("term of {} days ended {}", due.days, due.retain_until),
+    };
+    app.store.audit(&mut tx, &entry).await.at(Stage::Retention)?;
+    let job = Job::EraseCall { call: due.uid };
+    app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Retention)?;
+    tx.commit().await.at(Stage::Retention)
+}
+
+/// Erasures whose job is a dead letter start again with every sweep: nothing stays past its term for want of a retry.
+async fn enqueue_erasure(app: &App, call: CallUid) -> Result<(), Stop> {
+    let mut tx = app.store.begin().await.at(Stage::Retention)?;
+    let job = Job::EraseCall { call };
+    app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Retention)?;
+    tx.commit().await.at(Stage::Retention)
+}
+
+/// Deletes objects of calls that have no record, or whose record was erased, once they are a day old.
+async fn erase_orphans(app: &App) -> Result<u64, Stop> {
+    let mut listing = app.objects.list_all(None);
+    let mut last: Option<(CallUid, bool)> = None;
+    let mut orphans = 0;
+    while let Some(entry) = listing.next().await {
+        let entry = entry.at(Stage::Retention)?;
+        let Some((org, call)) = owner(&entry) else { continue };
+        let known = match last {
+            Some((seen, known)) if seen == call => known,
+            _ => is_kept(app, call).await?,
+        };
+        last = Some((call, known));
+        let young = entry.modified.is_none_or(|at| app.now().duration_since(at) < ORPHAN_AGE);
+        if known || young {
+            continue;
+        }
+        tracing::error!(call.id = %call, "an object without a living record");
+        app.objects.delete_prefix(&CallPrefix::new(org, call), &[]).await.at(Stage::Retention)?;
+        orphans += 1;
+    }
+    Ok(orphans)
+}
+
+async fn is_kept(app: &App, call: CallUid) -> Result<bool, Stop> {
+    let record = app.store.call(call).await.at(Stage::Retention)?;
+    Ok(record.is_some_and(|record| record.retention_state != RetentionState::Erased))
+}
+
+fn owner(entry: &Entry) -> Option<(OrgUid, CallUid)> {
+    let mut parts = entry.key.split('/').skip(1);
+    Some((OrgUid::parse(parts.next()?).ok()?, CallUid::parse(parts.next()?).ok()?))
+}
+
+impl PlannedCall {
+    fn of(due: &Due) -> Self {
+        Self {
+            id: due.call_id.clone(),
+            source: due.source.clone(),
+            retain_until: due.retain_until,
+            policy: format!("{} days", due.days),
+            held: due.held,
+        }
+    }
+}

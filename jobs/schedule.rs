@@ -1,0 +1,185 @@
+//! When the scheduled kinds run. The next firing of each is a row: whoever moves it on enqueues the job in the same
+//! transaction, so a firing happens once, however many workers look, and one missed while none ran happens late.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use riverqueue::CronSchedule;
+use serde::Deserialize;
+
+use super::{At, Job, Stop, backfill};
+use crate::app::App;
+use crate::config::{Poll, Span};
+use crate::domain::{SourceName, Stage};
+use crate::queue::Lane;
+use crate::store::{NewBackfill, Origin, Tx};
+
+const DEFAULT: &str = include_str!("schedule.toml");
+
+/// What is scheduled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ScheduledKind {
+    RetentionSweep,
+    Backfill,
+    Reconcile,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    kind: ScheduledKind,
+    cron: String,
+    /// A source's name, or `*` for every one.
+    source: Option<String>,
+    window: Option<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    schedule: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+enum When {
+    Cron(Box<CronSchedule>),
+    Every(Duration),
+}
+
+/// One schedule of one source, or of none.
+#[derive(Debug, Clone)]
+struct Schedule {
+    /// Key of its row.
+    name: String,
+    kind: ScheduledKind,
+    source: Option<SourceName>,
+    when: When,
+    window: Duration,
+}
+
+/// All schedules of a configuration.
+#[derive(Debug, Clone)]
+pub struct Schedules(Vec<Schedule>);
+
+impl Schedules {
+    /// Reads `[schedule] file`, or the compiled-in default, and checks every line.
+    ///
+    /// # Errors
+    /// Names the file, the schedule and what is wrong with it.
+    pub fn load(app: &App) -> Result<Self> {
+        let settings = &app.config.schedule;
+        if !settings.enabled {
+            return Ok(Self(Vec::new()));
+        }
+        let (place, text) = match settings.file.as_str() {
+            "" => ("jobs/schedule.toml".to_owned(), DEFAULT.to_owned()),
+            path => (path.to_owned(), std::fs::read_to_string(path).with_context(|| format!("schedule.file: {path}"))?),
+        };
+        let file: File = toml::from_str(&text).with_context(|| place.clone())?;
+        let mut all = Vec::new();
+        for entry in &file.schedule {
+            all.extend(entry.expand(app).with_context(|| format!("{place}: schedule `{}`", entry.name))?);
+        }
+        Ok(Self(all))
+    }
+
+    /// Fires what is due. One schedule's failure does not keep the others from firing.
+    pub async fn tick(&self, app: &App) {
+        for schedule in &self.0 {
+            if let Err(err) = schedule.tick(app).await {
+                tracing::error!(schedule = schedule.name, error = ?err, "schedule could not fire, will be tried again");
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn expand(&self, app: &App) -> Result<Vec<Schedule>> {
+        let window = self.window.map_or(Duration::from_secs(86_400), |span| span.0);
+        let sources: Vec<Option<SourceName>> = match (self.kind, self.source.as_deref()) {
+            (ScheduledKind::RetentionSweep, None) => vec![None],
+            (ScheduledKind::RetentionSweep, Some(_)) => bail!("source: a retention sweep is of all sources"),
+            (_, None) => bail!("source: must be a source's name or \"*\""),
+            (_, Some("*")) => app.platforms.keys().cloned().map(Some).collect(),
+            (_, Some(name)) => {
+                let name = SourceName::parse(name)?;
+                if app.platform(&name).is_none() {
+                    bail!("source: `{name}` is not in the configuration");
+                }
+                vec![Some(name)]
+            }
+        };
+        let mut all = Vec::new();
+        for source in sources {
+            let Some(when) = self.when(app, source.as_ref())? else { continue };
+            let name = source.as_ref().map_or_else(|| self.name.clone(), |source| format!("{}:{source}", self.name));
+            all.push(Schedule { name, kind: self.kind, source, when, window });
+        }
+        Ok(all)
+    }
+
+    fn when(&self, app: &App, source: Option<&SourceName>) -> Result<Option<When>> {
+        if self.cron == "poll" {
+            let Some(platform) = source.and_then(|source| app.platform(source)) else {
+                bail!("cron: \"poll\" is for schedules of sources");
+            };
+            return Ok(match platform.settings.poll {
+                Poll::Off => None,
+                Poll::Every(pause) => Some(When::Every(pause)),
+            });
+        }
+        let cron = CronSchedule::parse(&self.cron).with_context(|| format!("cron: `{}`", self.cron))?;
+        Ok(Some(When::Cron(Box::new(cron))))
+    }
+}
+
+impl When {
+    fn after(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Cron(cron) => cron.next_after(&now.to_zoned(TimeZone::UTC)).map(|next| next.timestamp()),
+            Self::Every(pause) => now.checked_add(*pause).ok(),
+        }
+    }
+}
+
+impl Schedule {
+    async fn tick(&self, app: &App) -> Result<(), Stop> {
+        let now = app.now();
+        let standing = app.store.schedule_next(&self.name).await.at(Stage::Source)?;
+        if standing.is_some_and(|next| next > now) {
+            return Ok(());
+        }
+        let Some(next) = self.when.after(now) else { return Ok(()) };
+        let mut tx = app.store.begin().await.at(Stage::Source)?;
+        if !app.store.schedule_move(&mut tx, &self.name, standing, next).await.at(Stage::Source)? {
+            return Ok(());
+        }
+        // A schedule seen for the first time waits for its moment; polling alone starts at once.
+        if standing.is_some() || matches!(self.when, When::Every(_)) {
+            self.fire(app, &mut tx, now).await?;
+        }
+        tx.commit().await.at(Stage::Source)
+    }
+
+    async fn fire(&self, app: &App, tx: &mut Tx, now: Timestamp) -> Result<(), Stop> {
+        let (from, to) = backfill::rolling(now, self.window);
+        let job = match (self.kind, &self.source) {
+            (ScheduledKind::Backfill, Some(source)) => {
+                let new = NewBackfill { source, from, to, again: false, origin: Origin::Schedule, now };
+                let started = backfill::start_in(app, tx, &new).await?;
+                tracing::info!(schedule = self.name, started = started.is_some(), "schedule fired");
+                return Ok(());
+            }
+            (ScheduledKind::Reconcile, Some(source)) => Job::Reconcile { source: source.clone(), from, to },
+            _ => Job::RetentionSweep,
+        };
+        let enqueued = app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Source)?;
+        tracing::info!(schedule = self.name, started = !enqueued.duplicate, "schedule fired");
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Steps 4 and 5: decode, repair, normalise; measure. What they make is stored and noted at once, so that a retry
+//! decodes nothing twice.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::original::{Original, spool_failure};
+use crate::artifacts;
+use crate::artifacts::Body;
+use crate::audio;
+use crate::audio::{AudioError, CancelFlag, Normalized};
+use crate::domain::quality::Flag;
+use crate::domain::{
+    Artifact, ArtifactKind, Container, Outcome, Quality, SourceCall, Stage, Transcript,
+};
+use crate::jobs::process_call::Work;
+use crate::jobs::{At, Stop};
+use crate::quality;
+
+/// What became of the recording.
+pub enum Media {
+    Measured(Box<Measured>),
+    /// No figures, for this reason; the original is kept where there is one.
+    Ended { outcome: Outcome, reason: Option<String>, original: Option<Artifact>, flags: Vec<Flag> },
+}
+
+/// A measured recording, everything about it stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measured {
+    pub original: Artifact,
+    pub derived: Vec<Artifact>,
+    pub quality: Quality,
+}
+
+/// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
+struct CancelOnDrop(CancelFlag);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Decodes and measures, unless an earlier attempt has.
+pub async fn measure(
+    work: &mut Work<'_>,
+    call: &SourceCall,
+    original: Original,
+    transcript: &Transcript,
+) -> Result<Media, Stop> {
+    let (artifact, container) = match original {
+        Original::Stored { artifact, container } => (artifact, container),
+        Original::None { outcome, reason } => {
+            return Ok(Media::Ended { outcome, reason, original: None, flags: Vec::new() });
+        }
+    };
+    if let Some(done) = earlier(work, &artifact) {
+        return Ok(Media::Measured(Box::new(done)));
+    }
+    if container == Container::Other {
+        let reason = Some("the recording is in no container we know".to_owned());
+        return Ok(Media::Ended { outcome: Outcome::UnsupportedMedia, reason, original: Some(artifact), flags: vec![] });
+    }
+    let spool = work.app.spool_of(work.record.uid);
+    tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
+    let input = local_copy(work, &artifact, &spool).await?;
+    let flac = spool.join("audio.flac");
+    let (normalized, signal) = match decode(work, input, container, spool.clone(), flac.clone()).await {
+        Ok(measured) => measured,
+        Err(err) => return ended(err, artifact),
+    };
+    let inputs = quality::Inputs {
+        normalized: &normalized,
+        signal: &signal,
+        network: &call.network,
+        leg: None,
+        record_duration_ms: call.duration_ms,
+        transcript: Some(transcript),
+    };
+    let mut quality = quality::assemble(&inputs);
+    if call.ended_at_estimated {
+        quality.flags.push(Flag::EndEstimated);
+    }
+    if transcript.redacted {
+        quality.flags.push(Flag::Redacted);
+    }
+    work.boundary("audio").await;
+    let measured = Measured { original: artifact, derived: store(work, &normalized, &flac).await?, quality };
+    note(work, &measured).await?;
+    Ok(Media::Measured(Box::new(measured)))
+}
+
+/// A recording that cannot be used is an end, not an error; a full disk or a stop is a failure that passes.
+fn ended(err: AudioError, original: Artifact) -> Result<Media, Stop> {
+    let Some(outcome) = err.outcome() else { return Err(err).at(Stage::Audio) };
+    let flags = if outcome == Outcome::Damaged { vec![Flag::Damaged] } else { Vec::new() };
+    Ok(Media::Ended { outcome, reason: Some(err.to_string()), original: Some(original), flags })
+}
+
+fn earlier(work: &Work<'_>, original: &Artifact) -> Option<Measured> {
+    let progress = work.record.progress.clone()?;
+    serde_json::from_value::<Measured>(progress).ok().filter(|measured| measured.original == *original)
+}
+
+/// The original in the spool: left there by the download, or fetched back from the object store.
+async fn local_copy(work: &Work<'_>, artifact: &Artifact, spool: &Path) -> Result<PathBuf, Stop> {
+    let path = spool.join("original");
+    let size = tokio::fs::metadata(&path).await.ok().map(|meta| meta.len());
+    if size != Some(artifact.size_bytes) {
+        work.app.objects.get_to_file(artifact, &path).await.at(Stage::Audio)?;
+    }
+    Ok(path)
+}
+
+type Decoded = (Normalized, quality::signal::MeasuredSignal);
+
+async fn decode(
+    work: &Work<'_>,
+    input: PathBuf,
+    container: Container,
+    spool: PathBuf,
+    flac: PathBuf,
+) -> Result<Decoded, AudioError> {
+    let cancel = CancelFlag::default();
+    let _stop = CancelOnDrop(cancel.clone());
+    let settings = work.app.config.audio.clone();
+    let permit = work.app.cpu.clone().acquire_owned().await;
+    let task = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let request = audio::Request {
+            input: &input,
+            container,
+            settings: &settings,
+            spool: &spool,
+            wav: None,
+            flac: Some(&flac),
+        };
+        let mut meter = quality::signal::SignalMeter::new();
+        let normalized = audio::normalize(&request, &mut [&mut meter], &cancel)?;
+        Ok((normalized, meter.finish()))
+    });
+    task.await.unwrap_or_else(|err| Err(AudioError::from(std::io::Error::other(format!("the decoder stopped: {err}")))))
+}
+
+async fn store(work: &Work<'_>, normalized: &Normalized, flac: &Path) -> Result<Vec<Artifact>, Stop> {
+    let (org, uid, objects) = (work.record.org_uid, work.record.uid, &work.app.objects);
+    let mut derived = Vec::new();
+    if normalized.flac.is_some() {
+        let artifact = artifacts::artifact_of_file(org, uid, ArtifactKind::AudioFlac, flac).await.at(Stage::Audio)?;
+        objects.put(&artifact, Body::File(flac.to_owned())).await.at(Stage::Audio)?;
+        derived.push(artifact);
+    }
+    let waveform = normalized.waveform.json();
+    let artifact = artifacts::artifact_of_bytes(org, uid, ArtifactKind::Waveform, &waveform);
+    objects.put(&artifact, Body::Bytes(waveform.into())).await.at(Stage::Audio)?;
+    derived.push(artifact);
+    work.boundary("put_audio").await;
+    Ok(derived)
+}
+
+async fn note(work: &Work<'_>, measured: &Measured) -> Result<(), Stop> {
+    let progress = serde_json::to_value(measured).map_err(|err| Stop::permanent(err.to_string()))?;
+    let (uid, generation) = (work.record.uid, work.record.generation);
+    if !work.app.store.set_progress(uid, generation, &progress).await.at(Stage::Audio)? {
+        work.withdraw().await;
+        return Err(Stop::Fenced);
+    }
+    work.boundary("quality").await;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Step 8: record, job completion and owed deliveries, in one fenced transaction.
+
+use super::audio::Media;
+use crate::app::App;
+use crate::artifacts::CallPrefix;
+use crate::config::WriteBack;
+use crate::domain::quality::Flag;
+use crate::domain::{Artifact, Outcome, RetentionState, SourceCall, Stage, Transcript};
+use crate::jobs::process_call::Work;
+use crate::jobs::{At, Job, Stop};
+use crate::queue::{self, Lane};
+use crate::transcript;
+use crate::writeback;
+use crate::writeback::Ending;
+
+/// Ends a call of which nothing may or can be stored.
+pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<String>) -> Result<&'static str, Stop> {
+    let ending = Ending { outcome, reason, artifacts: &[], quality: None, flags: &[], transcript: None };
+    commit(work, &ending, None).await?;
+    work.drop_spool().await;
+    Ok(outcome.as_str())
+}
+
+/// Ends a processed call.
+pub async fn record(
+    work: &Work<'_>,
+    _call: &SourceCall,
+    media: &Media,
+    words: &Transcript,
+    stored: Vec<Artifact>,
+) -> Result<&'static str, Stop> {
+    let text = transcript::text(words);
+    let (outcome, reason, flags, quality) = match media {
+        Media::Measured(measured) => {
+            let outcome = if text.is_some() { Outcome::Done } else { Outcome::NoEngine };
+            (outcome, None, measured.quality.flags.as_slice(), Some(&measured.quality))
+        }
+        Media::Ended { outcome, reason, flags, .. } => (*outcome, reason.clone(), flags.as_slice(), None),
+    };
+    let quality = quality.map(serde_json::to_value).transpose().map_err(|err| Stop::permanent(err.to_string()))?;
+    let flags: Vec<String> = flags.iter().map(|flag: &Flag| flag.as_str().to_owned()).collect();
+    let ending = Ending {
+        outcome,
+        reason,
+        artifacts: &stored,
+        quality: quality.as_ref(),
+        flags: &flags,
+        transcript: text.as_deref().map(|text| (words, text)),
+    };
+    let target = match work.platform.settings.write_back {
+        WriteBack::Record => None,
+        WriteBack::Metadata => Some("metadata"),
+        WriteBack::Http => Some("http"),
+    };
+    commit(work, &ending, target).await?;
+    work.drop_spool().await;
+    Ok(outcome.as_str())
+}
+
+async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static str>) -> Result<(), Stop> {
+    let app = work.app;
+    let now = app.now();
+    let mut tx = app.store.begin().await.at(Stage::Writeback)?;
+    let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending, now).await;
+    let Some(version) = written.at(Stage::Writeback)? else {
+        drop(tx);
+        work.withdraw().await;
+        return Err(Stop::Fenced);
+    };
+    if let Some(target) = target {
+        let delivery =
+            app.store.owe_delivery(&mut tx, work.record.uid, target, version, now).await.at(Stage::Writeback)?;
+        let job = Job::Deliver { delivery, call: work.record.uid };
+        app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Writeback)?;
+    }
+    work.boundary("before_commit").await;
+    tx.commit().await.at(Stage::Writeback)?;
+    work.boundary("writeback").await;
+    Ok(())
+}
+
+/// Completes a job that found nothing to do.
+pub async fn nothing(app: &App, job: &queue::Job) -> Result<(), Stop> {
+    let mut tx = app.store.begin().await.at(Stage::Writeback)?;
+    if !app.queue.complete(&mut tx, job).await.at(Stage::Writeback)? {
+        return Err(Stop::Fenced);
+    }
+    tx.commit().await.at(Stage::Writeback)
+}
+
+impl Work<'_> {
+    /// Removes what this attempt uploaded for a call that retention took meanwhile. A call that is merely another
+    /// worker's keeps its objects: they are that worker's too.
+    pub(in crate::jobs) async fn withdraw(&self) {
+        let record = match self.app.store.call(self.record.uid).await {
+            Ok(Some(record)) if record.retention_state != RetentionState::Active => record,
+            _ => return,
+        };
+        let prefix = CallPrefix::new(record.org_uid, record.uid);
+        if let Err(err) = self.app.objects.delete_prefix(&prefix, &[]).await {
+            tracing::error!(error = %err, "could not take back what was uploaded for an erased call; the sweep will");
+        }
+        self.drop_spool().await;
+    }
+
+    /// The spool holds nothing of a finished call.
+    async fn drop_spool(&self) {
+        let spool = self.app.spool_of(self.record.uid);
+        match tokio::fs::remove_dir_all(&spool).await {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!(path = %spool.display(), error = %err, "could not empty the spool; the next start will");
+            }
+            _ => {}
+        }
+    }
+}

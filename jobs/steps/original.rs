@@ -1,0 +1,138 @@
+//! Steps 2 and 3: the recording's bytes, from their short-lived URL into the object store before anything else can
+//! fail. What is safe there is never downloaded again.
+
+use std::path::PathBuf;
+
+use crate::artifacts;
+use crate::artifacts::Body;
+use crate::audio::probe;
+use crate::domain::{Artifact, ArtifactKind, Container, Outcome, RecordingUrl, SourceCall, Stage};
+use crate::fetch::FetchError;
+use crate::jobs::process_call::Work;
+use crate::jobs::{At, Stop};
+use crate::telemetry;
+
+/// The original, wherever it is by now, or why there is none.
+pub enum Original {
+    Stored { artifact: Artifact, container: Container },
+    None { outcome: Outcome, reason: Option<String> },
+}
+
+/// Makes sure that the original is in the object store.
+pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, Stop> {
+    if let Some(artifact) = work.record.original.clone() {
+        let container = container_of(&artifact);
+        return Ok(Original::Stored { artifact, container });
+    }
+    let spool = work.app.spool_of(work.record.uid);
+    tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
+    let fetched = match fetch(work, call).await? {
+        Ok(fetched) => fetched,
+        Err((outcome, reason)) => return Ok(Original::None { outcome, reason }),
+    };
+    metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes);
+    work.boundary("fetch").await;
+    let container = match probe::sniff(&fetched.path).map_err(|err| spool_failure(&fetched.path, &err))? {
+        probe::Sniffed::Audio(container) => container,
+        probe::Sniffed::Text | probe::Sniffed::Empty | probe::Sniffed::Unknown => Container::Other,
+    };
+    let kind = ArtifactKind::Original(container);
+    let (org, uid) = (work.record.org_uid, work.record.uid);
+    let artifact = artifacts::artifact_of_file(org, uid, kind, &fetched.path).await.at(Stage::Original)?;
+    work.app.objects.put(&artifact, Body::File(fetched.path)).await.at(Stage::Original)?;
+    work.boundary("put_original").await;
+    if !work.app.store.set_original(uid, work.record.generation, &artifact).await.at(Stage::Original)? {
+        work.withdraw().await;
+        return Err(Stop::Fenced);
+    }
+    work.record.original = Some(artifact.clone());
+    work.boundary("original").await;
+    Ok(Original::Stored { artifact, container })
+}
+
+type Fetched = Result<crate::fetch::Fetched, (Outcome, Option<String>)>;
+
+/// Downloads from the URL the call names; one refused or gone is asked for anew, once.
+async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
+    let named = call.dual_url.clone().or_else(|| call.recording_url.clone());
+    let first = match named {
+        Some(url) => url,
+        None => match fresh_url(work, call).await? {
+            Some(url) => url,
+            None => return missing(work, call, Outcome::NoRecording, None),
+        },
+    };
+    match download(work, &first).await {
+        Err(FetchError::Denied { .. } | FetchError::Gone { .. }) => {}
+        answer => return conclude(work, call, answer),
+    }
+    match fresh_url(work, call).await? {
+        Some(url) => conclude(work, call, download(work, &url).await),
+        None => missing(work, call, Outcome::SourceExpired, Some("the platform gives no new URL".to_owned())),
+    }
+}
+
+async fn fresh_url(work: &Work<'_>, call: &SourceCall) -> Result<Option<RecordingUrl>, Stop> {
+    Ok(work.platform.source.fresh_recording_url(call).await.at(Stage::Source)?.map(|link| link.url))
+}
+
+async fn download(work: &Work<'_>, url: &RecordingUrl) -> Result<crate::fetch::Fetched, FetchError> {
+    work.app.fetcher.fetch(url, &work.platform.hosts, &download_path(work)).await
+}
+
+fn download_path(work: &Work<'_>) -> PathBuf {
+    work.app.spool_of(work.record.uid).join("original")
+}
+
+/// Tells what a download's answer means for the call; only failures that may pass go back as a stop.
+fn conclude(
+    work: &Work<'_>,
+    call: &SourceCall,
+    answer: Result<crate::fetch::Fetched, FetchError>,
+) -> Result<Fetched, Stop> {
+    let err = match answer {
+        Ok(fetched) => return Ok(Ok(fetched)),
+        Err(err) => err,
+    };
+    let said = Some(err.to_string());
+    match err {
+        FetchError::Denied { .. } | FetchError::Gone { .. } => missing(work, call, Outcome::SourceExpired, said),
+        FetchError::Empty { .. } => missing(work, call, Outcome::NoRecording, said),
+        FetchError::NotARecording { .. } => missing(work, call, Outcome::NotARecording, said),
+        FetchError::TooLarge { .. } => Ok(Err((Outcome::TooLarge, said))),
+        FetchError::RefusedUrl { .. } => Ok(Err((Outcome::RefusedUrl, said))),
+        err => Err(err).at(Stage::Fetch),
+    }
+}
+
+/// Looked for again within the grace; after it, the end.
+fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
+    match work.too_early(call) {
+        Some(look_again) => Err(look_again),
+        None => Ok(Err((outcome, reason))),
+    }
+}
+
+fn container_of(artifact: &Artifact) -> Container {
+    let all = [
+        Container::Mp3,
+        Container::Mp4,
+        Container::Adts,
+        Container::Wav,
+        Container::Flac,
+        Container::Ogg,
+        Container::Matroska,
+    ];
+    all.into_iter()
+        .find(|container| ArtifactKind::Original(*container).name() == artifact.name)
+        .unwrap_or(Container::Other)
+}
+
+pub(super) fn spool_failure(path: &std::path::Path, err: &std::io::Error) -> Stop {
+    Stop::Trouble(crate::jobs::Trouble {
+        stage: Some(Stage::Fetch),
+        fault: crate::domain::Fault::Transient,
+        side: crate::domain::Side::Worker,
+        cause: format!("cannot use the spool at {}: {err} (is there room, and may this user write?)", path.display()),
+    })
+}

@@ -1,0 +1,80 @@
+//! Step 1: the call, fresh from its source, and whether anything may be done with it.
+
+use std::time::Duration;
+
+use crate::domain::{CallStatus, Outcome, RetainUntil, SourceCall, Stage};
+use crate::jobs::admit;
+use crate::jobs::process_call::Work;
+use crate::jobs::{At, Stop};
+
+/// A call still going on is asked for again this often, for at most a day.
+const STILL_GOING: Duration = Duration::from_secs(30);
+const GOING_FOR_EVER: Duration = Duration::from_secs(86_400);
+
+/// What the source says.
+pub enum Fresh {
+    /// There is work to do.
+    Call(Box<SourceCall>),
+    /// There is none, for this reason.
+    Ends(Outcome, Option<String>),
+}
+
+/// Asks the source for the call and writes what it says into the record.
+pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
+    if work.record.call.is_some() && work.record.retain_until <= work.app.now() {
+        return Ok(Fresh::Ends(Outcome::PastRetention, None));
+    }
+    let known = work.record.call.clone();
+    let answer = work.platform.source.call_for_processing(&work.record.call_id, known).await.at(Stage::Source)?;
+    let Some(call) = answer else { return vanished(work) };
+    if let Some(stop) = not_over(work, &call) {
+        return stop;
+    }
+    let now = work.app.now();
+    let past = RetainUntil::of(&call, work.record.first_seen_at, work.record.retention_term).at <= now;
+    let bare = (past || call.opt_out).then(|| admit::bare(&call));
+    let mut tx = work.app.store.begin().await.at(Stage::Source)?;
+    work.record =
+        work.app.store.refresh(&mut tx, &work.record, bare.as_ref().unwrap_or(&call), now).await.at(Stage::Source)?;
+    tx.commit().await.at(Stage::Source)?;
+    work.boundary("source").await;
+    if call.opt_out {
+        return Ok(Fresh::Ends(Outcome::OptedOut, None));
+    }
+    if past {
+        return Ok(Fresh::Ends(Outcome::PastRetention, None));
+    }
+    if !call.eligible() {
+        return Ok(Fresh::Ends(Outcome::NotEligible, Some("text only, no recording is ever made".to_owned())));
+    }
+    Ok(Fresh::Call(Box::new(call)))
+}
+
+/// A platform may answer 404 for a call that ended a moment ago; only after the grace is it gone.
+fn vanished(work: &Work<'_>) -> Result<Fresh, Stop> {
+    let grace = work.platform.settings.recording_grace.0;
+    let since = work.app.now().duration_since(work.record.first_seen_at);
+    match grace.checked_sub(Duration::try_from(since).unwrap_or_default()) {
+        Some(left) if !left.is_zero() => {
+            Err(Stop::LookAgain { after: work.app.config.fetch.not_ready_pause.0.min(left) })
+        }
+        _ => Ok(Fresh::Ends(Outcome::Vanished, Some("the source does not know this call".to_owned()))),
+    }
+}
+
+fn not_over(work: &Work<'_>, call: &SourceCall) -> Option<Result<Fresh, Stop>> {
+    match call.status {
+        CallStatus::Completed => None,
+        CallStatus::Queued | CallStatus::Ringing | CallStatus::InProgress => {
+            let since = work.app.now().duration_since(work.record.first_seen_at);
+            if Duration::try_from(since).unwrap_or_default() < GOING_FOR_EVER {
+                return Some(Err(Stop::LookAgain { after: STILL_GOING }));
+            }
+            Some(Ok(Fresh::Ends(Outcome::NotEligible, Some("still not over after a day".to_owned()))))
+        }
+        CallStatus::Failed | CallStatus::Busy | CallStatus::NoAnswer | CallStatus::Cancelled | CallStatus::Unknown => {
+            let word = call.status_raw.as_deref().unwrap_or("none");
+            Some(Ok(Fresh::Ends(Outcome::NotEligible, Some(format!("status at the source: {word}")))))
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Everything a run needs, built once from the configuration. The clock lives here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+use crate::artifacts;
+use crate::artifacts::ObjectStore;
+use crate::config::{self, Config};
+use crate::domain::{CallUid, SourceName};
+use crate::fetch::{Fetcher, HostPolicy};
+use crate::queue::Queue;
+use crate::source::Source;
+use crate::store::Store;
+
+/// What time it is. Tests turn theirs by hand.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Arc::new(Timestamp::now))
+    }
+
+    /// The machine's clock moved by as many milliseconds as `offset` holds at the moment.
+    #[must_use]
+    pub fn offset_by(offset: Arc<AtomicI64>) -> Self {
+        Self(Arc::new(move || {
+            let span = jiff::SignedDuration::from_millis(offset.load(Ordering::SeqCst));
+            Timestamp::now().checked_add(span).unwrap_or(Timestamp::MAX)
+        }))
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// One configured platform: its settings, its client, and the hosts its recordings may come from.
+#[derive(Debug)]
+pub struct Platform {
+    pub settings: config::Source,
+    pub source: Source,
+    pub hosts: HostPolicy,
+}
+
+/// Everything a run needs.
+#[derive(Debug)]
+pub struct App {
+    pub config: Config,
+    pub clock: Clock,
+    pub store: Store,
+    pub queue: Queue,
+    pub objects: Arc<dyn ObjectStore>,
+    pub fetcher: Fetcher,
+    pub platforms: BTreeMap<SourceName, Platform>,
+    /// For write-back receivers, whose URLs the operator configured.
+    pub receivers: reqwest::Client,
+    /// How many recordings are decoded at once.
+    pub cpu: Arc<Semaphore>,
+}
+
+impl App {
+    /// Connects to everything the configuration names.
+    ///
+    /// # Errors
+    /// What could not be reached or used, and why.
+    pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
+        // ring is the only crypto provider in the build; a second install in one process changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
+        let store = Store::connect(&config.store).await?;
+        let queue = Queue::open(&store).await?;
+        let objects = artifacts::open(&config.objects)?;
+        let fetcher = Fetcher::new(&config.fetch);
+        let mut platforms = BTreeMap::new();
+        for settings in &config.source {
+            let source = Source::new(settings).with_context(|| format!("source `{}`", settings.name))?;
+            let hosts = HostPolicy::new(&settings.base_url, &settings.recording_hosts);
+            platforms.insert(settings.name.clone(), Platform { settings: settings.clone(), source, hosts });
+        }
+        let receivers = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(config.fetch.connect_timeout.0)
+            .timeout(std::time::Duration::from_secs(60))
+            .user_agent(concat!("aftercall/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("HTTP client")?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
+        let cpu = Arc::new(Semaphore::new(decoders));
+        Ok(Arc::new(Self { config, clock, store, queue, objects, fetcher, platforms, receivers, cpu }))
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The platform of this name, unless it has left the configuration.
+    #[must_use]
+    pub fn platform(&self, name: &SourceName) -> Option<&Platform> {
+        self.platforms.get(name)
+    }
+
+    /// Where a call's files wait while its job runs.
+    #[must_use]
+    pub fn spool_of(&self, call: CallUid) -> PathBuf {
+        self.config.spool_dir().join(call.to_string())
+    }
+}

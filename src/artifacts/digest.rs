@@ -1,0 +1,132 @@
+//! Sizes and digests of what is written and read.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use sha2::Digest as _;
+
+use super::Result;
+use super::error::ObjectError;
+use crate::domain::{Artifact, Sha256};
+
+/// How much of a file is in memory at a time.
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// What was counted and hashed of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest {
+    pub size_bytes: u64,
+    pub sha256: Sha256,
+    /// RFC 1864 `Content-MD5`: the one transport check every S3-compatible store knows.
+    pub md5: [u8; 16],
+}
+
+impl Digest {
+    /// Says in words how this differs from what the artifact should be.
+    pub(super) fn difference(&self, artifact: &Artifact) -> Option<String> {
+        if self.size_bytes != artifact.size_bytes {
+            return Some(format!("{} bytes instead of {}", self.size_bytes, artifact.size_bytes));
+        }
+        (self.sha256 != artifact.sha256).then(|| format!("sha256 {} instead of {}", self.sha256, artifact.sha256))
+    }
+}
+
+/// Counts and hashes what passes.
+#[derive(Default)]
+pub(super) struct Hasher {
+    size_bytes: u64,
+    sha256: sha2::Sha256,
+    md5: md5::Md5,
+}
+
+impl Hasher {
+    pub(super) fn update(&mut self, block: &[u8]) {
+        self.size_bytes += block.len() as u64;
+        self.sha256.update(block);
+        self.md5.update(block);
+    }
+
+    pub(super) const fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    pub(super) fn finish(self) -> Digest {
+        Digest {
+            size_bytes: self.size_bytes,
+            sha256: Sha256::from_bytes(self.sha256.finalize().into()),
+            md5: self.md5.finalize().into(),
+        }
+    }
+}
+
+pub(super) fn of_bytes(bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+pub(super) fn of_file(path: &Path) -> Result<Digest> {
+    let read = |err| ObjectError::from_io("read", path, err);
+    let mut file = File::open(path).map_err(read)?;
+    copy(&mut file, &mut io::sink()).map_err(|failure| read(failure.into_inner()))
+}
+
+/// Which end of a copy failed.
+pub(super) enum CopyFailure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+impl CopyFailure {
+    pub(super) fn into_inner(self) -> io::Error {
+        match self {
+            Self::Read(err) | Self::Write(err) => err,
+        }
+    }
+}
+
+/// Copies to the end, hashing on the way.
+pub(super) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<Digest, CopyFailure> {
+    let mut hasher = Hasher::default();
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        let read = match from.read(&mut block) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(read) => read,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+            Err(err) => return Err(CopyFailure::Read(err)),
+        };
+        let part = block.get(..read).unwrap_or_default();
+        hasher.update(part);
+        to.write_all(part).map_err(CopyFailure::Write)?;
+    }
+}
+
+/// Base64 with padding (RFC 4648 section 4), as `Content-MD5` and `x-amz-checksum-*` want it.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for index in 0..4 {
+            let digit = ALPHABET.get((bits >> (18 - 6 * index)) as usize & 63).copied().unwrap_or(b'=');
+            text.push(if index <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_rfc_4648_section_10() {
+        let vectors =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        for (plain, encoded) in vectors {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+}

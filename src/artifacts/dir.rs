@@ -1,0 +1,377 @@
+//! Objects as files of a local directory: `<root>/<key>`, written so that a crash at any moment leaves either no
+//! object or the whole object. Modes are 0700 and 0600; the media type follows from the extension.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::digest::{self, CopyFailure};
+use super::error::ObjectError;
+use super::local::{parent, persist, sync_dir, temporary_in};
+use super::{Body, CallPrefix, Entry, EntryKind, Erased, Health, ObjectHead, ObjectStore, Result, blocking};
+use crate::domain::{Artifact, ArtifactKey};
+
+/// An erasure of the same call may remove the directory between its making and its use; a few tries outlast it.
+const PUT_TRIES: u32 = 3;
+
+/// The durable local directory.
+#[derive(Debug, Clone)]
+pub struct DirStore {
+    root: PathBuf,
+}
+
+impl DirStore {
+    /// A store in this directory, which is made at the first write.
+    #[must_use]
+    pub const fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    fn path(&self, key: &ArtifactKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn missing(&self, key: &ArtifactKey) -> ObjectError {
+        ObjectError::Missing { place: self.place(), key: key.to_string() }
+    }
+
+    /// A root that is gone is a lost mount, not an empty store: nothing may be proven by it.
+    fn require_root(&self) -> Result<()> {
+        match fs::metadata(&self.root) {
+            Ok(meta) if meta.is_dir() => Ok(()),
+            Ok(_) => Err(ObjectError::from_io("use", &self.root, io::ErrorKind::NotADirectory.into())),
+            Err(err) => Err(ObjectError::from_io("use", &self.root, err)),
+        }
+    }
+
+    fn put_now(&self, artifact: &Artifact, body: &Body) -> Result<()> {
+        let path = self.path(&artifact.key);
+        let dir = parent(&path);
+        let mut tries = 1;
+        loop {
+            self.make_dirs(dir)?;
+            match write_whole(artifact, body, dir, &path) {
+                Err(ObjectError::Io { source, path, .. })
+                    if source.kind() == io::ErrorKind::NotFound && path.starts_with(dir) && tries < PUT_TRIES =>
+                {
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Makes `dir` below the root, each new entry made durable in its parent.
+    fn make_dirs(&self, dir: &Path) -> Result<()> {
+        if !self.root.is_dir() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.root)
+                .map_err(|err| ObjectError::from_io("create", &self.root, err))?;
+            sync_dir(parent(&self.root))?;
+        }
+        let mut made = self.root.clone();
+        for part in dir.strip_prefix(&self.root).unwrap_or(Path::new("")) {
+            made.push(part);
+            match DirBuilder::new().mode(0o700).create(&made) {
+                Ok(()) => sync_dir(parent(&made))?,
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(err) => return Err(ObjectError::from_io("create", &made, err)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens an object and refuses one of another size before a byte of it is read.
+    fn open(&self, artifact: &Artifact) -> Result<(File, PathBuf)> {
+        let path = self.path(&artifact.key);
+        let failed = |err: io::Error| match err.kind() {
+            io::ErrorKind::NotFound => self.missing(&artifact.key),
+            _ => ObjectError::from_io("read", &path, err),
+        };
+        let file = File::open(&path).map_err(failed)?;
+        let size_bytes = file.metadata().map_err(failed)?.len();
+        if size_bytes != artifact.size_bytes {
+            return Err(self.wrong(artifact, format!("{size_bytes} bytes instead of {}", artifact.size_bytes)));
+        }
+        Ok((file, path))
+    }
+
+    fn wrong(&self, artifact: &Artifact, difference: String) -> ObjectError {
+        ObjectError::WrongContent { place: self.place(), key: artifact.key.to_string(), difference }
+    }
+
+    fn get_now(&self, artifact: &Artifact) -> Result<Bytes> {
+        let (mut file, path) = self.open(artifact)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|err| ObjectError::from_io("read", &path, err))?;
+        match digest::of_bytes(&bytes).difference(artifact) {
+            Some(difference) => Err(self.wrong(artifact, difference)),
+            None => Ok(bytes.into()),
+        }
+    }
+
+    fn get_to_file_now(&self, artifact: &Artifact, dest: &Path) -> Result<()> {
+        let (mut file, path) = self.open(artifact)?;
+        let mut temporary = temporary_in(parent(dest))?;
+        let digest = digest::copy(&mut file, &mut temporary).map_err(|failure| match failure {
+            CopyFailure::Read(err) => ObjectError::from_io("read", &path, err),
+            CopyFailure::Write(err) => ObjectError::from_io("write", dest, err),
+        })?;
+        if let Some(difference) = digest.difference(artifact) {
+            return Err(self.wrong(artifact, difference));
+        }
+        persist(temporary, dest)
+    }
+
+    fn head_now(&self, key: &ArtifactKey) -> Result<Option<ObjectHead>> {
+        let path = self.path(key);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) => {
+                let content_type = content_type(key.as_str()).map(str::to_owned);
+                Ok(Some(ObjectHead { size_bytes: meta.len(), content_type, sha256: None }))
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(ObjectError::from_io("look at", &path, err)),
+        }
+    }
+
+    fn list_call_now(&self, call: &CallPrefix) -> Result<Vec<Entry>> {
+        self.require_root()?;
+        entries_of(&self.root.join(call.as_str()), call.as_str())
+    }
+
+    fn delete_now(&self, key: &ArtifactKey) -> Result<()> {
+        self.require_root()?;
+        let path = self.path(key);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(parent(&path)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(err) => Err(ObjectError::from_io("remove", &path, err)),
+        }
+    }
+
+    fn delete_prefix_now(&self, call: &CallPrefix) -> Result<Erased> {
+        let entries = self.list_call_now(call)?;
+        let dir = self.root.join(call.as_str());
+        match fs::remove_dir_all(&dir) {
+            Ok(()) => sync_dir(parent(&dir))?,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(ObjectError::from_io("remove", &dir, err)),
+        }
+        let unfinished = entries.iter().filter(|entry| entry.kind == EntryKind::Temporary).count() as u64;
+        Ok(Erased { objects: entries.len() as u64 - unfinished, versions: 0, unfinished })
+    }
+
+    fn check_now(&self) -> Result<Health> {
+        self.make_dirs(&self.root)?;
+        let probe = self.root.join(format!(".probe-{}", uuid::Uuid::now_v7()));
+        let written = b"aftercall probe";
+        let failed = |action| move |err| (action, err);
+        let outcome = fs::write(&probe, written)
+            .map_err(failed("write"))
+            .and_then(|()| File::open(&probe).and_then(|file| file.sync_all()).map_err(failed("flush")))
+            .and_then(|()| fs::read(&probe).map_err(failed("read")));
+        let removed = fs::remove_file(&probe).map_err(failed("remove"));
+        let read = outcome
+            .and_then(|read| removed.map(|()| read))
+            .map_err(|(action, err)| ObjectError::from_io(action, &probe, err))?;
+        if read != written {
+            return Err(ObjectError::WrongContent {
+                place: self.place(),
+                key: probe.display().to_string(),
+                difference: "the probe came back changed".to_owned(),
+            });
+        }
+        Ok(Health { place: self.place(), server_date: None })
+    }
+
+    /// Sends all objects after `after`, in the order of their keys.
+    fn walk(&self, after: &str, send: &mpsc::Sender<Result<Entry>>) -> Result<()> {
+        self.require_root()?;
+        for org in sorted_names(&self.root.join("v1"))? {
+            let org = format!("v1/{org}/");
+            if before(&org, after) {
+                continue;
+            }
+            for call in sorted_names(&self.root.join(&org))? {
+                let prefix = format!("{org}{call}/");
+                if before(&prefix, after) {
+                    continue;
+                }
+                let entries = entries_of(&self.root.join(&prefix), &prefix)?;
+                let wanted = |entry: &Entry| entry.kind == EntryKind::Current && entry.key.as_str() > after;
+                for entry in entries.into_iter().filter(wanted) {
+                    if send.blocking_send(Ok(entry)).is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DirStore {
+    fn place(&self) -> String {
+        format!("directory {}", self.root.display())
+    }
+
+    async fn put(&self, artifact: &Artifact, body: Body) -> Result<()> {
+        let (store, artifact) = (self.clone(), artifact.clone());
+        blocking(move || store.put_now(&artifact, &body)).await
+    }
+
+    async fn get(&self, artifact: &Artifact) -> Result<Bytes> {
+        let (store, artifact) = (self.clone(), artifact.clone());
+        blocking(move || store.get_now(&artifact)).await
+    }
+
+    async fn get_to_file(&self, artifact: &Artifact, dest: &Path) -> Result<()> {
+        let (store, artifact, dest) = (self.clone(), artifact.clone(), dest.to_owned());
+        blocking(move || store.get_to_file_now(&artifact, &dest)).await
+    }
+
+    async fn head(&self, key: &ArtifactKey) -> Result<Option<ObjectHead>> {
+        let (store, key) = (self.clone(), key.clone());
+        blocking(move || store.head_now(&key)).await
+    }
+
+    fn list_all(&self, after: Option<String>) -> BoxStream<'static, Result<Entry>> {
+        let store = self.clone();
+        // The walk waits for its reader: a listing of millions needs no more memory than one of ten.
+        let (send, receive) = mpsc::channel(256);
+        tokio::task::spawn_blocking(move || {
+            if let Err(err) = store.walk(after.as_deref().unwrap_or_default(), &send) {
+                // A reader that has gone away no longer wants to know.
+                let _ = send.blocking_send(Err(err));
+            }
+        });
+        stream::unfold(receive, async |mut receive| receive.recv().await.map(|entry| (entry, receive))).boxed()
+    }
+
+    async fn list_call(&self, call: &CallPrefix) -> Result<Vec<Entry>> {
+        let (store, call) = (self.clone(), call.clone());
+        blocking(move || store.list_call_now(&call)).await
+    }
+
+    async fn delete(&self, key: &ArtifactKey) -> Result<()> {
+        let (store, key) = (self.clone(), key.clone());
+        blocking(move || store.delete_now(&key)).await
+    }
+
+    /// A directory's listing is the directory itself, so the known keys add nothing here.
+    async fn delete_prefix(&self, call: &CallPrefix, _known: &[ArtifactKey]) -> Result<Erased> {
+        let (store, call) = (self.clone(), call.clone());
+        blocking(move || store.delete_prefix_now(&call)).await
+    }
+
+    async fn verify_empty(&self, call: &CallPrefix, _known: &[ArtifactKey]) -> Result<()> {
+        let left = self.list_call(call).await?;
+        let Some(first) = left.first() else { return Ok(()) };
+        Err(ObjectError::StillThere {
+            place: self.place(),
+            prefix: call.to_string(),
+            left: left.len() as u64,
+            example: first.key.clone(),
+        })
+    }
+
+    async fn check(&self) -> Result<Health> {
+        let store = self.clone();
+        blocking(move || store.check_now()).await
+    }
+
+    async fn server_date(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
+}
+
+fn write_whole(artifact: &Artifact, body: &Body, dir: &Path, path: &Path) -> Result<()> {
+    let mut temporary = temporary_in(dir)?;
+    let digest = match body {
+        Body::Bytes(bytes) => digest::copy(&mut bytes.as_ref(), &mut temporary),
+        Body::File(from) => {
+            let mut file = File::open(from).map_err(|err| ObjectError::from_io("read", from, err))?;
+            digest::copy(&mut file, &mut temporary)
+        }
+    };
+    let digest = digest.map_err(|failure| match (failure, body) {
+        (CopyFailure::Read(err), Body::File(from)) => ObjectError::from_io("read", from, err),
+        (CopyFailure::Read(err) | CopyFailure::Write(err), _) => ObjectError::from_io("write", path, err),
+    })?;
+    if let Some(difference) = digest.difference(artifact) {
+        return Err(ObjectError::BodyChanged { key: artifact.key.to_string(), difference });
+    }
+    persist(temporary, path)
+}
+
+/// The names in a directory, sorted; none where it does not exist.
+fn sorted_names(dir: &Path) -> Result<Vec<String>> {
+    let failed = |err| ObjectError::from_io("list", dir, err);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(err) => return Err(failed(err)),
+    };
+    let mut names = entries
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(failed)?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Everything in a call's directory, sorted.
+fn entries_of(dir: &Path, prefix: &str) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for name in sorted_names(dir)? {
+        let path = dir.join(&name);
+        let meta = match fs::symlink_metadata(&path) {
+            Ok(meta) => meta,
+            // Gone between listing and looking: another process erased it.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+            Err(err) => return Err(ObjectError::from_io("look at", &path, err)),
+        };
+        let modified = meta.modified().ok().and_then(|at| Timestamp::try_from(at).ok());
+        let kind = if name.starts_with('.') { EntryKind::Temporary } else { EntryKind::Current };
+        let key = format!("{prefix}{name}");
+        entries.push(Entry { key, size_bytes: meta.len(), modified, kind, version: None });
+    }
+    Ok(entries)
+}
+
+/// Whether everything under `prefix` sorts at or before `after`.
+fn before(prefix: &str, after: &str) -> bool {
+    prefix < after && !after.starts_with(prefix)
+}
+
+fn content_type(key: &str) -> Option<&'static str> {
+    use crate::domain::Container;
+    let extension = key.rsplit_once('.')?.1;
+    if extension == "json" {
+        return Some("application/json");
+    }
+    let all = [
+        Container::Mp3,
+        Container::Mp4,
+        Container::Adts,
+        Container::Wav,
+        Container::Flac,
+        Container::Ogg,
+        Container::Matroska,
+    ];
+    all.into_iter().find(|container| container.extension() == extension).map(Container::content_type)
+}

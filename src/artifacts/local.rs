@@ -1,0 +1,37 @@
+//! Local files that appear whole or not at all.
+
+use std::fs::File;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use super::Result;
+use super::error::ObjectError;
+
+/// Start of names that are no keys (a key's name has no leading dot), so a listing can tell them from objects.
+pub(super) const TEMPORARY: &str = ".tmp-";
+
+/// The directory a file is in.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// A file of mode 0600 that vanishes unless it is [persisted](persist).
+pub(super) fn temporary_in(dir: &Path) -> Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .tempfile_in(dir)
+        .map_err(|err| ObjectError::from_io("create a file in", dir, err))
+}
+
+/// Gives a written file its name: bytes first, then the name, then the directory that holds it.
+pub(super) fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {
+    temporary.as_file().sync_all().map_err(|err| ObjectError::from_io("write", path, err))?;
+    temporary.persist(path).map_err(|err| ObjectError::from_io("write", path, err.error))?;
+    sync_dir(parent(path))
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|err| ObjectError::from_io("flush", dir, err))
+}

@@ -1,0 +1,136 @@
+//! Bits, most significant first, with the two checksums of a FLAC frame (RFC 9639 sections 9.1.8 and 9.3).
+
+/// x^8 + x^2 + x + 1.
+const CRC8: [u8; 256] = {
+    let mut table = [0u8; 256];
+    let mut n = 0;
+    while n < 256 {
+        let mut crc = n as u8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x80 != 0 { crc << 1 ^ 0x07 } else { crc << 1 };
+            bit += 1;
+        }
+        table[n] = crc;
+        n += 1;
+    }
+    table
+};
+
+/// x^16 + x^15 + x^2 + 1.
+const CRC16: [u16; 256] = {
+    let mut table = [0u16; 256];
+    let mut n = 0;
+    while n < 256 {
+        let mut crc = (n as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { crc << 1 ^ 0x8005 } else { crc << 1 };
+            bit += 1;
+        }
+        table[n] = crc;
+        n += 1;
+    }
+    table
+};
+
+/// A growing run of bits.
+#[derive(Debug, Default)]
+pub struct BitWriter {
+    bytes: Vec<u8>,
+    /// Bits not yet in `bytes`, in the low end; always fewer than 8 between calls.
+    held: u64,
+    count: u32,
+}
+
+impl BitWriter {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        (self.held, self.count) = (0, 0);
+    }
+
+    /// Whole bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Appends the low `count` bits of `value` (at most 48), whose higher bits are 0.
+    #[inline]
+    pub fn put(&mut self, value: u64, count: u32) {
+        self.held = self.held << count | value;
+        self.count += count;
+        while self.count >= 8 {
+            self.count -= 8;
+            self.bytes.push((self.held >> self.count) as u8);
+        }
+        self.held &= (1 << self.count) - 1;
+    }
+
+    /// A Rice code: the quotient in zeros ended by a one, then `k` bits.
+    #[inline]
+    pub fn put_rice(&mut self, value: u32, k: u32) {
+        let mut quotient = value >> k;
+        while quotient > 31 {
+            self.put(0, 32);
+            quotient -= 32;
+        }
+        let low = u64::from(value & ((1 << k) - 1));
+        self.put(1 << k | low, quotient + 1 + k);
+    }
+
+    /// Fills up to a whole byte with zeros.
+    pub fn align(&mut self) {
+        if self.count > 0 {
+            self.put(0, 8 - self.count);
+        }
+    }
+
+    /// Appends the checksum of all bytes so far.
+    pub fn put_crc8(&mut self) {
+        let crc = self.bytes.iter().fold(0, |crc: u8, byte| CRC8[usize::from(crc ^ byte)]);
+        self.put(u64::from(crc), 8);
+    }
+
+    /// Appends the checksum of all bytes so far.
+    pub fn put_crc16(&mut self) {
+        let step = |crc: u16, byte: &u8| crc << 8 ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)];
+        let crc = self.bytes.iter().fold(0, step);
+        self.put(u64::from(crc), 16);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_values_of_both_checksums() {
+        let mut bits = BitWriter::default();
+        for byte in b"123456789" {
+            bits.put(u64::from(*byte), 8);
+        }
+        bits.put_crc8();
+        assert_eq!(bits.bytes()[9], 0xf4);
+        bits.clear();
+        for byte in b"123456789" {
+            bits.put(u64::from(*byte), 8);
+        }
+        bits.put_crc16();
+        assert_eq!(bits.bytes()[9..], [0xfe, 0xe8]);
+    }
+
+    #[test]
+    fn rice_codes() {
+        let mut bits = BitWriter::default();
+        // 9 with k = 2: quotient 2, remainder 1 -> 001 01; 0 with k = 0 -> 1; then 10 zeros to align.
+        bits.put_rice(9, 2);
+        bits.put_rice(0, 0);
+        bits.align();
+        assert_eq!(bits.bytes(), [0b0010_1100]);
+        bits.clear();
+        bits.put_rice(40, 0);
+        bits.align();
+        assert_eq!(bits.bytes(), [0, 0, 0, 0, 0, 0b1000_0000]);
+    }
+}

@@ -1,0 +1,289 @@
+//! Decodes MP3 and ADTS frames. The walk over the frames is ours, so that holes, appended files and changes of form
+//! stay on the timeline; symphonia turns each frame into samples.
+
+use std::fs::File;
+use std::path::Path;
+
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP3};
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::packet::PacketRef;
+use symphonia::core::units::{Duration, Timestamp};
+
+use super::block::Block;
+use super::decode::{Decode, Facts, Step, guarded, make_decoder};
+use super::error::AudioError;
+use super::frames::{FrameHeader, StreamInfo, Syntax, stream_info};
+use super::walk::{Event, Walker};
+
+/// A layer III decoder delays its output by this much (528 of the filter bank, 1 of the overlap).
+const DECODER_DELAY: u32 = 529;
+/// Frames at the end of a piece that may be padding, held back until it is known whether the piece ends there.
+const HELD_FRAMES: u64 = 3;
+/// A stream note that promises more than this is not believed, seconds.
+const BELIEVED_SECONDS: u64 = 48 * 3600;
+
+/// A stretch of frames that came out of one encoder run.
+#[derive(Debug, Default)]
+struct Piece {
+    info: Option<StreamInfo>,
+    /// Frames seen or known to be missing so far.
+    frames: u64,
+    samples_per_frame: u32,
+    rate_hz: u32,
+    /// Samples still to be dropped at the start.
+    skip: usize,
+}
+
+impl Piece {
+    fn declared(&self) -> Option<u64> {
+        let frames = u64::from(self.info?.frames?);
+        let seconds = frames * u64::from(self.samples_per_frame) / u64::from(self.rate_hz.max(1));
+        (seconds <= BELIEVED_SECONDS).then_some(frames)
+    }
+
+    /// Samples of padding at the end that the decoder will have put out.
+    fn padding(&self) -> usize {
+        self.info.filter(|info| info.gapless).map_or(0, |info| info.padding.saturating_sub(DECODER_DELAY) as usize)
+    }
+
+    /// Frames promised and not there.
+    fn missing(&self) -> u64 {
+        self.declared().map_or(0, |declared| declared.saturating_sub(self.frames))
+    }
+}
+
+/// Decoder of a file of bare frames.
+pub struct Elementary {
+    walker: Walker,
+    syntax: Syntax,
+    decoder: Option<Box<dyn AudioDecoder>>,
+    kind: Option<u32>,
+    piece: Piece,
+    /// Decoded and not yet given out: the possible padding at the end of a piece.
+    held: Block,
+    /// Read and not yet handled, because what was held has to go out first.
+    stash: Option<Event>,
+    lost_after_held: Option<Step>,
+    /// Bytes of earlier frames the next one may lean on.
+    reservoir: usize,
+    missing_seconds: f64,
+    facts: Facts,
+}
+
+impl Elementary {
+    /// Opens `path`, whose frames begin at or after `offset`.
+    pub fn open(path: &Path, syntax: Syntax, offset: u64) -> Result<Self, AudioError> {
+        let file = File::open(path).map_err(AudioError::io("open"))?;
+        let codec = if syntax == Syntax::Mpeg { "mp3" } else { "aac" };
+        Ok(Self {
+            walker: Walker::new(file, syntax, offset).map_err(AudioError::io("read"))?,
+            syntax,
+            decoder: None,
+            kind: None,
+            piece: Piece::default(),
+            held: Block::default(),
+            stash: None,
+            lost_after_held: None,
+            reservoir: 0,
+            missing_seconds: 0.0,
+            facts: Facts::new(codec),
+        })
+    }
+
+    fn new_piece(&mut self, header: &FrameHeader, info: Option<StreamInfo>) {
+        self.close_piece();
+        let skip = info.filter(|info| info.gapless).map_or(0, |info| (info.delay + DECODER_DELAY) as usize);
+        self.piece =
+            Piece { info, frames: 0, samples_per_frame: header.samples, rate_hz: header.rate_hz, skip };
+        self.decoder = None;
+        self.reservoir = 0;
+        self.kind = Some(header.kind);
+    }
+
+    /// Counts what a finished piece promised and did not have.
+    fn close_piece(&mut self) {
+        let missing = self.piece.missing() * u64::from(self.piece.samples_per_frame);
+        if missing > 0 {
+            self.missing_seconds += missing as f64 / f64::from(self.piece.rate_hz.max(1));
+        }
+    }
+
+    /// Puts out what was held back, without the padding when the piece ended where its note said.
+    fn release(&mut self, block: &mut Block, whole: bool) -> bool {
+        std::mem::swap(block, &mut self.held);
+        for plane in &mut self.held.planes {
+            plane.clear();
+        }
+        if whole {
+            let keep = block.frames().saturating_sub(self.piece.padding());
+            for plane in &mut block.planes {
+                plane.truncate(keep);
+            }
+        }
+        block.frames() > 0
+    }
+
+    fn decode_frame(&mut self, header: &FrameHeader, block: &mut Block) -> Result<Step, AudioError> {
+        self.facts.saw(header.rate_hz, header.channels);
+        if self.decoder.is_none() {
+            self.decoder = Some(decoder_for(self.syntax, header)?);
+        }
+        let frame = self.walker.frame();
+        let leans_on = if self.syntax == Syntax::Mpeg { header.reservoir_bytes(frame) } else { 0 };
+        let incomplete = leans_on > self.reservoir;
+        self.reservoir = (self.reservoir + header.len.saturating_sub(header.main_data)).min(4096);
+        let data = if self.syntax == Syntax::Mpeg { frame } else { &frame[header.main_data..] };
+        let packet = PacketRef::new(0, Timestamp::ZERO, Duration::from(u64::from(header.samples)), data);
+        self.piece.frames += 1;
+        let decoded = self.decoder.as_mut().and_then(|decoder| {
+            guarded(|| {
+                let buffer = decoder.decode_ref(&packet).ok()?;
+                buffer.copy_to_vecs_planar(&mut block.planes);
+                Some(buffer.spec().rate())
+            })
+        });
+        match decoded {
+            Some(Some(rate_hz)) if block.frames() > 0 => block.rate_hz = rate_hz,
+            outcome => {
+                // After a panic the decoder's state is nobody's guess; after an error its reservoir is empty.
+                if outcome.is_none() {
+                    self.decoder = None;
+                }
+                self.reservoir = 0;
+                return Ok(self.lost(header, 1));
+            }
+        }
+        if incomplete {
+            // The frame came out as silence, wholly or in part, because what it leans on is gone.
+            return Ok(self.lost(header, 1));
+        }
+        let skip = self.piece.skip.min(block.frames());
+        if skip > 0 {
+            self.piece.skip -= skip;
+            for plane in &mut block.planes {
+                plane.drain(..skip);
+            }
+        }
+        Ok(Step::Audio)
+    }
+
+    fn lost(&mut self, header: &FrameHeader, frames: u64) -> Step {
+        let samples = frames * u64::from(header.samples);
+        let skip = (self.piece.skip as u64).min(samples);
+        self.piece.skip -= skip as usize;
+        Step::Lost { frames: samples - skip, rate_hz: header.rate_hz, channels: header.channels }
+    }
+}
+
+fn decoder_for(syntax: Syntax, header: &FrameHeader) -> Result<Box<dyn AudioDecoder>, AudioError> {
+    let mut params = AudioCodecParameters::new();
+    match syntax {
+        Syntax::Mpeg => params.for_codec(CODEC_ID_MP3),
+        Syntax::Adts => params
+            .for_codec(CODEC_ID_AAC)
+            .with_sample_rate(header.rate_hz)
+            .with_channels(super::decode::channel_layout(header.channels)),
+    };
+    make_decoder(&params, AudioDecoderOptions::default().gapless(false), if syntax == Syntax::Mpeg { "mp3" } else { "aac" })
+}
+
+impl Decode for Elementary {
+    fn next(&mut self, block: &mut Block) -> Result<Step, AudioError> {
+        loop {
+            if let Some(lost) = self.lost_after_held.take() {
+                return Ok(lost);
+            }
+            let event = match self.stash.take() {
+                Some(event) => event,
+                None => self.walker.next().map_err(AudioError::io("read"))?,
+            };
+            let ends_piece = self.ends_piece(&event);
+            let frames = self.piece.frames;
+            let past_declared = self.piece.declared().is_none_or(|declared| frames >= declared);
+            if self.held.frames() > 0 && (ends_piece || past_declared || matches!(event, Event::Hole { .. })) {
+                let whole = ends_piece && self.piece.declared() == Some(frames);
+                self.stash = Some(event);
+                if self.release(block, whole) {
+                    return Ok(Step::Audio);
+                }
+                continue;
+            }
+            let header = match event {
+                Event::Frame(header) => header,
+                // All frames the piece promised were there: what follows them is no audio.
+                Event::Hole { .. } if frames > 0 && self.piece.declared() == Some(frames) => continue,
+                Event::Hole { frames } => return Ok(self.hole(frames)),
+                Event::End => {
+                    self.close_piece();
+                    self.piece = Piece::default();
+                    self.stash = Some(Event::End);
+                    return Ok(Step::End);
+                }
+            };
+            if let Some(info) = self.info(&header) {
+                self.new_piece(&header, Some(info));
+                continue;
+            }
+            if self.kind != Some(header.kind) {
+                self.new_piece(&header, None);
+            }
+            match self.decode_frame(&header, block)? {
+                Step::Audio if self.holds_back() => hold(&mut self.held, block),
+                Step::Audio if block.frames() == 0 => {}
+                lost @ Step::Lost { .. } if self.held.frames() > 0 => {
+                    self.lost_after_held = Some(lost);
+                    if self.release(block, false) {
+                        return Ok(Step::Audio);
+                    }
+                }
+                step => return Ok(step),
+            }
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let mut facts = self.facts.clone();
+        facts.missing_seconds = self.missing_seconds;
+        facts
+    }
+}
+
+impl Elementary {
+    fn info(&self, header: &FrameHeader) -> Option<StreamInfo> {
+        if self.syntax == Syntax::Mpeg { stream_info(header, self.walker.frame()) } else { None }
+    }
+
+    fn ends_piece(&self, event: &Event) -> bool {
+        match event {
+            Event::Frame(header) => self.kind != Some(header.kind) || self.info(header).is_some(),
+            Event::Hole { .. } => false,
+            Event::End => true,
+        }
+    }
+
+    /// A hole in the file. In front of the first frame its form is unknown: 24 ms a frame then.
+    fn hole(&mut self, frames: u64) -> Step {
+        self.reservoir = 0;
+        self.piece.frames += frames;
+        let (rate_hz, samples) = match self.piece.rate_hz {
+            0 => (48_000, 1152),
+            rate_hz => (rate_hz, u64::from(self.piece.samples_per_frame)),
+        };
+        Step::Lost { frames: frames * samples, rate_hz, channels: self.facts.channels.max(1) }
+    }
+
+    /// Whether the frame just decoded is among the last the piece's note promises, and may be padding.
+    fn holds_back(&self) -> bool {
+        let frames = self.piece.frames;
+        self.piece.padding() > 0
+            && self.piece.declared().is_some_and(|declared| frames + HELD_FRAMES > declared && frames <= declared)
+    }
+}
+
+fn hold(held: &mut Block, block: &Block) {
+    held.rate_hz = block.rate_hz;
+    held.planes.resize_with(block.planes.len(), Vec::new);
+    for (held, plane) in held.planes.iter_mut().zip(&block.planes) {
+        held.extend_from_slice(plane);
+    }
+}

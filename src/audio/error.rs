@@ -1,0 +1,90 @@
+//! What can go wrong with a recording, and whose side it is.
+
+use std::io;
+
+use crate::domain::{Classify, Fault, Outcome, Side};
+
+/// Failures of the audio part.
+#[derive(Debug, thiserror::Error)]
+pub enum AudioError {
+    /// The bytes are no audio in any container we know.
+    #[error("not audio: {reason}")]
+    NotAudio { reason: &'static str },
+    /// Audio in a codec that cannot be read.
+    #[error("unsupported codec {codec}")]
+    Unsupported { codec: String },
+    /// More than half is lost, or nothing decodes. The original is worth keeping, a normalised form is not made.
+    #[error("damaged recording: {lost_ms} of {expected_ms} ms lost ({reason})")]
+    Damaged { expected_ms: u64, lost_ms: u64, reason: String },
+    /// Longer than `audio.max_duration`.
+    #[error("recording is longer than {limit_ms} ms")]
+    TooLong { limit_ms: u64 },
+    /// More channels than a call can have.
+    #[error("recording has {channels} channels, at most {limit} are read")]
+    TooManyChannels { channels: usize, limit: usize },
+    /// A sample rate no recorder uses.
+    #[error("sample rate {rate_hz} Hz is outside 4000 to 192000 Hz")]
+    SampleRate { rate_hz: u32 },
+    /// The spool, or an output file, could not be written or read.
+    #[error("audio {what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+    /// A picture or resampler could not be made; a fault of this program.
+    #[error("audio {what}: {cause}")]
+    Internal { what: &'static str, cause: String },
+    /// The worker is stopping; nothing was written.
+    #[error("audio work was cancelled")]
+    Cancelled,
+}
+
+impl AudioError {
+    /// For `map_err`: an I/O error with what was being done.
+    pub(crate) fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+
+    /// The typed end of the job, where this error is one: looking again would change nothing.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::NotAudio { .. } => Some(Outcome::NotARecording),
+            Self::Unsupported { .. } | Self::TooManyChannels { .. } | Self::SampleRate { .. } => {
+                Some(Outcome::UnsupportedMedia)
+            }
+            Self::Damaged { .. } => Some(Outcome::Damaged),
+            Self::TooLong { .. } => Some(Outcome::TooLong),
+            Self::Io { .. } | Self::Internal { .. } | Self::Cancelled => None,
+        }
+    }
+}
+
+impl Classify for AudioError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Io { .. } | Self::Cancelled => Fault::Transient,
+            _ => Fault::Permanent,
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Self::Io { .. } | Self::Internal { .. } | Self::Cancelled => Side::Worker,
+            _ => Side::Recording,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_tried_again_and_a_broken_file_is_not() {
+        let full = AudioError::io("spill")(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!((full.fault(), full.side(), full.outcome()), (Fault::Transient, Side::Worker, None));
+        let broken = AudioError::Damaged { expected_ms: 10, lost_ms: 9, reason: "x".into() };
+        assert_eq!(
+            (broken.fault(), broken.side(), broken.outcome()),
+            (Fault::Permanent, Side::Recording, Some(Outcome::Damaged))
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! Frame headers of the two streams that come without a container: MPEG audio layer III (ISO/IEC 11172-3 2.4.2.3,
+//! 13818-3) and AAC in ADTS (ISO/IEC 13818-7 6.2), and the Xing, LAME and VBRI notes encoders leave in MP3s.
+
+/// Longest header either syntax needs.
+pub const HEADER_BYTES: usize = 7;
+
+/// Which of the two a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syntax {
+    Mpeg,
+    Adts,
+}
+
+/// One frame, as its header tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Bytes, header included.
+    pub len: usize,
+    /// Samples per channel.
+    pub samples: u32,
+    pub rate_hz: u32,
+    pub channels: u16,
+    /// Equal for frames that one decoder can take in a row.
+    pub kind: u32,
+    /// Bytes between the start of the frame and its main data (MPEG) or payload (ADTS).
+    pub main_data: usize,
+    /// MPEG 1 proper, whose side information has another shape than MPEG 2's.
+    mpeg1: bool,
+}
+
+impl Syntax {
+    /// Reads the header at the start of `bytes`; `None` when there is none.
+    #[must_use]
+    pub fn parse(self, bytes: &[u8]) -> Option<FrameHeader> {
+        match self {
+            Self::Mpeg => mpeg(bytes),
+            Self::Adts => adts(bytes),
+        }
+    }
+}
+
+fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
+    const KBPS_V1: [u32; 15] = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+    const KBPS_V2: [u32; 15] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
+    const RATES: [u32; 3] = [44_100, 48_000, 32_000];
+    let &[sync, second, third, fourth, ..] = bytes else { return None };
+    if sync != 0xff || second & 0xe0 != 0xe0 || (second >> 1) & 3 != 1 {
+        return None;
+    }
+    // 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5 (half the rates again), 1: reserved.
+    let version = u32::from(second >> 3) & 3;
+    let (mpeg1, divisor) = match version {
+        3 => (true, 1),
+        2 => (false, 2),
+        0 => (false, 4),
+        _ => return None,
+    };
+    let bit_rates = if mpeg1 { &KBPS_V1 } else { &KBPS_V2 };
+    // Index 0 is free format, whose frame length only the next header tells; 15 is forbidden.
+    let bit_rate = *bit_rates.get(usize::from(third >> 4)).filter(|&&kbps| kbps > 0)? * 1000;
+    let rate_hz = RATES.get(usize::from(third >> 2) & 3)? / divisor;
+    // Reserved emphasis: never written, and a good filter against chance.
+    if fourth & 3 == 2 {
+        return None;
+    }
+    let channels: u16 = if fourth >> 6 == 3 { 1 } else { 2 };
+    let samples = if mpeg1 { 1152 } else { 576 };
+    let padding = u32::from(third >> 1) & 1;
+    let side = match (mpeg1, channels) {
+        (true, 1) | (false, 2) => 17,
+        (true, _) => 32,
+        (false, _) => 9,
+    };
+    let crc = if second & 1 == 0 { 2 } else { 0 };
+    Some(FrameHeader {
+        len: (samples / 8 * bit_rate / rate_hz + padding) as usize,
+        samples,
+        rate_hz,
+        channels,
+        kind: version << 24 | rate_hz << 4 | u32::from(channels),
+        main_data: 4 + crc + side,
+        mpeg1,
+    })
+}
+
+fn adts(bytes: &[u8]) -> Option<FrameHeader> {
+    const RATES: [u32; 13] =
+        [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+    let &[sync, second, third, fourth, fifth, sixth, seventh, ..] = bytes else { return None };
+    if sync != 0xff || second & 0xf6 != 0xf0 {
+        return None;
+    }
+    let rate_hz = *RATES.get(usize::from(third >> 2) & 15)?;
+    let channels = u16::from((third & 1) << 2 | fourth >> 6);
+    let len = usize::from(fourth & 3) << 11 | usize::from(fifth) << 3 | usize::from(sixth >> 5);
+    let main_data = if second & 1 == 0 { 9 } else { 7 };
+    if len <= main_data || channels == 0 {
+        return None;
+    }
+    let blocks = u32::from(seventh & 3) + 1;
+    let kind = u32::from(third >> 6) << 28 | rate_hz << 4 | u32::from(channels);
+    Some(FrameHeader { len, samples: 1024 * blocks, rate_hz, channels, kind, main_data, mpeg1: false })
+}
+
+impl FrameHeader {
+    /// How many bytes of earlier frames this MPEG frame leans on (`main_data_begin`, the bit reservoir).
+    #[must_use]
+    pub fn reservoir_bytes(&self, frame: &[u8]) -> usize {
+        let side = if frame.get(1).is_some_and(|byte| byte & 1 == 0) { 6 } else { 4 };
+        match frame.get(side..side + 2) {
+            Some(&[high, low]) if self.mpeg1 => usize::from(high) << 1 | usize::from(low >> 7),
+            Some(&[high, _]) => usize::from(high),
+            _ => 0,
+        }
+    }
+}
+
+/// What an encoder wrote about the whole stream into a first frame that carries no sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Frames of sound that follow, where told.
+    pub frames: Option<u32>,
+    /// Samples the encoder put in front and at the end (LAME), decoder delay not included.
+    pub delay: u32,
+    pub padding: u32,
+    /// Whether delay and padding were told at all.
+    pub gapless: bool,
+}
+
+/// Reads a Xing/Info (with LAME's extension) or VBRI note out of a frame; `None` for a frame of sound.
+#[must_use]
+pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
+    let word = |at: usize| frame.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+    if frame.get(36..40) == Some(b"VBRI") {
+        return Some(StreamInfo { frames: word(50).filter(|&n| n > 0), delay: 0, padding: 0, gapless: false });
+    }
+    // Some encoders forget the two bytes of the checksum when they place the note.
+    let places = [header.main_data, header.main_data.saturating_sub(2)];
+    let at = places.into_iter().find(|&at| matches!(frame.get(at..at + 4), Some(b"Xing" | b"Info")))?;
+    let flags = word(at + 4)?;
+    let mut cursor = at + 8;
+    let mut frames = None;
+    for (bit, len) in [(1, 4), (2, 4), (4, 100), (8, 4)] {
+        if flags & bit != 0 {
+            if bit == 1 {
+                frames = word(cursor).filter(|&n| n > 0);
+            }
+            cursor += len;
+        }
+    }
+    let gap = frame.get(cursor..cursor + 24).filter(|lame| lame[..4].iter().all(u8::is_ascii_graphic));
+    let (delay, padding) = gap.map_or((0, 0), |lame| {
+        let [a, b, c] = [u32::from(lame[21]), u32::from(lame[22]), u32::from(lame[23])];
+        (a << 4 | b >> 4, (b & 15) << 8 | c)
+    });
+    Some(StreamInfo { frames, delay, padding, gapless: gap.is_some() })
+}
+
+/// Length of an `ID3v2` tag at the start of `bytes`, header and footer included (id3.org, v2.4.0 section 3).
+#[must_use]
+pub fn id3v2_len(bytes: &[u8]) -> Option<usize> {
+    let &[b'I', b'D', b'3', major, _, flags, a, b, c, d, ..] = bytes else { return None };
+    if major == 0xff || [a, b, c, d].iter().any(|byte| byte & 0x80 != 0) {
+        return None;
+    }
+    let body = [a, b, c, d].into_iter().fold(0usize, |sum, byte| sum << 7 | usize::from(byte));
+    Some(10 + body + if flags & 0x10 != 0 { 10 } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mpeg_headers() {
+        let header = Syntax::Mpeg.parse(&[0xff, 0xfb, 0x54, 0xc0]).unwrap();
+        assert_eq!((header.len, header.samples, header.rate_hz, header.channels), (192, 1152, 48_000, 1));
+        let header = Syntax::Mpeg.parse(&[0xff, 0xfb, 0x92, 0x00]).unwrap();
+        assert_eq!((header.len, header.rate_hz, header.channels), (418, 44_100, 2));
+        // MPEG 2.5, 8 kHz, 8 kbit/s.
+        let header = Syntax::Mpeg.parse(&[0xff, 0xe3, 0x18, 0xc0]).unwrap();
+        assert_eq!((header.len, header.samples, header.rate_hz), (72, 576, 8_000));
+        for bad in [[0xff, 0xfb, 0x04, 0xc0], [0xff, 0xfb, 0xf4, 0xc0], [0xff, 0xfb, 0x5c, 0xc0], [0xff, 0xfd, 0x54, 0]] {
+            assert_eq!(Syntax::Mpeg.parse(&bad), None, "{bad:x?}");
+        }
+    }
+
+    #[test]
+    fn adts_headers() {
+        // AAC-LC, 48 kHz, mono, 300 bytes.
+        let len = 300usize;
+        let bytes =
+            [0xff, 0xf1, 0x4c, 0x40 | (len >> 11) as u8, (len >> 3) as u8, ((len & 7) << 5) as u8 | 0x1f, 0xfc];
+        let header = Syntax::Adts.parse(&bytes).unwrap();
+        assert_eq!((header.len, header.samples, header.rate_hz, header.channels), (300, 1024, 48_000, 1));
+        assert_eq!(Syntax::Mpeg.parse(&bytes), None);
+    }
+
+    #[test]
+    fn a_lame_note_tells_frames_delay_and_padding() {
+        let mut frame = vec![0u8; 192];
+        frame[..4].copy_from_slice(&[0xff, 0xfb, 0x54, 0xc0]);
+        frame[21..25].copy_from_slice(b"Info");
+        frame[28] = 0x0f;
+        frame[29..33].copy_from_slice(&1234u32.to_be_bytes());
+        let lame = 21 + 8 + 4 + 4 + 100 + 4;
+        frame[lame..lame + 9].copy_from_slice(b"LAME3.100");
+        frame[lame + 21..lame + 24].copy_from_slice(&[0x24, 0x05, 0x6d]);
+        let header = Syntax::Mpeg.parse(&frame).unwrap();
+        let info = stream_info(&header, &frame).unwrap();
+        assert_eq!(info, StreamInfo { frames: Some(1234), delay: 576, padding: 0x56d, gapless: true });
+    }
+
+    #[test]
+    fn id3_lengths_are_syncsafe() {
+        assert_eq!(id3v2_len(b"ID3\x04\0\0\0\0\x02\x01"), Some(10 + 257));
+        assert_eq!(id3v2_len(b"ID3\x04\0\x10\0\0\0\x00"), Some(20));
+        assert_eq!(id3v2_len(b"ID3\x04\0\0\0\0\xff\x01"), None);
+    }
+}

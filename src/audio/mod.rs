@@ -1,0 +1,160 @@
+//! From a recording to measured, normalised audio.
+//!
+//! `probe` → `decode` (`elementary`, `contained`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
+//! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
+//! in memory as a whole.
+
+mod bits;
+pub mod block;
+mod contained;
+mod decode;
+mod elementary;
+pub mod error;
+mod first_pass;
+mod flac;
+mod frames;
+mod level;
+mod limiter;
+pub mod loudness;
+mod mix;
+mod mp4;
+pub mod probe;
+mod resample;
+mod riff;
+mod second_pass;
+mod spill;
+mod timeline;
+mod true_peak;
+mod walk;
+mod wav;
+pub mod waveform;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use block::{Block, BlockSink, OUTPUT_RATE_HZ};
+pub use error::AudioError;
+pub use wav::WrittenFile;
+
+use self::level::Plan;
+use self::loudness::Levels;
+use self::waveform::Waveform;
+use crate::config;
+use crate::domain::quality::{Flag, Loudness, Normalization, SourceFormat};
+use crate::domain::{Container, RecordingState};
+
+/// Asks running audio work to stop. Clones share one flag.
+#[derive(Debug, Clone, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What to read, and where to put the results.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub input: &'a Path,
+    pub container: Container,
+    pub settings: &'a config::Audio,
+    /// Directory for what does not fit in memory.
+    pub spool: &'a Path,
+    /// Final names; each file appears there whole or not at all.
+    pub wav: Option<&'a Path>,
+    pub flac: Option<&'a Path>,
+}
+
+/// A recording, measured and normalised.
+#[derive(Debug, Clone)]
+pub struct Normalized {
+    pub duration_ms: u64,
+    pub source: SourceFormat,
+    /// Of the recording as recorded, before any gain.
+    pub loudness: Loudness,
+    pub normalization: Normalization,
+    pub flags: Vec<Flag>,
+    /// Of the normalised audio.
+    pub waveform: Waveform,
+    /// Energy over time of the mono mix before gain, for loudness per speaker.
+    pub levels: Levels,
+    pub wav: Option<WrittenFile>,
+    pub flac: Option<WrittenFile>,
+    /// Oddities of the file that cost no audio.
+    pub warnings: Vec<String>,
+}
+
+/// Decodes, repairs, measures and normalises a recording. Blocks for as long as that takes: call it where blocking is
+/// allowed. Meters in `sinks` hear the recording before any gain.
+pub fn normalize<'a>(
+    request: &Request<'_>,
+    sinks: &'a mut [&'a mut dyn BlockSink],
+    cancel: &CancelFlag,
+) -> Result<Normalized, AudioError> {
+    let size_bytes = request.input.metadata().map_err(AudioError::io("open"))?.len();
+    let mut heard = first_pass::listen(request, sinks, cancel)?;
+    let survival = heard.survival.clone();
+    if survival.state == RecordingState::Damaged {
+        let reason = survival.facts.warnings.first().cloned().unwrap_or_else(|| "too little of it decodes".to_owned());
+        return Err(AudioError::Damaged { expected_ms: survival.expected_ms, lost_ms: survival.lost_ms, reason });
+    }
+    let (target, ceiling) = (request.settings.target_lufs, request.settings.ceiling_dbtp);
+    let plan = Plan::make(&heard.levels, heard.true_peak, &mut heard.samples, target, ceiling)?;
+    let written = second_pass::write(request, &mut heard, plan, cancel)?;
+    let flags = [
+        (plan.is_some_and(|plan| plan.peak_limited), Flag::PeakLimited),
+        (survival.state == RecordingState::Degraded, Flag::Degraded),
+        (heard.mixer.dual_mono(), Flag::DualMono),
+        (heard.mixer.anti_phase(), Flag::AntiPhase),
+    ];
+    let samples = heard.samples.len();
+    Ok(Normalized {
+        duration_ms: samples * 1000 / u64::from(OUTPUT_RATE_HZ),
+        source: SourceFormat {
+            codec: survival.facts.codec,
+            sample_rate_hz: survival.facts.rate_hz,
+            channels: survival.facts.channels,
+            bit_rate: (size_bytes * 8 * 1000).checked_div(survival.expected_ms),
+            expected_ms: survival.expected_ms,
+            lost_ms: survival.lost_ms,
+            state: survival.state,
+        },
+        loudness: loudness(&heard, samples),
+        normalization: written.normalization,
+        flags: flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect(),
+        waveform: written.waveform,
+        levels: heard.levels,
+        wav: written.wav,
+        flac: written.flac,
+        warnings: survival.facts.warnings,
+    })
+}
+
+fn loudness(heard: &first_pass::Heard, samples: u64) -> Loudness {
+    let levels = heard.recorded.levels(&heard.levels);
+    let integrated_lufs = levels.integrated(0.0);
+    Loudness {
+        integrated_lufs,
+        range_lu: levels.range(),
+        true_peak_dbtp: decibels(heard.recorded.true_peak(heard.true_peak)),
+        sample_peak_dbfs: decibels(heard.recorded.sample_peak),
+        reason: integrated_lufs.is_none().then(|| no_loudness(samples).to_owned()),
+    }
+}
+
+/// Why a recording of this many samples has no loudness (BS.1770-4: blocks of 400 ms, gated at -70 LUFS).
+const fn no_loudness(samples: u64) -> &'static str {
+    if samples < OUTPUT_RATE_HZ as u64 * 4 / 10 { "shorter_than_400_ms" } else { "silence" }
+}
+
+/// Amplitude in decibels of full scale; nothing for digital silence.
+fn decibels(amplitude: f32) -> Option<f64> {
+    (amplitude > 0.0).then(|| 20.0 * f64::from(amplitude).log10())
+}

@@ -1,0 +1,168 @@
+//! What a file is, by its bytes. Names and content types lie too often to be asked.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::frames::{Syntax, id3v2_len};
+use crate::domain::Container;
+
+/// How much of the head is looked at; junk longer than this before the first MP3 frame is not audio to us.
+pub const HEAD_BYTES: usize = 64 * 1024;
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sniffed {
+    Audio(Container),
+    /// A page or a message: HTML, XML, JSON or plain text.
+    Text,
+    Empty,
+    Unknown,
+}
+
+/// Looks at the head of a file.
+pub fn sniff(path: &Path) -> io::Result<Sniffed> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Ok(sniff_bytes(&head))
+}
+
+/// Decides from the head of a file ([`HEAD_BYTES`] are enough).
+#[must_use]
+pub fn sniff_bytes(head: &[u8]) -> Sniffed {
+    if head.is_empty() {
+        return Sniffed::Empty;
+    }
+    if let Some(container) = magic(head) {
+        return Sniffed::Audio(container);
+    }
+    if is_text(head) {
+        return Sniffed::Text;
+    }
+    // An ID3 tag promises MPEG audio; its length may lie, so what follows is searched as well as what is under it.
+    let after_tag = id3v2_len(head).map(|len| head.get(len..).unwrap_or_default());
+    if let Some(rest) = after_tag
+        && let Some(container) = magic(rest)
+    {
+        return Sniffed::Audio(container);
+    }
+    for bytes in [after_tag.unwrap_or_default(), head] {
+        if let Some(container) = elementary(bytes) {
+            return Sniffed::Audio(container);
+        }
+    }
+    // A tag longer than the head: pictures do that.
+    match after_tag {
+        Some([]) => Sniffed::Audio(Container::Mp3),
+        _ => Sniffed::Unknown,
+    }
+}
+
+fn magic(head: &[u8]) -> Option<Container> {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
+    if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
+        return Some(Container::Wav);
+    }
+    if at(4, b"ftyp") || at(4, b"moov") || at(4, b"styp") {
+        return Some(Container::Mp4);
+    }
+    if at(0, b"fLaC") {
+        return Some(Container::Flac);
+    }
+    if at(0, b"OggS") {
+        return Some(Container::Ogg);
+    }
+    if at(0, &[0x1a, 0x45, 0xdf, 0xa3]) {
+        return Some(Container::Matroska);
+    }
+    None
+}
+
+/// MPEG audio or ADTS, wherever in the head its frames begin: three headers in a row, each where the one before
+/// says, do not happen by chance.
+fn elementary(bytes: &[u8]) -> Option<Container> {
+    let candidates = bytes.iter().enumerate().filter(|&(_, &byte)| byte == 0xff).map(|(offset, _)| offset);
+    for offset in candidates {
+        for (syntax, container) in [(Syntax::Mpeg, Container::Mp3), (Syntax::Adts, Container::Adts)] {
+            if chain(bytes, offset, syntax) {
+                return Some(container);
+            }
+        }
+    }
+    None
+}
+
+fn chain(bytes: &[u8], start: usize, syntax: Syntax) -> bool {
+    let mut offset = start;
+    let mut kind = None;
+    for seen in 0..3 {
+        let Some(rest) = bytes.get(offset..) else { return seen >= 1 && offset == bytes.len() };
+        if rest.is_empty() {
+            return seen >= 1;
+        }
+        let Some(header) = syntax.parse(rest) else { return false };
+        if kind.is_some_and(|kind| kind != header.kind) {
+            return false;
+        }
+        kind = Some(header.kind);
+        offset += header.len;
+    }
+    true
+}
+
+/// Text has no NUL and no control bytes besides white space in its first kilobyte, and is readable UTF-8 there.
+fn is_text(head: &[u8]) -> bool {
+    let head = head.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(head);
+    let start = &head[..head.len().min(1024)];
+    let control = |byte: &u8| *byte < 0x20 && !matches!(byte, b'\n' | b'\r' | b'\t' | 0x0c | 0x1b);
+    if start.iter().any(control) {
+        return false;
+    }
+    match std::str::from_utf8(start) {
+        Ok(_) => true,
+        // Cut inside a character by the limit, or one stray byte of an old encoding in otherwise plain markup.
+        Err(error) => error.valid_up_to() + 4 >= start.len() || start.trim_ascii_start().starts_with(b"<"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MPEG 1 layer III, 64 kbit/s, 48 kHz, mono: 192 bytes a frame.
+    fn mp3_frames(count: usize) -> Vec<u8> {
+        let mut frame = vec![0u8; 192];
+        frame[..4].copy_from_slice(&[0xff, 0xfb, 0x54, 0xc0]);
+        frame.repeat(count)
+    }
+
+    #[test]
+    fn containers_by_magic() {
+        assert_eq!(sniff_bytes(b"RIFF\0\0\0\0WAVEfmt "), Sniffed::Audio(Container::Wav));
+        assert_eq!(sniff_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0"), Sniffed::Audio(Container::Mp4));
+        assert_eq!(sniff_bytes(b"fLaC\0\0\0\x22"), Sniffed::Audio(Container::Flac));
+        assert_eq!(sniff_bytes(b"OggS\0\x02"), Sniffed::Audio(Container::Ogg));
+        assert_eq!(sniff_bytes(&[0x1a, 0x45, 0xdf, 0xa3, 0x01]), Sniffed::Audio(Container::Matroska));
+        assert_eq!(sniff_bytes(&mp3_frames(4)), Sniffed::Audio(Container::Mp3));
+    }
+
+    #[test]
+    fn junk_and_tags_before_mp3_frames_are_stepped_over() {
+        let mut junk: Vec<u8> = (0..999u32).map(|n| (n * 7 % 250) as u8).collect();
+        junk.extend(mp3_frames(4));
+        assert_eq!(sniff_bytes(&junk), Sniffed::Audio(Container::Mp3));
+        let mut lying_tag = b"ID3\x03\0\0\x7f\x7f\x7f\x7f".to_vec();
+        lying_tag.extend(mp3_frames(4));
+        assert_eq!(sniff_bytes(&lying_tag), Sniffed::Audio(Container::Mp3));
+    }
+
+    #[test]
+    fn pages_messages_and_nothing_are_not_audio() {
+        assert_eq!(sniff_bytes(b""), Sniffed::Empty);
+        assert_eq!(sniff_bytes(b"<!DOCTYPE html><html>"), Sniffed::Text);
+        assert_eq!(sniff_bytes(b"{\"error\":\"expired\"}"), Sniffed::Text);
+        assert_eq!(sniff_bytes("Accès refusé".as_bytes()), Sniffed::Text);
+        assert_eq!(sniff_bytes(&[0u8; 4096]), Sniffed::Unknown);
+        assert_eq!(sniff_bytes(b"PK\x03\x04\x14\0\0\0"), Sniffed::Unknown);
+    }
+}

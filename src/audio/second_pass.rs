@@ -1,0 +1,154 @@
+//! Second pass: gain, limiter, and out into the files that were asked for.
+
+use super::block::OUTPUT_RATE_HZ;
+use super::error::AudioError;
+use super::first_pass::Heard;
+use super::flac::FlacWriter;
+use super::level::Plan;
+use super::limiter::Limiter;
+use super::loudness::Meter;
+use super::true_peak::PeakMeter;
+use super::wav::{WavWriter, WrittenFile};
+use super::waveform::Waveform;
+use super::{CancelFlag, Request};
+use crate::domain::quality::Normalization;
+
+/// What the second pass leaves behind.
+pub struct Written {
+    pub normalization: Normalization,
+    pub waveform: Waveform,
+    pub wav: Option<WrittenFile>,
+    pub flac: Option<WrittenFile>,
+}
+
+/// The files of one output, all fed the same samples.
+struct Outputs {
+    wav: Option<WavWriter>,
+    flac: Option<FlacWriter>,
+    waveform: Waveform,
+    pcm: Vec<i16>,
+}
+
+impl Outputs {
+    fn push(&mut self, samples: &[f32]) -> Result<(), AudioError> {
+        self.pcm.clear();
+        self.pcm.extend(samples.iter().map(|&sample| quantize(sample)));
+        if let Some(wav) = &mut self.wav {
+            wav.push(&self.pcm)?;
+        }
+        if let Some(flac) = &mut self.flac {
+            flac.push(&self.pcm)?;
+        }
+        self.waveform.push(&self.pcm);
+        Ok(())
+    }
+}
+
+/// To 16 bits, rounding half away from zero; the cast saturates. No dither: digital silence stays silent.
+fn quantize(sample: f32) -> i16 {
+    let scaled = sample * 32_768.0;
+    (scaled + 0.5f32.copysign(scaled)) as i16
+}
+
+/// Runs the pass. `plan` is `None` for what has no loudness: it passes as it is.
+pub fn write(
+    request: &Request<'_>,
+    heard: &mut Heard,
+    plan: Option<Plan>,
+    cancel: &CancelFlag,
+) -> Result<Written, AudioError> {
+    let samples = heard.samples.len();
+    let mut outputs = Outputs {
+        wav: request.wav.map(|path| WavWriter::create(path, samples)).transpose()?,
+        flac: request.flac.map(FlacWriter::create).transpose()?,
+        waveform: Waveform::default(),
+        pcm: Vec::new(),
+    };
+    let target_lufs = request.settings.target_lufs;
+    let normalization = match plan {
+        Some(Plan { ceiling: Some(ceiling), gain_db, .. }) => {
+            let limiter = Limiter::new(10f64.powf(gain_db / 20.0) as f32, ceiling);
+            let figures = write_limited(heard, limiter, &mut outputs, cancel)?;
+            Normalization { target_lufs, gain_db, ..figures }
+        }
+        plan => {
+            let gain = plan.map_or(1.0, |plan| plan.gain());
+            let gain_db = plan.map_or(0.0, |plan| plan.gain_db);
+            write_plain(heard, gain, &mut outputs, cancel)?;
+            let peak_dbtp = super::decibels(heard.true_peak).map(|peak| peak + gain_db);
+            Normalization {
+                target_lufs,
+                gain_db,
+                limited_db: 0.0,
+                // One gain moves every level by the same amount: nothing has to be measured again.
+                output_integrated_lufs: heard.levels.integrated(gain_db),
+                output_true_peak_dbtp: peak_dbtp,
+                reason: plan.is_none().then(|| super::no_loudness(samples).to_owned()),
+            }
+        }
+    };
+    outputs.waveform.finish();
+    Ok(Written {
+        normalization,
+        wav: outputs.wav.map(WavWriter::finish).transpose()?,
+        flac: outputs.flac.map(FlacWriter::finish).transpose()?,
+        waveform: outputs.waveform,
+    })
+}
+
+fn write_plain(heard: &mut Heard, gain: f32, outputs: &mut Outputs, cancel: &CancelFlag) -> Result<(), AudioError> {
+    let mut scaled = Vec::new();
+    heard.samples.read(|block| {
+        if cancel.is_cancelled() {
+            return Err(AudioError::Cancelled);
+        }
+        scaled.clear();
+        scaled.extend(block.iter().map(|sample| sample * gain));
+        outputs.push(&scaled)
+    })
+}
+
+fn write_limited(
+    heard: &mut Heard,
+    mut limiter: Limiter,
+    outputs: &mut Outputs,
+    cancel: &CancelFlag,
+) -> Result<Normalization, AudioError> {
+    let mut meter = Meter::new(OUTPUT_RATE_HZ, 1);
+    let mut peaks = PeakMeter::default();
+    let mut out = Vec::new();
+    let mut put = |out: &mut Vec<f32>, outputs: &mut Outputs| {
+        meter.push(&[&*out]);
+        peaks.push(out);
+        let done = outputs.push(out);
+        out.clear();
+        done
+    };
+    heard.samples.read(|block| {
+        if cancel.is_cancelled() {
+            return Err(AudioError::Cancelled);
+        }
+        limiter.push(block, &mut out);
+        put(&mut out, outputs)
+    })?;
+    limiter.finish(&mut out);
+    put(&mut out, outputs)?;
+    peaks.finish();
+    Ok(Normalization {
+        limited_db: limiter.limited_db(),
+        output_integrated_lufs: meter.finish().integrated(0.0),
+        output_true_peak_dbtp: super::decibels(peaks.true_peak()),
+        ..Normalization::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_symmetric_and_saturates() {
+        assert_eq!((quantize(0.0), quantize(1.4 / 32_768.0), quantize(-1.6 / 32_768.0)), (0, 1, -2));
+        assert_eq!((quantize(1.5), quantize(-1.5), quantize(f32::NAN)), (i16::MAX, i16::MIN, 0));
+    }
+}

@@ -1,0 +1,289 @@
+//! Walks the frames of an MP3 or ADTS file, whatever lies between them: tags are stepped over, holes are measured,
+//! a second file appended to the first is simply more frames. Reads each byte once, in a window of bounded size.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::frames::{FrameHeader, HEADER_BYTES, Syntax, id3v2_len};
+
+/// Refill unit; several times the longest frame (8,191 bytes in ADTS).
+const WINDOW_BYTES: usize = 64 * 1024;
+/// Junk in front of the first frame up to this length is somebody's header; more is audio that was overwritten.
+const LEADING_JUNK_BYTES: u64 = 8 * 1024;
+
+/// What comes next in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A whole frame: its bytes are [`Walker::frame`].
+    Frame(FrameHeader),
+    /// A hole as long as this many frames of the stream around it.
+    Hole { frames: u64 },
+    End,
+}
+
+/// The walk.
+#[derive(Debug)]
+pub struct Walker {
+    syntax: Syntax,
+    file: File,
+    buf: Vec<u8>,
+    /// Position in `buf` of the next unread byte.
+    at: usize,
+    /// Length of the current frame, which starts at `at - frame_len`.
+    frame_len: usize,
+    eof: bool,
+    /// Kind of the last accepted frame.
+    kind: Option<u32>,
+    /// Junk seen since then.
+    junk: u64,
+    frames: u64,
+    frame_bytes: u64,
+}
+
+impl Walker {
+    /// Starts at byte `offset` of the file.
+    pub fn new(mut file: File, syntax: Syntax, offset: u64) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Self {
+            syntax,
+            file,
+            buf: Vec::with_capacity(WINDOW_BYTES),
+            at: 0,
+            frame_len: 0,
+            eof: false,
+            kind: None,
+            junk: 0,
+            frames: 0,
+            frame_bytes: 0,
+        })
+    }
+
+    /// The bytes of the last [`Event::Frame`].
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        &self.buf[self.at - self.frame_len..self.at]
+    }
+
+    /// The next frame, hole or end.
+    pub fn next(&mut self) -> io::Result<Event> {
+        self.frame_len = 0;
+        loop {
+            if self.skip_tag()? {
+                continue;
+            }
+            self.ensure(HEADER_BYTES)?;
+            if self.buf.len() - self.at < 4 {
+                self.junk += (self.buf.len() - self.at) as u64;
+                self.at = self.buf.len();
+                return Ok(self.hole().unwrap_or(Event::End));
+            }
+            match self.syntax.parse(&self.buf[self.at..]) {
+                Some(header) if self.acceptable(&header)? => {
+                    // The hole is told first; the frame is found again at the next call.
+                    if let Some(hole) = self.hole() {
+                        return Ok(hole);
+                    }
+                    return self.take(header);
+                }
+                _ => self.step_over_junk(),
+            }
+        }
+    }
+
+    fn take(&mut self, header: FrameHeader) -> io::Result<Event> {
+        self.ensure(header.len)?;
+        self.kind = Some(header.kind);
+        if self.buf.len() - self.at < header.len {
+            // Cut off inside the last frame: less than a frame is gone, and it is gone.
+            self.at = self.buf.len();
+            return Ok(if self.frames > 0 { Event::Hole { frames: 1 } } else { Event::End });
+        }
+        self.at += header.len;
+        self.frame_len = header.len;
+        self.frames += 1;
+        self.frame_bytes += header.len as u64;
+        Ok(Event::Frame(header))
+    }
+
+    /// In the middle of a stream a header where one is due needs no second witness; after junk, at the start and at a
+    /// change of form the next header has to agree, or the file has to end there.
+    fn acceptable(&mut self, header: &FrameHeader) -> io::Result<bool> {
+        if self.junk == 0 && self.kind == Some(header.kind) {
+            return Ok(true);
+        }
+        self.ensure(header.len + HEADER_BYTES)?;
+        let after = self.buf.get(self.at + header.len..).unwrap_or_default();
+        if after.len() < 4 {
+            return Ok(self.eof && self.frames > 0 && self.buf.len() >= self.at + header.len);
+        }
+        let tag = after.starts_with(b"TAG") || after.starts_with(b"ID3") || after.starts_with(b"APE");
+        Ok(tag || self.syntax.parse(after).is_some_and(|next| next.kind == header.kind))
+    }
+
+    /// Junk so far, as a hole in frames of the mean length; `None` when it is too short to have been one.
+    fn hole(&mut self) -> Option<Event> {
+        let junk = std::mem::take(&mut self.junk);
+        if self.frames == 0 && junk <= LEADING_JUNK_BYTES {
+            return None;
+        }
+        // Before the first frame there is no mean: 48 kbit/s at 48 kHz is as good a guess as any.
+        let mean = self.frame_bytes.checked_div(self.frames).unwrap_or(144).max(1);
+        let frames = (junk + mean / 2) / mean;
+        (frames > 0).then_some(Event::Hole { frames })
+    }
+
+    fn step_over_junk(&mut self) {
+        let rest = &self.buf[self.at + 1..];
+        let next = rest.iter().position(|&byte| byte == 0xff || byte == b'I' || byte == b'T' || byte == b'A');
+        let step = 1 + next.unwrap_or(rest.len());
+        self.junk += step as u64;
+        self.at += step;
+    }
+
+    /// Steps over `ID3v2`, `ID3v1` and `APEv2` tags. A tag whose length lies (no frame, tag or end where it claims to
+    /// end) is left to be read as junk.
+    fn skip_tag(&mut self) -> io::Result<bool> {
+        self.ensure(32)?;
+        let head = &self.buf[self.at..];
+        if head.starts_with(b"TAG") {
+            self.ensure(129)?;
+            let last = self.eof && self.buf.len() - self.at == 128;
+            if last {
+                self.at = self.buf.len();
+            }
+            return Ok(last);
+        }
+        let len = if head.starts_with(b"APETAGEX") && head.len() >= 32 {
+            let size = u32::from_le_bytes([head[12], head[13], head[14], head[15]]) as usize;
+            // The size counts the items and the footer; a header at the front comes on top.
+            if head[23] & 0x20 != 0 { Some(size.saturating_add(32)) } else { Some(32) }
+        } else {
+            id3v2_len(head)
+        };
+        let Some(len) = len else { return Ok(false) };
+        let here = self.file.stream_position()? - (self.buf.len() - self.at) as u64;
+        let total = self.file.metadata()?.len();
+        let target = here.saturating_add(len as u64);
+        if target > total {
+            return Ok(false);
+        }
+        let mut ahead = [0u8; HEADER_BYTES];
+        let mut landing = &mut ahead[..];
+        let there = (total - target).min(HEADER_BYTES as u64) as usize;
+        landing = &mut landing[..there];
+        self.file.seek(SeekFrom::Start(target))?;
+        self.file.read_exact(landing)?;
+        let plausible = landing.len() < 4
+            || landing.starts_with(b"ID3")
+            || landing.starts_with(b"TAG")
+            || landing.starts_with(b"APE")
+            || landing.iter().all(|&byte| byte == 0)
+            || self.syntax.parse(landing).is_some();
+        self.file.seek(SeekFrom::Start(if plausible { target } else { here }))?;
+        self.buf.clear();
+        self.at = 0;
+        self.eof = false;
+        if !plausible {
+            // Step into the tag so that it is not looked at again; its bytes are junk, not lost audio.
+            self.ensure(10)?;
+            self.at += 10.min(self.buf.len());
+        }
+        Ok(true)
+    }
+
+    /// Has at least `wanted` unread bytes in the window, unless the file ends before.
+    fn ensure(&mut self, wanted: usize) -> io::Result<()> {
+        if self.eof || self.buf.len() - self.at >= wanted {
+            return Ok(());
+        }
+        self.buf.drain(..self.at);
+        self.at = 0;
+        let missing = WINDOW_BYTES.max(wanted) - self.buf.len();
+        let read = (&mut self.file).take(missing as u64).read_to_end(&mut self.buf)?;
+        self.eof = read < missing;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// 64 kbit/s, 48 kHz, mono: 192 bytes a frame; the body says which frame it is.
+    fn frame(number: u8) -> Vec<u8> {
+        let mut frame = vec![number; 192];
+        frame[..4].copy_from_slice(&[0xff, 0xfb, 0x54, 0xc0]);
+        frame
+    }
+
+    fn frames(count: u8) -> Vec<u8> {
+        (0..count).flat_map(frame).collect()
+    }
+
+    /// (frames, holes in frames) seen over the whole file.
+    fn walk(bytes: &[u8]) -> (u64, Vec<u64>) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut walker = Walker::new(file, Syntax::Mpeg, 0).unwrap();
+        let (mut count, mut holes) = (0, Vec::new());
+        loop {
+            match walker.next().unwrap() {
+                Event::Frame(header) => {
+                    assert_eq!(walker.frame().len(), header.len);
+                    assert_eq!(walker.frame()[0], 0xff);
+                    count += 1;
+                }
+                Event::Hole { frames } => holes.push(frames),
+                Event::End => return (count, holes),
+            }
+        }
+    }
+
+    #[test]
+    fn a_clean_stream_has_no_holes() {
+        assert_eq!(walk(&frames(200)), (200, vec![]));
+        assert_eq!(walk(&[]), (0, vec![]));
+    }
+
+    #[test]
+    fn a_zeroed_hole_is_as_long_as_the_frames_it_ate() {
+        let mut bytes = frames(100);
+        bytes[40 * 192..50 * 192].fill(0);
+        assert_eq!(walk(&bytes), (90, vec![10]));
+        // Not on a frame border: the cut frame before is read, its tail and the cut frame after are gone.
+        let mut bytes = frames(100);
+        bytes[40 * 192 + 100..50 * 192 + 20].fill(0);
+        let (count, holes) = walk(&bytes);
+        assert_eq!((count, holes), (90, vec![10]));
+    }
+
+    #[test]
+    fn tags_are_not_holes() {
+        let mut bytes = b"ID3\x03\0\0\0\0\x02\x00".to_vec();
+        bytes.extend([0x55; 256]);
+        bytes.extend(frames(20));
+        bytes.extend(b"ID3\x03\0\0\0\0\x02\x00");
+        bytes.extend([0x55; 256]);
+        bytes.extend(frames(20));
+        bytes.extend(b"TAG");
+        bytes.extend([b' '; 125]);
+        assert_eq!(walk(&bytes), (40, vec![]));
+    }
+
+    #[test]
+    fn a_lying_tag_and_junk_in_front_lose_nothing() {
+        let mut bytes = b"ID3\x03\0\0\x7f\x7f\x7f\x7f".to_vec();
+        bytes.extend([0x55; 300]);
+        bytes.extend(frames(20));
+        assert_eq!(walk(&bytes), (20, vec![]));
+    }
+
+    #[test]
+    fn a_cut_last_frame_is_lost() {
+        let mut bytes = frames(20);
+        bytes.truncate(20 * 192 - 50);
+        assert_eq!(walk(&bytes), (19, vec![1]));
+    }
+}

@@ -1,0 +1,164 @@
+//! The recording host: signed links that expire, ranges (RFC 9110 section 14), an entity tag per file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hmac::{Hmac, KeyInit, Mac};
+use jiff::Timestamp;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::entries::Entry;
+use super::platform::Inner;
+use super::sample::{Api, SampleCall};
+
+/// Signs the links. It protects nothing: the recordings are part of the program.
+const SIGNING_KEY: &[u8] = b"sample platform";
+
+#[derive(Deserialize)]
+pub(super) struct Signature {
+    #[serde(default)]
+    sig: String,
+    #[serde(default)]
+    exp: i64,
+}
+
+/// The links of one answer: where the client reached us, and when the links expire.
+pub(super) struct Links<'a> {
+    inner: &'a Inner,
+    base: String,
+    pub expires_at: Timestamp,
+}
+
+impl<'a> Links<'a> {
+    /// `headers` are the request's: links lead to the host that was asked, as everything is one listener.
+    pub(super) fn new(inner: &'a Inner, headers: &HeaderMap) -> Self {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let base = inner.recording_base.clone().unwrap_or_else(|| format!("http://{host}"));
+        Self { inner, base, expires_at: inner.now() + inner.link_ttl }
+    }
+
+    /// The link to the mixed recording, where there is one to show.
+    pub(super) fn mono(&self, call: &SampleCall) -> Option<String> {
+        let own = call.audio.as_ref().map(|audio| self.sign(call.api, &call.file(audio)));
+        call.recording_url.clone().or(own)
+    }
+
+    /// The link to the recording with one leg per channel.
+    pub(super) fn dual(&self, call: &SampleCall) -> Option<String> {
+        call.dual_audio.as_ref().map(|audio| self.sign(call.api, &call.dual_file(audio)))
+    }
+
+    /// [`Links::mono`] in an answer about this very call, which counts as a look.
+    pub(super) fn looked(&self, entry: &Entry) -> Option<String> {
+        entry.look().then(|| self.mono(&entry.call)).flatten()
+    }
+
+    /// [`Links::mono`] in a list, which may not show it yet.
+    pub(super) fn listed(&self, entry: &Entry) -> Option<String> {
+        entry.listed().then(|| self.mono(&entry.call)).flatten()
+    }
+
+    fn sign(&self, api: Api, file: &str) -> String {
+        let exp = self.expires_at.as_second();
+        let sig = signature(api.folder(), file, exp);
+        format!("{}/recordings/{}/{}?exp={exp}&sig={sig}", self.base, api.folder(), path_segment(file))
+    }
+
+    pub(super) fn is_live(&self, exp: i64) -> bool {
+        self.inner.now().as_second() < exp
+    }
+}
+
+pub(super) async fn recording(
+    State(inner): State<Arc<Inner>>,
+    Path((folder, file)): Path<(String, String)>,
+    Query(given): Query<Signature>,
+    headers: HeaderMap,
+) -> Response {
+    let refused = |code| (StatusCode::FORBIDDEN, format!("<Error><Code>{code}</Code></Error>")).into_response();
+    if given.sig != signature(&folder, &file, given.exp) {
+        return refused("SignatureDoesNotMatch");
+    }
+    if !Links::new(&inner, &headers).is_live(given.exp) {
+        return refused("AccessDenied");
+    }
+    let audio = Api::of_folder(&folder).and_then(|api| inner.calls().file(api, &file));
+    let Some(audio) = audio else {
+        return (StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>").into_response();
+    };
+    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&audio.bytes)[..16]));
+    let length = audio.bytes.len();
+    let fixed = [
+        (header::CONTENT_TYPE, audio.container.content_type().to_owned()),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::ETAG, tag.clone()),
+    ];
+    match asked_range(&headers, &tag, length) {
+        Asked::Whole => (fixed, audio.bytes).into_response(),
+        Asked::Part(range) => {
+            let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+            let part = audio.bytes.slice(range);
+            (StatusCode::PARTIAL_CONTENT, fixed, [(header::CONTENT_RANGE, content_range)], part).into_response()
+        }
+        Asked::Nothing => {
+            let content_range = format!("bytes */{length}");
+            (StatusCode::RANGE_NOT_SATISFIABLE, fixed, [(header::CONTENT_RANGE, content_range)]).into_response()
+        }
+    }
+}
+
+enum Asked {
+    Whole,
+    Part(Range<usize>),
+    /// A range beyond the end.
+    Nothing,
+}
+
+/// One range is honoured; several, malformed ones and those of another version are answered with the whole file.
+fn asked_range(headers: &HeaderMap, tag: &str, length: usize) -> Asked {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(header::IF_RANGE).is_some_and(|wanted| wanted != tag) {
+        return Asked::Whole;
+    }
+    let range =
+        text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-'));
+    let (start, end) = match range {
+        Some(("", suffix)) => match suffix.parse::<usize>() {
+            Ok(last) => (length.saturating_sub(last), length),
+            Err(_) => return Asked::Whole,
+        },
+        Some((start, end)) => match (start.parse::<usize>(), end.parse::<usize>()) {
+            (Ok(start), Ok(end)) => (start, end.saturating_add(1).min(length)),
+            (Ok(start), Err(_)) if end.is_empty() => (start, length),
+            _ => return Asked::Whole,
+        },
+        None => return Asked::Whole,
+    };
+    if start < end { Asked::Part(start..end) } else { Asked::Nothing }
+}
+
+fn signature(folder: &str, file: &str, exp: i64) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(SIGNING_KEY) else {
+        return String::new();
+    };
+    mac.update(format!("{folder}/{file}\n{exp}").as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
+fn path_segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if plain(byte) {
+            out.push(byte as char);
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+        out
+    })
+}

@@ -1,0 +1,337 @@
+//! The sample platform: four dialects, a recording host and a record receiver behind one listener.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, patch, post, put};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, CuttableListener};
+use super::entries::{Entries, Entry};
+use super::fault::FaultAnswer;
+use super::receiver::{Record, Records};
+use super::sample::{Api, SampleCall};
+use super::watch::{Asked, Kind, Log, RequestInfo, Requests, Watch, watch};
+use super::{DemoError, atoms, cockpit, host, krosai, receiver, zudu};
+
+/// Open answers are dropped this long after a stop was asked for.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Tells the platform the time; it decides which links have expired.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What clients must present.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    pub krosai: String,
+    pub cockpit: String,
+    pub zudu: String,
+    pub zudu_secret: String,
+    pub atoms: String,
+    pub receiver: String,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            krosai: "kros_live_sample".to_owned(),
+            cockpit: "kros_live_sample_cockpit".to_owned(),
+            zudu: "sk_sample_zudu".to_owned(),
+            zudu_secret: "s3cr3t_sample".to_owned(),
+            atoms: "sk_sample_atoms".to_owned(),
+            receiver: "receiver_sample".to_owned(),
+        }
+    }
+}
+
+/// In which order lists are answered; no document promises one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ListOrder {
+    #[default]
+    NewestFirst,
+    OldestFirst,
+}
+
+/// What Zudu's answer about one call holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ZuduDetail {
+    /// The documented members: no recording, no text, no opt-out mark. They stand in the list only.
+    #[default]
+    Documented,
+    /// Everything the list has.
+    Full,
+}
+
+/// Settings of a platform that is not built yet.
+pub struct Builder {
+    inner: Inner,
+}
+
+/// The sample platform. Clones are handles on the same calls and the same request log.
+#[derive(Debug, Clone)]
+pub struct Platform {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    clock: Clock,
+    entries: RwLock<Entries>,
+    pub log: Log,
+    pub records: Records,
+    pub keys: Keys,
+    pub link_ttl: SignedDuration,
+    pub order: ListOrder,
+    pub zudu_detail: ZuduDetail,
+    pub recording_base: Option<String>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform").field("order", &self.order).field("link_ttl", &self.link_ttl).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(super) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    pub(super) fn calls(&self) -> RwLockReadGuard<'_, Entries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The calls of a platform in list order that `wanted` lets through: their number, and those of one page.
+    pub(super) fn page(
+        &self,
+        api: Api,
+        (skip, take): (usize, usize),
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> (usize, Vec<Arc<Entry>>) {
+        let calls = self.calls();
+        let row = calls.of(api);
+        let mut all: Vec<&Arc<Entry>> = row.iter().filter(|entry| wanted(entry)).collect();
+        if self.order == ListOrder::NewestFirst {
+            all.reverse();
+        }
+        (all.len(), all.into_iter().skip(skip).take(take).cloned().collect())
+    }
+}
+
+impl Builder {
+    /// How long a recording link works; 1 hour unless set, as KrosAI's page says.
+    #[must_use]
+    pub const fn link_ttl(mut self, ttl: SignedDuration) -> Self {
+        self.inner.link_ttl = ttl;
+        self
+    }
+
+    #[must_use]
+    pub const fn order(mut self, order: ListOrder) -> Self {
+        self.inner.order = order;
+        self
+    }
+
+    #[must_use]
+    pub const fn zudu_detail(mut self, detail: ZuduDetail) -> Self {
+        self.inner.zudu_detail = detail;
+        self
+    }
+
+    #[must_use]
+    pub fn keys(mut self, keys: Keys) -> Self {
+        self.inner.keys = keys;
+        self
+    }
+
+    /// Scheme and host of recording links where it is not the host that was asked (a second listener of this platform).
+    #[must_use]
+    pub fn recording_base(mut self, base: impl Into<String>) -> Self {
+        self.inner.recording_base = Some(base.into());
+        self
+    }
+
+    /// Asked about every request; where it names a fault, that is the answer.
+    #[must_use]
+    pub fn faults(self, hook: impl Fn(&RequestInfo) -> Option<FaultAnswer> + Send + Sync + 'static) -> Self {
+        self.inner.log.set_hook(Some(Arc::new(hook)));
+        self
+    }
+
+    #[must_use]
+    pub fn calls(mut self, calls: impl IntoIterator<Item = SampleCall>) -> Self {
+        let entries = self.inner.entries.get_mut().unwrap_or_else(PoisonError::into_inner);
+        calls.into_iter().for_each(|call| entries.add(call));
+        self
+    }
+
+    #[must_use]
+    pub fn build(self) -> Platform {
+        Platform { inner: Arc::new(self.inner) }
+    }
+}
+
+impl Platform {
+    /// A platform without calls that takes the time from `clock`.
+    #[must_use]
+    pub fn builder(clock: Clock) -> Builder {
+        Builder {
+            inner: Inner {
+                clock,
+                entries: RwLock::default(),
+                log: Log::default(),
+                records: Records::default(),
+                keys: Keys::default(),
+                link_ttl: SignedDuration::from_hours(1),
+                order: ListOrder::default(),
+                zudu_detail: ZuduDetail::default(),
+                recording_base: None,
+            },
+        }
+    }
+
+    /// Adds a call, or replaces the one with this id.
+    pub fn add_call(&self, call: SampleCall) {
+        self.inner.entries.write().unwrap_or_else(PoisonError::into_inner).add(call);
+    }
+
+    /// Forgets a call: from now on it is 404.
+    pub fn remove_call(&self, api: Api, id: &str) {
+        self.inner.entries.write().unwrap_or_else(PoisonError::into_inner).remove(api, id);
+    }
+
+    /// Replaces the fault hook.
+    pub fn set_faults(&self, hook: impl Fn(&RequestInfo) -> Option<FaultAnswer> + Send + Sync + 'static) {
+        self.inner.log.set_hook(Some(Arc::new(hook)));
+    }
+
+    pub fn clear_faults(&self) {
+        self.inner.log.set_hook(None);
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        self.inner.log.requests()
+    }
+
+    /// What Zudu's metadata of a call holds now.
+    #[must_use]
+    pub fn metadata(&self, call_id: &str) -> Option<Value> {
+        self.inner.calls().get(Api::Zudu, call_id).map(|entry| Value::Object(entry.metadata()))
+    }
+
+    /// How many of Zudu's updates changed something.
+    #[must_use]
+    pub fn effects(&self, call_id: &str) -> u64 {
+        self.inner.calls().get(Api::Zudu, call_id).map_or(0, |entry| entry.effects())
+    }
+
+    /// Puts a record on the receiver, at its first version.
+    pub fn register_record(&self, call_id: &str, body: Value) {
+        self.inner.records.register(call_id, body);
+    }
+
+    /// The receiver's record of a call.
+    #[must_use]
+    pub fn record(&self, call_id: &str) -> Option<Record> {
+        self.inner.records.get(call_id)
+    }
+
+    /// Serves everything on `listener` until stopped.
+    pub fn serve(&self, listener: TcpListener) -> Result<Running, DemoError> {
+        let addr = listener.local_addr().map_err(DemoError::Listener)?;
+        let stop = CancellationToken::new();
+        let service = router(&self.inner).into_make_service_with_connect_info::<Connection>();
+        let server = axum::serve(CuttableListener::new(listener, stop.clone()), service)
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let task = tokio::spawn(server.into_future());
+        Ok(Running { addr, stop, task: Some(task) })
+    }
+}
+
+/// A platform being served. Dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    pub addr: SocketAddr,
+    stop: CancellationToken,
+    task: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Running {
+    /// `http://` and the address.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The `base_url` of a source of this kind.
+    #[must_use]
+    pub fn source_url(&self, api: Api) -> String {
+        format!("http://{}{}", self.addr, api.base_path())
+    }
+
+    /// Takes no more connections, ends the open ones, and waits for that.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let Some(mut task) = self.task.take() else {
+            return;
+        };
+        if tokio::time::timeout(STOP_GRACE, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+type Routes = MethodRouter<Arc<Inner>>;
+
+fn router(inner: &Arc<Inner>) -> Router {
+    let watched = |asked: Asked, kind: Kind, routes: Routes| {
+        routes.route_layer(from_fn_with_state(Watch { platform: Arc::clone(inner), asked, kind }, watch))
+    };
+    let of = |api: Api| move |kind: Kind, routes: Routes| watched(Asked::Platform(api), kind, routes);
+    let (v1, cockpit_api, zudu_api, atoms_api) =
+        (of(Api::KrosaiV1), of(Api::KrosaiCockpit), of(Api::Zudu), of(Api::Atoms));
+    let link = Kind::RecordingLink;
+    Router::new()
+        .route("/krosai/v1/calls", v1(Kind::List, get(krosai::list)))
+        .route("/krosai/v1/calls/stats", v1(Kind::Other, get(krosai::stats)))
+        .route("/krosai/v1/calls/{id}", v1(Kind::Detail, get(krosai::detail)))
+        .route("/krosai/v1/calls/{id}/recording", v1(link, get(krosai::recording)))
+        .route("/krosai/v1/calls/{id}/events", v1(Kind::Other, get(krosai::events)))
+        .route("/krosai/v1/calls/{id}/hangup", v1(Kind::Other, post(krosai::hangup)))
+        .route("/cockpit/v1/calls", cockpit_api(Kind::List, get(cockpit::list)))
+        .route("/cockpit/v1/calls/{id}", cockpit_api(Kind::Detail, get(cockpit::detail)))
+        .route("/zudu/api/calls", zudu_api(Kind::List, get(zudu::list).post(zudu::search)))
+        .route(
+            "/zudu/api/calls/{id}",
+            zudu_api(Kind::Detail, get(zudu::detail)).merge(zudu_api(Kind::WriteBack, put(zudu::update))),
+        )
+        .route("/atoms/v1/conversation", atoms_api(Kind::List, get(atoms::list)))
+        .route("/atoms/v1/conversation/search", atoms_api(Kind::List, post(atoms::search)))
+        .route("/atoms/v1/conversation/{id}", atoms_api(Kind::Detail, get(atoms::detail)))
+        .route("/atoms/v1/conversation/{id}/recording/download-url", atoms_api(link, get(atoms::download_url)))
+        .route("/recordings/{folder}/{file}", watched(Asked::RecordingHost, Kind::Recording, get(host::recording)))
+        .route(
+            "/receiver/calls/{id}",
+            watched(Asked::Receiver, Kind::RecordRead, get(receiver::read)).merge(watched(
+                Asked::Receiver,
+                Kind::RecordWrite,
+                put(receiver::replace).merge(patch(receiver::change)),
+            )),
+        )
+        .with_state(Arc::clone(inner))
+}

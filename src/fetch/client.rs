@@ -1,0 +1,140 @@
+//! The HTTP clients recordings are asked with: no proxy, no cookies, no keys, redirects followed by hand so that
+//! every hop passes the guard.
+
+use std::error::Error;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, LOCATION, RANGE};
+use reqwest::{Client, ClientBuilder, Response};
+use url::Url;
+
+use super::error::FetchError;
+use super::guard::{GuardedResolver, HostPolicy, RefusedAddress, Route};
+use crate::domain::RecordingUrl;
+
+const USER_AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
+/// Idle connections to a recording host are of little use and their addresses age.
+const KEEP_IDLE: Duration = Duration::from_secs(30);
+
+/// One client per [`Route`], made when first needed: plain http works where no CA certificates are.
+#[derive(Debug)]
+pub(super) struct Clients {
+    connect_timeout: Duration,
+    guarded: OnceLock<Result<Client, String>>,
+    trusted: OnceLock<Result<Client, String>>,
+    trusted_plain: OnceLock<Result<Client, String>>,
+}
+
+/// The last answer of a chain of redirects and the host that gave it.
+pub(super) struct Answer {
+    pub host: String,
+    pub response: Response,
+}
+
+impl Clients {
+    pub(super) const fn new(connect_timeout: Duration) -> Self {
+        Self { connect_timeout, guarded: OnceLock::new(), trusted: OnceLock::new(), trusted_plain: OnceLock::new() }
+    }
+
+    /// Asks for the recording, or for its rest, following redirects as far as the policy and the limit allow.
+    pub(super) async fn get(
+        &self,
+        url: &RecordingUrl,
+        policy: &HostPolicy,
+        rest: Option<(u64, &str)>,
+        max_redirects: u8,
+        patience: Duration,
+    ) -> Result<Answer, FetchError> {
+        let mut url = url.as_url().clone();
+        for _ in 0..=max_redirects {
+            let host = url.host_str().unwrap_or_default().to_owned();
+            let client = self.of(policy.route(&url)?)?;
+            let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+            if let Some((received_bytes, validator)) = rest {
+                request = request.header(RANGE, format!("bytes={received_bytes}-")).header(IF_RANGE, validator);
+            }
+            let Ok(sent) = tokio::time::timeout(patience, request.send()).await else {
+                return Err(FetchError::TooSlow { host, received_bytes: 0, window: patience });
+            };
+            let response = sent.map_err(|err| unreachable(&host, err))?;
+            match next_hop(&url, &response) {
+                Hop::Stay => return Ok(Answer { host, response }),
+                Hop::To(next) => url = next,
+                Hop::Nowhere => return Err(FetchError::Unexpected { host, status: response.status().as_u16() }),
+            }
+        }
+        Err(FetchError::TooManyRedirects { limit: max_redirects })
+    }
+
+    fn of(&self, route: Route) -> Result<&Client, FetchError> {
+        let client = match route {
+            Route::Guarded => self.guarded.get_or_init(|| build(self.plain().dns_resolver(GuardedResolver))),
+            Route::Trusted => self.trusted.get_or_init(|| build(self.plain())),
+            Route::TrustedPlain => {
+                self.trusted_plain.get_or_init(|| build(self.plain().tls_certs_only(std::iter::empty())))
+            }
+        };
+        client.as_ref().map_err(|reason| FetchError::Client(reason.clone()))
+    }
+
+    fn plain(&self) -> ClientBuilder {
+        Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .user_agent(USER_AGENT)
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(KEEP_IDLE)
+    }
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, String> {
+    // The client panics without a default; whoever installed one first keeps it.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    builder.build().map_err(|err| chain(&err))
+}
+
+enum Hop {
+    Stay,
+    To(Url),
+    Nowhere,
+}
+
+fn next_hop(from: &Url, response: &Response) -> Hop {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Hop::Stay;
+    }
+    let location = response.headers().get(LOCATION).and_then(|text| text.to_str().ok());
+    let next = location.and_then(|text| from.join(text).ok());
+    match next {
+        Some(next) if next.username().is_empty() && next.password().is_none() => Hop::To(next),
+        _ => Hop::Nowhere,
+    }
+}
+
+fn unreachable(host: &str, err: reqwest::Error) -> FetchError {
+    let err = err.without_url();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&err);
+    while let Some(link) = cause {
+        if let Some(refused) = link.downcast_ref::<RefusedAddress>() {
+            return refused.to_error();
+        }
+        cause = link.source();
+    }
+    FetchError::Unreachable { host: host.to_owned(), cause: chain(&err) }
+}
+
+/// An error with all its causes on one line. Callers take the URL out of it first.
+pub(super) fn chain(err: &(dyn Error + 'static)) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text = format!("{text}: {err}");
+        cause = err.source();
+    }
+    text
+}

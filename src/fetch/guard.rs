@@ -1,0 +1,285 @@
+//! Which hosts may be asked for a recording. URLs arrive in webhooks and API answers: without this, whoever can send
+//! one could make the worker read from the inside of its own network (server-side request forgery).
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+use super::error::FetchError;
+
+/// IPv4 ranges nobody outside may steer us to: the IANA special-purpose registry (RFC 6890 and its updates),
+/// multicast (RFC 5771), and Azure's metadata host, the one that lies in public space.
+const REFUSED_V4: [Ipv4Net; 16] = [
+    v4([0, 0, 0, 0], 8),
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10),
+    v4([127, 0, 0, 0], 8),
+    v4([168, 63, 129, 16], 32),
+    v4([169, 254, 0, 0], 16),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 0, 0, 0], 24),
+    v4([192, 0, 2, 0], 24),
+    v4([192, 88, 99, 0], 24),
+    v4([192, 168, 0, 0], 16),
+    v4([198, 18, 0, 0], 15),
+    v4([198, 51, 100, 0], 24),
+    v4([203, 0, 113, 0], 24),
+    v4([224, 0, 0, 0], 4),
+    v4([240, 0, 0, 0], 4),
+];
+
+/// All global unicast IPv6 there is (RFC 4291 section 2.5.4). What lies outside is loopback, unique local, link-local,
+/// multicast, IPv4-mapped (`::ffff:0:0/96`) or NAT64 (`64:ff9b::/96`), the last two being IPv4 in disguise.
+const GLOBAL_V6: Ipv6Net = v6([0x2000, 0], 3);
+
+/// Parts of it that are not destinations: Teredo and other protocol assignments, documentation, 6to4.
+const REFUSED_V6: [Ipv6Net; 4] =
+    [v6([0x2001, 0], 23), v6([0x2001, 0x0db8], 32), v6([0x2002, 0], 16), v6([0x3fff, 0], 20)];
+
+const fn v4(octets: [u8; 4], prefix: u8) -> Ipv4Net {
+    let [a, b, c, d] = octets;
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6(start: [u16; 2], prefix: u8) -> Ipv6Net {
+    let [a, b] = start;
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
+}
+
+/// Whether an address is out of bounds for a host the configuration does not name.
+fn is_refused(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => REFUSED_V4.iter().any(|net| net.contains(&address)),
+        IpAddr::V6(address) => !GLOBAL_V6.contains(&address) || REFUSED_V6.iter().any(|net| net.contains(&address)),
+    }
+}
+
+/// What one source's configuration says about hosts of recordings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostPolicy {
+    /// Named in `recording_hosts`: any port, plain http and private addresses too.
+    named: BTreeSet<String>,
+    /// The platform's API exactly as configured (scheme, host, port): the operator already trusts it with keys.
+    own: Option<url::Origin>,
+}
+
+impl HostPolicy {
+    /// Any public host over https, and nothing else.
+    #[must_use]
+    pub fn public_only() -> Self {
+        Self::default()
+    }
+
+    /// The policy of a source with this API address and these `recording_hosts`.
+    #[must_use]
+    pub fn new(base_url: &Url, recording_hosts: &[String]) -> Self {
+        Self { named: recording_hosts.iter().map(|host| plain(host)).collect(), own: Some(base_url.origin()) }
+    }
+
+    /// How this URL may be asked.
+    ///
+    /// # Errors
+    /// [`FetchError::RefusedUrl`] when it may not be asked at all.
+    pub(super) fn route(&self, url: &Url) -> Result<Route, FetchError> {
+        let Some(host) = url.host() else { return Err(refused("", "the URL has no host")) };
+        let name = plain(&host.to_string());
+        let plain_http = match url.scheme() {
+            "https" => false,
+            "http" => true,
+            _ => return Err(refused(&name, "only http and https are spoken")),
+        };
+        if self.named.contains(&name) || self.own.as_ref() == Some(&url.origin()) {
+            return Ok(if plain_http { Route::TrustedPlain } else { Route::Trusted });
+        }
+        let literal = match host {
+            Host::Ipv4(address) => Some(IpAddr::V4(address)),
+            Host::Ipv6(address) => Some(IpAddr::V6(address)),
+            Host::Domain(_) => None,
+        };
+        // A literal never reaches the resolver.
+        if literal.is_some_and(is_refused) {
+            return Err(refused(&name, PRIVATE));
+        }
+        if plain_http {
+            return Err(refused(&name, "plain http is used only towards hosts named in recording_hosts"));
+        }
+        Ok(Route::Guarded)
+    }
+}
+
+/// Which client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    /// https to public addresses.
+    Guarded,
+    /// https to a host the configuration trusts, wherever it is.
+    Trusted,
+    /// Plain http to such a host.
+    TrustedPlain,
+}
+
+const PRIVATE: &str =
+    "its address is private, local or reserved; name the host in recording_hosts if recordings really are there";
+
+fn refused(host: &str, reason: &'static str) -> FetchError {
+    FetchError::RefusedUrl { host: host.to_owned(), reason }
+}
+
+/// A host as it is compared: lower case, no brackets, no final dot.
+fn plain(host: &str) -> String {
+    host.trim().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// A name had no address that may be asked. Travels through the HTTP client's error chain.
+#[derive(Debug)]
+pub(super) struct RefusedAddress(String);
+
+impl RefusedAddress {
+    pub(super) fn to_error(&self) -> FetchError {
+        refused(&self.0, PRIVATE)
+    }
+}
+
+impl fmt::Display for RefusedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {PRIVATE}", self.0)
+    }
+}
+
+impl std::error::Error for RefusedAddress {}
+
+/// The system's resolver without the addresses that are out of bounds. The check is here, on the very addresses the
+/// connection is then made to, so a name that changes its answer between check and use gains nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GuardedResolver;
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // Port 0 is replaced by the URL's own.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            allowed(name.as_str(), found)
+        })
+    }
+}
+
+fn allowed(name: &str, found: Vec<SocketAddr>) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+    if found.is_empty() {
+        return Err(Box::new(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
+    }
+    let kept: Vec<SocketAddr> = found.into_iter().filter(|address| !is_refused(address.ip())).collect();
+    if kept.is_empty() {
+        return Err(Box::new(RefusedAddress(plain(name))));
+    }
+    Ok(Box::new(kept.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn private_reserved_and_disguised_addresses_are_refused() {
+        let addresses = [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.100.100.200",
+            "127.0.0.1",
+            "168.63.129.16",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.192",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "3fff::1",
+        ];
+        for text in addresses {
+            assert!(is_refused(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_not() {
+        for text in ["8.8.8.8", "1.1.1.1", "52.216.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"]
+        {
+            assert!(!is_refused(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn literals_in_every_spelling_are_refused_and_https_is_required() {
+        let policy = HostPolicy::public_only();
+        let spellings = [
+            "https://127.0.0.1/a",
+            "https://2130706433/a",
+            "https://0x7f.1/a",
+            "https://0177.0.0.1/a",
+            "https://127.1/a",
+            "https://[::1]/a",
+            "https://[::ffff:10.0.0.1]/a",
+            "https://169.254.169.254/latest/meta-data",
+            "http://recordings.example.com/a",
+            "http://8.8.8.8/a",
+            "ftp://recordings.example.com/a",
+        ];
+        for text in spellings {
+            assert!(matches!(policy.route(&url(text)), Err(FetchError::RefusedUrl { .. })), "{text}");
+        }
+        assert_eq!(policy.route(&url("https://recordings.example.com/a")).unwrap(), Route::Guarded);
+    }
+
+    #[test]
+    fn a_named_host_may_be_private_plain_and_on_any_port() {
+        let named = ["Storage.Internal".to_owned(), "10.0.0.5".to_owned(), "[fd00::5]".to_owned()];
+        let policy = HostPolicy::new(&url("https://api.example.com/v1"), &named);
+        for text in ["http://storage.internal:9000/a", "http://10.0.0.5:81/a", "http://[fd00::5]/a"] {
+            assert_eq!(policy.route(&url(text)).unwrap(), Route::TrustedPlain, "{text}");
+        }
+        assert_eq!(policy.route(&url("https://STORAGE.internal./a")).unwrap(), Route::Trusted);
+        assert!(policy.route(&url("http://10.0.0.6/a")).is_err());
+    }
+
+    #[test]
+    fn the_platforms_own_address_is_used_as_written_and_no_further() {
+        let policy = HostPolicy::new(&url("http://127.0.0.1:8090/v1"), &[]);
+        assert_eq!(policy.route(&url("http://127.0.0.1:8090/rec/1.mp3")).unwrap(), Route::TrustedPlain);
+        assert!(policy.route(&url("http://127.0.0.1:6379/")).is_err());
+        assert!(policy.route(&url("https://127.0.0.1:8090/")).is_err());
+    }
+
+    #[test]
+    fn of_a_mixed_answer_only_public_addresses_are_used() {
+        let both = vec!["10.0.0.1:0".parse().unwrap(), "8.8.8.8:0".parse().unwrap()];
+        let kept: Vec<SocketAddr> = allowed("mixed.test", both).unwrap().collect();
+        assert_eq!(kept, ["8.8.8.8:0".parse().unwrap()]);
+        let err = allowed("inside.test", vec!["10.0.0.1:0".parse().unwrap()]).err().unwrap();
+        assert!(err.downcast_ref::<RefusedAddress>().is_some());
+    }
+}

@@ -1,0 +1,140 @@
+//! Who is alive: every worker beats a row; the jobs of a silent one go back to the queue. The database's clock
+//! judges, so that workers with wrong clocks neither die nor live too long.
+
+use std::time::Duration;
+
+use super::{Queue, QueueError};
+use crate::store::{Db, on_pool};
+
+/// What a rescue did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rescued {
+    /// Jobs given back to the queue.
+    pub returned: u64,
+    /// Jobs that have used up their attempts by killing their workers: dead letters now.
+    pub dead_lettered: u64,
+}
+
+const POISON: &str = r#"{"stage":null,"fault":"permanent","side":"worker","cause":"the worker died while running this job, every time it was tried"}"#;
+
+macro_rules! now_ms {
+    (sqlite) => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+    (postgres) => {
+        "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+    };
+}
+
+impl Queue {
+    /// Enters a worker, or beats its heart.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn beat(&self, worker: &str, host: &str) -> Result<(), QueueError> {
+        const SQLITE: &str = concat!(
+            "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, ",
+            now_ms!(sqlite),
+            ", ",
+            now_ms!(sqlite),
+            " WHERE true ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at"
+        );
+        const POSTGRES: &str = concat!(
+            "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, ",
+            now_ms!(postgres),
+            ", ",
+            now_ms!(postgres),
+            " ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at"
+        );
+        let version = env!("CARGO_PKG_VERSION");
+        match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query(SQLITE).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?,
+            Db::Postgres(pool) => {
+                sqlx::query(POSTGRES).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a worker that stops in good order off the list.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn leave(&self, worker: &str) -> Result<(), QueueError> {
+        on_pool!(self.store.db(), |pool| sqlx::query("DELETE FROM worker WHERE id = $1")
+            .bind(worker)
+            .execute(pool)
+            .await
+            .map(drop)?);
+        Ok(())
+    }
+
+    /// How many workers have beaten within `silent_after`.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn live_workers(&self, silent_after: Duration) -> Result<u64, QueueError> {
+        const SQLITE: &str = concat!("SELECT COUNT(*) FROM worker WHERE beat_at >= ", now_ms!(sqlite), " - $1");
+        const POSTGRES: &str = concat!("SELECT COUNT(*) FROM worker WHERE beat_at >= ", now_ms!(postgres), " - $1");
+        let silent = silent_after.as_millis() as i64;
+        let count: i64 = match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query_scalar(SQLITE).bind(silent).fetch_one(pool).await?,
+            Db::Postgres(pool) => sqlx::query_scalar(POSTGRES).bind(silent).fetch_one(pool).await?,
+        };
+        Ok(count as u64)
+    }
+
+    /// Gives back the running jobs of every worker silent for `silent_after`. With zero, of every worker but `me`:
+    /// right only where nobody else can be alive, as on a machine whose data directory lock this process holds.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn rescue(&self, me: &str, silent_after: Duration) -> Result<Rescued, QueueError> {
+        let silent = silent_after.as_millis() as i64;
+        let mut tx = self.store.begin().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
+        let rescued = match &mut tx {
+            crate::store::Tx::Sqlite(tx) => rescue_sqlite(tx, me, silent).await?,
+            crate::store::Tx::Postgres(tx) => rescue_postgres(tx, me, silent).await?,
+        };
+        tx.commit().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
+        Ok(rescued)
+    }
+}
+
+async fn rescue_sqlite(
+    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    me: &str,
+    silent: i64,
+) -> Result<Rescued, sqlx::Error> {
+    const BURY: &str = concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(sqlite), " - $2)");
+    const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = datetime('now', 'subsec'), \
+         metadata = jsonb_set(metadata, '$.failure', jsonb($2)) \
+         WHERE state = 'running' AND attempt >= max_attempts AND json_extract(attempted_by, '$[#-1]') <> $1 \
+         AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
+    const ORPHANED: &str = "UPDATE river_job SET state = 'available', scheduled_at = datetime('now', 'subsec') \
+         WHERE state = 'running' AND json_extract(attempted_by, '$[#-1]') <> $1 \
+         AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
+    sqlx::query(BURY).bind(me).bind(silent).execute(&mut **tx).await?;
+    let dead_lettered = sqlx::query(POISONED).bind(me).bind(POISON).execute(&mut **tx).await?.rows_affected();
+    let returned = sqlx::query(ORPHANED).bind(me).execute(&mut **tx).await?.rows_affected();
+    Ok(Rescued { returned, dead_lettered })
+}
+
+async fn rescue_postgres(
+    tx: &mut sqlx::Transaction<'static, sqlx::Postgres>,
+    me: &str,
+    silent: i64,
+) -> Result<Rescued, sqlx::Error> {
+    const BURY: &str = concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(postgres), " - $2)");
+    const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = now(), \
+         metadata = jsonb_set(metadata, '{failure}', $2::jsonb) \
+         WHERE state = 'running' AND attempt >= max_attempts AND attempted_by[array_length(attempted_by, 1)] <> $1 \
+         AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
+    const ORPHANED: &str = "UPDATE river_job SET state = 'available', scheduled_at = now() \
+         WHERE state = 'running' AND attempted_by[array_length(attempted_by, 1)] <> $1 \
+         AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
+    sqlx::query(BURY).bind(me).bind(silent).execute(&mut **tx).await?;
+    let dead_lettered = sqlx::query(POISONED).bind(me).bind(POISON).execute(&mut **tx).await?.rows_affected();
+    let returned = sqlx::query(ORPHANED).bind(me).execute(&mut **tx).await?.rows_affected();
+    Ok(Rescued { returned, dead_lettered })
+}

@@ -1,0 +1,335 @@
+//! Looking at jobs and steering them: lists, dead letters, retry, cancel, what is due.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::FromRow;
+
+use super::{Failure, Kind, Queue, QueueError};
+use crate::domain::Stage;
+use crate::store::{Db, Tx, on_pool};
+
+/// A job's state, in our words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    Available,
+    Running,
+    /// Waiting for its moment: snoozed, or between attempts.
+    Scheduled,
+    Retryable,
+    Completed,
+    Cancelled,
+    /// A dead letter.
+    Dead,
+}
+
+impl JobState {
+    fn of(text: &str) -> Self {
+        match text {
+            "running" => Self::Running,
+            "scheduled" | "pending" => Self::Scheduled,
+            "retryable" => Self::Retryable,
+            "completed" => Self::Completed,
+            "cancelled" => Self::Cancelled,
+            "discarded" => Self::Dead,
+            _ => Self::Available,
+        }
+    }
+
+    /// Whether the job has ended.
+    #[must_use]
+    pub const fn is_finished(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled | Self::Dead)
+    }
+}
+
+/// A job as listed.
+#[derive(Debug, Clone)]
+pub struct JobView {
+    pub id: i64,
+    pub kind: String,
+    pub state: JobState,
+    pub attempt: i64,
+    pub max_attempts: i64,
+    /// Our id of what it is about.
+    pub subject: Option<String>,
+    pub payload: Value,
+    pub failure: Option<Failure>,
+    /// The worker's last word where it left no [`Failure`].
+    pub last_error: Option<String>,
+    pub next_at: Option<Timestamp>,
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    id: i64,
+    kind: String,
+    state: String,
+    attempt: i64,
+    max_attempts: i64,
+    args: String,
+    metadata: String,
+    errors: Option<String>,
+    next_ms: i64,
+}
+
+macro_rules! columns {
+    (sqlite) => {
+        "id, kind, state, CAST(attempt AS BIGINT) AS attempt, CAST(max_attempts AS BIGINT) AS max_attempts, \
+         json(args) AS args, json(metadata) AS metadata, json(errors) AS errors, \
+         CAST(unixepoch(scheduled_at, 'subsec') * 1000 AS INTEGER) AS next_ms"
+    };
+    (postgres) => {
+        "id, kind, state::text AS state, attempt::bigint AS attempt, max_attempts::bigint AS max_attempts, \
+         args::text AS args, metadata::text AS metadata, array_to_json(errors)::text AS errors, \
+         CAST(extract(epoch FROM scheduled_at) * 1000 AS BIGINT) AS next_ms"
+    };
+}
+
+impl Queue {
+    /// Jobs, newest first: unfinished ones and dead letters, and with `finished` the rest too.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn jobs(&self, finished: Finished, limit: u64) -> Result<Vec<JobView>, QueueError> {
+        macro_rules! sql {
+            ($engine:ident) => {
+                concat!(
+                    "SELECT ",
+                    columns!($engine),
+                    " FROM river_job WHERE ($1 OR finalized_at IS NULL OR state = 'discarded') ORDER BY id DESC LIMIT $2"
+                )
+            };
+        }
+        let all = finished == Finished::Included;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<Row> = match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query_as(sql!(sqlite)).bind(all).bind(limit).fetch_all(pool).await?,
+            Db::Postgres(pool) => sqlx::query_as(sql!(postgres)).bind(all).bind(limit).fetch_all(pool).await?,
+        };
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Every job about a subject, newest first.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn jobs_about(&self, subject: &str) -> Result<Vec<JobView>, QueueError> {
+        const SQLITE: &str = concat!(
+            "SELECT ",
+            columns!(sqlite),
+            " FROM river_job WHERE json_extract(args, '$.subject') = $1 ORDER BY id DESC"
+        );
+        const POSTGRES: &str =
+            concat!("SELECT ", columns!(postgres), " FROM river_job WHERE args->>'subject' = $1 ORDER BY id DESC");
+        let rows: Vec<Row> = match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query_as(SQLITE).bind(subject).fetch_all(pool).await?,
+            Db::Postgres(pool) => sqlx::query_as(POSTGRES).bind(subject).fetch_all(pool).await?,
+        };
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Puts a dead letter, or a job that waits between attempts, back to work now. False when it is neither.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn retry(&self, id: i64) -> Result<bool, QueueError> {
+        match self.client.jobs().get(id).await {
+            Ok(job) if matches!(JobState::of(&job.state.to_string()), JobState::Completed | JobState::Running) => Ok(false),
+            Ok(_) => {
+                self.client.jobs().retry(id).await?;
+                Ok(true)
+            }
+            Err(riverqueue::Error::NotFound(_)) => Ok(false),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// Ends an unfinished job for good. False when there is none with this id.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn cancel(&self, id: i64) -> Result<bool, QueueError> {
+        match self.client.jobs().cancel(id).await {
+            Ok(_) => Ok(true),
+            Err(riverqueue::Error::NotFound(_)) => Ok(false),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// Removes every trace of the jobs about a subject except a running one, in the caller's transaction.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn forget(&self, tx: &mut Tx, subject: &str, except: i64) -> Result<(), QueueError> {
+        match tx {
+            Tx::Sqlite(tx) => sqlx::query(
+                "DELETE FROM river_job WHERE json_extract(args, '$.subject') = $1 AND id <> $2 AND state <> 'running'",
+            )
+            .bind(subject)
+            .bind(except)
+            .execute(&mut **tx)
+            .await
+            .map(drop)?,
+            Tx::Postgres(tx) => sqlx::query(
+                "DELETE FROM river_job WHERE args->>'subject' = $1 AND id <> $2 AND state <> 'running'",
+            )
+            .bind(subject)
+            .bind(except)
+            .execute(&mut **tx)
+            .await
+            .map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// Jobs that run now or could run within `horizon`.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn due(&self, horizon: Duration) -> Result<u64, QueueError> {
+        let seconds = horizon.as_secs_f64();
+        let count: i64 = match self.store.db() {
+            Db::Sqlite(pool) => {
+                sqlx::query_scalar(
+                    "SELECT COUNT(*) FROM river_job WHERE state = 'running' OR (finalized_at IS NULL \
+                     AND scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds'))",
+                )
+                .bind(seconds)
+                .fetch_one(pool)
+                .await?
+            }
+            Db::Postgres(pool) => {
+                sqlx::query_scalar(
+                    "SELECT COUNT(*) FROM river_job WHERE state = 'running' OR (finalized_at IS NULL \
+                     AND scheduled_at <= now() + make_interval(secs => $1))",
+                )
+                .bind(seconds)
+                .fetch_one(pool)
+                .await?
+            }
+        };
+        Ok(count as u64)
+    }
+
+    /// Unfinished jobs and dead letters by kind and state, and the age of the oldest one that could run, seconds.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn depth(&self) -> Result<(Vec<(String, String, u64)>, f64), QueueError> {
+        let rows: Vec<(String, String, i64)> = on_pool!(self.store.db(), |pool| sqlx::query_as(
+            "SELECT kind, CAST(state AS TEXT), COUNT(*) FROM river_job \
+             WHERE finalized_at IS NULL OR state = 'discarded' GROUP BY kind, state"
+        )
+        .fetch_all(pool)
+        .await?);
+        let oldest: Option<f64> = match self.store.db() {
+            Db::Sqlite(pool) => {
+                sqlx::query_scalar(
+                    "SELECT CAST(unixepoch('subsec') - MIN(unixepoch(scheduled_at, 'subsec')) AS REAL) \
+                     FROM river_job WHERE state = 'available'",
+                )
+                .fetch_one(pool)
+                .await?
+            }
+            Db::Postgres(pool) => {
+                sqlx::query_scalar(
+                    "SELECT CAST(extract(epoch FROM now() - MIN(scheduled_at)) AS DOUBLE PRECISION) \
+                     FROM river_job WHERE state = 'available'",
+                )
+                .fetch_one(pool)
+                .await?
+            }
+        };
+        let counts = rows.into_iter().map(|(kind, state, count)| (kind, state, count as u64)).collect();
+        Ok((counts, oldest.unwrap_or(0.0).max(0.0)))
+    }
+
+    /// Unfinished jobs in a lane: what a backfill looks at before it feeds more.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn waiting_in(&self, lane: super::Lane) -> Result<u64, QueueError> {
+        let count: i64 = on_pool!(self.store.db(), |pool| sqlx::query_scalar(
+            "SELECT COUNT(*) FROM river_job WHERE queue = $1 AND state IN ('available', 'running')"
+        )
+        .bind(lane.as_str())
+        .fetch_one(pool)
+        .await?);
+        Ok(count as u64)
+    }
+
+    /// Makes every waiting job due this much earlier: how tests turn the clock for the queue.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn bring_forward(&self, by: Duration) -> Result<(), QueueError> {
+        let seconds = by.as_secs_f64();
+        match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query(
+                "UPDATE river_job SET scheduled_at = strftime('%Y-%m-%d %H:%M:%f', scheduled_at, '-' || $1 || ' seconds') \
+                 WHERE finalized_at IS NULL AND state <> 'running'",
+            )
+            .bind(seconds)
+            .execute(pool)
+            .await
+            .map(drop)?,
+            Db::Postgres(pool) => sqlx::query(
+                "UPDATE river_job SET scheduled_at = scheduled_at - make_interval(secs => $1) \
+                 WHERE finalized_at IS NULL AND state <> 'running'",
+            )
+            .bind(seconds)
+            .execute(pool)
+            .await
+            .map(drop)?,
+        }
+        Ok(())
+    }
+}
+
+/// Whether a list shows jobs that ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    Left,
+    Included,
+}
+
+impl JobView {
+    /// The kind, when this build knows it.
+    #[must_use]
+    pub fn known_kind(&self) -> Option<Kind> {
+        self.kind.parse().ok()
+    }
+
+    /// The stage of the last failure.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        self.failure.as_ref().and_then(|failure| failure.stage)
+    }
+}
+
+impl Row {
+    fn read(self) -> Result<JobView, QueueError> {
+        let bad = |err: serde_json::Error| QueueError::Unreadable(format!("job {}: {err}", self.id));
+        let args: Value = serde_json::from_str(&self.args).map_err(bad)?;
+        let metadata: Value = serde_json::from_str(&self.metadata).map_err(bad)?;
+        let errors: Option<Value> = self.errors.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let last = errors.as_ref().and_then(Value::as_array).and_then(|errors| errors.last());
+        let state = JobState::of(&self.state);
+        Ok(JobView {
+            id: self.id,
+            kind: self.kind,
+            state,
+            attempt: self.attempt,
+            max_attempts: self.max_attempts,
+            subject: args["subject"].as_str().map(str::to_owned),
+            payload: args["payload"].clone(),
+            failure: serde_json::from_value(metadata["failure"].clone()).ok(),
+            last_error: last.and_then(|error| error["error"].as_str()).map(str::to_owned),
+            next_at: (!state.is_finished()).then(|| Timestamp::from_millisecond(self.next_ms).ok()).flatten(),
+        })
+    }
+}

@@ -1,0 +1,342 @@
+//! The job queue: River (one schema and API on SQLite and PostgreSQL) behind a small surface of our own, so that
+//! what the product promises can be tested here and the engine swapped without touching a job.
+//!
+//! Added to River: completion in the caller's transaction is fenced by job, attempt and worker; a dead worker is
+//! known by its silent heartbeat, not by the age of its jobs.
+
+mod heartbeat;
+mod inspect;
+mod runner;
+
+pub use heartbeat::Rescued;
+pub use inspect::{Finished, JobState, JobView};
+pub use runner::{Handler, Lanes, Running, Verdict};
+
+use std::fmt;
+use std::str::FromStr;
+
+use riverqueue::{Client, InsertOpts, JobArgs, UniqueOpts, WorkContext};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Classify, Fault, ParseError, Side, Stage};
+use crate::store::{Db, Store, Tx, on_pool};
+
+/// A queue failure.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("queue: {0}")]
+    River(#[from] riverqueue::Error),
+    #[error("queue: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("queue: the schema could not be brought up to date: {0}")]
+    Migrate(String),
+    #[error("queue: transaction of another database engine")]
+    WrongEngine,
+    #[error("queue: {0}")]
+    Unreadable(String),
+}
+
+impl Classify for QueueError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::River(_) | Self::Database(_) | Self::Migrate(_) => Fault::Transient,
+            Self::WrongEngine | Self::Unreadable(_) => Fault::Permanent,
+        }
+    }
+
+    fn side(&self) -> Side {
+        Side::Database
+    }
+}
+
+/// Which stream of work a job belongs to. Each has its own slots, so none waits behind another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Calls that have just ended.
+    Live,
+    /// Calls fed by a backfill.
+    Backfill,
+    /// Schedules, deliveries, retention.
+    Upkeep,
+}
+
+impl Lane {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Backfill => "backfill",
+            Self::Upkeep => "upkeep",
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:ident $args:ident $word:literal;)+) => {
+        /// The kinds of job. Every process registers all of them, so that none is ever unknown to a leader.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $($kind,)+ }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            /// The word in rows, logs and metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $word,)+ }
+            }
+        }
+
+        $(
+            #[derive(Debug, Clone, Serialize, Deserialize, JobArgs)]
+            #[river(kind = $word, unique(by_args))]
+            pub(crate) struct $args {
+                #[river(unique)]
+                unique: String,
+                subject: Option<String>,
+                payload: Value,
+            }
+        )+
+
+        async fn insert(client: &Client, tx: &mut Tx, new: NewJob) -> Result<Enqueued, QueueError> {
+            let options = new.options();
+            let NewJob { kind, unique, subject, payload, .. } = new;
+            match kind {
+                $(Kind::$kind => {
+                    let request = client.insert($args { unique, subject, payload }).opts(options);
+                    let inserted = match tx {
+                        Tx::Sqlite(tx) => request.tx(tx).await?,
+                        Tx::Postgres(tx) => request.tx(tx).await?,
+                    };
+                    Ok(Enqueued { id: inserted.id(), duplicate: inserted.unique_skipped_as_duplicate })
+                })+
+            }
+        }
+
+        $(runner::work_with!($args, Kind::$kind);)+
+
+        pub(crate) fn register(
+            workers: &mut riverqueue::Workers,
+            runner: &runner::Runner,
+        ) -> Result<(), riverqueue::Error> {
+            $(workers.add::<$args, _>(runner.clone())?;)+
+            Ok(())
+        }
+    };
+}
+
+kinds! {
+    ProcessCall ProcessCallArgs "process_call";
+    Deliver DeliverArgs "deliver";
+    Backfill BackfillArgs "backfill";
+    Reconcile ReconcileArgs "reconcile";
+    RetentionSweep RetentionSweepArgs "retention_sweep";
+    EraseCall EraseCallArgs "erase_call";
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let found = Self::ALL.iter().copied().find(|kind| kind.as_str() == text);
+        found.ok_or(ParseError::new("job kind", "is none of the known kinds"))
+    }
+}
+
+/// A job about to be enqueued.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub kind: Kind,
+    /// While an unfinished job of this kind has the same key, another coalesces with it.
+    pub unique: String,
+    /// Our id of what it is about, for finding its jobs again. Never a platform's id or number.
+    pub subject: Option<String>,
+    pub payload: Value,
+    pub lane: Lane,
+    /// 1 (first) to 4.
+    pub priority: i16,
+    pub max_attempts: u16,
+}
+
+impl NewJob {
+    fn options(&self) -> InsertOpts {
+        use riverqueue::JobState::{Available, Pending, Retryable, Running, Scheduled};
+        // River's own default counts a completed job as a duplicate; here the record's outcome decides that.
+        let unfinished = [Available, Pending, Retryable, Running, Scheduled];
+        InsertOpts::default()
+            .with_queue(self.lane.as_str())
+            .with_priority(self.priority)
+            .with_max_attempts(i32::from(self.max_attempts))
+            .with_unique(UniqueOpts::new().with_by_args(true).with_by_state(unfinished))
+    }
+}
+
+/// What became of an enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enqueued {
+    pub id: i64,
+    /// It met an unfinished job with the same key; nothing was added.
+    pub duplicate: bool,
+}
+
+/// Why a job did not do its work: what a dead letter shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub stage: Option<Stage>,
+    /// `transient`, `throttled`, `permanent`.
+    pub fault: String,
+    pub side: Side,
+    /// The chain of causes, outermost first.
+    pub cause: String,
+}
+
+/// A job in a handler's hands.
+#[derive(Debug)]
+pub struct Job {
+    pub id: i64,
+    pub kind: Kind,
+    pub payload: Value,
+    pub attempt: i32,
+    pub max_attempts: i32,
+    /// Ends when the worker must stop now.
+    pub cancelled: CancellationToken,
+    ticket: Ticket,
+}
+
+/// Proof of who may complete a job: this attempt, by this worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    pub(crate) job: i64,
+    pub(crate) attempt: i32,
+    pub(crate) worker: String,
+    context: Option<ContextDebug>,
+}
+
+/// River's context prints nothing useful.
+#[derive(Clone)]
+struct ContextDebug(WorkContext);
+
+impl fmt::Debug for ContextDebug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WorkContext")
+    }
+}
+
+/// The queue.
+#[derive(Clone)]
+pub struct Queue {
+    client: Client,
+    store: Store,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+impl Queue {
+    /// Brings the queue's tables up to date in the store's database and opens it for enqueueing.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn open(store: &Store) -> Result<Self, QueueError> {
+        let migrate = |err: String| QueueError::Migrate(err);
+        let client = match store.db() {
+            Db::Sqlite(pool) => {
+                let migrator = riverqueue::migrate::SqliteMigrator::new(pool.clone());
+                migrator.migrate_up().await.map_err(|err| migrate(err.to_string()))?;
+                sqlx::query("CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job (json_extract(args, '$.subject'))")
+                    .execute(pool)
+                    .await?;
+                Client::builder(pool.clone()).build()?
+            }
+            Db::Postgres(pool) => {
+                let migrator = riverqueue::migrate::PostgresMigrator::new(pool.clone());
+                migrator.migrate_up().await.map_err(|err| migrate(err.to_string()))?;
+                sqlx::query("CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job ((args->>'subject'))")
+                    .execute(pool)
+                    .await?;
+                Client::builder(pool.clone()).build()?
+            }
+        };
+        Ok(Self { client, store: store.clone() })
+    }
+
+    /// Enqueues a job in the caller's transaction: it exists if and only if that commits.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn enqueue(&self, tx: &mut Tx, new: NewJob) -> Result<Enqueued, QueueError> {
+        insert(&self.client, tx, new).await
+    }
+
+    /// Completes a job in the caller's transaction. False when the job is no longer this attempt's: then the caller
+    /// must roll back and write nothing.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn complete(&self, tx: &mut Tx, job: &Job) -> Result<bool, QueueError> {
+        if !self.holds_ticket(tx, &job.ticket).await? {
+            return Ok(false);
+        }
+        let Some(ContextDebug(context)) = &job.ticket.context else { return Ok(false) };
+        match tx {
+            Tx::Sqlite(tx) => context.job_complete_tx(tx).await?,
+            Tx::Postgres(tx) => context.job_complete_tx(tx).await?,
+        };
+        Ok(true)
+    }
+
+    async fn holds_ticket(&self, tx: &mut Tx, ticket: &Ticket) -> Result<bool, QueueError> {
+        let found: Option<i64> = match tx {
+            Tx::Sqlite(tx) => {
+                sqlx::query_scalar(
+                    "SELECT id FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 \
+                     AND json_extract(attempted_by, '$[#-1]') = $3",
+                )
+                .bind(ticket.job)
+                .bind(ticket.attempt)
+                .bind(&ticket.worker)
+                .fetch_optional(&mut **tx)
+                .await?
+            }
+            Tx::Postgres(tx) => {
+                sqlx::query_scalar(
+                    "SELECT id FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 \
+                     AND attempted_by[array_length(attempted_by, 1)] = $3 FOR UPDATE",
+                )
+                .bind(ticket.job)
+                .bind(ticket.attempt)
+                .bind(&ticket.worker)
+                .fetch_optional(&mut **tx)
+                .await?
+            }
+        };
+        Ok(found.is_some())
+    }
+
+    /// Whether the job is still this attempt's.
+    pub(crate) async fn still_mine(&self, ticket: &Ticket) -> Result<bool, QueueError> {
+        let mut tx = self.store.begin().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
+        self.holds_ticket(&mut tx, ticket).await
+    }
+
+    /// Whether the job has reached an end from which it does not come back by itself.
+    pub(crate) async fn is_finished(&self, job: i64) -> Result<bool, QueueError> {
+        let unfinished: i64 = on_pool!(self.store.db(), |pool| sqlx::query_scalar(
+            "SELECT COUNT(*) FROM river_job WHERE id = $1 AND finalized_at IS NULL"
+        )
+        .bind(job)
+        .fetch_one(pool)
+        .await?);
+        Ok(unfinished == 0)
+    }
+}

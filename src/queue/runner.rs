@@ -1,0 +1,252 @@
+//! Running jobs: River's client with our verdicts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use riverqueue::{
+    Client, MaintenanceConfig, QueueConfig, Retention, WorkCancelled, WorkContext, WorkError, WorkOutcome, Workers,
+};
+use serde_json::Value;
+
+use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Ticket};
+use crate::config;
+use crate::store::Db;
+
+/// No job of any kind runs this long; past it something is stuck beyond its own limits.
+const JOB_TIMEOUT: Duration = Duration::from_secs(8 * 3600);
+/// River's rescue by age comes long after ours by heartbeat; it must be later than the job timeout.
+const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
+
+/// How a handler's run of a job ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Done. The handler has completed the job in its own transaction, or had nothing to write.
+    Complete,
+    /// Nothing is wrong; look again after this pause. Costs no attempt.
+    Snooze(Duration),
+    /// Try again after this pause, as long as attempts are left.
+    Retry { failure: Failure, after: Duration },
+    /// Trying again changes nothing.
+    DeadLetter(Failure),
+    /// Another worker owns the job now: nothing of it may be touched.
+    Fenced,
+    /// The worker was told to stop: give the job back without counting the attempt.
+    Interrupted,
+}
+
+/// Does the work of jobs.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Runs one attempt.
+    async fn run(&self, job: Job) -> Verdict;
+}
+
+/// Slots per lane.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes {
+    pub live: usize,
+    pub backfill: usize,
+    pub upkeep: usize,
+}
+
+/// The error River records for a failed attempt; carries its own pause.
+#[derive(Debug, Clone)]
+struct RetryLater {
+    cause: String,
+    after: Duration,
+}
+
+impl fmt::Display for RetryLater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl std::error::Error for RetryLater {}
+
+/// Hands River's jobs to the handler.
+#[derive(Clone)]
+pub(crate) struct Runner {
+    handler: Arc<dyn Handler>,
+    queue: Queue,
+    worker: String,
+}
+
+macro_rules! work_with {
+    ($args:ident, $kind:expr) => {
+        impl riverqueue::Worker<$args> for $crate::queue::runner::Runner {
+            type Error = riverqueue::BoxError;
+
+            fn next_retry(
+                &self,
+                _job: &riverqueue::Job<$args>,
+                error: &riverqueue::WorkError,
+                _now: jiff::Timestamp,
+            ) -> Option<std::time::Duration> {
+                $crate::queue::runner::pause_of(error)
+            }
+
+            async fn work(
+                &self,
+                context: riverqueue::WorkContext,
+                job: riverqueue::Job<$args>,
+            ) -> Result<riverqueue::WorkOutcome, riverqueue::BoxError> {
+                self.attempt(context, $kind, &job.row, job.args.payload.clone()).await
+            }
+        }
+    };
+}
+pub(crate) use work_with;
+
+pub(crate) fn pause_of(error: &WorkError) -> Option<Duration> {
+    error.downcast_ref::<RetryLater>().map(|later| later.after)
+}
+
+impl Runner {
+    pub(crate) async fn attempt(
+        &self,
+        context: WorkContext,
+        kind: Kind,
+        row: &riverqueue::JobRow,
+        payload: Value,
+    ) -> Result<WorkOutcome, riverqueue::BoxError> {
+        let cancelled = context.cancellation_token().clone();
+        let ticket = Ticket {
+            job: row.id,
+            attempt: row.attempt,
+            worker: self.worker.clone(),
+            context: Some(ContextDebug(context.clone())),
+        };
+        let job = Job {
+            id: row.id,
+            kind,
+            payload,
+            attempt: row.attempt,
+            max_attempts: row.max_attempts,
+            cancelled: cancelled.clone(),
+            ticket: ticket.clone(),
+        };
+        let verdict = tokio::select! {
+            verdict = self.handler.run(job) => verdict,
+            // Dropping the handler's future stops it at its next await; what it started in a transaction rolls back.
+            () = cancelled.cancelled() => Verdict::Interrupted,
+        };
+        if !matches!(verdict, Verdict::Complete) && !self.queue.still_mine(&ticket).await.unwrap_or(true) {
+            return self.abandon(&context, row.id).await;
+        }
+        match verdict {
+            Verdict::Complete => Ok(WorkOutcome::Complete),
+            Verdict::Snooze(pause) => Ok(WorkOutcome::Snooze(pause)),
+            Verdict::DeadLetter(failure) => {
+                context.metadata_set("failure", &failure)?;
+                Ok(WorkOutcome::Discard)
+            }
+            Verdict::Retry { failure, after } => {
+                context.metadata_set("failure", &failure)?;
+                Err(RetryLater { cause: failure.cause, after }.into())
+            }
+            Verdict::Fenced => self.abandon(&context, row.id).await,
+            Verdict::Interrupted => Err(WorkCancelled.into()),
+        }
+    }
+
+    /// River's own completion looks at `state = 'running'` alone, so whatever we answered now could end the job under
+    /// its new owner's hands. Wait until that owner is through, then the answer matches no row.
+    async fn abandon(&self, context: &WorkContext, job: i64) -> Result<WorkOutcome, riverqueue::BoxError> {
+        tracing::warn!(job.id = job, "another worker owns this job now, leaving it alone");
+        let mut look = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = context.cancellation_token().cancelled() => return Err(WorkCancelled.into()),
+            }
+            if self.queue.is_finished(job).await.unwrap_or(false) {
+                return Ok(WorkOutcome::Complete);
+            }
+        }
+    }
+}
+
+/// A queue at work.
+pub struct Running {
+    handle: riverqueue::RunHandle,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+impl Running {
+    /// Stops fetching and lets running jobs finish within the drain grace; then takes them back, uncounted.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn drain(&mut self) -> Result<(), QueueError> {
+        Ok(self.handle.stop().await?)
+    }
+
+    /// Asks for an immediate stop; [`Running::drain`] then returns soon.
+    pub fn stopper(&self) -> impl Fn() + Send + 'static {
+        let stopper = self.handle.stopper();
+        move || stopper.stop_and_cancel()
+    }
+
+    /// Ends when the queue does, which unasked it only does on a failure.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn wait(&mut self) -> Result<(), QueueError> {
+        Ok(self.handle.wait().await?)
+    }
+}
+
+impl Queue {
+    /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::register_worker`]).
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub fn start(
+        &self,
+        worker: &str,
+        handler: Arc<dyn Handler>,
+        lanes: Lanes,
+        settings: &config::Worker,
+    ) -> Result<Running, QueueError> {
+        let runner = Runner { handler, queue: self.clone(), worker: worker.to_owned() };
+        let mut workers = Workers::new();
+        super::register(&mut workers, &runner)?;
+        let builder = match self.store.db() {
+            Db::Sqlite(pool) => Client::builder(pool.clone()),
+            Db::Postgres(pool) => Client::builder(pool.clone()),
+        };
+        let lane = |slots: usize| {
+            QueueConfig::new(slots)
+                .with_fetch_poll_interval(settings.poll.0)
+                .with_fetch_cooldown(settings.cooldown.0.max(Duration::from_millis(1)))
+        };
+        let finished = Retention::DeleteAfter(settings.keep_finished_jobs.0);
+        let maintenance = MaintenanceConfig::default()
+            .with_scheduler_interval(Duration::from_secs(1))
+            .with_completed_job_retention(finished)
+            .with_cancelled_job_retention(finished)
+            // Dead letters stay until somebody decides about them.
+            .with_discarded_job_retention(Retention::Keep)
+            .with_rescue_after(RESCUE_BY_AGE);
+        let client = builder
+            .id(worker)
+            .workers(workers)
+            .fetch_cooldown(settings.cooldown.0.max(Duration::from_millis(1)))
+            .job_timeout(JOB_TIMEOUT)
+            .soft_stop_timeout(settings.drain_grace.0)
+            .maintenance(maintenance)
+            .queue(Lane::Live.as_str(), lane(lanes.live))
+            .queue(Lane::Backfill.as_str(), lane(lanes.backfill))
+            .queue(Lane::Upkeep.as_str(), lane(lanes.upkeep))
+            .build()?;
+        Ok(Running { handle: client.start()? })
+    }
+}

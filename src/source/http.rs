@@ -1,0 +1,173 @@
+//! One question and its answer over HTTP: timeouts, a bound on the body, and what each status means.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::{ACCEPT, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{StatusCode, redirect};
+use secrecy::ExposeSecret;
+use url::Url;
+
+use super::error::{SourceError, said};
+use crate::domain::SourceName;
+use crate::wire::retry::{PauseHeaders, pause};
+use crate::wire::{Credentials, Dialect, Method, Request, WireError};
+
+/// Longest answer taken in: about 160 hour-long calls with every word timed.
+pub(super) const LONGEST_BODY: usize = 16 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The API host of one source. Keys go to it and nowhere else: redirects are not followed.
+#[derive(Debug)]
+pub(super) struct Api {
+    source_name: SourceName,
+    base: Url,
+    client: reqwest::Client,
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub body: Vec<u8>,
+    pub etag: Option<String>,
+}
+
+/// A question that was answered with "no such thing", apart from everything that is an error anyway.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Found(Answer),
+    NotFound,
+}
+
+impl Api {
+    pub fn new(
+        source_name: SourceName,
+        base: Url,
+        dialect: &Dialect,
+        credentials: &Credentials,
+    ) -> Result<Self, SourceError> {
+        let wrong = |key, reason: String| SourceError::Configuration { source_name: source_name.clone(), key, reason };
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        for (name, value) in dialect.headers(credentials) {
+            let mut value = HeaderValue::from_str(value.expose_secret())
+                .map_err(|_| wrong("api_key", format!("holds characters that the header {name} cannot carry")))?;
+            value.set_sensitive(true);
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("aftercall/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT)
+            // The environment is read by `config` alone.
+            .no_proxy()
+            .build()
+            .map_err(|err| wrong("base_url", format!("no HTTP client can be made: {err}")))?;
+        Ok(Self { source_name, base, client })
+    }
+
+    /// Asks, and takes 404 and 410 for an answer.
+    pub async fn ask(&self, request: &Request, idempotency_key: Option<&str>) -> Result<Asked, SourceError> {
+        let once = || self.once(request, idempotency_key);
+        // Only for connections that broke, and only at once: every longer pause is the job's, whose waiting is durable.
+        let quickly =
+            ExponentialBuilder::default().with_min_delay(Duration::from_millis(50)).with_max_times(2).with_jitter();
+        once.retry(quickly).when(connection_broke).await
+    }
+
+    async fn once(&self, request: &Request, idempotency_key: Option<&str>) -> Result<Asked, SourceError> {
+        let url = self.url(request)?;
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+        };
+        let mut builder = self.client.request(method, url);
+        if let Some(body) = &request.body {
+            builder = builder.json(body);
+        }
+        if let Some(key) = idempotency_key {
+            builder = builder.header("idempotency-key", key);
+        }
+        let response = builder.send().await.map_err(|err| self.unreachable(err))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        tracing::debug!(source = %self.source_name, path = request.path, status = status.as_u16(), "platform answered");
+        let body = self.body(response, &request.path).await?;
+        self.judge(&request.path, status, &headers, body)
+    }
+
+    fn url(&self, request: &Request) -> Result<Url, SourceError> {
+        let mut base = self.base.clone();
+        base.set_query(None);
+        base.set_fragment(None);
+        let text = format!("{}{}", base.as_str().trim_end_matches('/'), request.path);
+        let unaskable =
+            |_| SourceError::Unaskable { source_name: self.source_name.clone(), cause: WireError::UnusableId };
+        let mut url = Url::parse(&text).map_err(unaskable)?;
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query);
+        }
+        Ok(url)
+    }
+
+    async fn body(&self, mut response: reqwest::Response, path: &str) -> Result<Vec<u8>, SourceError> {
+        let too_large = || SourceError::TooLarge {
+            source_name: self.source_name.clone(),
+            path: path.to_owned(),
+            limit: LONGEST_BODY,
+        };
+        if response.content_length().is_some_and(|length| length > LONGEST_BODY as u64) {
+            return Err(too_large());
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|err| self.unreachable(err))? {
+            if body.len() + chunk.len() > LONGEST_BODY {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn judge(&self, path: &str, status: StatusCode, headers: &HeaderMap, body: Vec<u8>) -> Result<Asked, SourceError> {
+        let (source_name, path, code) = (self.source_name.clone(), path.to_owned(), status.as_u16());
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let html = body.trim_ascii_start().first() == Some(&b'<');
+        match code {
+            // A web server's own 404 page means a wrong address; were it taken for "no such call", every call would vanish.
+            200..=299 | 404 | 410 if html => Err(SourceError::NotTheApi { source_name, path, status: code }),
+            200..=299 => Ok(Asked::Found(Answer { body, etag: text(ETAG).map(str::to_owned) })),
+            300..=399 => Err(SourceError::Redirected { source_name, path, status: code }),
+            401 | 403 => Err(SourceError::WrongKey { source_name, host: self.host(), status: code }),
+            404 | 410 => Ok(Asked::NotFound),
+            408 | 425 | 429 | 500..=599 => {
+                // The window's end is told with every answer; it explains this one only if the window is used up.
+                let reset = text(HeaderName::from_static("x-ratelimit-reset")).filter(|_| code == 429);
+                let pauses = PauseHeaders { retry_after: text(RETRY_AFTER), rate_limit_reset: reset, date: text(DATE) };
+                match (code, pause(pauses, &body)) {
+                    (429, retry_after) | (_, retry_after @ Some(_)) => {
+                        Err(SourceError::Throttled { source_name, status: code, retry_after })
+                    }
+                    (_, None) => Err(SourceError::Unavailable { source_name, path, status: code }),
+                }
+            }
+            _ => Err(SourceError::Rejected { source_name, path, status: code, said: said(&body) }),
+        }
+    }
+
+    fn host(&self) -> String {
+        self.base.host_str().unwrap_or("the platform").to_owned()
+    }
+
+    fn unreachable(&self, cause: reqwest::Error) -> SourceError {
+        let host = self.host();
+        SourceError::Unreachable { source_name: self.source_name.clone(), host, cause: cause.without_url() }
+    }
+}
+
+fn connection_broke(err: &SourceError) -> bool {
+    matches!(err, SourceError::Unreachable { cause, .. } if !cause.is_timeout() && !cause.is_builder())
+}

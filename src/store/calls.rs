@@ -1,0 +1,458 @@
+//! Call records: one row per call ever seen, from first sight to tombstone.
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
+use crate::domain::{
+    Artifact, CallId, CallUid, OrgUid, Outcome, RetainUntil, RetentionState, RetentionTerm, SourceCall,
+    SourceName,
+};
+
+/// A call record as read.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    pub uid: CallUid,
+    pub source: SourceName,
+    pub call_id: CallId,
+    pub org_uid: OrgUid,
+    pub org_id: Option<String>,
+    /// Absent once scrubbed, and before a triggered call has been asked for.
+    pub call: Option<SourceCall>,
+    pub direction: Option<String>,
+    pub status: String,
+    pub ended_at: Option<Timestamp>,
+    pub duration_ms: Option<u64>,
+    pub first_seen_at: Timestamp,
+    pub retain_until: Timestamp,
+    pub retention_basis: String,
+    pub retention_term: RetentionTerm,
+    pub retention_state: RetentionState,
+    pub retention_reason: Option<String>,
+    pub generation: i64,
+    pub outcome: Option<Outcome>,
+    pub outcome_reason: Option<String>,
+    pub outcome_at: Option<Timestamp>,
+    pub original: Option<Artifact>,
+    /// What the audio steps of an unfinished run have made.
+    pub progress: Option<serde_json::Value>,
+    pub artifacts: Vec<Artifact>,
+    pub quality: Option<serde_json::Value>,
+    pub flags: Vec<String>,
+    pub transcript_version: u32,
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    uid: String,
+    source: String,
+    call_id: String,
+    org_uid: String,
+    org_id: Option<String>,
+    direction: Option<String>,
+    status: String,
+    ended_at: Option<i64>,
+    duration_ms: Option<i64>,
+    call_json: String,
+    first_seen_at: i64,
+    retain_until: i64,
+    retention_basis: String,
+    retention_days: i64,
+    retention_state: String,
+    retention_reason: Option<String>,
+    generation: i64,
+    outcome: Option<String>,
+    outcome_reason: Option<String>,
+    outcome_at: Option<i64>,
+    original_json: Option<String>,
+    progress_json: Option<String>,
+    artifacts_json: String,
+    quality_json: Option<String>,
+    flags_json: String,
+    transcript_version: i64,
+}
+
+/// What a call is first written with.
+#[derive(Debug, Clone, Copy)]
+pub struct Admitted<'a> {
+    pub source: &'a SourceName,
+    pub call_id: &'a CallId,
+    /// Absent for a trigger, which knows the id alone.
+    pub call: Option<&'a SourceCall>,
+    pub now: Timestamp,
+    pub term: RetentionTerm,
+}
+
+/// The end of a run of `process_call`, as the record takes it.
+#[derive(Debug, Clone)]
+pub struct Finished<'a> {
+    pub outcome: Outcome,
+    pub reason: Option<String>,
+    pub artifacts: &'a [Artifact],
+    pub quality: Option<&'a serde_json::Value>,
+    pub flags: &'a [String],
+    /// The version written beside this, where there is a transcript.
+    pub transcript_version: Option<u32>,
+    pub now: Timestamp,
+}
+
+/// Which calls to list.
+#[derive(Debug, Clone, Default)]
+pub struct CallFilter {
+    pub source: Option<SourceName>,
+    pub org_id: Option<String>,
+    pub outcome: Option<Outcome>,
+    pub status: Option<String>,
+    pub direction: Option<String>,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+    pub limit: Option<u64>,
+    pub offset: u64,
+}
+
+macro_rules! filtered {
+    ($select:literal, $rest:literal) => {
+        concat!(
+            $select,
+            " FROM call_record WHERE ($1 IS NULL OR source = $1) AND ($2 IS NULL OR org_id = $2) \
+             AND ($3 IS NULL OR outcome = $3) AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR direction = $5) \
+             AND ($6 IS NULL OR COALESCE(ended_at, first_seen_at) >= $6) \
+             AND ($7 IS NULL OR COALESCE(ended_at, first_seen_at) < $7) ",
+            $rest
+        )
+    };
+}
+
+macro_rules! bind_filter {
+    ($query:expr, $filter:expr) => {
+        $query
+            .bind($filter.source.as_ref().map(SourceName::as_str))
+            .bind($filter.org_id.as_deref())
+            .bind($filter.outcome.map(Outcome::as_str))
+            .bind($filter.status.as_deref())
+            .bind($filter.direction.as_deref())
+            .bind($filter.from.map(to_ms))
+            .bind($filter.to.map(to_ms))
+    };
+}
+
+impl Store {
+    /// The record of a call, made on first sight, refreshed when the source told more. Never touches outcome or
+    /// retention state, and leaves tombstones alone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn admit(&self, tx: &mut Tx, admitted: Admitted<'_>) -> Result<CallRecord, StoreError> {
+        let org_id = admitted.call.and_then(|call| call.org_id.as_deref());
+        let org_uid = self.organization(tx, admitted.source, org_id.unwrap_or_default()).await?;
+        let uid = CallUid::new().to_string();
+        on_tx!(&mut *tx, |conn| sqlx::query(
+            "INSERT INTO call_record (uid, source, call_id, org_uid, org_id, status, call_json, first_seen_at, \
+             updated_at, retain_until, retention_basis, retention_days, retention_state) \
+             VALUES ($1, $2, $3, $4, $5, 'unknown', '{}', $6, $6, $7, 'first_seen', $8, 'active') \
+             ON CONFLICT (source, call_id) DO NOTHING",
+        )
+        .bind(uid)
+        .bind(admitted.source.as_str())
+        .bind(admitted.call_id.as_str())
+        .bind(org_uid.to_string())
+        .bind(org_id)
+        .bind(to_ms(admitted.now))
+        .bind(to_ms(admitted.now) + admitted.term.days() * 86_400_000)
+        .bind(admitted.term.days())
+        .execute(conn)
+        .await
+        .map(drop)?);
+        let record = self.lock_call(tx, admitted.source, admitted.call_id).await?;
+        match admitted.call {
+            Some(call) if record.retention_state == RetentionState::Active => self.refresh(tx, &record, call, admitted.now).await,
+            _ => Ok(record),
+        }
+    }
+
+    async fn organization(&self, tx: &mut Tx, source: &SourceName, org_id: &str) -> Result<OrgUid, StoreError> {
+        on_tx!(&mut *tx, |conn| sqlx::query(
+            "INSERT INTO organization (uid, source, org_id) VALUES ($1, $2, $3) ON CONFLICT (source, org_id) DO NOTHING"
+        )
+        .bind(OrgUid::new().to_string())
+        .bind(source.as_str())
+        .bind(org_id)
+        .execute(conn)
+        .await
+        .map(drop)?);
+        let uid: String = on_tx!(&mut *tx, |conn| sqlx::query_scalar(
+            "SELECT uid FROM organization WHERE source = $1 AND org_id = $2"
+        )
+        .bind(source.as_str())
+        .bind(org_id)
+        .fetch_one(conn)
+        .await?);
+        OrgUid::parse(&uid).map_err(|err| corrupt("organisation", &uid, err))
+    }
+
+    async fn lock_call(&self, tx: &mut Tx, source: &SourceName, call_id: &CallId) -> Result<CallRecord, StoreError> {
+        // SQLite's transaction holds the only write lock already; PostgreSQL has to be asked for the row's.
+        let row: Row = match tx {
+            Tx::Sqlite(tx) => {
+                sqlx::query_as("SELECT * FROM call_record WHERE source = $1 AND call_id = $2")
+                    .bind(source.as_str())
+                    .bind(call_id.as_str())
+                    .fetch_one(&mut **tx)
+                    .await?
+            }
+            Tx::Postgres(tx) => {
+                sqlx::query_as("SELECT * FROM call_record WHERE source = $1 AND call_id = $2 FOR UPDATE")
+                    .bind(source.as_str())
+                    .bind(call_id.as_str())
+                    .fetch_one(&mut **tx)
+                    .await?
+            }
+        };
+        row.into_record()
+    }
+
+    /// Writes what the source told now over what it told before; never a null over a value.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn refresh(
+        &self,
+        tx: &mut Tx,
+        record: &CallRecord,
+        call: &SourceCall,
+        now: Timestamp,
+    ) -> Result<CallRecord, StoreError> {
+        let uid = record.uid.to_string();
+        let merged = match &record.call {
+            // Nothing known before the opt-out may survive it.
+            Some(known) if !call.opt_out => call.clone().merged_over(known.clone()),
+            _ => call.clone(),
+        };
+        let retain = RetainUntil::of(&merged, record.first_seen_at, record.retention_term);
+        let org_uid = match &merged.org_id {
+            // The organisation is part of object keys, so it is fixed once something may have been stored.
+            Some(org) if record.original.is_none() => self.organization(tx, &record.source, org).await?,
+            _ => record.org_uid,
+        };
+        let json = write_json("call", &uid, &merged)?;
+        on_tx!(&mut *tx, |conn| sqlx::query(
+            "UPDATE call_record SET call_json = $2, org_uid = $3, org_id = $4, direction = $5, status = $6, \
+             ended_at = $7, duration_ms = $8, retain_until = $9, retention_basis = $10, updated_at = $11 \
+             WHERE uid = $1 AND retention_state = 'active'",
+        )
+        .bind(&uid)
+        .bind(json)
+        .bind(org_uid.to_string())
+        .bind(merged.org_id.as_deref())
+        .bind(word(&merged.direction))
+        .bind(word(&merged.status).unwrap_or_default())
+        .bind(merged.ended_at.map(to_ms))
+        .bind(merged.duration_ms.map(|ms| ms as i64))
+        .bind(to_ms(retain.at))
+        .bind(retain.basis.as_str())
+        .bind(to_ms(now))
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(CallRecord {
+            direction: word(&merged.direction),
+            status: word(&merged.status).unwrap_or_default(),
+            ended_at: merged.ended_at,
+            duration_ms: merged.duration_ms,
+            org_id: merged.org_id.clone(),
+            org_uid,
+            retain_until: retain.at,
+            retention_basis: retain.basis.as_str().to_owned(),
+            call: Some(merged),
+            ..record.clone()
+        })
+    }
+
+    /// Notes that the original is safe in the object store. False when retention took the call meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_original(&self, uid: CallUid, generation: i64, original: &Artifact) -> Result<bool, StoreError> {
+        let json = write_json("original", &uid.to_string(), original)?;
+        let changed = on_pool!(&self.db, |pool| sqlx::query(
+            "UPDATE call_record SET original_json = $3 WHERE uid = $1 AND generation = $2 AND retention_state = 'active'"
+        )
+        .bind(uid.to_string())
+        .bind(generation)
+        .bind(json)
+        .execute(pool)
+        .await?
+        .rows_affected());
+        Ok(changed == 1)
+    }
+
+    /// Notes what the audio steps have made and stored, so that a retry goes on from there. False as above.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_progress(
+        &self,
+        uid: CallUid,
+        generation: i64,
+        progress: &serde_json::Value,
+    ) -> Result<bool, StoreError> {
+        let changed = on_pool!(&self.db, |pool| sqlx::query(
+            "UPDATE call_record SET progress_json = $3 WHERE uid = $1 AND generation = $2 AND retention_state = 'active'"
+        )
+        .bind(uid.to_string())
+        .bind(generation)
+        .bind(progress.to_string())
+        .execute(pool)
+        .await?
+        .rows_affected());
+        Ok(changed == 1)
+    }
+
+    /// Writes the end of a run. False when the generation has moved on: then nothing was written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn finish_call(
+        &self,
+        tx: &mut Tx,
+        uid: CallUid,
+        generation: i64,
+        finished: &Finished<'_>,
+    ) -> Result<bool, StoreError> {
+        let id = uid.to_string();
+        let artifacts = write_json("artifacts", &id, &finished.artifacts)?;
+        let flags = write_json("flags", &id, &finished.flags)?;
+        let changed = on_tx!(tx, |conn| sqlx::query(
+            "UPDATE call_record SET outcome = $3, outcome_reason = $4, outcome_at = $5, updated_at = $5, \
+             artifacts_json = $6, quality_json = $7, flags_json = $8, progress_json = NULL, \
+             transcript_version = COALESCE($9, transcript_version) \
+             WHERE uid = $1 AND generation = $2 AND retention_state = 'active'",
+        )
+        .bind(id)
+        .bind(generation)
+        .bind(finished.outcome.as_str())
+        .bind(finished.reason.as_deref())
+        .bind(to_ms(finished.now))
+        .bind(artifacts)
+        .bind(finished.quality.map(ToString::to_string))
+        .bind(flags)
+        .bind(finished.transcript_version.map(i64::from))
+        .execute(conn)
+        .await?
+        .rows_affected());
+        Ok(changed == 1)
+    }
+
+    /// Takes a terminal outcome back because the source now shows what was missing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reopen(&self, tx: &mut Tx, uid: CallUid) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE call_record SET outcome = NULL, outcome_reason = NULL, outcome_at = NULL \
+             WHERE uid = $1 AND retention_state = 'active'"
+        )
+        .bind(uid.to_string())
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(())
+    }
+
+    /// The record with this id of ours.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn call(&self, uid: CallUid) -> Result<Option<CallRecord>, StoreError> {
+        let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as("SELECT * FROM call_record WHERE uid = $1")
+            .bind(uid.to_string())
+            .fetch_optional(pool)
+            .await?);
+        row.map(Row::into_record).transpose()
+    }
+
+    /// The records with this platform id: more than one when two sources share it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn calls_by_id(&self, id: &CallId, source: Option<&SourceName>) -> Result<Vec<CallRecord>, StoreError> {
+        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT * FROM call_record WHERE call_id = $1 AND ($2 IS NULL OR source = $2) ORDER BY source"
+        )
+        .bind(id.as_str())
+        .bind(source.map(SourceName::as_str))
+        .fetch_all(pool)
+        .await?);
+        rows.into_iter().map(Row::into_record).collect()
+    }
+
+    /// Records, newest end first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn calls(&self, filter: &CallFilter) -> Result<Vec<CallRecord>, StoreError> {
+        const SQL: &str =
+            filtered!("SELECT *", "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $8 OFFSET $9");
+        let limit = filter.limit.map_or(i64::MAX, |limit| limit as i64);
+        let rows: Vec<Row> = on_pool!(&self.db, |pool| bind_filter!(sqlx::query_as(SQL), filter)
+            .bind(limit)
+            .bind(filter.offset as i64)
+            .fetch_all(pool)
+            .await?);
+        rows.into_iter().map(Row::into_record).collect()
+    }
+
+    /// How many records match, whatever the filter's limit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_calls(&self, filter: &CallFilter) -> Result<u64, StoreError> {
+        const SQL: &str = filtered!("SELECT COUNT(*)", "");
+        let count: i64 =
+            on_pool!(&self.db, |pool| bind_filter!(sqlx::query_scalar(SQL), filter).fetch_one(pool).await?);
+        Ok(count as u64)
+    }
+}
+
+/// The snake_case word an enum has in JSON.
+fn word<T: serde::Serialize>(value: &T) -> Option<String> {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned))
+}
+
+impl Row {
+    fn into_record(self) -> Result<CallRecord, StoreError> {
+        let id = self.uid.as_str();
+        let call = match self.call_json.as_str() {
+            "{}" => None,
+            text => Some(read_json("call", id, text)?),
+        };
+        Ok(CallRecord {
+            uid: CallUid::parse(id).map_err(|err| corrupt("call uid", id, err))?,
+            source: SourceName::parse(&self.source).map_err(|err| corrupt("source", id, err))?,
+            call_id: CallId::parse(&self.call_id).map_err(|err| corrupt("call id", id, err))?,
+            org_uid: OrgUid::parse(&self.org_uid).map_err(|err| corrupt("organisation", id, err))?,
+            org_id: self.org_id,
+            call,
+            direction: self.direction,
+            status: self.status,
+            ended_at: self.ended_at.map(from_ms),
+            duration_ms: self.duration_ms.map(|ms| ms as u64),
+            first_seen_at: from_ms(self.first_seen_at),
+            retain_until: from_ms(self.retain_until),
+            retention_basis: self.retention_basis,
+            retention_term: RetentionTerm::parse(self.retention_days).map_err(|err| corrupt("term", id, err))?,
+            retention_state: RetentionState::parse(&self.retention_state).map_err(|err| corrupt("state", id, err))?,
+            retention_reason: self.retention_reason,
+            generation: self.generation,
+            outcome: self.outcome.map(|o| o.parse()).transpose().map_err(|err| corrupt("outcome", id, err))?,
+            outcome_reason: self.outcome_reason,
+            outcome_at: self.outcome_at.map(from_ms),
+            original: self.original_json.map(|text| read_json("original", id, &text)).transpose()?,
+            progress: self.progress_json.map(|text| read_json("progress", id, &text)).transpose()?,
+            artifacts: read_json("artifacts", id, &self.artifacts_json)?,
+            quality: self.quality_json.map(|text| read_json("quality", id, &text)).transpose()?,
+            flags: read_json("flags", id, &self.flags_json)?,
+            transcript_version: self.transcript_version as u32,
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! What retention and schedules ask of the database besides single records: what is due, how many that should be,
+//! the clock's high-water mark, and which schedule fires now.
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, to_ms};
+use crate::domain::CallUid;
+
+/// A call past its term.
+#[derive(Debug, Clone)]
+pub struct Due {
+    pub uid: CallUid,
+    pub call_id: String,
+    pub source: String,
+    pub retain_until: Timestamp,
+    pub days: i64,
+    pub held: bool,
+}
+
+#[derive(Debug, FromRow)]
+struct DueRow {
+    uid: String,
+    call_id: String,
+    source: String,
+    retain_until: i64,
+    retention_days: i64,
+    held: i64,
+}
+
+impl Store {
+    /// Every active call past its term, longest overdue first, held ones included and marked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due_calls(&self, now: Timestamp) -> Result<Vec<Due>, StoreError> {
+        let rows: Vec<DueRow> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT uid, call_id, source, retain_until, retention_days, \
+             (SELECT COUNT(*) FROM hold WHERE call_uid = uid AND released_at IS NULL) AS held \
+             FROM call_record WHERE retention_state = 'active' AND retain_until <= $1 ORDER BY retain_until, uid",
+        )
+        .bind(to_ms(now))
+        .fetch_all(pool)
+        .await?);
+        let read = |row: DueRow| {
+            Ok(Due {
+                uid: CallUid::parse(&row.uid).map_err(|err| corrupt("due call", &row.uid, err))?,
+                call_id: row.call_id,
+                source: row.source,
+                retain_until: from_ms(row.retain_until),
+                days: row.retention_days,
+                held: row.held > 0,
+            })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Calls whose erasure was decided but not finished.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unfinished_erasures(&self) -> Result<Vec<CallUid>, StoreError> {
+        let uids: Vec<String> = on_pool!(&self.db, |pool| sqlx::query_scalar(
+            "SELECT uid FROM call_record WHERE retention_state IN ('condemned', 'blocked') ORDER BY uid"
+        )
+        .fetch_all(pool)
+        .await?);
+        uids.iter().map(|uid| CallUid::parse(uid).map_err(|err| corrupt("call uid", uid, err))).collect()
+    }
+
+    /// How many calls ended between two moments: what a sweep over that stretch, one term later, should find.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ended_between(&self, from: Timestamp, to: Timestamp) -> Result<u64, StoreError> {
+        let count: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
+            "SELECT COUNT(*) FROM call_record WHERE ended_at >= $1 AND ended_at < $2"
+        )
+        .bind(to_ms(from))
+        .bind(to_ms(to))
+        .fetch_one(pool)
+        .await?);
+        Ok(count as u64)
+    }
+
+    /// A named fact, such as the latest moment a sweep has seen.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn fact(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(on_pool!(&self.db, |pool| sqlx::query_scalar("SELECT value FROM fact WHERE name = $1")
+            .bind(name)
+            .fetch_optional(pool)
+            .await?))
+    }
+
+    /// Sets a named fact.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_fact(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        on_pool!(&self.db, |pool| sqlx::query(
+            "INSERT INTO fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+        .bind(name)
+        .bind(value)
+        .execute(pool)
+        .await
+        .map(drop)?);
+        Ok(())
+    }
+
+    /// When a schedule fires next; none when it has never been seen.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn schedule_next(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
+        let next: Option<i64> = on_pool!(&self.db, |pool| sqlx::query_scalar(
+            "SELECT next_at FROM schedule WHERE name = $1"
+        )
+        .bind(name)
+        .fetch_optional(pool)
+        .await?);
+        Ok(next.map(from_ms))
+    }
+
+    /// Moves a schedule on from the firing it stood at. Exactly one of any number of workers gets true for a firing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn schedule_move(
+        &self,
+        tx: &mut Tx,
+        name: &str,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let changed = match from {
+            None => on_tx!(tx, |conn| sqlx::query(
+                "INSERT INTO schedule (name, next_at) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING"
+            )
+            .bind(name)
+            .bind(to_ms(to))
+            .execute(conn)
+            .await?
+            .rows_affected()),
+            Some(from) => on_tx!(tx, |conn| sqlx::query(
+                "UPDATE schedule SET next_at = $3 WHERE name = $1 AND next_at = $2"
+            )
+            .bind(name)
+            .bind(to_ms(from))
+            .bind(to_ms(to))
+            .execute(conn)
+            .await?
+            .rows_affected()),
+        };
+        Ok(changed == 1)
+    }
+}

@@ -1,0 +1,113 @@
+//! Write-backs to receivers outside: a row is made in the transaction that finishes the call, so a finished call
+//! always has its delivery, and a rolled-back one never does.
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use super::{Store, StoreError, Tx, corrupt, on_pool, on_tx, to_ms};
+use crate::domain::CallUid;
+
+/// A delivery owed or made.
+#[derive(Debug, Clone)]
+pub struct OutboxRow {
+    /// Also the idempotency key the receiver sees.
+    pub id: String,
+    pub call_uid: CallUid,
+    /// `metadata` or `http`.
+    pub target: String,
+    /// Transcript version it carries; 0 where the call has none.
+    pub version: u32,
+    pub delivered: bool,
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    id: String,
+    call_uid: String,
+    target: String,
+    version: i64,
+    delivered_at: Option<i64>,
+}
+
+impl Store {
+    /// Owes a delivery.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn owe_delivery(
+        &self,
+        tx: &mut Tx,
+        uid: CallUid,
+        target: &str,
+        version: u32,
+        now: Timestamp,
+    ) -> Result<String, StoreError> {
+        let id = uuid::Uuid::now_v7().to_string();
+        on_tx!(tx, |conn| sqlx::query(
+            "INSERT INTO outbox (id, call_uid, target, version, created_at) VALUES ($1, $2, $3, $4, $5)"
+        )
+        .bind(&id)
+        .bind(uid.to_string())
+        .bind(target)
+        .bind(i64::from(version))
+        .bind(to_ms(now))
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(id)
+    }
+
+    /// The delivery with this id; none when retention scrubbed it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delivery(&self, id: &str) -> Result<Option<OutboxRow>, StoreError> {
+        let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT id, call_uid, target, version, delivered_at FROM outbox WHERE id = $1"
+        )
+        .bind(id)
+        .fetch_optional(pool)
+        .await?);
+        row.map(Row::read).transpose()
+    }
+
+    /// Every delivery of a call, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn deliveries(&self, uid: CallUid) -> Result<Vec<OutboxRow>, StoreError> {
+        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT id, call_uid, target, version, delivered_at FROM outbox WHERE call_uid = $1 ORDER BY id"
+        )
+        .bind(uid.to_string())
+        .fetch_all(pool)
+        .await?);
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Notes that the receiver has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delivered(&self, tx: &mut Tx, id: &str, now: Timestamp) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query("UPDATE outbox SET delivered_at = $2 WHERE id = $1")
+            .bind(id)
+            .bind(to_ms(now))
+            .execute(conn)
+            .await
+            .map(drop)?);
+        Ok(())
+    }
+}
+
+impl Row {
+    fn read(self) -> Result<OutboxRow, StoreError> {
+        Ok(OutboxRow {
+            call_uid: CallUid::parse(&self.call_uid).map_err(|err| corrupt("outbox", &self.id, err))?,
+            id: self.id,
+            target: self.target,
+            version: self.version as u32,
+            delivered: self.delivered_at.is_some(),
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! Logs to stderr and the metrics registry. Open to every part.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Jobs that ended, by kind and outcome.
+pub const JOBS_TOTAL: &str = "aftercall_jobs_total";
+/// Time a step took, by stage.
+pub const STAGE_SECONDS: &str = "aftercall_stage_duration_seconds";
+/// Age of the oldest job that could run.
+pub const QUEUE_OLDEST_SECONDS: &str = "aftercall_queue_oldest_age_seconds";
+/// Jobs by kind and state.
+pub const QUEUE_JOBS: &str = "aftercall_queue_jobs";
+/// How long ago the longest overdue call should have been erased.
+pub const RETENTION_OVERDUE_SECONDS: &str = "aftercall_retention_overdue_seconds";
+/// Calls erased.
+pub const ERASED_TOTAL: &str = "aftercall_calls_erased_total";
+/// Sweeps that refused to run, by reason.
+pub const SWEEPS_REFUSED_TOTAL: &str = "aftercall_retention_sweeps_refused_total";
+/// Jobs taken back from dead workers.
+pub const RESCUED_TOTAL: &str = "aftercall_jobs_rescued_total";
+/// Statuses a platform sent that we do not know, by source.
+pub const UNKNOWN_STATUS_TOTAL: &str = "aftercall_unknown_call_status_total";
+/// Bytes of recordings downloaded.
+pub const FETCHED_BYTES_TOTAL: &str = "aftercall_fetched_bytes_total";
+
+const STAGE_BUCKETS: [f64; 11] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// Starts logging to stderr. HTTP, SDK and SQL crates are held at `warn`, where they name no URL and no header.
+///
+/// # Errors
+/// A level or filter that cannot be read.
+pub fn start_logs(settings: &Log) -> Result<()> {
+    let quiet = "hyper=warn,hyper_util=warn,reqwest=warn,h2=warn,rustls=warn,aws=warn,aws_sdk_s3=warn,aws_smithy_runtime=warn,sqlx=warn,riverqueue=warn,symphonia=error,symphonia_core=error,symphonia_bundle_mp3=error,symphonia_format_isomp4=error,symphonia_format_riff=error";
+    let filter = format!("{},{quiet}", settings.level);
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log.level: `{}` is not a filter", settings.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let started = match settings.format {
+        LogFormat::Text => builder.with_ansi(colour).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    // A second start in one process (tests) keeps the first.
+    drop(started);
+    Ok(())
+}
+
+/// The process's metrics registry, installed on first use.
+///
+/// # Errors
+/// Another registry was installed by somebody else.
+pub fn metrics_handle() -> Result<PrometheusHandle> {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(STAGE_SECONDS.to_owned()), &STAGE_BUCKETS)
+        .context("metrics buckets")?;
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // Losing a race to another thread of this process is fine: its registry is used by both.
+    if metrics::set_global_recorder(recorder).is_ok() {
+        describe();
+    }
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+fn describe() {
+    metrics::describe_counter!(JOBS_TOTAL, "jobs that ended, by kind and outcome");
+    metrics::describe_histogram!(STAGE_SECONDS, "time a step took");
+    metrics::describe_gauge!(QUEUE_OLDEST_SECONDS, "age of the oldest job that could run");
+    metrics::describe_gauge!(QUEUE_JOBS, "unfinished jobs and dead letters, by kind and state");
+    metrics::describe_gauge!(RETENTION_OVERDUE_SECONDS, "how long the longest overdue call has been due");
+    metrics::describe_counter!(ERASED_TOTAL, "calls erased");
+    metrics::describe_counter!(SWEEPS_REFUSED_TOTAL, "retention sweeps that refused to run");
+    metrics::describe_counter!(RESCUED_TOTAL, "jobs taken back from dead workers");
+    metrics::describe_counter!(UNKNOWN_STATUS_TOTAL, "call statuses this build does not know");
+    metrics::describe_counter!(FETCHED_BYTES_TOTAL, "bytes of recordings downloaded");
+}

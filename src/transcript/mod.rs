@@ -1,0 +1,29 @@
+//! Who said what, or that nobody knows who did: the [`Transcript`](crate::domain::Transcript) of a call and its
+//! written forms.
+//!
+//! ```text
+//! provider turns ─┐                                  ┌─► txt   [Agent]: … (the platform's own form)
+//!                 ├─► voices ─► Transcript document ─┼─► json  the document itself
+//! a given file ───┘                                  ├─► vtt, srt  where the text has times
+//!                                                    └─► rttm  speech stretches
+//! ```
+//!
+//! Two promises hold everywhere: no word is lost or changed beyond the folding of line breaks in the line-based forms,
+//! and no role is written that the source did not give.
+
+mod captions;
+mod file;
+mod forms;
+mod provider;
+mod rttm;
+mod text;
+mod voice;
+
+#[cfg(test)]
+mod tests;
+
+pub use file::parse_file;
+pub use forms::{Form, TranscriptError, render};
+pub use provider::{APPROXIMATE_TIMES, INCOMPLETE_TIMES, NO_ENGINE, NO_TIMES, from_source, from_turns, without_text};
+pub use rttm::rttm;
+pub use text::{parse_text, text};

@@ -1,0 +1,157 @@
+//! The transcript from what a platform gives: roles, words and times as they came, none added.
+
+use std::collections::BTreeMap;
+
+use crate::domain::ProviderTurn;
+use crate::domain::SourceCall;
+use crate::domain::Transcript;
+use crate::domain::spoken::has_redaction_tags;
+use crate::domain::transcript::TRANSCRIPT_SCHEMA;
+use crate::domain::transcript::TextSource;
+use crate::domain::transcript::Turn;
+use crate::domain::transcript::Utterance;
+use crate::domain::transcript::Word;
+
+use super::voice::Voice;
+use super::voice::speakers;
+
+/// `reason` of a transcript without words: the platform gave none and no engine made any.
+pub const NO_ENGINE: &str = "no_engine";
+/// `reason` of a transcript whose text has no times at all.
+pub const NO_TIMES: &str = "no_times";
+/// `reason` of a transcript in which some start or end is not known.
+pub const INCOMPLETE_TIMES: &str = "incomplete_times";
+/// `reason` of a transcript whose times come from a wall clock instead of the audio.
+pub const APPROXIMATE_TIMES: &str = "approximate_times";
+
+/// A pause of this length ends a speech stretch.
+const PAUSE_MS: u64 = 200;
+
+/// The transcript of a call with the words its source gives; [`without_text`] when it gives none.
+#[must_use]
+pub fn from_source(call: &SourceCall) -> Transcript {
+    from_turns(&call.turns, call.language.as_deref())
+}
+
+/// The transcript made of a platform's turns. Each turn with words becomes one utterance, in the order given.
+#[must_use]
+pub fn from_turns(turns: &[ProviderTurn], language: Option<&str>) -> Transcript {
+    let given = turns.iter().map(|turn| (Voice::of(turn.role), turn.clone())).collect();
+    from_voices(given, language)
+}
+
+/// The document of a call nobody wrote down. Its source is the provider: that is where words were looked for.
+#[must_use]
+pub fn without_text(language: Option<&str>) -> Transcript {
+    from_voices(Vec::new(), language)
+}
+
+/// As [`from_turns`], for sources that also number speakers; the role inside a turn is not looked at.
+pub(super) fn from_voices(given: Vec<(Voice, ProviderTurn)>, language: Option<&str>) -> Transcript {
+    let approximate = given.iter().any(|(_, turn)| turn.approximate);
+    let (spoken, voices): (Vec<_>, Vec<_>) =
+        given.into_iter().filter_map(|(voice, turn)| spoken(turn).map(|turn| (turn, voice))).unzip();
+    let (table, ids) = speakers(&voices);
+    let turns = stretches(&spoken, &ids);
+    let utterances: Vec<Utterance> = spoken.into_iter().zip(&ids).map(|(turn, id)| utterance(turn, *id)).collect();
+    Transcript {
+        schema: TRANSCRIPT_SCHEMA.to_owned(),
+        language: language.map(str::to_owned),
+        source: TextSource::Provider,
+        engine: None,
+        speakers: table,
+        turns,
+        redacted: utterances.iter().any(|utterance| has_redaction_tags(&utterance.text)),
+        reason: reason(&utterances, approximate).map(str::to_owned),
+        utterances,
+    }
+}
+
+/// The turn with the little that cannot be kept taken out: U+0000, which neither PostgreSQL nor WebVTT can hold, and
+/// times that run backwards. `None` when nothing was said in it.
+fn spoken(mut turn: ProviderTurn) -> Option<ProviderTurn> {
+    for word in &mut turn.words {
+        word.text.retain(|c| c != '\0');
+        (word.start_ms, word.end_ms) = forwards(word.start_ms, word.end_ms);
+    }
+    turn.words.retain(|word| !word.text.trim().is_empty());
+    turn.text.retain(|c| c != '\0');
+    if turn.text.trim().is_empty() {
+        let words: Vec<&str> = turn.words.iter().map(|word| word.text.trim()).collect();
+        turn.text = words.join(" ");
+    }
+    turn.start_ms = turn.start_ms.or_else(|| turn.words.iter().filter_map(|word| word.start_ms).min());
+    turn.end_ms = turn.end_ms.or_else(|| turn.words.iter().filter_map(|word| word.end_ms).max());
+    (turn.start_ms, turn.end_ms) = forwards(turn.start_ms, turn.end_ms);
+    (!turn.text.is_empty()).then_some(turn)
+}
+
+/// A pair of times, or none of the two when they contradict each other.
+fn forwards(start_ms: Option<u64>, end_ms: Option<u64>) -> (Option<u64>, Option<u64>) {
+    match (start_ms, end_ms) {
+        (Some(start), Some(end)) if end < start => (None, None),
+        pair => pair,
+    }
+}
+
+fn utterance(turn: ProviderTurn, speaker: u32) -> Utterance {
+    let words = turn.words.into_iter().map(|word| Word {
+        text: word.text,
+        start_ms: word.start_ms,
+        end_ms: word.end_ms,
+        confidence: None,
+        heard: None,
+    });
+    Utterance {
+        speaker,
+        start_ms: turn.start_ms,
+        end_ms: turn.end_ms,
+        text: turn.text,
+        confidence: None,
+        heard: None,
+        words: words.collect(),
+    }
+}
+
+/// When each speaker was speaking, split at pauses: from word times, else from the turn's own. Wall-clock times are
+/// left out, because talk and response figures are read from these stretches.
+fn stretches(spoken: &[ProviderTurn], ids: &[u32]) -> Vec<Turn> {
+    let mut heard: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+    for (turn, id) in spoken.iter().zip(ids).filter(|(turn, _)| !turn.approximate) {
+        let timed = turn.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms));
+        let spans = heard.entry(*id).or_default();
+        let before = spans.len();
+        spans.extend(timed);
+        if spans.len() == before {
+            spans.extend(turn.start_ms.zip(turn.end_ms));
+        }
+    }
+    let mut turns: Vec<Turn> = Vec::new();
+    for (speaker, mut spans) in heard {
+        spans.sort_unstable();
+        let first_of_speaker = turns.len();
+        for (start_ms, end_ms) in spans {
+            match turns[first_of_speaker..].last_mut() {
+                Some(open) if start_ms < open.end_ms.saturating_add(PAUSE_MS) => open.end_ms = open.end_ms.max(end_ms),
+                _ => turns.push(Turn { speaker, start_ms, end_ms }),
+            }
+        }
+    }
+    turns.retain(|turn| turn.end_ms > turn.start_ms);
+    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    turns
+}
+
+fn reason(utterances: &[Utterance], approximate: bool) -> Option<&'static str> {
+    let untimed = |utterance: &Utterance| utterance.start_ms.is_none() && utterance.end_ms.is_none();
+    let timed = |utterance: &Utterance| utterance.start_ms.is_some() && utterance.end_ms.is_some();
+    if utterances.is_empty() {
+        Some(NO_ENGINE)
+    } else if utterances.iter().all(untimed) {
+        Some(NO_TIMES)
+    } else if !utterances.iter().all(timed) {
+        Some(INCOMPLETE_TIMES)
+    } else {
+        approximate.then_some(APPROXIMATE_TIMES)
+    }
+}

@@ -1,0 +1,58 @@
+//! The Cockpit form, as a server gives it: `data` with page and limit, no transcript in lists.
+
+use serde_json::{Value, json};
+
+use crate::domain::SourceCall;
+
+use super::super::status::{end_reason_word, status_word};
+use super::super::text;
+
+/// A list of [`row`]s; `page` counts from 1.
+#[must_use]
+pub fn list(rows: &[Value], total: u64, page: u64, limit: u64) -> Value {
+    json!({ "data": rows, "total": total, "page": page, "limit": limit, "total_pages": total.div_ceil(limit.max(1)) })
+}
+
+/// A call in a list.
+#[must_use]
+pub fn row(call: &SourceCall) -> Value {
+    json!({
+        "id": call.id,
+        "from_number": call.from_number,
+        "to_number": call.to_number,
+        "direction": call.direction,
+        "status": status_word(call.status),
+        "duration": call.duration_ms.map(super::seconds),
+        "cost": call.cost.map(|cost| cost.amount),
+        "latency_ms": call.network.latency_ms,
+        "phone_number_id": call.phone_number_id,
+        "endpoint_id": call.agent_id,
+        "recording_url": call.recording_url,
+        "hangup_cause": call.end_reason.map(end_reason_word),
+        "organization_id": call.org_id,
+        "created_at": call.created_at,
+        "answered_at": call.answered_at,
+        "completed_at": call.ended_at,
+    })
+}
+
+/// A call by itself.
+#[must_use]
+pub fn detail(call: &SourceCall) -> Value {
+    let mut detail = row(call);
+    detail["quality_metrics"] = json!({
+        "mos": call.network.mos,
+        "jitter_ms": call.network.jitter_ms,
+        "packet_loss": call.network.packet_loss_percent,
+    });
+    let media = call.network.codec.as_ref().map(|codec| {
+        json!({
+            "event_type": "sip_media_established",
+            "event_data": { "codec": codec },
+            "created_at": call.answered_at,
+        })
+    });
+    detail["events"] = media.into_iter().collect();
+    detail["transcript"] = json!((!call.turns.is_empty()).then(|| text::write(&call.turns)));
+    detail
+}

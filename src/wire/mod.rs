@@ -1,0 +1,360 @@
+//! The platforms' dialects: their JSON, units, paging and headers to and from the words of `domain`.
+//!
+//! Everything here is a pure function: a [`Request`] is described, bytes are read, values are rendered. `source`
+//! speaks as a client, the sample platform and our own API as servers. Units are converted nowhere else.
+
+pub mod atoms;
+mod error;
+mod fields;
+pub mod krosai;
+mod page;
+mod record;
+pub mod retry;
+mod status;
+pub mod text;
+mod time;
+pub mod zudu;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+pub use error::WireError;
+pub use page::{Cursor, Page, Window};
+
+use crate::domain::{CallId, RecordingUrl, SourceCall};
+
+/// Whose wire contract is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// Both of its documents' forms; each answer shows which.
+    Krosai,
+    Zudu,
+    Atoms,
+}
+
+/// How `packet_loss` is to be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LossUnit {
+    /// Percent where the document says so, unknown elsewhere.
+    #[default]
+    Documented,
+    Percent,
+    /// 0 to 1.
+    Ratio,
+}
+
+/// Which headers carry KrosAI's key: its documents disagree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyHeaders {
+    #[default]
+    Both,
+    XApiKey,
+    Bearer,
+}
+
+/// The organisation named in every request. KrosAI takes the user's first one when none is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Organization {
+    Header(String),
+    Query(String),
+}
+
+/// What proves who asks.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    pub key: SecretString,
+    /// Zudu's second half.
+    pub secret: Option<SecretString>,
+}
+
+/// How one platform account is spoken to.
+#[derive(Debug, Clone)]
+pub struct Dialect {
+    pub platform: Platform,
+    pub loss_unit: LossUnit,
+    pub key_headers: KeyHeaders,
+    pub organization: Option<Organization>,
+}
+
+/// The HTTP methods the dialects use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+}
+
+/// A request to the platform's API, relative to its base URL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub method: Method,
+    /// Starts with `/`; ids in it are percent-encoded.
+    pub path: String,
+    pub query: Vec<(&'static str, String)>,
+    pub body: Option<Value>,
+}
+
+impl Request {
+    fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::Get, path: path.into(), query: Vec::new(), body: None }
+    }
+}
+
+/// Where a recording can be had now, and what the platform says of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordingLink {
+    pub url: RecordingUrl,
+    pub expires_at: Option<Timestamp>,
+    pub duration_ms: Option<u64>,
+    pub size_bytes: Option<u64>,
+}
+
+impl Dialect {
+    /// The first page of everything. No filter is sent: the documents disagree on their values, and a filter that
+    /// misses a spelling would hide calls for ever.
+    #[must_use]
+    pub const fn first_page(&self) -> Cursor {
+        Cursor::first(match self.platform {
+            Platform::Krosai | Platform::Atoms => 100,
+            // Rows carry whole transcripts with words here.
+            Platform::Zudu => 64,
+        })
+    }
+
+    /// Asks for a page of calls.
+    #[must_use]
+    pub fn list(&self, at: &Cursor) -> Request {
+        let request = match self.platform {
+            Platform::Krosai => krosai::list(at),
+            Platform::Zudu => zudu::list(at),
+            Platform::Atoms => atoms::list(at),
+        };
+        self.with_organization(request)
+    }
+
+    /// The same with another method, for a server that does not know the first.
+    #[must_use]
+    pub fn list_otherwise(&self, at: &Cursor) -> Option<Request> {
+        (self.platform == Platform::Zudu).then(|| zudu::list_by_get(at))
+    }
+
+    /// Asks for one call.
+    ///
+    /// # Errors
+    /// [`WireError::UnusableId`].
+    pub fn detail(&self, id: &CallId) -> Result<Request, WireError> {
+        let id = path_step(id)?;
+        Ok(self.with_organization(Request::get(match self.platform {
+            Platform::Krosai => format!("/calls/{id}"),
+            Platform::Zudu => format!("/api/calls/{id}"),
+            Platform::Atoms => format!("/conversation/{id}"),
+        })))
+    }
+
+    /// Asks for a fresh link to a recording, where there is a request for just that.
+    ///
+    /// # Errors
+    /// [`WireError::UnusableId`].
+    pub fn recording(&self, id: &CallId) -> Result<Option<Request>, WireError> {
+        let id = path_step(id)?;
+        let path = match self.platform {
+            Platform::Krosai => format!("/calls/{id}/recording"),
+            Platform::Zudu => return Ok(None),
+            Platform::Atoms => format!("/conversation/{id}/recording/download-url"),
+        };
+        Ok(Some(self.with_organization(Request::get(path))))
+    }
+
+    /// Writes an outcome into the platform's own record, under `metadata.aftercall`; `None` where a platform has
+    /// no such thing (all but Zudu).
+    ///
+    /// # Errors
+    /// [`WireError::UnusableId`].
+    pub fn write_metadata(&self, id: &CallId, outcome: &Value) -> Result<Option<Request>, WireError> {
+        let id = path_step(id)?;
+        Ok((self.platform == Platform::Zudu).then(|| zudu::write_metadata(&id, outcome)))
+    }
+
+    /// The headers of every request to the API host, and to no other host: names and values.
+    #[must_use]
+    pub fn headers(&self, credentials: &Credentials) -> Vec<(&'static str, SecretString)> {
+        let key = || credentials.key.clone();
+        let bearer = || SecretString::from(format!("Bearer {}", credentials.key.expose_secret()));
+        let mut headers = match (self.platform, self.key_headers) {
+            (Platform::Krosai, KeyHeaders::Both) => vec![("x-api-key", key()), ("authorization", bearer())],
+            (Platform::Krosai, KeyHeaders::XApiKey) | (Platform::Zudu, _) => vec![("x-api-key", key())],
+            (Platform::Atoms, _) | (Platform::Krosai, KeyHeaders::Bearer) => vec![("authorization", bearer())],
+        };
+        if let (Platform::Zudu, Some(secret)) = (self.platform, &credentials.secret) {
+            headers.push(("x-api-secret", secret.clone()));
+        }
+        if let (Platform::Krosai, Some(Organization::Header(id))) = (self.platform, &self.organization) {
+            headers.push(("x-organization-id", SecretString::from(id.clone())));
+        }
+        headers
+    }
+
+    /// Reads a page of calls.
+    ///
+    /// # Errors
+    /// [`WireError`] when the body is not a list of this platform.
+    pub fn read_page(&self, body: &[u8], at: &Cursor) -> Result<Page, WireError> {
+        match self.platform {
+            Platform::Krosai => krosai::read_page(body, at, self.loss_unit).map(|(_, page)| page),
+            Platform::Zudu => zudu::read_page(body, at),
+            Platform::Atoms => atoms::read_page(body, at),
+        }
+    }
+
+    /// Reads one call.
+    ///
+    /// # Errors
+    /// [`WireError`] when the body is not a call, or another call than `asked`.
+    pub fn read_detail(&self, body: &[u8], asked: &CallId) -> Result<SourceCall, WireError> {
+        match self.platform {
+            Platform::Krosai => krosai::read_detail(body, asked, self.loss_unit),
+            Platform::Zudu => zudu::read_detail(body, asked),
+            Platform::Atoms => atoms::read_detail(body, asked),
+        }
+    }
+
+    /// Reads the answer to [`Self::recording`]; `None` where there is no recording.
+    ///
+    /// # Errors
+    /// [`WireError`] when the body is nothing of the kind.
+    pub fn read_recording(&self, body: &[u8]) -> Result<Option<RecordingLink>, WireError> {
+        match self.platform {
+            Platform::Krosai => krosai::read_recording(body),
+            Platform::Zudu => Ok(None),
+            Platform::Atoms => atoms::read_recording(body),
+        }
+    }
+
+    /// Reads the answer to [`Self::write_metadata`].
+    ///
+    /// # Errors
+    /// [`WireError`] when it does not say that it was done.
+    pub fn read_written(&self, body: &[u8]) -> Result<(), WireError> {
+        zudu::read_written(body)
+    }
+
+    /// A detail over its list row; an absent value of the detail never erases one of the row.
+    #[must_use]
+    pub fn join(&self, detail: SourceCall, row: SourceCall) -> SourceCall {
+        record::joined(detail, self.as_row(row))
+    }
+
+    /// A row fit to be kept: KrosAI's lists show an excerpt of the transcript, which must never pass for the whole.
+    #[must_use]
+    pub fn as_row(&self, mut row: SourceCall) -> SourceCall {
+        if self.platform == Platform::Krosai {
+            row.turns.clear();
+        }
+        row
+    }
+
+    /// Whether rows come newest first as far as is known, so that a list that has long been older than what is looked
+    /// for may be left. Atoms lists by last change.
+    #[must_use]
+    pub fn lists_by_creation(&self) -> bool {
+        self.platform != Platform::Atoms
+    }
+
+    /// Whether only the list can tell what is missing: Zudu's detail leaves out the recording, the transcript and
+    /// perhaps the wish that nothing be stored, and the row at hand may be older than the recording.
+    #[must_use]
+    pub fn needs_fresh_row(&self, detail: &SourceCall, row: Option<&SourceCall>) -> bool {
+        if self.platform != Platform::Zudu || !detail.eligible() {
+            return false;
+        }
+        match row {
+            Some(row) => !row.opt_out && detail.recording_url.is_none() && row.recording_url.is_none(),
+            None => detail.recording_url.is_none() || zudu::storage_wish(&detail.raw).is_none(),
+        }
+    }
+
+    fn with_organization(&self, mut request: Request) -> Request {
+        if let (Platform::Krosai, Some(Organization::Query(id))) = (self.platform, &self.organization) {
+            request.query.push(("organization_id", id.clone()));
+        }
+        request
+    }
+}
+
+/// An id as one step of a path (RFC 3986 section 2.3: everything but unreserved characters is encoded).
+fn path_step(id: &CallId) -> Result<String, WireError> {
+    let text = id.as_str();
+    if matches!(text, "." | "..") {
+        return Err(WireError::UnusableId);
+    }
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialect(platform: Platform) -> Dialect {
+        Dialect { platform, loss_unit: LossUnit::Documented, key_headers: KeyHeaders::Both, organization: None }
+    }
+
+    fn shown(dialect: &Dialect) -> Vec<(&'static str, String)> {
+        let credentials = Credentials { key: "k".into(), secret: Some("s".into()) };
+        dialect
+            .headers(&credentials)
+            .into_iter()
+            .map(|(name, value)| (name, value.expose_secret().to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn an_id_never_leaves_its_step_of_the_path() {
+        let krosai = dialect(Platform::Krosai);
+        let path = |id: &str| krosai.detail(&CallId::parse(id).unwrap()).map(|request| request.path);
+        assert_eq!(path("../../etc/passwd").unwrap(), "/calls/..%2F..%2Fetc%2Fpasswd");
+        assert_eq!(path("a?b#c%2f é").unwrap(), "/calls/a%3Fb%23c%252f%20%C3%A9");
+        assert_eq!(path(".."), Err(WireError::UnusableId));
+        assert_eq!(path("."), Err(WireError::UnusableId));
+    }
+
+    #[test]
+    fn each_platform_gets_its_own_key_headers() {
+        let mut krosai = dialect(Platform::Krosai);
+        krosai.organization = Some(Organization::Header("org-1".to_owned()));
+        let both = [
+            ("x-api-key", "k".to_owned()),
+            ("authorization", "Bearer k".to_owned()),
+            ("x-organization-id", "org-1".to_owned()),
+        ];
+        assert_eq!(shown(&krosai), both);
+        krosai.organization = Some(Organization::Query("org-1".to_owned()));
+        krosai.key_headers = KeyHeaders::XApiKey;
+        assert_eq!(shown(&krosai), both[..1]);
+        assert!(krosai.list(&krosai.first_page()).query.contains(&("organization_id", "org-1".to_owned())));
+        let zudu = [("x-api-key", "k".to_owned()), ("x-api-secret", "s".to_owned())];
+        assert_eq!(shown(&dialect(Platform::Zudu)), zudu);
+        assert_eq!(shown(&dialect(Platform::Atoms)), both[1..2]);
+    }
+
+    #[test]
+    fn only_zudu_has_a_record_to_write_to() {
+        let id = CallId::parse("call-1").unwrap();
+        let outcome = serde_json::json!({"status": "done"});
+        let request = dialect(Platform::Zudu).write_metadata(&id, &outcome).unwrap().unwrap();
+        assert_eq!((request.method, request.path.as_str()), (Method::Put, "/api/calls/call-1"));
+        assert_eq!(request.body.unwrap()["metadata"]["aftercall"], outcome);
+        for platform in [Platform::Krosai, Platform::Atoms] {
+            assert_eq!(dialect(platform).write_metadata(&id, &outcome), Ok(None));
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Lists: where to go on, when to stop, what lies inside a window of time.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::SourceCall;
+
+/// Where to go on in a list. Can be stored and taken up again; its inside is the dialect's business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Pages before this one. Each dialect adds its own base: 0 for Zudu, 1 for Cockpit and Atoms.
+    pub(super) page: u32,
+    /// Rows before this one, counted as they came.
+    pub(super) offset: u64,
+    /// Rows asked for; always sent, because the documented defaults are 5, 10, 20, 50 and "all".
+    pub(super) limit: u64,
+    /// First id of the page before: a server that ignores paging repeats it for ever.
+    #[serde(default)]
+    first_id: Option<String>,
+    /// Rows on the first page: what the server really gives, clamped or not.
+    #[serde(default)]
+    page_rows: Option<u64>,
+}
+
+/// What an answer says of its place in the list.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    /// Rows in the answer, unusable ones counted.
+    pub rows: u64,
+    pub first_id: Option<String>,
+    pub total: Option<u64>,
+    pub has_more: Option<bool>,
+}
+
+impl Cursor {
+    pub(super) const fn first(limit: u64) -> Self {
+        Self { page: 0, offset: 0, limit, first_id: None, page_rows: None }
+    }
+
+    /// The number of this page where the first one has the number `base`.
+    pub(super) fn number(&self, base: u64) -> u64 {
+        base + u64::from(self.page)
+    }
+
+    /// The place after `place`, unless that was the end. Ends at an empty page, at a page that repeats the one
+    /// before it, and two pages after the total should have been reached; goes on when either the total or the
+    /// server's own word says there is more, and when neither says anything.
+    pub(super) fn after(&self, place: Place) -> Option<Self> {
+        let repeats = self.first_id.is_some() && self.first_id == place.first_id;
+        if place.rows == 0 || repeats {
+            return None;
+        }
+        let (page, offset) = (self.page.checked_add(1)?, self.offset.saturating_add(place.rows));
+        let page_rows = self.page_rows.unwrap_or(place.rows).max(1);
+        if place.total.is_some_and(|total| u64::from(page) >= total.div_ceil(page_rows).saturating_add(2)) {
+            return None;
+        }
+        let more = match (place.has_more, place.total) {
+            (None, None) => true,
+            (more, total) => more == Some(true) || total.is_some_and(|total| offset < total),
+        };
+        more.then_some(Self { page, offset, limit: self.limit, first_id: place.first_id, page_rows: Some(page_rows) })
+    }
+
+    /// The same place with pages half as long, for answers too big to take in. `None` when they cannot be halved
+    /// without changing where a page begins.
+    #[must_use]
+    pub fn halved(&self) -> Option<Self> {
+        let even = self.limit > 1 && self.limit.is_multiple_of(2);
+        let page = self.page.checked_mul(2).filter(|_| even)?;
+        let first_id = self.first_id.clone();
+        Some(Self { page, offset: self.offset, limit: self.limit / 2, first_id, page_rows: None })
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub calls: Vec<SourceCall>,
+    /// `None` at the end.
+    pub next: Option<Cursor>,
+    /// How many calls there are, where the platform says so.
+    pub total: Option<u64>,
+    /// Rows without a usable id. They cannot be fetched, so they are only counted.
+    pub unusable: u64,
+}
+
+/// A stretch of time, its end not included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
+impl Window {
+    /// All of time.
+    pub const ALWAYS: Self = Self { from: Timestamp::MIN, to: Timestamp::MAX };
+
+    /// Whether the call was made or ended inside. One without any time counts as inside: leaving it out would lose it.
+    #[must_use]
+    pub fn contains(&self, call: &SourceCall) -> bool {
+        let mut times = [call.created_at, call.answered_at, call.ended_at].into_iter().flatten().peekable();
+        times.peek().is_none() || times.any(|at| self.from <= at && at < self.to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(first: &str, rows: u64, total: Option<u64>) -> Place {
+        Place { rows, first_id: Some(first.to_owned()), total, has_more: None }
+    }
+
+    #[test]
+    fn pages_advance_by_what_came_not_by_what_was_asked() {
+        let second = Cursor::first(100).after(place("a", 50, Some(120))).unwrap();
+        assert_eq!((second.page, second.offset, second.limit), (1, 50, 100));
+        let third = second.after(place("b", 50, Some(120))).unwrap();
+        assert_eq!((third.page, third.offset), (2, 100));
+        assert_eq!(third.after(place("c", 20, Some(120))), None);
+    }
+
+    #[test]
+    fn a_server_that_ignores_paging_is_left_after_its_first_repeat() {
+        let second = Cursor::first(100).after(place("a", 100, None)).unwrap();
+        assert_eq!(second.after(place("a", 100, None)), None);
+    }
+
+    #[test]
+    fn a_server_that_always_has_more_is_left_two_pages_late() {
+        let mut cursor = Cursor::first(10);
+        let mut pages = 1;
+        while let Some(next) =
+            cursor.after(Place { has_more: Some(true), ..place(&format!("id{pages}"), 10, Some(35)) })
+        {
+            cursor = next;
+            pages += 1;
+        }
+        assert_eq!(pages, 35_u64.div_ceil(10) + 2);
+    }
+
+    #[test]
+    fn either_word_for_more_is_believed() {
+        let says = |has_more, total| Cursor::first(10).after(Place { has_more, ..place("a", 10, total) }).is_some();
+        assert!(says(Some(true), Some(10)));
+        assert!(says(Some(false), Some(11)));
+        assert!(!says(Some(false), Some(10)));
+        assert!(!says(Some(false), None));
+        assert_eq!(Cursor::first(10).after(Place::default()), None);
+    }
+
+    #[test]
+    fn halving_keeps_the_place() {
+        let second = Cursor::first(100).after(place("a", 100, Some(1000))).unwrap();
+        let half = second.halved().unwrap();
+        assert_eq!((half.page, half.offset, half.limit), (2, 100, 50));
+        assert_eq!(half.halved().unwrap().halved(), None);
+        assert_eq!(Cursor::first(1).halved(), None);
+    }
+
+    #[test]
+    fn a_cursor_survives_being_stored() {
+        let second = Cursor::first(100).after(place("a", 100, Some(1000))).unwrap();
+        let stored = serde_json::to_string(&second).unwrap();
+        assert_eq!(serde_json::from_str::<Cursor>(&stored).unwrap(), second);
+    }
+}

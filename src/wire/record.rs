@@ -1,0 +1,185 @@
+//! What every dialect does with a call's JSON: the empty record to fill, the raw copy without signatures, and the
+//! little that may be kept of a call whose owner opted out of storage.
+
+use serde_json::{Map, Value};
+
+use super::{WireError, status};
+use crate::domain::{CallChannel, CallId, CallStatus, Direction, Network, PhoneNumber, RecordingUrl, SourceCall};
+
+/// A call of which only the id is known.
+pub(super) fn blank(id: CallId) -> SourceCall {
+    SourceCall {
+        id,
+        org_id: None,
+        agent_id: None,
+        phone_number_id: None,
+        direction: None,
+        channel: CallChannel::Phone,
+        from_number: None,
+        to_number: None,
+        status: CallStatus::Unknown,
+        status_raw: None,
+        end_reason: None,
+        created_at: None,
+        created_at_derived: false,
+        answered_at: None,
+        ended_at: None,
+        ended_at_estimated: false,
+        duration_ms: None,
+        cost: None,
+        recording_url: None,
+        dual_url: None,
+        turns: Vec::new(),
+        language: None,
+        opt_out: false,
+        network: Network::default(),
+        metadata: None,
+        analysis: None,
+        etag: None,
+        raw: Value::Null,
+    }
+}
+
+/// The JSON with the query and fragment cut off every URL in it: they may be signatures, and a signature is a key.
+pub(super) fn without_queries(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(without_query(text)),
+        Value::Array(items) => items.iter().map(without_queries).collect(),
+        Value::Object(members) => {
+            let clean = members.iter().map(|(key, value)| (key.clone(), without_queries(value)));
+            Value::Object(clean.collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
+
+fn without_query(text: &str) -> String {
+    let trimmed = text.trim();
+    let is_url = |scheme: &str| trimmed.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
+    if (is_url("http://") || is_url("https://")) && !trimmed.contains(char::is_whitespace) {
+        return trimmed.split(['?', '#']).next().unwrap_or_default().to_owned();
+    }
+    text.to_owned()
+}
+
+/// What may be kept of a call whose owner opted out of storage: id, times, status and organisation, in the raw copy too.
+pub(super) fn opted_out(call: SourceCall) -> SourceCall {
+    let mut raw = Map::new();
+    let mut keep = |key: &str, value: Option<String>| value.map(|value| raw.insert(key.to_owned(), value.into()));
+    keep("id", Some(call.id.as_str().to_owned()));
+    keep("organization_id", call.org_id.clone());
+    keep("status", call.status_raw.clone());
+    keep("created_at", call.created_at.map(|at| at.to_string()));
+    keep("answered_at", call.answered_at.map(|at| at.to_string()));
+    keep("ended_at", call.ended_at.map(|at| at.to_string()));
+    raw.insert("opt_out".to_owned(), true.into());
+    SourceCall {
+        org_id: call.org_id,
+        status: call.status,
+        status_raw: call.status_raw,
+        created_at: call.created_at,
+        created_at_derived: call.created_at_derived,
+        answered_at: call.answered_at,
+        ended_at: call.ended_at,
+        ended_at_estimated: call.ended_at_estimated,
+        duration_ms: call.duration_ms,
+        opt_out: true,
+        etag: call.etag,
+        raw: Value::Object(raw),
+        ..blank(call.id)
+    }
+}
+
+/// The last step of reading a call: nothing of an opted-out one leaves this module.
+pub(super) fn finished(call: SourceCall) -> SourceCall {
+    if call.opt_out { opted_out(call) } else { call }
+}
+
+/// A detail over its list row, with what [`SourceCall::merged_over`] cannot know: the status of a call that just
+/// "ended" rests on a reason only the row may have, a detail without a type reads as a phone call, and opting out on
+/// either side empties both.
+pub(super) fn joined(detail: SourceCall, row: SourceCall) -> SourceCall {
+    let channel = if detail.channel == CallChannel::Phone { row.channel } else { detail.channel };
+    let mut call = detail.merged_over(row);
+    call.channel = channel;
+    if let Some(word) = call.status_raw.as_deref() {
+        call.status = status::status(Some(word), call.end_reason);
+    }
+    finished(call)
+}
+
+/// The id of a record, which is the asked one where it is left out and must not be another.
+pub(super) fn call_id(given: Option<String>, asked: Option<&CallId>) -> Result<CallId, WireError> {
+    match (given, asked) {
+        (Some(given), Some(asked)) if !given.eq_ignore_ascii_case(asked.as_str()) => {
+            Err(WireError::OtherCall { asked: asked.to_string() })
+        }
+        (_, Some(asked)) => Ok(asked.clone()),
+        (Some(given), None) => CallId::parse(&given).map_err(|_| WireError::UnusableId),
+        (None, None) => Err(WireError::Shape { path: "id", expected: "there" }),
+    }
+}
+
+/// The direction in a word such as `inbound`, `OUTBOUND`, `telephony_outbound`.
+pub(super) fn direction(word: Option<String>) -> Option<Direction> {
+    let word = word?.to_ascii_lowercase();
+    match (word.contains("inbound"), word.contains("outbound")) {
+        (true, false) => Some(Direction::Inbound),
+        (false, true) => Some(Direction::Outbound),
+        _ => None,
+    }
+}
+
+/// A telephone number, where the text can be one.
+pub(super) fn phone(text: Option<String>) -> Option<PhoneNumber> {
+    PhoneNumber::parse(&text?).ok()
+}
+
+/// A recording's URL; an empty text means "not ready yet".
+pub(super) fn url(text: Option<String>) -> Option<RecordingUrl> {
+    RecordingUrl::parse(&text?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn signatures_leave_the_raw_copy_wherever_they_are() {
+        let raw = json!({"a": ["HTTPS://h.test/x.mp3?X-Amz-Signature=s3cret#f"], "b": {"c": "http://h.test/y?sig=s3cret"},
+            "text": "is it https://h.test/a? yes", "n": 1.5});
+        let clean = without_queries(&raw);
+        assert!(!clean.to_string().contains("s3cret"), "{clean}");
+        assert_eq!(clean["a"][0], "HTTPS://h.test/x.mp3");
+        assert_eq!(clean["text"], raw["text"]);
+        assert_eq!(clean["n"], raw["n"]);
+    }
+
+    #[test]
+    fn a_text_type_of_the_row_and_its_end_reason_survive_a_bare_detail() {
+        let id = CallId::parse("c").unwrap();
+        let mut row = blank(id.clone());
+        row.channel = CallChannel::Chat;
+        row.end_reason = Some(status::end_reason("dial_busy"));
+        let detail = SourceCall { status: CallStatus::Completed, status_raw: Some("ENDED".to_owned()), ..blank(id) };
+        let call = joined(detail, row);
+        assert_eq!((call.channel, call.status), (CallChannel::Chat, CallStatus::Busy));
+    }
+
+    #[test]
+    fn opting_out_in_the_row_empties_the_detail() {
+        let id = CallId::parse("c").unwrap();
+        let row = SourceCall { opt_out: true, ..blank(id.clone()) };
+        let detail = SourceCall {
+            from_number: phone(Some("+15550100".to_owned())),
+            metadata: Some(json!({"k": "secret"})),
+            raw: json!({"from_number": "+15550100"}),
+            ..blank(id)
+        };
+        let call = joined(detail, row);
+        let stored = serde_json::to_string(&call).unwrap();
+        assert!(call.opt_out && !stored.contains("15550100") && !stored.contains("secret"), "{stored}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Moments as platforms write them: RFC 3339 with any offset, epoch seconds, epoch milliseconds.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use super::fields::{as_number, member};
+
+/// Epoch numbers below this are seconds (as such: the year 5138), from it on milliseconds (as such: 1973).
+const FIRST_MILLISECONDS: f64 = 1e11;
+
+/// The moment at the end of `path`.
+pub(super) fn moment(value: &Value, path: &[&str]) -> Option<Timestamp> {
+    as_moment(member(value, path)?)
+}
+
+/// As [`moment`], of a value at hand. Zero and negative epochs are "not set", not 1970.
+pub(super) fn as_moment(value: &Value) -> Option<Timestamp> {
+    if let Some(number) = as_number(value) {
+        return epoch(number);
+    }
+    let text = value.as_str()?.trim();
+    // A time without an offset is read as UTC: all four platforms write UTC where they write an offset.
+    text.parse::<Timestamp>()
+        .ok()
+        .or_else(|| text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp()))
+}
+
+fn epoch(number: f64) -> Option<Timestamp> {
+    let ms = if number < FIRST_MILLISECONDS { number * 1000.0 } else { number };
+    (ms > 0.0).then(|| Timestamp::from_millisecond(ms.round() as i64).ok())?
+}
+
+/// The moment plus a length in milliseconds.
+pub(super) fn later(from: Timestamp, ms: u64) -> Option<Timestamp> {
+    from.checked_add(jiff::SignedDuration::from_millis(ms.try_into().ok()?)).ok()
+}
+
+/// Milliseconds from one moment to a later one.
+pub(super) fn between_ms(from: Timestamp, to: Timestamp) -> Option<u64> {
+    u64::try_from(to.as_millisecond() - from.as_millisecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: &Value) -> Option<String> {
+        as_moment(value).map(|at| at.to_string())
+    }
+
+    #[test]
+    fn seconds_and_milliseconds_are_told_apart_by_size() {
+        assert_eq!(read(&json!(1_703_097_600)), read(&json!(1_703_097_600_000_i64)));
+        assert_eq!(read(&json!(1_703_097_600)).as_deref(), Some("2023-12-20T18:40:00Z"));
+        assert_eq!(read(&json!("1703097600000")).as_deref(), Some("2023-12-20T18:40:00Z"));
+        assert_eq!(read(&json!(99_999_999_999_i64)).as_deref(), Some("5138-11-16T09:46:39Z"));
+        assert_eq!(read(&json!(100_000_000_000_i64)).as_deref(), Some("1973-03-03T09:46:40Z"));
+    }
+
+    #[test]
+    fn texts_with_and_without_offsets() {
+        assert_eq!(read(&json!("2026-02-01T08:00:00.250+01:00")).as_deref(), Some("2026-02-01T07:00:00.25Z"));
+        assert_eq!(read(&json!("2025-01-10T10:00:00")).as_deref(), Some("2025-01-10T10:00:00Z"));
+        assert_eq!(read(&json!("2025-01-10")).as_deref(), Some("2025-01-10T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_is_no_moment_is_absent() {
+        for value in [json!(0), json!(-5), json!(""), json!("soon"), json!(1e300), json!(true), json!([])] {
+            assert_eq!(as_moment(&value), None, "{value}");
+        }
+    }
+}

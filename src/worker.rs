@@ -1,0 +1,205 @@
+//! Running jobs, and under a row-by-row agreement schedules, until told to stop.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::domain::{CallUid, RetentionState};
+use crate::jobs::Jobs;
+use crate::jobs::schedule::Schedules;
+use crate::queue::{Lanes, Rescued, Running};
+use crate::telemetry;
+
+/// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
+const IDLE_HORIZON: Duration = Duration::from_secs(3);
+const IDLE_LOOK: Duration = Duration::from_millis(50);
+
+/// Another process runs jobs on the same data directory.
+#[derive(Debug, thiserror::Error)]
+#[error("another aftercall process runs jobs on {path}; stop it first, or use another data_dir (lock file {path}/lock)")]
+pub struct Locked {
+    path: String,
+}
+
+/// The right to run jobs on a data directory; held while the file is open.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
+    pub fn take(data_dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(data_dir)
+            .with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        let path = data_dir.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("data_dir: cannot write {} (is the directory writable?)", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(Locked { path: data_dir.display().to_string() }.into()),
+            Err(std::fs::TryLockError::Error(err)) => {
+                Err(err).with_context(|| format!("data_dir: cannot lock {}", path.display()))
+            }
+        }
+    }
+}
+
+/// When a worker ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    Stopped,
+    /// When nothing is running and nothing is due.
+    Idle,
+}
+
+/// Signals to a worker: the first drains, the second stops at once.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    pub drain: CancellationToken,
+    pub stop: CancellationToken,
+}
+
+/// Runs jobs until told to stop, or until idle. Needs the data directory's lock.
+///
+/// # Errors
+/// What kept it from starting, or what ended the queue unasked.
+pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals) -> Result<()> {
+    let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
+    let host = gethost();
+    app.queue.beat(&worker, &host).await?;
+    if app.store.is_embedded() {
+        // The lock says that no other worker lives on this database: what is marked running was orphaned.
+        report(app.queue.rescue(&worker, Duration::ZERO).await?);
+    }
+    empty_spool(&app).await?;
+    let schedules = if until == Until::Stopped { Some(Schedules::load(&app)?) } else { None };
+    let slots = app.config.worker.concurrency;
+    let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
+    let mut running = app.queue.start(&worker, Arc::new(Jobs(app.clone())), lanes, &app.config.worker)?;
+    tracing::info!(worker, concurrency = slots, "worker started");
+    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules));
+    let ended = work(&app, &mut running, until, &signals).await;
+    upkeep.abort();
+    app.queue.leave(&worker).await?;
+    tracing::info!(worker, "worker stopped");
+    ended
+}
+
+async fn work(app: &Arc<App>, running: &mut Running, until: Until, signals: &Signals) -> Result<()> {
+    tokio::select! {
+        ended = running.wait() => return ended.context("the queue ended unasked"),
+        () = signals.drain.cancelled() => tracing::info!("draining: running jobs may finish, no new ones start"),
+        () = idle(app), if until == Until::Idle => {}
+    }
+    let stop_now = running.stopper();
+    let stop = signals.stop.clone();
+    let watch: JoinHandle<()> = tokio::spawn(async move {
+        stop.cancelled().await;
+        tracing::warn!("stopping at once: running jobs go back to the queue");
+        stop_now();
+    });
+    let drained = running.drain().await;
+    watch.abort();
+    drained.context("stopping the queue")
+}
+
+/// Returns when nothing runs and nothing is due.
+async fn idle(app: &App) {
+    loop {
+        match app.queue.due(IDLE_HORIZON).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(err) => tracing::warn!(error = %err, "cannot look at the queue"),
+        }
+        tokio::time::sleep(IDLE_LOOK).await;
+    }
+}
+
+/// Heartbeat, rescue of dead workers' jobs, schedules, gauges: every few seconds.
+async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>) {
+    let settings = &app.config.worker;
+    let mut beat = tokio::time::interval(settings.heartbeat.0);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        if let Err(err) = app.queue.beat(&worker, &host).await {
+            tracing::error!(error = %err, "heartbeat failed");
+            continue;
+        }
+        match app.queue.rescue(&worker, settings.silent_after.0).await {
+            Ok(rescued) => report(rescued),
+            Err(err) => tracing::error!(error = %err, "looking for dead workers failed"),
+        }
+        if let Some(schedules) = &schedules {
+            schedules.tick(&app).await;
+        }
+        if let Err(err) = gauge(&app).await {
+            tracing::warn!(error = %err, "cannot measure the queue");
+        }
+    }
+}
+
+/// Queue gauges for `/metrics`.
+///
+/// # Errors
+/// The queue's.
+pub async fn gauge(app: &App) -> Result<()> {
+    let (counts, oldest) = app.queue.depth().await?;
+    for (kind, state, count) in counts {
+        metrics::gauge!(telemetry::QUEUE_JOBS, "kind" => kind, "state" => state).set(count as f64);
+    }
+    metrics::gauge!(telemetry::QUEUE_OLDEST_SECONDS).set(oldest);
+    Ok(())
+}
+
+fn report(rescued: Rescued) {
+    let all = rescued.returned + rescued.dead_lettered;
+    if all > 0 {
+        tracing::warn!(
+            returned = rescued.returned,
+            dead_lettered = rescued.dead_lettered,
+            "took back the jobs of dead workers"
+        );
+        metrics::counter!(telemetry::RESCUED_TOTAL).increment(all);
+    }
+}
+
+/// Removes what dead runs left in the spool of calls that are through with it.
+async fn empty_spool(app: &App) -> Result<()> {
+    let spool = app.config.spool_dir();
+    std::fs::create_dir_all(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
+    for entry in std::fs::read_dir(&spool).with_context(|| format!("cannot read the spool {}", spool.display()))? {
+        let entry = entry?;
+        let call = entry.file_name().to_str().and_then(|name| CallUid::parse(name).ok());
+        let record = match call {
+            Some(call) => app.store.call(call).await?,
+            None => None,
+        };
+        let needed = record.is_some_and(|record| {
+            record.outcome.is_none() && record.retention_state == RetentionState::Active
+        });
+        if !needed && entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())
+                .with_context(|| format!("cannot empty the spool {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn gethost() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,79 @@
+//! The outcome onto the call record. Everything a run found out and the completion of its job become true together,
+//! or not at all; a run that has lost its job or its call writes nothing.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::domain::{Artifact, Classify, Fault, Outcome, Side, Transcript};
+use crate::queue::{Job, Queue, QueueError};
+use crate::store::{CallRecord, Finished, Store, StoreError, Tx};
+
+/// What a run found out.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    pub outcome: Outcome,
+    pub reason: Option<String>,
+    pub artifacts: &'a [Artifact],
+    pub quality: Option<&'a Value>,
+    pub flags: &'a [String],
+    /// The document and its text form, where there are words.
+    pub transcript: Option<(&'a Transcript, &'a str)>,
+}
+
+/// A failed write.
+#[derive(Debug, thiserror::Error)]
+pub enum WritebackError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl Classify for WritebackError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Store(err) => err.fault(),
+            Self::Queue(err) => err.fault(),
+        }
+    }
+
+    fn side(&self) -> Side {
+        Side::Database
+    }
+}
+
+/// Completes the job and writes the ending, in the caller's transaction. Returns the transcript version the record
+/// now has (0 where it has none), or none when the job or the call has another owner: then roll back.
+///
+/// # Errors
+/// [`WritebackError`].
+pub async fn write(
+    store: &Store,
+    queue: &Queue,
+    tx: &mut Tx,
+    job: &Job,
+    record: &CallRecord,
+    ending: &Ending<'_>,
+    now: Timestamp,
+) -> Result<Option<u32>, WritebackError> {
+    if !queue.complete(tx, job).await? {
+        return Ok(None);
+    }
+    let version = match ending.transcript {
+        Some((transcript, text)) => Some(store.add_transcript(tx, record.uid, transcript, text, now).await?),
+        None => None,
+    };
+    let finished = Finished {
+        outcome: ending.outcome,
+        reason: ending.reason.clone(),
+        artifacts: ending.artifacts,
+        quality: ending.quality,
+        flags: ending.flags,
+        transcript_version: version,
+        now,
+    };
+    if !store.finish_call(tx, record.uid, record.generation, &finished).await? {
+        return Ok(None);
+    }
+    Ok(Some(version.unwrap_or(record.transcript_version)))
+}

@@ -1,0 +1,629 @@
+//! Fetching from a host that does everything a host can do wrong.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aftercall::config::{self, Config};
+use aftercall::domain::{Classify, Fault, RecordingUrl, Sha256, Side};
+use aftercall::fetch::{self, FetchError, Fetched, Fetcher, HostPolicy, Timing};
+use sha2::Digest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use url::Url;
+
+const SECRET: &str = "X-Amz-Signature=5ecre7";
+
+/// What the host does with a connection after it has sent the bytes of a reply.
+#[derive(Clone, Copy)]
+enum Then {
+    Close,
+    Reset,
+    Hang,
+    Forever,
+}
+
+struct Reply {
+    bytes: Vec<u8>,
+    then: Then,
+}
+
+fn reply(status: &str, headers: &[&str], body: &[u8], then: Then) -> Reply {
+    let mut bytes = format!("HTTP/1.1 {status}\r\nConnection: close\r\n").into_bytes();
+    for header in headers {
+        bytes.extend_from_slice(format!("{header}\r\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    Reply { bytes, then }
+}
+
+fn whole(body: &[u8]) -> Reply {
+    reply("200 OK", &[&format!("Content-Length: {}", body.len()), "Content-Type: audio/mpeg"], body, Then::Close)
+}
+
+fn status(line: &str, headers: &[&str]) -> Reply {
+    let mut all = vec!["Content-Length: 9"];
+    all.extend(headers);
+    reply(line, &all, b"go away !", Then::Close)
+}
+
+/// One request as the host saw it.
+#[derive(Debug, Clone)]
+struct Seen {
+    target: String,
+    headers: BTreeMap<String, String>,
+}
+
+impl Seen {
+    /// First byte asked for, when the validator is the right one.
+    fn offset(&self, tag: &str) -> Option<usize> {
+        if self.headers.get("if-range").is_some_and(|asked| asked != tag) {
+            return None;
+        }
+        self.headers.get("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+}
+
+/// A recording host that answers by script.
+struct Host {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Host {
+    async fn start(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_on("127.0.0.1:0", script).await
+    }
+
+    async fn start_on(address: &str, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, script) = (seen.clone(), Arc::new(script));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, script) = (log.clone(), script.clone());
+                tokio::spawn(async move {
+                    let Some((stream, seen)) = read_request(stream).await else { return };
+                    let number = {
+                        let mut log = log.lock().unwrap();
+                        log.push(seen.clone());
+                        log.len() - 1
+                    };
+                    send(stream, script(&seen, number)).await;
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    fn url(&self, path: &str) -> RecordingUrl {
+        RecordingUrl::parse(&format!("http://{}{path}?{SECRET}", self.address)).unwrap()
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn read_request(mut stream: TcpStream) -> Option<(TcpStream, Seen)> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let mut lines = text.lines();
+    let target = lines.next()?.split(' ').nth(1)?.to_owned();
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    Some((stream, Seen { target, headers }))
+}
+
+async fn send(mut stream: TcpStream, reply: Reply) {
+    if stream.write_all(&reply.bytes).await.is_err() {
+        return;
+    }
+    match reply.then {
+        Then::Close => {
+            let _ = stream.shutdown().await;
+        }
+        Then::Reset => {
+            // Bytes sent before a reset may be dropped by the receiver: let them be read first.
+            let _ = stream.writable().await;
+            stream.set_zero_linger().unwrap();
+        }
+        Then::Hang => {
+            // Until the other side gives up.
+            let _ = stream.read(&mut [0]).await;
+        }
+        Then::Forever => while stream.write_all(&reply.bytes[reply.bytes.len() - 1024..]).await.is_ok() {},
+    }
+}
+
+struct Bench {
+    fetcher: Fetcher,
+    policy: HostPolicy,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with("", Duration::from_secs(30))
+    }
+
+    fn with(toml: &str, window: Duration) -> Self {
+        let limits: config::Fetch = Config::from_toml(&format!("[fetch]\n{toml}")).unwrap().fetch;
+        let timing = Timing { window, resume_pause: Duration::from_millis(1) };
+        Self {
+            fetcher: Fetcher::new(&limits).with_timing(timing),
+            policy: HostPolicy::new(&Url::parse("https://api.platform.test/v1").unwrap(), &["127.0.0.1".to_owned()]),
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn dest(&self) -> PathBuf {
+        self.dir.path().join("original")
+    }
+
+    fn files(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    async fn fetch(&self, url: &RecordingUrl) -> Fetched {
+        self.fetcher.fetch(url, &self.policy, &self.dest()).await.unwrap()
+    }
+
+    /// Every failure: nothing under the final name, no signature in the error.
+    async fn fail(&self, url: &RecordingUrl) -> FetchError {
+        let err = self.fetcher.fetch(url, &self.policy, &self.dest()).await.unwrap_err();
+        assert!(!self.dest().exists(), "a failed fetch left a recording");
+        let text = format!("{err} {err:?}");
+        assert!(!text.contains("5ecre7") && !text.contains("Signature"), "{text}");
+        err
+    }
+}
+
+/// Bytes that look like MP3 at their beginning and repeat nowhere.
+fn recording(len: usize) -> Vec<u8> {
+    let mut body = b"ID3\x04\x00\x00".to_vec();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    while body.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        body.extend_from_slice(&state.to_le_bytes());
+    }
+    body.truncate(len);
+    body
+}
+
+fn digest(body: &[u8]) -> Sha256 {
+    Sha256::from_bytes(sha2::Sha256::digest(body).into())
+}
+
+fn assert_is(bench: &Bench, fetched: &Fetched, body: &[u8]) {
+    assert_eq!(fetched.size_bytes, body.len() as u64);
+    assert_eq!(fetched.sha256, digest(body));
+    assert_eq!(fetched.head, &body[..body.len().min(4096)]);
+    assert!(std::fs::read(&fetched.path).unwrap() == body, "file differs from what was served");
+    assert_eq!(bench.files(), ["original"]);
+}
+
+#[tokio::test]
+async fn a_recording_arrives_whole_private_and_without_any_key_of_ours() {
+    let body = recording(300_000);
+    let served = body.clone();
+    let host = Host::start(move |_, _| whole(&served)).await;
+    let bench = Bench::new();
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &body);
+    assert_eq!(fetched.content_type.as_deref(), Some("audio/mpeg"));
+    assert_eq!(std::fs::metadata(&fetched.path).unwrap().permissions().mode() & 0o777, 0o600);
+    let seen = host.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].target.ends_with(SECRET), "the signature belongs to the request");
+    let names: Vec<&str> = seen[0].headers.keys().map(String::as_str).collect();
+    assert_eq!(names, ["accept", "accept-encoding", "host", "user-agent"]);
+}
+
+/// Serves `body` with ranges; each connection breaks after `step` bytes.
+fn brittle(body: Vec<u8>, step: usize, then: Then) -> impl Fn(&Seen, usize) -> Reply {
+    move |seen, _| {
+        let from = seen.offset("\"v1\"").unwrap_or(0);
+        let to = (from + step).min(body.len());
+        let then = if to == body.len() { Then::Close } else { then };
+        let length = format!("Content-Length: {}", body.len() - from);
+        if from == 0 {
+            return reply("200 OK", &[&length, "ETag: \"v1\""], &body[..to], then);
+        }
+        let range = format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len());
+        reply("206 Partial Content", &[&length, &range, "ETag: \"v1\""], &body[from..to], then)
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_that_breaks_is_continued_where_it_broke() {
+    let body = recording(100_000);
+    let host = Host::start(brittle(body.clone(), 30_000, Then::Close)).await;
+    let bench = Bench::new();
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &body);
+    let offsets: Vec<_> = host.seen().iter().map(|seen| seen.offset("\"v1\"")).collect();
+    assert_eq!(offsets, [None, Some(30_000), Some(60_000), Some(90_000)]);
+}
+
+#[tokio::test]
+async fn a_reset_connection_costs_nothing_but_another_request() {
+    let body = recording(100_000);
+    let host = Host::start(brittle(body.clone(), 40_000, Then::Reset)).await;
+    let bench = Bench::new();
+    // How much a reset lets through is the network's affair; enough tries are part of the promise.
+    let mut tries = 0;
+    let fetched = loop {
+        match bench.fetcher.fetch(&host.url("/a.mp3"), &bench.policy, &bench.dest()).await {
+            Ok(fetched) => break fetched,
+            Err(err @ (FetchError::Interrupted { .. } | FetchError::Unreachable { .. })) => {
+                tries += 1;
+                assert!(tries < 10, "{err}");
+            }
+            Err(err) => panic!("{err}"),
+        }
+    };
+    assert_is(&bench, &fetched, &body);
+}
+
+#[tokio::test]
+async fn a_host_that_always_breaks_is_given_up_and_continued_by_the_next_attempt() {
+    let body = recording(100_000);
+    let host = Host::start(brittle(body.clone(), 10_000, Then::Close)).await;
+    let bench = Bench::new();
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(
+        matches!(err, FetchError::Interrupted { received_bytes: 50_000, expected_bytes: Some(100_000), .. }),
+        "{err:?}"
+    );
+    assert_eq!((err.fault(), err.side()), (Fault::Transient, Side::RecordingHost));
+    assert_eq!(bench.files(), ["original.part", "original.resume"]);
+    // Signed anew in between, as platforms do.
+    let fresh = RecordingUrl::parse(&host.url("/a.mp3").as_url().as_str().replace("5ecre7", "another")).unwrap();
+    let fetched = bench.fetch(&fresh).await;
+    assert_is(&bench, &fetched, &body);
+    assert_eq!(host.seen().len(), 10, "no byte was asked for twice");
+}
+
+#[tokio::test]
+async fn another_recording_never_continues_a_broken_one() {
+    let (first, second) = (recording(100_000), recording(77_777).split_off(7));
+    let second = [b"ID3".to_vec(), second].concat();
+    let (one, two) = (brittle(first, 10_000, Then::Close), brittle(second.clone(), 99_999, Then::Close));
+    let host =
+        Host::start(move |seen, n| if seen.target.starts_with("/first") { one(seen, n) } else { two(seen, n) }).await;
+    let bench = Bench::new();
+    bench.fail(&host.url("/first.mp3")).await;
+    let fetched = bench.fetch(&host.url("/second.mp3")).await;
+    assert_is(&bench, &fetched, &second);
+}
+
+#[tokio::test]
+async fn a_recording_that_changed_meanwhile_is_taken_from_its_beginning() {
+    let (old, new) = (recording(50_000), recording(60_001).split_off(1));
+    let served = new.clone();
+    let host = Host::start(move |_, number| match number {
+        0 => reply("200 OK", &["Content-Length: 50000", "ETag: \"old\""], &old[..20_000], Then::Close),
+        _ => reply("200 OK", &["Content-Length: 60000", "ETag: \"new\""], &served, Then::Close),
+    })
+    .await;
+    let bench = Bench::new();
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &new);
+    assert_eq!(host.seen()[1].headers["if-range"], "\"old\"");
+}
+
+#[tokio::test]
+async fn a_wrong_continuation_is_never_glued_on() {
+    let body = recording(50_000);
+    for wrong in ["bytes 10000-49999/50000", "bytes 20000-49999/50001", "bytes */50000", "nonsense"] {
+        let served = body.clone();
+        let host = Host::start(move |seen, number| match number {
+            0 => reply("200 OK", &["Content-Length: 50000", "ETag: \"v1\""], &served[..20_000], Then::Close),
+            _ if seen.headers.contains_key("range") => reply(
+                "206 Partial Content",
+                &["Content-Length: 30000", &format!("Content-Range: {wrong}")],
+                &served[10_000..40_000],
+                Then::Close,
+            ),
+            _ => whole(&served),
+        })
+        .await;
+        let bench = Bench::new();
+        let fetched = bench.fetch(&host.url("/a.mp3")).await;
+        assert_is(&bench, &fetched, &body);
+        assert_eq!(host.seen().len(), 3, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_range_of_a_changed_body_from_a_host_that_ignores_if_range_is_not_glued_on() {
+    let (old, new) = (recording(50_000), recording(50_001).split_off(1));
+    let served = new.clone();
+    let host = Host::start(move |seen, number| match number {
+        0 => reply("200 OK", &["Content-Length: 50000", "ETag: \"old\""], &old[..20_000], Then::Close),
+        _ if seen.headers.contains_key("range") => reply(
+            "206 Partial Content",
+            &["Content-Length: 30000", "Content-Range: bytes 20000-49999/50000", "ETag: \"new\""],
+            &served[20_000..],
+            Then::Close,
+        ),
+        _ => whole(&served),
+    })
+    .await;
+    let bench = Bench::new();
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &new);
+}
+
+#[tokio::test]
+async fn without_a_validator_a_broken_transfer_begins_again() {
+    let body = recording(50_000);
+    let served = body.clone();
+    let host = Host::start(move |_, number| match number {
+        0 => reply("200 OK", &["Content-Length: 50000", "ETag: W/\"weak\""], &served[..20_000], Then::Close),
+        _ => whole(&served),
+    })
+    .await;
+    let bench = Bench::new();
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &body);
+    assert!(!host.seen()[1].headers.contains_key("range"));
+}
+
+#[tokio::test]
+async fn a_body_shorter_than_promised_is_never_a_recording() {
+    let body = recording(5_000);
+    let host = Host::start(move |_, _| reply("200 OK", &["Content-Length: 6000"], &body, Then::Close)).await;
+    let bench = Bench::new();
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::Interrupted { expected_bytes: Some(6000), .. }), "{err:?}");
+    assert_eq!(bench.files(), Vec::<String>::new(), "nothing to continue with, nothing kept");
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_private_address_is_refused_before_it_is_asked() {
+    let inside = Host::start_on("127.0.0.2:0", |_, _| whole(&recording(1000))).await;
+    let targets = [
+        inside.url("/secret").as_url().to_string(),
+        format!("https://localhost:{}/", inside.address.port()),
+        "http://169.254.169.254/latest/meta-data?x=5ecre7".to_owned(),
+        "https://[::ffff:10.0.0.1]/".to_owned(),
+        "http://recordings.example.com/plain-http".to_owned(),
+    ];
+    for target in targets {
+        let location = format!("Location: {target}");
+        let host = Host::start(move |_, _| status("302 Found", &[&location])).await;
+        let bench = Bench::new();
+        let err = bench.fail(&host.url("/a.mp3")).await;
+        assert!(matches!(err, FetchError::RefusedUrl { .. }), "{target}: {err:?}");
+        assert_eq!(err.fault(), Fault::Permanent);
+    }
+    assert_eq!(inside.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_resolves_to_loopback_is_refused_by_the_resolver() {
+    let inside = Host::start(|_, _| whole(&recording(1000))).await;
+    let bench = Bench { policy: HostPolicy::public_only(), ..Bench::new() };
+    let url = RecordingUrl::parse(&format!("https://localhost:{}/a.mp3?{SECRET}", inside.address.port())).unwrap();
+    let err = bench.fail(&url).await;
+    assert!(matches!(&err, FetchError::RefusedUrl { host, .. } if host == "localhost"), "{err:?}");
+    assert!(err.to_string().contains("recording_hosts"), "the remedy is named: {err}");
+    assert_eq!(inside.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_named_host_may_be_plain_http_and_local() {
+    let body = recording(1000);
+    let served = body.clone();
+    let host = Host::start(move |_, _| whole(&served)).await;
+    let base = Url::parse("https://api.platform.test").unwrap();
+    let bench = Bench { policy: HostPolicy::new(&base, &["LocalHost".to_owned()]), ..Bench::new() };
+    let url = RecordingUrl::parse(&format!("http://localhost:{}/a.mp3", host.address.port())).unwrap();
+    let fetched = bench.fetch(&url).await;
+    assert_is(&bench, &fetched, &body);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_a_few_times_and_no_further() {
+    let body = recording(1000);
+    let served = body.clone();
+    let host = Host::start(move |seen, _| match seen.target.as_str() {
+        "/3" => whole(&served),
+        "/2" => status("307 Temporary Redirect", &["Location: /3"]),
+        "/1" => status("303 See Other", &["Location: /2"]),
+        target if target.starts_with("/start") => status("301 Moved Permanently", &["Location: /1"]),
+        _ => status("302 Found", &["Location: /loop"]),
+    })
+    .await;
+    let bench = Bench::new();
+    let fetched = bench.fetch(&host.url("/start")).await;
+    assert_is(&bench, &fetched, &body);
+    fetch::discard(&bench.dest()).await.unwrap();
+    let err = bench.fail(&host.url("/loop")).await;
+    assert!(matches!(err, FetchError::TooManyRedirects { limit: 3 }), "{err:?}");
+    assert_eq!(host.seen().len(), 4 + 4);
+}
+
+#[tokio::test]
+async fn a_claimed_600_megabytes_are_refused_before_they_are_read() {
+    let host = Host::start(|_, _| reply("200 OK", &["Content-Length: 629145600"], b"ID3\x04", Then::Hang)).await;
+    let bench = Bench::new();
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::TooLarge { size_bytes: 629_145_600, .. }), "{err:?}");
+    assert_eq!(err.fault(), Fault::Permanent);
+    assert_eq!(bench.files(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_endless_body_is_cut_at_the_limit() {
+    let host = Host::start(|_, _| reply("200 OK", &[], &recording(10_000), Then::Forever)).await;
+    let bench = Bench::with("max_bytes = 1000000", Duration::from_secs(30));
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::TooLarge { limit_bytes: 1_000_000, .. }), "{err:?}");
+    assert_eq!(bench.files(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_trickling_body_is_given_up_and_continued_later() {
+    let body = recording(20_000);
+    let served = body.clone();
+    let host = Host::start(move |seen, number| {
+        if number == 0 {
+            return reply("200 OK", &["Content-Length: 20000", "ETag: \"v1\""], &served[..10], Then::Hang);
+        }
+        brittle(served.clone(), 20_000, Then::Close)(seen, number)
+    })
+    .await;
+    let bench = Bench::with("", Duration::from_millis(60));
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::TooSlow { received_bytes: 10, .. }), "{err:?}");
+    assert_eq!(err.fault(), Fault::Transient);
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &body);
+    assert_eq!(host.seen()[1].offset("\"v1\""), Some(10));
+}
+
+#[tokio::test]
+async fn a_silent_host_is_given_up() {
+    let host = Host::start(|_, _| Reply { bytes: Vec::new(), then: Then::Hang }).await;
+    let bench = Bench::with("", Duration::from_millis(60));
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::TooSlow { received_bytes: 0, .. }), "{err:?}");
+}
+
+#[tokio::test]
+async fn the_whole_download_has_a_time_limit() {
+    let host = Host::start(|_, _| reply("200 OK", &["Content-Length: 90000"], &recording(5000), Then::Hang)).await;
+    let bench = Bench::with("total_timeout = \"60ms\"", Duration::from_secs(30));
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::TimedOut { .. }), "{err:?}");
+    assert_eq!(err.fault(), Fault::Transient);
+}
+
+#[tokio::test]
+async fn pages_and_answers_are_not_recordings_and_are_not_quoted() {
+    let page = format!("<!DOCTYPE html><title>canary-text</title>{}", "x".repeat(4000));
+    let bodies =
+        [("HTML", page), ("JSON", r#"{"error":"canary-text"}"#.to_owned()), ("text", "canary-text".to_owned())];
+    for (kind, body) in bodies {
+        let served = body.clone();
+        let host = Host::start(move |_, _| whole(served.as_bytes())).await;
+        let bench = Bench::new();
+        let err = bench.fail(&host.url("/a.mp3")).await;
+        let FetchError::NotARecording { what, size_bytes, .. } = &err else { panic!("{err:?}") };
+        assert_eq!((*what, *size_bytes), (kind, body.len() as u64));
+        assert!(!format!("{err} {err:?}").contains("canary"), "{err:?}");
+        assert_eq!(err.fault(), Fault::Permanent);
+        assert_eq!(bench.files(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_not_a_recording_yet() {
+    for reply_of in [|| whole(b""), || status("202 Accepted", &[]), || reply("204 No Content", &[], b"", Then::Close)] {
+        let host = Host::start(move |_, _| reply_of()).await;
+        let bench = Bench::new();
+        let err = bench.fail(&host.url("/a.mp3")).await;
+        assert!(matches!(err, FetchError::Empty { .. }), "{err:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_status_says_what_to_do_next() {
+    let pause = |millis| Fault::Throttled { retry_after: Duration::from_millis(millis) };
+    let cases: [(&str, &[&str], &str, Fault); 12] = [
+        ("400 Bad Request", &[], "Denied", Fault::Permanent),
+        ("401 Unauthorized", &[], "Denied", Fault::Permanent),
+        ("403 Forbidden", &[], "Denied", Fault::Permanent),
+        ("404 Not Found", &[], "Gone", Fault::Transient),
+        ("410 Gone", &[], "Gone", Fault::Transient),
+        ("429 Too Many Requests", &["Retry-After: 1.5"], "Throttled", pause(1500)),
+        ("429 Too Many Requests", &[], "Throttled", Fault::Transient),
+        ("503 Service Unavailable", &["Retry-After: 7"], "Throttled", pause(7000)),
+        ("503 Service Unavailable", &[], "ServerError", Fault::Transient),
+        ("500 Internal Server Error", &[], "ServerError", Fault::Transient),
+        ("418 Teapot", &[], "Unexpected", Fault::Permanent),
+        ("302 Found", &[], "Unexpected", Fault::Permanent),
+    ];
+    for (line, headers, variant, fault) in cases {
+        let headers: Vec<String> = headers.iter().map(|&header| header.to_owned()).collect();
+        let host = Host::start(move |_, _| status(line, &headers.iter().map(String::as_str).collect::<Vec<_>>())).await;
+        let bench = Bench::new();
+        let err = bench.fail(&host.url("/a.mp3")).await;
+        assert!(format!("{err:?}").starts_with(variant), "{line}: {err:?}");
+        assert_eq!(err.fault(), fault, "{line}");
+        assert_eq!(err.side(), Side::RecordingHost);
+        assert_eq!(host.seen().len(), 1, "{line}: retries are the job's affair");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_url_does_not_lose_what_has_arrived() {
+    let body = recording(60_000);
+    let served = body.clone();
+    let host = Host::start(move |seen, number| match number {
+        0 => reply("200 OK", &["Content-Length: 60000", "ETag: \"v1\""], &served[..25_000], Then::Close),
+        1 => status("403 Forbidden", &[]),
+        _ => brittle(served.clone(), 60_000, Then::Close)(seen, number),
+    })
+    .await;
+    let bench = Bench::new();
+    let err = bench.fail(&host.url("/a.mp3")).await;
+    assert!(matches!(err, FetchError::Denied { status: 403, .. }), "{err:?}");
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &body);
+    assert_eq!(host.seen()[2].offset("\"v1\""), Some(25_000));
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let bench = Bench::new();
+    let url = RecordingUrl::parse(&format!("http://{address}/a.mp3?{SECRET}")).unwrap();
+    let err = bench.fail(&url).await;
+    assert!(matches!(err, FetchError::Unreachable { .. }), "{err:?}");
+    assert_eq!(err.fault(), Fault::Transient);
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_written_is_named() {
+    let host = Host::start(|_, _| whole(&recording(1000))).await;
+    let bench = Bench::new();
+    let dest = bench.dir.path().join("absent").join("original");
+    let err = bench.fetcher.fetch(&host.url("/a.mp3"), &bench.policy, &dest).await.unwrap_err();
+    assert!(matches!(err, FetchError::Spool { .. }), "{err:?}");
+    assert_eq!((err.fault(), err.side()), (Fault::Transient, Side::Worker));
+    assert!(err.to_string().contains("absent"), "{err}");
+    assert_eq!(host.seen().len(), 0, "no byte is asked for that cannot be kept");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_met_exactly_is_not_exceeded() {
+    let body = recording(4096);
+    let served = body.clone();
+    let host = Host::start(move |_, _| whole(&served)).await;
+    let bench = Bench::with("max_bytes = 4096", Duration::from_secs(30));
+    let fetched = bench.fetch(&host.url("/a.mp3")).await;
+    assert_is(&bench, &fetched, &body);
+}
