@@ -152,5 +152,5 @@ pub async fn enqueue(
 pub async fn is_dead_letter(app: &App, record: &CallRecord) -> Result<bool, QueueError> {
     let jobs = app.queue.jobs_about(&record.uid.to_string()).await?;
     let last = jobs.iter().find(|job| job.kind == "process_call");
-    Ok(last.is_some_and(|job| job.state == JobState::Dead))
+    Ok(last.is_some_and(|job| job.state == JobState::DeadLetter))
 }

@@ -8,6 +8,7 @@ pub mod process_call;
 pub mod reconcile;
 pub mod retention_sweep;
 pub mod schedule;
+pub mod trigger;
 mod steps;
 mod stop;
 

@@ -340,21 +340,19 @@ impl Config {
     /// # Errors
     /// Names the file or variable, the key and the reason.
     pub fn load(file: Option<&Path>) -> Result<Self> {
-        let chosen = match file {
-            Some(path) => Some(path.to_owned()),
-            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
-        };
-        let mut builder =
-            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
-        if let Some(path) = &chosen {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read configuration file {}", path.display()))?;
-            toml::from_str::<toml::Table>(&text).map_err(|err| anyhow::anyhow!("{}: {err}", path.display()))?;
-            builder = builder.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
-        }
-        let environment =
-            config::Environment::with_prefix(ENV_PREFIX).prefix_separator("__").separator("__").try_parsing(true);
-        Self::from_sources(builder.add_source(environment), chosen.as_deref())
+        let chosen = chosen(file);
+        Self::from_sources(sources(chosen.as_deref())?, chosen.as_deref())
+    }
+
+    /// What [`Config::load`] would use, as a table with secrets as `***`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn effective(file: Option<&Path>) -> Result<toml::Table> {
+        Self::load(file)?;
+        let mut table: toml::Table = sources(chosen(file).as_deref())?.build()?.try_deserialize()?;
+        hide_secrets(&mut table);
+        Ok(table)
     }
 
     /// The defaults with `text` (TOML) laid over them; nothing else is read.
@@ -482,6 +480,54 @@ impl fmt::Display for DialectName {
             Self::Zudu => "zudu",
             Self::Atoms => "atoms",
         })
+    }
+}
+
+fn chosen(file: Option<&Path>) -> Option<PathBuf> {
+    match file {
+        Some(path) => Some(path.to_owned()),
+        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+    }
+}
+
+fn sources(file: Option<&Path>) -> Result<config::ConfigBuilder<config::builder::DefaultState>> {
+    let mut builder = config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+    if let Some(path) = file {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read configuration file {shown}"))?;
+        toml::from_str::<toml::Table>(&text).map_err(|err| anyhow::anyhow!("{shown}: {err}"))?;
+        builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
+    }
+    let environment = config::Environment::with_prefix(ENV_PREFIX).prefix_separator("__").separator("__");
+    Ok(builder.add_source(environment.try_parsing(true)))
+}
+
+/// Keys whose values are secret wherever they stand.
+const SECRETS: [&str; 4] = ["api_key", "api_secret", "webhook_secret", "secret_access_key"];
+
+fn hide_secrets(table: &mut toml::Table) {
+    for (key, value) in table.iter_mut() {
+        match value {
+            toml::Value::Table(inner) if key == "headers" => inner.iter_mut().for_each(|(_, value)| *value = hidden()),
+            toml::Value::Table(inner) => hide_secrets(inner),
+            toml::Value::Array(all) => all.iter_mut().filter_map(toml::Value::as_table_mut).for_each(hide_secrets),
+            value if SECRETS.contains(&key.as_str()) => *value = hidden(),
+            toml::Value::String(text) if key == "url" => hide_password(text),
+            _ => {}
+        }
+    }
+}
+
+fn hidden() -> toml::Value {
+    toml::Value::String("***".to_owned())
+}
+
+fn hide_password(text: &mut String) {
+    if let Ok(mut url) = Url::parse(text)
+        && url.password().is_some()
+        && url.set_password(Some("***")).is_ok()
+    {
+        *text = url.into();
     }
 }
 

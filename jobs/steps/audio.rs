@@ -140,7 +140,7 @@ async fn decode(
         let normalized = audio::normalize(&request, &mut [&mut meter], &cancel)?;
         Ok((normalized, meter.finish()))
     });
-    task.await.unwrap_or_else(|err| Err(AudioError::from(std::io::Error::other(format!("the decoder stopped: {err}")))))
+    task.await.unwrap_or_else(|err| Err(AudioError::Internal { what: "decoder", cause: format!("it stopped: {err}") }))
 }
 
 async fn store(work: &Work<'_>, normalized: &Normalized, flac: &Path) -> Result<Vec<Artifact>, Stop> {

@@ -35,6 +35,8 @@ const ARTIFACT_PREFIX: &str = "v1/";
 pub struct S3Store {
     requests: Requests,
     sse: Sse,
+    multipart_above_bytes: u64,
+    part_bytes: usize,
 }
 
 impl S3Store {
@@ -43,7 +45,18 @@ impl S3Store {
     /// # Errors
     /// [`ObjectError::Configuration`] names the missing or unusable setting.
     pub fn new(config: &Objects) -> Result<Self> {
-        Ok(Self { requests: Requests::new(config)?, sse: config.sse })
+        Ok(Self {
+            requests: Requests::new(config)?,
+            sse: config.sse,
+            multipart_above_bytes: MULTIPART_ABOVE_BYTES,
+            part_bytes: PART_BYTES,
+        })
+    }
+
+    /// The same, sending bodies above this size in parts of that size (S3 wants at least 5 MiB a part).
+    #[must_use]
+    pub fn with_parts(self, multipart_above_bytes: u64, part_bytes: usize) -> Self {
+        Self { multipart_above_bytes, part_bytes, ..self }
     }
 
     fn wrong(&self, key: &str, difference: String) -> ObjectError {
@@ -88,8 +101,9 @@ impl S3Store {
         let mut whole = Hasher::default();
         let mut parts = Vec::new();
         for number in 1.. {
-            let bytes =
-                read_part(from).await.map_err(|err| self.requests.unavailable("reading a part to send", err))?;
+            let bytes = read_part(from, self.part_bytes)
+                .await
+                .map_err(|err| self.requests.unavailable("reading a part to send", err))?;
             if bytes.is_empty() {
                 break;
             }
@@ -222,7 +236,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, artifact: &Artifact, body: Body) -> Result<()> {
-        let sent = if artifact.size_bytes > MULTIPART_ABOVE_BYTES {
+        let sent = if artifact.size_bytes > self.multipart_above_bytes {
             self.put_in_parts(artifact, &body).await?
         } else {
             self.put_single(artifact, &body).await?
@@ -333,10 +347,10 @@ fn same_as_described(artifact: &Artifact, digest: &Digest) -> Result<()> {
     }
 }
 
-/// Up to [`PART_BYTES`]; empty at the end.
-async fn read_part(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Bytes> {
-    let mut part = BytesMut::with_capacity(PART_BYTES);
-    let mut limited = from.take(PART_BYTES as u64);
+/// The next `size` bytes, fewer before the end, none at it.
+async fn read_part(from: &mut (impl AsyncRead + Unpin), size: usize) -> std::io::Result<Bytes> {
+    let mut part = BytesMut::with_capacity(size);
+    let mut limited = from.take(size as u64);
     while limited.read_buf(&mut part).await? > 0 {}
     Ok(part.freeze())
 }

@@ -115,8 +115,12 @@ impl Requests {
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_PAUSE)
             .with_max_backoff(LONGEST_PAUSE);
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+        // Plain http needs no CA certificates and must not ask for them.
+        let http = if config.endpoint.starts_with("http://") {
+            aws_smithy_http_client::Builder::new().build_http()
+        } else {
+            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+        };
         let mut settings = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(config.region.clone()))

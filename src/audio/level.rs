@@ -1,9 +1,11 @@
 //! How much to raise or lower a recording: one gain for all of it, and a limiter where peaks stand in the way.
 
 use super::error::AudioError;
-use super::limiter::Limiter;
+use super::block::OUTPUT_RATE_HZ;
+use super::limiter::{GainRide, LOOK_AHEAD};
 use super::loudness::Levels;
 use super::spill::Spill;
+use super::true_peak::{STEP, StepPeaks};
 
 /// The most the limiter may take off a peak, dB. More would be heard.
 const MOST_LIMITED_DB: f64 = 6.0;
@@ -13,7 +15,9 @@ const CLEARANCE_DB: f64 = 0.15;
 const CLOSE_LU: f64 = 0.02;
 /// A loudness missed by more than this is said to be missed, LU.
 const MISSED_LU: f64 = 0.1;
-const TRIES: usize = 6;
+const TRIES: usize = 8;
+/// Steps of the limiter in the 100 ms of [`Levels`].
+const HOP_STEPS: usize = OUTPUT_RATE_HZ as usize / 10 / STEP;
 
 /// What will be done.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,8 +53,9 @@ impl Plan {
         let ceiling = 10f64.powf(ceiling_db / 20.0) as f32;
         let most = headroom + MOST_LIMITED_DB;
         let mut plan = Self { gain_db: wanted.min(most), ceiling: Some(ceiling), peak_limited: false };
+        let profile = Profile::of(samples, ceiling / 10f64.powf(most / 20.0) as f32)?;
         for _ in 0..TRIES {
-            let short = target_lufs - loudness_after(&plan, levels, samples)?;
+            let short = target_lufs - profile.loudness_after(&plan, ceiling, levels);
             plan.peak_limited = short > MISSED_LU;
             if short.abs() < CLOSE_LU || (plan.gain_db >= most && short > 0.0) {
                 break;
@@ -61,19 +66,98 @@ impl Plan {
     }
 }
 
-/// Integrated loudness with this gain and the limiter in the way. The limiter's gain moves slowly against the sound, so
-/// what it leaves of the plain energy in 100 ms is, closely, what it leaves of the weighted energy.
-fn loudness_after(plan: &Plan, levels: &Levels, samples: &mut Spill) -> Result<f64, AudioError> {
-    let mut limiter = Limiter::new(plan.gain(), plan.ceiling.unwrap_or(f32::MAX));
-    let mut out = Vec::new();
-    samples.read(|block| {
-        out.clear();
-        limiter.push(block, &mut out);
-        Ok(())
-    })?;
-    limiter.finish(&mut out);
-    let power = 10f64.powf(plan.gain_db / 10.0);
-    let ratios = limiter.energy_ratios().iter().copied().chain(std::iter::repeat(1.0));
-    let hops = levels.hops().iter().zip(ratios).map(|(level, ratio)| level * power * ratio).collect();
-    Ok(Levels::from_hops(hops).integrated(0.0).unwrap_or(f64::NEG_INFINITY))
+/// What the limiter will meet, kept small: a byte for the energy of each step and the few steps with a high peak. With
+/// it a gain can be tried without going through the samples again.
+#[derive(Debug, Default)]
+struct Profile {
+    energies: Vec<u8>,
+    /// Step and true peak, where that may matter at any gain in question.
+    peaks: Vec<(u32, f32)>,
+}
+
+impl Profile {
+    fn of(samples: &mut Spill, floor: f32) -> Result<Self, AudioError> {
+        let mut profile = Self::default();
+        let mut peaks = StepPeaks::default();
+        let mut step = [0.0f32; STEP];
+        let mut filled = 0;
+        let mut put = |step: &[f32; STEP]| {
+            if let Some(peak) = peaks.push(step, floor)
+                && peak > floor
+            {
+                profile.peaks.push((profile.energies.len() as u32 - 1, peak));
+            }
+            profile.energies.push(pack(step.iter().map(|sample| sample * sample).sum()));
+        };
+        samples.read(|mut block| {
+            while !block.is_empty() {
+                let take = (STEP - filled).min(block.len());
+                step[filled..filled + take].copy_from_slice(&block[..take]);
+                (filled, block) = (filled + take, &block[take..]);
+                if filled == STEP {
+                    put(&step);
+                    filled = 0;
+                }
+            }
+            Ok(())
+        })?;
+        step[filled..].fill(0.0);
+        put(&step);
+        put(&[0.0; STEP]);
+        Ok(profile)
+    }
+
+    /// Integrated loudness with this gain and the limiter in the way. The limiter's gain moves slowly against the sound,
+    /// so what it leaves of the plain energy in 100 ms is, closely, what it leaves of the weighted energy.
+    fn loudness_after(&self, plan: &Plan, ceiling: f32, levels: &Levels) -> f64 {
+        let ceiling = ceiling / plan.gain();
+        let mut ride = GainRide::default();
+        let mut high = self.peaks.iter().peekable();
+        let power = 10f64.powf(plan.gain_db / 10.0);
+        let mut hops: Vec<f64> = levels.hops().iter().map(|level| level * power).collect();
+        let (mut before, mut after) = (0.0f64, 0.0f64);
+        for n in 0..self.energies.len() + LOOK_AHEAD {
+            let peak = high.next_if(|&&(step, _)| step as usize == n).map_or(0.0, |&(_, peak)| peak);
+            let gain = f64::from(ride.next(if peak > ceiling { ceiling / peak } else { 1.0 }));
+            let Some(step) = n.checked_sub(LOOK_AHEAD) else { continue };
+            let energy = f64::from(unpack(self.energies[step]));
+            before += energy;
+            after += energy * gain * gain;
+            if (step + 1) % HOP_STEPS == 0 {
+                if let Some(hop) = hops.get_mut(step / HOP_STEPS)
+                    && before > 0.0
+                {
+                    *hop *= after / before;
+                }
+                (before, after) = (0.0, 0.0);
+            }
+        }
+        Levels::from_hops(hops).integrated(0.0).unwrap_or(f64::NEG_INFINITY)
+    }
+}
+
+/// Exponent and three bits of mantissa, from 2^-31 up: steps of half a decibel.
+const PACK_BASE: u32 = (127 - 31) << 3;
+
+fn pack(energy: f32) -> u8 {
+    (energy.max(0.0).to_bits() >> 20).saturating_sub(PACK_BASE).min(255) as u8
+}
+
+fn unpack(code: u8) -> f32 {
+    if code == 0 { 0.0 } else { f32::from_bits((u32::from(code) + PACK_BASE) << 20 | 1 << 19) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn energies_survive_packing_to_half_a_decibel() {
+        for energy in [1e-8f32, 1e-4, 0.02, 0.5, 1.9] {
+            let ratio = unpack(pack(energy)) / energy;
+            assert!(ratio > 0.93 && ratio < 1.07, "{energy}: {ratio}");
+        }
+        assert_eq!((pack(0.0), unpack(0)), (0, 0.0));
+        assert_eq!(pack(f32::MAX), 255);
+    }
 }

@@ -1,46 +1,96 @@
-//! A look-ahead limiter: pulls the gain down smoothly before a true peak arrives and lets it go slowly after. Where no
-//! peak is too high, samples pass untouched.
-
-use std::collections::VecDeque;
+//! A look-ahead limiter: pulls the gain down smoothly before a true peak arrives and lets it go slowly after. It works in
+//! steps of 16 samples, so that its cost is that of one multiplication a sample.
 
 use super::block::OUTPUT_RATE_HZ;
-use super::true_peak::PeakEnvelope;
+use super::true_peak::{STEP, StepPeaks};
 
-/// How long before a peak the gain begins to fall: 5 ms, too short to be heard as a dip, long enough not to click.
-const LOOK_AHEAD: usize = OUTPUT_RATE_HZ as usize / 200;
+/// Steps before a peak at which the gain begins to fall: 5 ms, too short to be heard as a dip, long enough not to click.
+pub const LOOK_AHEAD: usize = 15;
+/// Steps within the reach of the mean and of the minimum.
+const REACH: usize = LOOK_AHEAD + 1;
 /// Time constant of the way back, seconds.
 const RELEASE_SECONDS: f64 = 0.06;
-/// Within this of 1 the gain is 1 (0.0001 dB).
-const SETTLED: f64 = 1e-5;
-/// Samples in 100 ms, the step of [`super::loudness::Levels`].
-const HOP: usize = OUTPUT_RATE_HZ as usize / 10;
-const DELAY: usize = LOOK_AHEAD + PeakEnvelope::DELAY;
+/// Within this of 1 the gain is 1 (0.001 dB).
+const SETTLED: f32 = 1e-4;
+/// Steps between one going in and its samples coming out: its peak is told a step later, its gain after the look-ahead,
+/// and the ramp over it ends at the gain of the step after it.
+const DELAY_STEPS: usize = LOOK_AHEAD + 2;
+
+/// From the gain each step could bear to the gain it gets.
+#[derive(Debug, Clone)]
+pub struct GainRide {
+    last_borne: f32,
+    required: [f32; REACH],
+    released: [f32; REACH],
+    at: usize,
+    current: f32,
+    release: f32,
+    /// Steps in a row that could bear a gain of 1.
+    calm: u32,
+    least: f32,
+}
+
+impl Default for GainRide {
+    fn default() -> Self {
+        let release = 1.0 - (-(STEP as f64) / (RELEASE_SECONDS * f64::from(OUTPUT_RATE_HZ))).exp();
+        Self {
+            last_borne: 1.0,
+            required: [1.0; REACH],
+            released: [1.0; REACH],
+            at: 0,
+            current: 1.0,
+            release: release as f32,
+            calm: u32::MAX / 2,
+            least: 1.0,
+        }
+    }
+}
+
+impl GainRide {
+    /// Takes what the next step can bear (1 or less); gives the gain at the start of the step [`LOOK_AHEAD`] before it.
+    /// The mean is over gains each of which already respects every step up to here, so at a peak all of them do; a step
+    /// counts at both its ends because the gain moves in a straight line between them.
+    pub fn next(&mut self, borne: f32) -> f32 {
+        self.calm = if borne < 1.0 { 0 } else { self.calm.saturating_add(1) };
+        if self.calm as usize > 2 * REACH && self.current >= 1.0 && self.released.iter().all(|&gain| gain >= 1.0) {
+            self.last_borne = 1.0;
+            return 1.0;
+        }
+        self.at = (self.at + 1) % REACH;
+        self.required[self.at] = borne.min(self.last_borne);
+        self.last_borne = borne;
+        let required = self.required.iter().copied().fold(1.0, f32::min);
+        let risen = self.current + (1.0 - self.current) * self.release;
+        self.current = required.min(if risen > 1.0 - SETTLED { 1.0 } else { risen });
+        self.released[self.at] = self.current;
+        let gain = self.released.iter().sum::<f32>() / REACH as f32;
+        self.least = self.least.min(gain);
+        gain
+    }
+
+    /// The most that was taken off, dB (0 or more).
+    #[must_use]
+    pub fn limited_db(&self) -> f64 {
+        -20.0 * f64::from(self.least).log10()
+    }
+}
 
 /// One channel at 48 kHz. Output lines up with input once [`Limiter::finish`] has been called.
 #[derive(Debug)]
 pub struct Limiter {
     gain: f32,
     ceiling: f32,
-    envelope: PeakEnvelope,
-    peaks: Vec<f32>,
-    scaled: Vec<f32>,
-    /// Samples waiting for their gain.
+    peaks: StepPeaks,
+    ride: GainRide,
+    /// Samples waiting for their gain, and how many of them have been looked at.
     line: Vec<f32>,
-    /// Required gains below 1 within the look-ahead, by sample, the smallest first.
-    minima: VecDeque<(u64, f64)>,
-    /// Gains after release over the last look-ahead, and their sum.
-    released: VecDeque<f64>,
-    sum: f64,
-    release: f64,
-    current: f64,
-    /// Samples in a row for which nothing was required.
-    calm: usize,
+    seen: usize,
+    /// Gain at the start of the step that comes out next.
+    node: f32,
+    /// Steps still to go in before the first comes out.
+    wait: usize,
     taken: u64,
     given: u64,
-    skip: usize,
-    least: f64,
-    hop: (f64, f64, usize),
-    ratios: Vec<f64>,
 }
 
 impl Limiter {
@@ -50,26 +100,18 @@ impl Limiter {
         Self {
             gain,
             ceiling,
-            envelope: PeakEnvelope::default(),
-            peaks: Vec::new(),
-            scaled: Vec::new(),
+            peaks: StepPeaks::default(),
+            ride: GainRide::default(),
             line: Vec::new(),
-            minima: VecDeque::new(),
-            released: std::iter::repeat_n(1.0, LOOK_AHEAD + 1).collect(),
-            sum: (LOOK_AHEAD + 1) as f64,
-            release: 1.0 - (-1.0 / (RELEASE_SECONDS * f64::from(OUTPUT_RATE_HZ))).exp(),
-            current: 1.0,
-            calm: usize::MAX / 2,
+            seen: 0,
+            node: 1.0,
+            wait: DELAY_STEPS,
             taken: 0,
             given: 0,
-            skip: DELAY,
-            least: 1.0,
-            hop: (0.0, 0.0, 0),
-            ratios: Vec::new(),
         }
     }
 
-    /// Appends limited samples to `out`, [`DELAY`] behind.
+    /// Appends limited samples to `out`, some milliseconds behind.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
         self.taken += samples.len() as u64;
         self.run(samples, out);
@@ -77,100 +119,44 @@ impl Limiter {
 
     /// Lets out what is still in the line.
     pub fn finish(&mut self, out: &mut Vec<f32>) {
-        let due = (self.taken - self.given) as usize;
-        self.run(&vec![0.0; due], out);
-        if self.hop.2 > 0 {
-            self.end_hop();
-        }
+        let due = self.taken - self.given;
+        let before = out.len();
+        self.run(&[0.0; (DELAY_STEPS + 2) * STEP], out);
+        out.truncate(before + due as usize);
     }
 
     fn run(&mut self, samples: &[f32], out: &mut Vec<f32>) {
-        self.scaled.clear();
-        self.scaled.extend(samples.iter().map(|sample| sample * self.gain));
-        self.peaks.clear();
-        self.envelope.push(&self.scaled, self.ceiling, &mut self.peaks);
-        self.line.extend_from_slice(&self.scaled);
-        let peaks = std::mem::take(&mut self.peaks);
-        let mut at = 0;
-        for &peak in &peaks {
-            let gain = self.gain_for(peak);
-            if self.skip > 0 {
-                // The line fills up: what comes out now was never put in.
-                self.skip -= 1;
+        self.line.extend(samples.iter().map(|sample| sample * self.gain));
+        let mut done = 0;
+        while let Some(step) = self.line.get(self.seen..).and_then(<[f32]>::first_chunk::<STEP>) {
+            self.seen += STEP;
+            let Some(peak) = self.peaks.push(step, self.ceiling) else { continue };
+            let next = self.ride.next(if peak > self.ceiling { self.ceiling / peak } else { 1.0 });
+            if self.wait > 1 {
+                // Gains of steps before the first.
+                self.wait -= 1;
+                self.node = next;
                 continue;
             }
-            let sample = self.line[at];
-            at += 1;
-            let limited = sample * gain as f32;
-            out.push(limited);
-            self.given += 1;
-            self.hop.0 += f64::from(sample) * f64::from(sample);
-            self.hop.1 += f64::from(limited) * f64::from(limited);
-            self.hop.2 += 1;
-            if self.hop.2 == HOP {
-                self.end_hop();
+            let step = &self.line[done..done + STEP];
+            if self.node >= 1.0 && next >= 1.0 {
+                out.extend_from_slice(step);
+            } else {
+                let slope = (next - self.node) / STEP as f32;
+                out.extend(step.iter().enumerate().map(|(n, sample)| sample * (self.node + slope * n as f32)));
             }
+            self.node = next;
+            done += STEP;
         }
-        self.line.drain(..at);
-        self.peaks = peaks;
-    }
-
-    fn end_hop(&mut self) {
-        let (before, after, _) = std::mem::take(&mut self.hop);
-        self.ratios.push(if before > 0.0 { after / before } else { 1.0 });
-    }
-
-    /// The gain of the sample [`LOOK_AHEAD`] before the one this peak belongs to: the mean, over the look-ahead, of
-    /// gains each of which already respects every peak up to here. So at a peak all of them do.
-    fn gain_for(&mut self, peak: f32) -> f64 {
-        let now = self.envelope_index();
-        if peak > self.ceiling {
-            let required = f64::from(self.ceiling / peak);
-            while self.minima.back().is_some_and(|&(_, gain)| gain >= required) {
-                self.minima.pop_back();
-            }
-            self.minima.push_back((now, required));
-            self.calm = 0;
-        } else {
-            self.calm = self.calm.saturating_add(1);
-        }
-        // After the look-ahead, the release and the mean have all run out.
-        if self.minima.is_empty() && self.current >= 1.0 && self.calm > 4 * LOOK_AHEAD && self.sum_is_settled() {
-            return 1.0;
-        }
-        while self.minima.front().is_some_and(|&(at, _)| at + (LOOK_AHEAD as u64) < now) {
-            self.minima.pop_front();
-        }
-        let required = self.minima.front().map_or(1.0, |&(_, gain)| gain);
-        let risen = self.current + (1.0 - self.current) * self.release;
-        self.current = required.min(if risen > 1.0 - SETTLED { 1.0 } else { risen });
-        let oldest = self.released.pop_front().unwrap_or(1.0);
-        self.released.push_back(self.current);
-        self.sum += self.current - oldest;
-        let gain = (self.sum / (LOOK_AHEAD + 1) as f64).min(1.0);
-        self.least = self.least.min(gain);
-        gain
-    }
-
-    fn sum_is_settled(&self) -> bool {
-        (self.sum - (LOOK_AHEAD + 1) as f64).abs() < SETTLED
-    }
-
-    /// A running number for the sample a peak belongs to.
-    const fn envelope_index(&self) -> u64 {
-        self.given + (DELAY - self.skip) as u64
+        self.given += done as u64;
+        self.line.drain(..done);
+        self.seen -= done;
     }
 
     /// The most that was taken off, dB (0 or more).
     #[must_use]
     pub fn limited_db(&self) -> f64 {
-        -20.0 * self.least.log10()
-    }
-
-    /// Share of the energy of each 100 ms that is left.
-    #[must_use]
-    pub fn energy_ratios(&self) -> &[f64] {
-        &self.ratios
+        self.ride.limited_db()
     }
 }
 
@@ -215,7 +201,6 @@ mod tests {
         let (out, limiter) = limit(&wave, 0.5, 0.8);
         assert!(out.iter().zip(&wave).all(|(o, w)| (o - 0.5 * w).abs() < 1e-7));
         assert!(limiter.limited_db() < 1e-9);
-        assert_eq!(limiter.energy_ratios().len(), 20);
     }
 
     #[test]

@@ -115,11 +115,6 @@ impl PeakMeter {
         self.push(&[0.0; TAPS]);
     }
 
-    #[must_use]
-    pub const fn sample_peak(&self) -> f32 {
-        self.sample_peak
-    }
-
     /// Never below the sample peak.
     #[must_use]
     pub const fn true_peak(&self) -> f32 {
@@ -127,48 +122,48 @@ impl PeakMeter {
     }
 }
 
-/// For the limiter: the peak at and around each sample, `REACH` samples late.
+/// Samples in a step, the time grain of the limiter (a third of a millisecond).
+pub const STEP: usize = 16;
+
+/// For the limiter: the true peak of each step, told once the step after it is known.
 #[derive(Debug, Clone)]
-pub struct PeakEnvelope {
+pub struct StepPeaks {
     phases: Phases,
+    /// From `REACH` samples before the step to be told next to the newest sample.
     window: Vec<f32>,
-    /// Peak between the sample before and the next one to be told.
-    last_between: f32,
+    /// Sample peaks of the step before, and of the one to be told next.
+    before: f32,
+    here: f32,
+    primed: bool,
 }
 
-impl Default for PeakEnvelope {
+impl Default for StepPeaks {
     fn default() -> Self {
-        Self { phases: Phases::new(), window: vec![0.0; TAPS - 1], last_between: 0.0 }
+        Self { phases: Phases::new(), window: vec![0.0; REACH], before: 0.0, here: 0.0, primed: false }
     }
 }
 
-impl PeakEnvelope {
-    /// Samples between one going in and its peak coming out.
-    pub const DELAY: usize = REACH;
-
-    /// Writes the peaks of the samples [`Self::DELAY`] before these. Where no peak can exceed `floor`, the peak is
-    /// told as 0 without being worked out.
-    pub fn push(&mut self, samples: &[f32], floor: f32, peaks: &mut Vec<f32>) {
-        let start = self.window.len();
-        self.window.extend_from_slice(samples);
-        let first = start - (TAPS - 1);
-        for (index, block) in samples.chunks(BLOCK).enumerate() {
-            let from = first + index * BLOCK;
-            let region = &self.window[from..from + block.len() + TAPS - 1];
-            if peak(region) * self.phases.bound <= floor {
-                peaks.resize(peaks.len() + block.len(), 0.0);
-                self.last_between = 0.0;
-                continue;
+impl StepPeaks {
+    /// Takes the next step; tells the peak of the one before it, or 0 where that cannot exceed `floor`. `None` for the
+    /// first step, which has none before it.
+    pub fn push(&mut self, step: &[f32; STEP], floor: f32) -> Option<f32> {
+        let next = peak(step);
+        self.window.extend_from_slice(step);
+        let told = self.primed.then(|| {
+            if self.before.max(self.here).max(next) * self.phases.bound <= floor {
+                return 0.0;
             }
-            for window in region.windows(TAPS) {
-                let Some(window) = window.first_chunk::<TAPS>() else { continue };
-                let between = self.phases.between(window);
-                peaks.push(window[REACH - 1].abs().max(between).max(self.last_between));
-                self.last_between = between;
-            }
+            // The point after sample n leans on the samples n - 7 to n + 8.
+            let windows = self.window[1..].windows(TAPS).take(STEP);
+            windows.filter_map(|window| window.first_chunk()).map(|w| self.phases.between(w)).fold(self.here, f32::max)
+        });
+        if self.primed {
+            self.window.drain(..STEP);
+            self.before = self.here;
         }
-        let keep = self.window.len() - (TAPS - 1);
-        self.window.drain(..keep);
+        self.here = next;
+        self.primed = true;
+        told
     }
 }
 
@@ -241,15 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn the_envelope_lines_up() {
-        let mut wave = vec![0.0f32; 400];
-        wave[200] = 0.9;
-        let (mut envelope, mut peaks) = (PeakEnvelope::default(), Vec::new());
-        for chunk in wave.chunks(33) {
-            envelope.push(chunk, 0.1, &mut peaks);
-        }
-        let top = peaks.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-        assert_eq!((top.0, peaks.len()), (200 + PeakEnvelope::DELAY, 400));
-        assert!((top.1 - 0.9).abs() < 1e-6);
+    fn step_peaks_are_those_of_their_step() {
+        let mut wave = vec![0.0f32; 25 * STEP];
+        wave[12 * STEP + 3] = 0.9;
+        let mut peaks = StepPeaks::default();
+        let told: Vec<f32> = wave.as_chunks::<STEP>().0.iter().filter_map(|step| peaks.push(step, 0.1)).collect();
+        assert_eq!(told.len(), 24);
+        let top = told.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+        assert_eq!((top.0, *top.1), (12, 0.9));
+        // A wave at a quarter of the rate whose peaks lie between the samples: 3 dB above them.
+        let wave = sine(0.25, 45.0, 0.5);
+        let mut peaks = StepPeaks::default();
+        let told = wave.as_chunks::<STEP>().0.iter().filter_map(|step| peaks.push(step, 0.1)).fold(0.0, f32::max);
+        assert!((told - 0.5).abs() < 0.01, "{told}");
     }
 }

@@ -135,7 +135,7 @@ fn transcript(call: &SampleCall) -> Value {
     }
 }
 
-fn status(call: &SampleCall) -> String {
+fn status(call: &SampleCall) -> &str {
     let word = match call.status {
         CallStatus::Queued => "in_queue",
         CallStatus::Ringing => "pending",
@@ -147,7 +147,7 @@ fn status(call: &SampleCall) -> String {
         CallStatus::Cancelled => "cancelled",
         CallStatus::Unknown => "unknown",
     };
-    call.status_word.clone().unwrap_or_else(|| word.to_owned())
+    call.status_word.as_deref().unwrap_or(word)
 }
 
 const fn kind(call: &SampleCall) -> &'static str {
@@ -169,7 +169,7 @@ fn matches(asked: &Asked, call: &SampleCall) -> bool {
         _ => call.retry_of.is_none(),
     };
     attempt
-        && any("statusFilter", &status(call))
+        && any("statusFilter", status(call))
         && any("callTypes", kind(call))
         && any("agentIds", &call.agent)
         && asked.get("search").is_none_or(|part| [&call.id, from, to].iter().any(|text| text.contains(part.as_str())))

@@ -34,7 +34,7 @@ pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<As
         let call = &entry.call;
         let same = |name: &str, actual: &str| asked.get(name).is_none_or(|wanted| wanted == actual);
         Some(&call.organization) == organization.as_ref()
-            && same("status", &krosai::status(call))
+            && same("status", krosai::status(call))
             && same("direction", krosai::direction(call.direction))
             && same("phone_number_id", PHONE_NUMBER_ID)
     };

@@ -193,7 +193,7 @@ impl<'a> Filter<'a> {
 
     fn wants(&self, call: &SampleCall) -> bool {
         let same = |name: &str, actual: &str| self.asked.get(name).is_none_or(|wanted| wanted == actual);
-        same("status", &status(call))
+        same("status", status(call))
             && same("direction", direction(call.direction))
             && same("endpoint_id", &call.agent)
             && same("phone_number_id", "pn_sample")
@@ -239,7 +239,7 @@ pub(super) const fn direction(direction: Direction) -> &'static str {
 }
 
 /// The status words of the KrosAI documents.
-pub(super) fn status(call: &SampleCall) -> String {
+pub(super) fn status(call: &SampleCall) -> &str {
     let word = match call.status {
         CallStatus::Queued => "initiated",
         CallStatus::Ringing => "ringing",
@@ -250,7 +250,7 @@ pub(super) fn status(call: &SampleCall) -> String {
         CallStatus::NoAnswer => "no_answer",
         CallStatus::Unknown => "unknown",
     };
-    call.status_word.clone().unwrap_or_else(|| word.to_owned())
+    call.status_word.as_deref().unwrap_or(word)
 }
 
 /// A parameter that must be a whole number from 0.

@@ -219,7 +219,7 @@ impl SampleCall {
         }
     }
 
-    /// Whether `id` names a file of this call's recordings, and which bytes those are.
+    /// The names and bytes of this call's recordings on the recording host.
     pub(super) fn files(&self) -> impl Iterator<Item = (String, SampleAudio)> + '_ {
         let mono = self.audio.iter().map(|audio| (self.file(audio), audio.clone()));
         let dual = self.dual_audio.iter().map(|audio| (self.dual_file(audio), audio.clone()));

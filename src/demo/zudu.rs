@@ -105,7 +105,7 @@ pub(super) async fn update(
 fn row(entry: &Entry, recording_url: Option<&str>) -> Value {
     let call = &entry.call;
     let mut body = brief(entry);
-    // The sample in the document has the mixed-up pair of ids and no creation time.
+    // The document's list shows no creation time.
     if let Some(members) = body.as_object_mut() {
         members.remove("created_at");
         members.remove("updated_at");
@@ -188,7 +188,7 @@ fn latency(call: &SampleCall) -> Value {
 }
 
 /// ENDED says nothing of the outcome; the disconnection reason does.
-fn status(call: &SampleCall) -> String {
+fn status(call: &SampleCall) -> &str {
     let word = match call.status {
         CallStatus::Queued | CallStatus::Ringing => "REGISTERED",
         CallStatus::InProgress => "ONGOING",
@@ -196,7 +196,7 @@ fn status(call: &SampleCall) -> String {
         CallStatus::Failed => "ERROR",
         CallStatus::Unknown => "UNKNOWN",
     };
-    call.status_word.clone().unwrap_or_else(|| word.to_owned())
+    call.status_word.as_deref().unwrap_or(word)
 }
 
 /// The UUID beside `call_id`, which no path takes.
@@ -213,7 +213,7 @@ fn matches(criteria: &Map<String, Value>, call: &SampleCall) -> bool {
     };
     let bound = |name: &str| criteria.get("duration_ms").and_then(|range| range.get(name)).and_then(Value::as_u64);
     let kind = if call.channel == CallChannel::Web { "WEB_CALL" } else { "PHONE_CALL" };
-    any("call_status", &status(call))
+    any("call_status", status(call))
         && any("call_type", kind)
         && any("agent_id", &call.agent)
         && bound("lower_threshold").is_none_or(|least| call.duration_ms >= least)

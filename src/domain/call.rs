@@ -153,6 +153,41 @@ pub struct SourceCall {
 }
 
 impl SourceCall {
+    /// A call of which only the id is known.
+    #[must_use]
+    pub fn named(id: CallId) -> Self {
+        Self {
+            id,
+            org_id: None,
+            agent_id: None,
+            phone_number_id: None,
+            direction: None,
+            channel: CallChannel::Phone,
+            from_number: None,
+            to_number: None,
+            status: CallStatus::Unknown,
+            status_raw: None,
+            end_reason: None,
+            created_at: None,
+            created_at_derived: false,
+            answered_at: None,
+            ended_at: None,
+            ended_at_estimated: false,
+            duration_ms: None,
+            cost: None,
+            recording_url: None,
+            dual_url: None,
+            turns: Vec::new(),
+            language: None,
+            opt_out: false,
+            network: Network::default(),
+            metadata: None,
+            analysis: None,
+            etag: None,
+            raw: serde_json::Value::Null,
+        }
+    }
+
     /// The human's number: inbound calls come from them, outbound calls go to them.
     #[must_use]
     pub fn caller_number(&self) -> Option<&PhoneNumber> {

@@ -17,13 +17,20 @@ const USER_AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
 /// Idle connections to a recording host are of little use and their addresses age.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 
-/// One client per [`Route`], made when first needed: plain http works where no CA certificates are.
+/// One client per [`Route`], made when first needed.
 #[derive(Debug)]
 pub(super) struct Clients {
     connect_timeout: Duration,
-    guarded: OnceLock<Result<Client, String>>,
-    trusted: OnceLock<Result<Client, String>>,
-    trusted_plain: OnceLock<Result<Client, String>>,
+    guarded: OnceLock<Result<Made, String>>,
+    trusted: OnceLock<Result<Made, String>>,
+    trusted_plain: OnceLock<Result<Made, String>>,
+}
+
+#[derive(Debug)]
+struct Made {
+    client: Client,
+    /// Why every https connection of this client is going to fail: the system has no CA certificates.
+    no_roots: Option<String>,
 }
 
 /// The last answer of a chain of redirects and the host that gave it.
@@ -49,15 +56,15 @@ impl Clients {
         let mut url = url.as_url().clone();
         for _ in 0..=max_redirects {
             let host = url.host_str().unwrap_or_default().to_owned();
-            let client = self.of(policy.route(&url)?)?;
-            let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+            let made = self.of(policy.route(&url)?)?;
+            let mut request = made.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
             if let Some((received_bytes, validator)) = rest {
                 request = request.header(RANGE, format!("bytes={received_bytes}-")).header(IF_RANGE, validator);
             }
             let Ok(sent) = tokio::time::timeout(patience, request.send()).await else {
                 return Err(FetchError::TooSlow { host, received_bytes: 0, window: patience });
             };
-            let response = sent.map_err(|err| unreachable(&host, err))?;
+            let response = sent.map_err(|err| unreachable(&host, made, err))?;
             match next_hop(&url, &response) {
                 Hop::Stay => return Ok(Answer { host, response }),
                 Hop::To(next) => url = next,
@@ -67,15 +74,13 @@ impl Clients {
         Err(FetchError::TooManyRedirects { limit: max_redirects })
     }
 
-    fn of(&self, route: Route) -> Result<&Client, FetchError> {
-        let client = match route {
-            Route::Guarded => self.guarded.get_or_init(|| build(self.plain().dns_resolver(GuardedResolver))),
-            Route::Trusted => self.trusted.get_or_init(|| build(self.plain())),
-            Route::TrustedPlain => {
-                self.trusted_plain.get_or_init(|| build(self.plain().tls_certs_only(std::iter::empty())))
-            }
+    fn of(&self, route: Route) -> Result<&Made, FetchError> {
+        let made = match route {
+            Route::Guarded => self.guarded.get_or_init(|| with_roots(|| self.plain().dns_resolver(GuardedResolver))),
+            Route::Trusted => self.trusted.get_or_init(|| with_roots(|| self.plain())),
+            Route::TrustedPlain => self.trusted_plain.get_or_init(|| without_roots(self.plain(), None)),
         };
-        client.as_ref().map_err(|reason| FetchError::Client(reason.clone()))
+        made.as_ref().map_err(|reason| FetchError::Client(reason.clone()))
     }
 
     fn plain(&self) -> ClientBuilder {
@@ -90,12 +95,27 @@ impl Clients {
     }
 }
 
-fn build(builder: ClientBuilder) -> Result<Client, String> {
-    // The client panics without a default; whoever installed one first keeps it.
+/// A client that trusts the system's CA certificates, or, where there are none, nobody: what the guard refuses is
+/// refused all the same.
+fn with_roots(builder: impl Fn() -> ClientBuilder) -> Result<Made, String> {
+    provide_crypto();
+    match builder().build() {
+        Ok(client) => Ok(Made { client, no_roots: None }),
+        Err(err) => without_roots(builder(), Some(chain(&err))),
+    }
+}
+
+fn without_roots(builder: ClientBuilder, no_roots: Option<String>) -> Result<Made, String> {
+    provide_crypto();
+    let client = builder.tls_certs_only(std::iter::empty()).build().map_err(|err| chain(&err))?;
+    Ok(Made { client, no_roots })
+}
+
+/// The client panics without a process-wide provider; whoever installed one first keeps it.
+fn provide_crypto() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    builder.build().map_err(|err| chain(&err))
 }
 
 enum Hop {
@@ -116,7 +136,7 @@ fn next_hop(from: &Url, response: &Response) -> Hop {
     }
 }
 
-fn unreachable(host: &str, err: reqwest::Error) -> FetchError {
+fn unreachable(host: &str, made: &Made, err: reqwest::Error) -> FetchError {
     let err = err.without_url();
     let mut cause: Option<&(dyn Error + 'static)> = Some(&err);
     while let Some(link) = cause {
@@ -125,7 +145,10 @@ fn unreachable(host: &str, err: reqwest::Error) -> FetchError {
         }
         cause = link.source();
     }
-    FetchError::Unreachable { host: host.to_owned(), cause: chain(&err) }
+    match &made.no_roots {
+        Some(reason) => FetchError::Client(reason.clone()),
+        None => FetchError::Unreachable { host: host.to_owned(), cause: chain(&err) },
+    }
 }
 
 /// An error with all its causes on one line. Callers take the URL out of it first.

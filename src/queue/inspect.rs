@@ -23,7 +23,7 @@ pub enum JobState {
     Completed,
     Cancelled,
     /// A dead letter.
-    Dead,
+    DeadLetter,
 }
 
 impl JobState {
@@ -34,7 +34,7 @@ impl JobState {
             "retryable" => Self::Retryable,
             "completed" => Self::Completed,
             "cancelled" => Self::Cancelled,
-            "discarded" => Self::Dead,
+            "discarded" => Self::DeadLetter,
             _ => Self::Available,
         }
     }
@@ -42,7 +42,7 @@ impl JobState {
     /// Whether the job has ended.
     #[must_use]
     pub const fn is_finished(self) -> bool {
-        matches!(self, Self::Completed | Self::Cancelled | Self::Dead)
+        matches!(self, Self::Completed | Self::Cancelled | Self::DeadLetter)
     }
 }
 
@@ -186,28 +186,32 @@ impl Queue {
         Ok(())
     }
 
-    /// Jobs that run now or could run within `horizon`.
+    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could.
     ///
     /// # Errors
     /// [`QueueError`].
     pub async fn due(&self, horizon: Duration) -> Result<u64, QueueError> {
         let seconds = horizon.as_secs_f64();
+        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         let count: i64 = match self.store.db() {
             Db::Sqlite(pool) => {
                 sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM river_job WHERE state = 'running' OR (finalized_at IS NULL \
-                     AND scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds'))",
+                    "SELECT COUNT(*) FROM river_job WHERE kind IN (SELECT value FROM json_each($2)) \
+                     AND (state = 'running' OR (finalized_at IS NULL \
+                     AND scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds')))",
                 )
                 .bind(seconds)
+                .bind(Value::from(kinds).to_string())
                 .fetch_one(pool)
                 .await?
             }
             Db::Postgres(pool) => {
                 sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM river_job WHERE state = 'running' OR (finalized_at IS NULL \
-                     AND scheduled_at <= now() + make_interval(secs => $1))",
+                    "SELECT COUNT(*) FROM river_job WHERE kind = ANY($2) AND (state = 'running' \
+                     OR (finalized_at IS NULL AND scheduled_at <= now() + make_interval(secs => $1)))",
                 )
                 .bind(seconds)
+                .bind(kinds)
                 .fetch_one(pool)
                 .await?
             }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Classify, Fault, ParseError, Side, Stage};
-use crate::store::{Db, Store, Tx, on_pool};
+use crate::store::{Db, Store, Tx};
 
 /// A queue failure.
 #[derive(Debug, thiserror::Error)]
@@ -323,20 +323,42 @@ impl Queue {
         Ok(found.is_some())
     }
 
-    /// Whether the job is still this attempt's.
-    pub(crate) async fn still_mine(&self, ticket: &Ticket) -> Result<bool, QueueError> {
-        let mut tx = self.store.begin().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
-        self.holds_ticket(&mut tx, ticket).await
+    /// Whose a job is by now, seen from one attempt.
+    pub(crate) async fn standing(&self, ticket: &Ticket) -> Result<Standing, QueueError> {
+        macro_rules! sql {
+            ($last_worker:literal) => {
+                concat!(
+                    "SELECT CASE WHEN finalized_at IS NOT NULL THEN 'ended' WHEN state = 'running' AND attempt = $2 AND ",
+                    $last_worker,
+                    " = $3 THEN 'mine' ELSE 'elsewhere' END FROM river_job WHERE id = $1"
+                )
+            };
+        }
+        let (job, attempt, worker) = (ticket.job, ticket.attempt, ticket.worker.as_str());
+        let word: Option<String> = match self.store.db() {
+            Db::Sqlite(pool) => {
+                let query = sqlx::query_scalar(sql!("json_extract(attempted_by, '$[#-1]')"));
+                query.bind(job).bind(attempt).bind(worker).fetch_optional(pool).await?
+            }
+            Db::Postgres(pool) => {
+                let query = sqlx::query_scalar(sql!("attempted_by[array_length(attempted_by, 1)]"));
+                query.bind(job).bind(attempt).bind(worker).fetch_optional(pool).await?
+            }
+        };
+        Ok(match word.as_deref() {
+            Some("mine") => Standing::Mine,
+            Some("elsewhere") => Standing::Elsewhere,
+            _ => Standing::Ended,
+        })
     }
+}
 
-    /// Whether the job has reached an end from which it does not come back by itself.
-    pub(crate) async fn is_finished(&self, job: i64) -> Result<bool, QueueError> {
-        let unfinished: i64 = on_pool!(self.store.db(), |pool| sqlx::query_scalar(
-            "SELECT COUNT(*) FROM river_job WHERE id = $1 AND finalized_at IS NULL"
-        )
-        .bind(job)
-        .fetch_one(pool)
-        .await?);
-        Ok(unfinished == 0)
-    }
+/// Whose a job is by now, seen from one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Mine,
+    /// Given back, or in another attempt's hands.
+    Elsewhere,
+    /// It has reached an end from which it does not come back by itself.
+    Ended,
 }

@@ -1,23 +1,28 @@
 //! Running jobs: River's client with our verdicts.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use riverqueue::{
     Client, MaintenanceConfig, QueueConfig, Retention, WorkCancelled, WorkContext, WorkError, WorkOutcome, Workers,
 };
 use serde_json::Value;
 
-use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Ticket};
+use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Standing, Ticket};
 use crate::config;
+use crate::domain::Side;
 use crate::store::Db;
 
 /// No job of any kind runs this long; past it something is stuck beyond its own limits.
 const JOB_TIMEOUT: Duration = Duration::from_secs(8 * 3600);
 /// River's rescue by age comes long after ours by heartbeat; it must be later than the job timeout.
 const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
+/// Between looks at a job that went to another owner.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How a handler's run of a job ended.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ pub enum Verdict {
     Retry { failure: Failure, after: Duration },
     /// Trying again changes nothing.
     DeadLetter(Failure),
-    /// Another worker owns the job now: nothing of it may be touched.
+    /// Another worker owns the job now, or retention its call: nothing may be written.
     Fenced,
     /// The worker was told to stop: give the job back without counting the attempt.
     Interrupted,
@@ -72,6 +77,8 @@ pub(crate) struct Runner {
     handler: Arc<dyn Handler>,
     queue: Queue,
     worker: String,
+    backoff_base: Duration,
+    backoff_max: Duration,
 }
 
 macro_rules! work_with {
@@ -129,40 +136,68 @@ impl Runner {
             ticket: ticket.clone(),
         };
         let verdict = tokio::select! {
-            verdict = self.handler.run(job) => verdict,
+            verdict = AssertUnwindSafe(self.handler.run(job)).catch_unwind() => {
+                verdict.unwrap_or_else(|_| self.panicked(row))
+            }
             // Dropping the handler's future stops it at its next await; what it started in a transaction rolls back.
             () = cancelled.cancelled() => Verdict::Interrupted,
         };
-        if !matches!(verdict, Verdict::Complete) && !self.queue.still_mine(&ticket).await.unwrap_or(true) {
-            return self.abandon(&context, row.id).await;
-        }
-        match verdict {
-            Verdict::Complete => Ok(WorkOutcome::Complete),
-            Verdict::Snooze(pause) => Ok(WorkOutcome::Snooze(pause)),
-            Verdict::DeadLetter(failure) => {
+        match (self.standing(&context, &ticket).await, verdict) {
+            (Standing::Elsewhere, _) => self.abandon(&context, &ticket).await,
+            // Ended already, as a rule by the handler's own transaction: River's completion then matches no row.
+            // Fenced while still ours: not the job but its call went to another owner, so there is nothing to do.
+            (Standing::Ended, _) | (Standing::Mine, Verdict::Complete | Verdict::Fenced) => Ok(WorkOutcome::Complete),
+            (Standing::Mine, Verdict::Snooze(pause)) => Ok(WorkOutcome::Snooze(pause)),
+            (Standing::Mine, Verdict::DeadLetter(failure)) => {
                 context.metadata_set("failure", &failure)?;
                 Ok(WorkOutcome::Discard)
             }
-            Verdict::Retry { failure, after } => {
+            (Standing::Mine, Verdict::Retry { failure, after }) => {
                 context.metadata_set("failure", &failure)?;
                 Err(RetryLater { cause: failure.cause, after }.into())
             }
-            Verdict::Fenced => self.abandon(&context, row.id).await,
-            Verdict::Interrupted => Err(WorkCancelled.into()),
+            (Standing::Mine, Verdict::Interrupted) => Err(WorkCancelled.into()),
+        }
+    }
+
+    /// A bug in the handler: tried again like any failure. What the panic said is not kept, it may quote a transcript.
+    fn panicked(&self, row: &riverqueue::JobRow) -> Verdict {
+        tracing::error!(job.id = row.id, job.kind = row.kind, "the job panicked: a bug in this program");
+        let doublings = u32::try_from(row.attempt - 1).unwrap_or(0).min(20);
+        let failure = Failure {
+            stage: None,
+            fault: "transient".to_owned(),
+            side: Side::Worker,
+            cause: "the job panicked: a bug in this program".to_owned(),
+        };
+        Verdict::Retry { failure, after: (self.backoff_base * 2_u32.pow(doublings)).min(self.backoff_max) }
+    }
+
+    /// Whose the job is by now. Without the database there is no answer to give either, so this waits for it.
+    async fn standing(&self, context: &WorkContext, ticket: &Ticket) -> Standing {
+        loop {
+            match self.queue.standing(ticket).await {
+                Ok(standing) => return standing,
+                Err(err) => tracing::warn!(job.id = ticket.job, error = %err, "cannot see whose this job is"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = context.cancellation_token().cancelled() => return Standing::Mine,
+            }
         }
     }
 
     /// River's own completion looks at `state = 'running'` alone, so whatever we answered now could end the job under
     /// its new owner's hands. Wait until that owner is through, then the answer matches no row.
-    async fn abandon(&self, context: &WorkContext, job: i64) -> Result<WorkOutcome, riverqueue::BoxError> {
-        tracing::warn!(job.id = job, "another worker owns this job now, leaving it alone");
-        let mut look = tokio::time::interval(Duration::from_secs(1));
+    async fn abandon(&self, context: &WorkContext, ticket: &Ticket) -> Result<WorkOutcome, riverqueue::BoxError> {
+        tracing::warn!(job.id = ticket.job, "another worker owns this job now, leaving it alone");
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 _ = look.tick() => {}
                 () = context.cancellation_token().cancelled() => return Err(WorkCancelled.into()),
             }
-            if self.queue.is_finished(job).await.unwrap_or(false) {
+            if matches!(self.queue.standing(ticket).await, Ok(Standing::Ended)) {
                 return Ok(WorkOutcome::Complete);
             }
         }
@@ -205,7 +240,7 @@ impl Running {
 }
 
 impl Queue {
-    /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::register_worker`]).
+    /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::beat`]).
     ///
     /// # Errors
     /// [`QueueError`].
@@ -216,7 +251,13 @@ impl Queue {
         lanes: Lanes,
         settings: &config::Worker,
     ) -> Result<Running, QueueError> {
-        let runner = Runner { handler, queue: self.clone(), worker: worker.to_owned() };
+        let runner = Runner {
+            handler,
+            queue: self.clone(),
+            worker: worker.to_owned(),
+            backoff_base: settings.backoff_base.0,
+            backoff_max: settings.backoff_max.0,
+        };
         let mut workers = Workers::new();
         super::register(&mut workers, &runner)?;
         let builder = match self.store.db() {
@@ -239,6 +280,8 @@ impl Queue {
         let client = builder
             .id(worker)
             .workers(workers)
+            // A newer build's kinds wait for a newer build instead of using up their attempts here.
+            .fetch_only_known_kinds(true)
             .fetch_cooldown(settings.cooldown.0.max(Duration::from_millis(1)))
             .job_timeout(JOB_TIMEOUT)
             .soft_stop_timeout(settings.drain_grace.0)

@@ -43,7 +43,7 @@ pub struct CallRecord {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+pub(super) struct Row {
     uid: String,
     source: String,
     call_id: String,
@@ -420,7 +420,7 @@ fn word<T: serde::Serialize>(value: &T) -> Option<String> {
 }
 
 impl Row {
-    fn into_record(self) -> Result<CallRecord, StoreError> {
+    pub(super) fn into_record(self) -> Result<CallRecord, StoreError> {
         let id = self.uid.as_str();
         let call = match self.call_json.as_str() {
             "{}" => None,

@@ -6,6 +6,7 @@ mod backfills;
 mod calls;
 mod holds;
 mod keys;
+mod listing;
 pub mod operations;
 mod outbox;
 mod transcripts;
@@ -15,6 +16,7 @@ pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, Origin};
 pub use calls::{Admitted, CallFilter, CallRecord, Finished};
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
+pub use listing::{EXCERPT, Listed, Listing};
 pub use outbox::OutboxRow;
 pub use transcripts::TranscriptRow;
 

@@ -259,8 +259,8 @@ fn decode64(text: &str) -> Vec<u8> {
     bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |byte, &bit| byte << 1 | u8::from(bit))).collect()
 }
 
-fn now() -> Option<Timestamp> {
-    Some(SystemTime::now().into())
+fn now() -> LastModified {
+    SystemTime::now().into()
 }
 
 /// Entries after a marker, one page of them, and whether there are more.
@@ -368,7 +368,7 @@ impl S3 for FakeS3 {
             .map(|(key, version)| Object {
                 key: Some(key.clone()),
                 size: version.body.as_ref().map(|body| body.len() as i64),
-                last_modified: now(),
+                last_modified: Some(now()),
                 ..Default::default()
             })
             .collect();
@@ -415,7 +415,7 @@ impl S3 for FakeS3 {
         (answer.next_key_marker, answer.next_version_id_marker) = next.unzip();
         for (key, version, is_latest) in listed.drain(..) {
             let (key, version_id, is_latest) = (Some(key), Some(version.id), Some(is_latest));
-            let last_modified = now();
+            let last_modified = Some(now());
             if let Some(body) = version.body {
                 let size = Some(body.len() as i64);
                 let entry = ObjectVersion { key, version_id, is_latest, last_modified, size, ..Default::default() };
@@ -511,7 +511,7 @@ impl S3 for FakeS3 {
             .map(|(id, upload)| MultipartUpload {
                 key: Some(upload.key.clone()),
                 upload_id: Some(id.clone()),
-                initiated: now(),
+                initiated: Some(now()),
                 ..Default::default()
             })
             .collect();

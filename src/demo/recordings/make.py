@@ -13,7 +13,9 @@ their stretch by length.
 import array
 import ctypes
 import json
+import math
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ VOICES = {  # voice, words a minute, pitch, gain
     CALLER: (b"en+m3", 158, 42, 0.45),
 }
 AUDIBLE = 160  # of 32768, about -46 dBFS: what counts as the first and last sample of speech
+KNEE = 11000  # of 32768: peaks bend towards this, as the line's own levelling would bend them
 NOISE = 13  # of 32768, about -68 dBFS: the line is never digitally silent
 
 # One entry: (who, pause in ms before it — negative: they start before the other has finished, words).
@@ -142,7 +145,7 @@ class Synthesiser:
         data = text.encode()
         self.lib.espeak_Synth(data, len(data) + 1, 0, 1, 0, 1, None, None)
         self.lib.espeak_Synchronize()
-        samples = array.array("h", (int(s * gain) for s in self.samples))
+        samples = array.array("h", (int(KNEE * math.tanh(s * gain / KNEE)) for s in self.samples))
         audible = [i for i, s in enumerate(samples) if abs(s) >= AUDIBLE]
         starts = {at: start * self.rate // 1000 for at, start in self.words}
         return samples, audible[0], audible[-1] + 1, word_bounds(text, starts, audible[0], audible[-1] + 1)
@@ -182,13 +185,12 @@ def lay_out(synthesiser, lines):
         for i, sample in enumerate(samples):
             if 0 <= offset + i < length:
                 tracks[who][offset + i] = sample
-        milliseconds = lambda sample: (offset + sample) * 1000 // rate
         turns.append({
             "role": who,
             "text": text,
             "start_ms": start * 1000 // rate,
             "end_ms": stop * 1000 // rate,
-            "words": [[word, milliseconds(left), milliseconds(right)] for word, left, right in words],
+            "words": [[word, (offset + left) * 1000 // rate, (offset + right) * 1000 // rate] for word, left, right in words],
         })
     return tracks, turns, length * 1000 // rate
 
@@ -246,8 +248,6 @@ def main():
 
 def compact(text):
     """One line per word list: the sheet is read by people, too."""
-    import re
-
     text = re.sub(r"\[\s+(\"[^\"]*\"),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3]", text)
     return re.sub(r"\],\s+\[", "], [", text)
 

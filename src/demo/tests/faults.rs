@@ -98,7 +98,7 @@ async fn throttling_speaks_each_platforms_language() {
         builder.calls(many(Api::KrosaiV1, 1)).faults(|request| request.api.map(|api| FaultAnswer::throttled(api, 1.5)))
     })
     .await;
-    let request = site.signed(site.get("/krosai/v1/calls"), Api::KrosaiV1);
+    let request = signed(site.get("/krosai/v1/calls"), Api::KrosaiV1);
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(answer.headers()["retry-after"], "1.5");

@@ -55,32 +55,32 @@ impl Site {
         self.client.get(self.url(path))
     }
 
-    /// With the credentials the platform of this path documents.
-    fn signed(&self, request: RequestBuilder, api: Api) -> RequestBuilder {
-        let keys = Keys::default();
-        match api {
-            Api::KrosaiV1 => request.header("x-api-key", keys.krosai),
-            Api::KrosaiCockpit => request.bearer_auth(keys.cockpit),
-            Api::Zudu => request.header("X-API-KEY", keys.zudu).header("X-API-SECRET", keys.zudu_secret),
-            Api::Atoms => request.bearer_auth(keys.atoms),
-        }
-    }
-
     /// The JSON at a path of a platform, which must answer 200.
     async fn read(&self, api: Api, path: &str) -> Value {
         let request = self.get(&format!("{}{path}", api.base_path()));
-        json_of(self.signed(request, api).send().await.unwrap()).await
+        json_of(signed(request, api).send().await.unwrap()).await
     }
 
     async fn post(&self, api: Api, path: &str, body: &Value) -> Value {
         let request = self.client.post(self.url(&format!("{}{path}", api.base_path()))).json(body);
-        json_of(self.signed(request, api).send().await.unwrap()).await
+        json_of(signed(request, api).send().await.unwrap()).await
     }
 
     async fn status(&self, api: Api, path: &str) -> (StatusCode, Value) {
         let request = self.get(&format!("{}{path}", api.base_path()));
-        let answer = self.signed(request, api).send().await.unwrap();
+        let answer = signed(request, api).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
+    }
+}
+
+/// With the credentials the platform of this path documents.
+fn signed(request: RequestBuilder, api: Api) -> RequestBuilder {
+    let keys = Keys::default();
+    match api {
+        Api::KrosaiV1 => request.header("x-api-key", keys.krosai),
+        Api::KrosaiCockpit => request.bearer_auth(keys.cockpit),
+        Api::Zudu => request.header("X-API-KEY", keys.zudu).header("X-API-SECRET", keys.zudu_secret),
+        Api::Atoms => request.bearer_auth(keys.atoms),
     }
 }
 

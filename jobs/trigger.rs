@@ -1,0 +1,126 @@
+//! A trigger: process this call now. The API and the command line ask through here, so both mean the same.
+
+use serde::Serialize;
+
+use crate::app::App;
+use crate::domain::{CallId, CallUid, Fault, Outcome, RetentionState, Side, SourceName, Stage};
+use crate::jobs::admit;
+use crate::jobs::admit::Repeat;
+use crate::jobs::{At, Stop, Trouble};
+use crate::queue::Lane;
+use crate::store::{Admitted, CallRecord};
+
+/// PostgreSQL ends one of two transactions that wait for each other: a trigger may meet the end of the very job it asks
+/// about. Once more, and it sees how that ended.
+const TRIES: u32 = 3;
+
+/// What became of a trigger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerState {
+    /// A job will process the call; an unfinished one of an earlier trigger counts.
+    Queued,
+    /// The call has ended before; `again` makes a new transcript version.
+    AlreadyDone,
+    /// Asked again about a call of which nothing may be kept.
+    Refused,
+    /// The call's content is gone, or its erasure is decided.
+    Erased,
+}
+
+/// A trigger's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Triggered {
+    /// Our id of the call.
+    pub id: CallUid,
+    pub call_id: CallId,
+    pub source: SourceName,
+    pub job_id: Option<i64>,
+    /// The job was there before.
+    pub duplicate: bool,
+    pub state: TriggerState,
+    /// How the call ended, where it has.
+    pub outcome: Option<Outcome>,
+}
+
+impl Triggered {
+    fn new(record: CallRecord, state: TriggerState) -> Self {
+        let outcome = if state == TriggerState::Erased { Some(Outcome::Erased) } else { record.outcome };
+        Self {
+            id: record.uid,
+            call_id: record.call_id,
+            source: record.source,
+            job_id: None,
+            duplicate: false,
+            state,
+            outcome,
+        }
+    }
+
+    /// The answer in words, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let ended = self.outcome.map_or("", Outcome::as_str);
+        match (self.state, self.job_id) {
+            (TriggerState::Queued, Some(job)) if self.duplicate => format!("already queued as job {job}"),
+            (TriggerState::Queued, Some(job)) => format!("queued as job {job}"),
+            (TriggerState::Queued, None) => "queued".to_owned(),
+            (TriggerState::AlreadyDone, _) => format!("nothing to do, it ended as {ended} (once more with --again)"),
+            (TriggerState::Refused, _) => format!("refused, nothing of it may be kept: {ended}"),
+            (TriggerState::Erased, _) => "refused, it is erased".to_owned(),
+        }
+    }
+}
+
+/// Enqueues `process_call` for a call known by its id alone; the job asks the source about it. Idempotent: any number of
+/// triggers at once make one job, and a call that has ended is left alone unless asked for again.
+///
+/// # Errors
+/// [`Stop`]: a source that is not in the configuration is permanent, a database that does not answer is not.
+pub async fn trigger(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) -> Result<Triggered, Stop> {
+    if app.platform(source).is_none() {
+        return Err(Stop::Trouble(Trouble {
+            stage: None,
+            fault: Fault::Permanent,
+            side: Side::Configuration,
+            cause: format!("source `{source}` is not in the configuration"),
+        }));
+    }
+    let mut tries = 1;
+    loop {
+        match once(app, source, call_id, repeat).await {
+            Err(Stop::Trouble(trouble))
+                if trouble.fault == Fault::Transient && !app.store.is_embedded() && tries < TRIES =>
+            {
+                tries += 1;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) -> Result<Triggered, Stop> {
+    let term = app.config.retention_term(source);
+    let mut tx = app.store.begin().await.at(Stage::Source)?;
+    let admitted = Admitted { source, call_id, call: None, now: app.now(), term };
+    let record = app.store.admit(&mut tx, admitted).await.at(Stage::Source)?;
+    let state = state_of(&record, repeat);
+    if state != TriggerState::Queued {
+        return Ok(Triggered::new(record, state));
+    }
+    let job = admit::enqueue(app, &mut tx, &record, Lane::Live, repeat).await.at(Stage::Source)?;
+    tx.commit().await.at(Stage::Source)?;
+    Ok(Triggered { job_id: Some(job.id), duplicate: job.duplicate, ..Triggered::new(record, state) })
+}
+
+fn state_of(record: &CallRecord, repeat: Repeat) -> TriggerState {
+    if record.retention_state != RetentionState::Active {
+        return TriggerState::Erased;
+    }
+    match (record.outcome, repeat) {
+        (Some(Outcome::Erased), _) => TriggerState::Erased,
+        (Some(_), Repeat::Never) => TriggerState::AlreadyDone,
+        (Some(Outcome::OptedOut | Outcome::PastRetention), Repeat::Again) => TriggerState::Refused,
+        (None, _) | (Some(_), Repeat::Again) => TriggerState::Queued,
+    }
+}

@@ -1,0 +1,109 @@
+//! An error as every client sees it: `{error, code, details}`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::domain::{Classify, Fault};
+use crate::jobs::Stop;
+use crate::queue::QueueError;
+use crate::store::{Scope, StoreError};
+use crate::wire::krosai;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Option<Value>,
+}
+
+impl Problem {
+    /// An error that its code says everything about.
+    pub(super) fn new(status: StatusCode, code: &'static str) -> Self {
+        Self { status, code, message: code.replace('_', " "), details: None }
+    }
+
+    pub(super) fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
+    pub(super) fn detailed(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
+    }
+
+    /// A query parameter that cannot be read; its value is not repeated.
+    pub(super) fn parameter(name: &str, expected: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter")
+            .saying(format!("{name}: must be {expected}"))
+            .detailed(json!({ "parameter": name }))
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized")
+            .saying("a valid API key is needed, as `x-api-key` or `Authorization: Bearer`")
+    }
+
+    pub(super) fn forbidden(scope: Scope) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden")
+            .saying(format!("this key lacks the scope {scope}"))
+            .detailed(json!({ "scope": scope.to_string() }))
+    }
+
+    /// Also the answer about calls that this key may not see.
+    pub(super) fn no_such_call() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found").saying("there is no such call")
+    }
+
+    /// Our fault: said in the log, not in the answer.
+    pub(super) fn internal(cause: &str) -> Self {
+        tracing::error!(cause, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
+    }
+
+    fn of(fault: Fault, cause: &str) -> Self {
+        if matches!(fault, Fault::Permanent) {
+            return Self::internal(cause);
+        }
+        tracing::warn!(cause, "request not answered, it may be tried again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable").saying("not available at the moment, try again")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = krosai::error(&self.message, self.code, self.details.as_ref());
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            // RFC 9110 section 11.6.1 wants a challenge with every 401.
+            StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            StatusCode::SERVICE_UNAVAILABLE => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5")),
+            _ => None,
+        };
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(err: StoreError) -> Self {
+        Self::of(err.fault(), &err.to_string())
+    }
+}
+
+impl From<QueueError> for Problem {
+    fn from(err: QueueError) -> Self {
+        Self::of(err.fault(), &err.to_string())
+    }
+}
+
+impl From<Stop> for Problem {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Trouble(trouble) => Self::of(trouble.fault, &trouble.cause),
+            Stop::LookAgain { .. } | Stop::Fenced => Self::of(Fault::Transient, "somebody else was at the call"),
+        }
+    }
+}

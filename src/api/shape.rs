@@ -1,0 +1,87 @@
+//! A call record as JSON: the platform's own shapes, with what only we know added to them.
+
+use serde_json::{Value, json};
+
+use crate::domain::SourceCall;
+use crate::store::{CallRecord, EXCERPT};
+use crate::wire::krosai::{call_logs, cockpit};
+
+/// The call as the platforms' shapes take it, without what is not for readers: the platform's text (ours stands in its
+/// place) and its recording URLs, which are its own keys.
+fn told(record: &CallRecord) -> SourceCall {
+    let known = record.call.clone().unwrap_or_else(|| SourceCall::named(record.call_id.clone()));
+    let org_id = known.org_id.clone().or_else(|| record.org_id.clone());
+    SourceCall { org_id, turns: Vec::new(), recording_url: None, dual_url: None, ..known }
+}
+
+/// A call in a "Call logs" list.
+pub(super) fn call_logs_row(record: &CallRecord, excerpt: Option<&str>) -> Value {
+    let mut row = call_logs::row(&told(record));
+    row["transcript"] = json!(excerpt.map(cut));
+    with_ours(row, record)
+}
+
+/// A call in a Cockpit list.
+pub(super) fn cockpit_row(record: &CallRecord) -> Value {
+    with_ours(cockpit::row(&told(record)), record)
+}
+
+/// A call by itself.
+pub(super) fn detail(record: &CallRecord, transcript: Option<&str>, legal_hold: &Value) -> Value {
+    let mut detail = call_logs::detail(&told(record));
+    detail["transcript"] = json!(transcript);
+    add_quality(&mut detail, record);
+    detail["quality"] = json!(record.quality);
+    detail["outcome_reason"] = json!(record.outcome_reason);
+    detail["artifacts"] = json!(record.artifacts);
+    detail["legal_hold"] = legal_hold.clone();
+    with_ours(detail, record)
+}
+
+fn with_ours(mut call: Value, record: &CallRecord) -> Value {
+    call["uid"] = json!(record.uid);
+    call["source"] = json!(record.source);
+    call["org_id"] = json!(record.org_id);
+    call["outcome"] = json!(record.outcome);
+    call["transcript_version"] = json!(record.transcript_version);
+    call["flags"] = json!(record.flags);
+    call["retain_until"] = json!(record.retain_until);
+    call
+}
+
+/// The documents' names for the network's figures and the score; `packet_loss` stays as the platform wrote it, in its
+/// own unit, and the figure in percent stands beside it where the unit is known.
+fn add_quality(detail: &mut Value, record: &CallRecord) {
+    let network = record.call.as_ref().map(|call| call.network.clone()).unwrap_or_default();
+    let estimate = record.quality.as_ref().and_then(|quality| quality.pointer("/mos/mos_cqe")?.as_f64());
+    let (mos, source) = match (network.mos, estimate) {
+        (Some(mos), _) => (Some(mos), Some("provider")),
+        (None, Some(mos)) => (Some(mos), Some("e-model")),
+        (None, None) => (None, None),
+    };
+    let metrics = &mut detail["quality_metrics"];
+    metrics["mos"] = json!(mos);
+    metrics["mos_source"] = json!(source);
+    metrics["jitter_ms"] = json!(network.jitter_ms);
+    metrics["packet_loss_percent"] = json!(network.packet_loss_percent);
+}
+
+/// The start of a text, visibly cut, as the platform's own list shows it.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_goes_on_is_visibly_cut() {
+        let (fits, long) = ("ä".repeat(EXCERPT), "ä".repeat(EXCERPT + 1));
+        assert_eq!(cut(&fits), fits);
+        assert_eq!(cut(&long), format!("{fits}..."));
+    }
+}

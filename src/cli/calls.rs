@@ -1,0 +1,151 @@
+//! `calls`: what the records say.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use super::{Ended, out};
+use crate::app::App;
+use crate::domain::{CallId, CallUid, Outcome, SourceName};
+use crate::store::{CallFilter, CallRecord};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Call records, newest first
+    #[command(after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'")]
+    List {
+        #[arg(long)]
+        source: Option<SourceName>,
+        /// done, no_engine, no_recording, …
+        #[arg(long)]
+        outcome: Option<Outcome>,
+        #[arg(long)]
+        limit: Option<u64>,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// One record: outcome, transcript, quality, artifacts, jobs
+    Show {
+        /// The platform's id, or ours
+        id: String,
+        /// Where two sources share the id
+        #[arg(long)]
+        source: Option<SourceName>,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Dispatches.
+pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+    match command {
+        Command::List { source, outcome, limit, json } => {
+            let filter = CallFilter { source, outcome, limit, ..CallFilter::default() };
+            let calls = app.store.calls(&filter).await?;
+            if json {
+                out::json(&calls.iter().map(row).collect::<Vec<_>>())?;
+            } else {
+                table(&calls);
+            }
+        }
+        Command::Show { id, source, json } => show(app, &find(app, &id, source.as_ref()).await?, json).await?,
+    }
+    Ok(Ended::Well)
+}
+
+/// The one record with this id, ours or the platform's.
+pub async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Result<CallRecord> {
+    if let Ok(uid) = CallUid::parse(id)
+        && let Some(record) = app.store.call(uid).await?
+    {
+        return Ok(record);
+    }
+    let mut records = app.store.calls_by_id(&CallId::parse(id)?, source).await?;
+    match records.len() {
+        0 => bail!("no call record `{id}`{}", source.map(|source| format!(" of source `{source}`")).unwrap_or_default()),
+        1 => Ok(records.remove(0)),
+        _ => {
+            let sources: Vec<String> = records.iter().map(|record| record.source.to_string()).collect();
+            bail!("two sources know a call `{id}`: name one with --source ({})", sources.join(", "))
+        }
+    }
+}
+
+/// The shape of a listed call.
+pub fn row(record: &CallRecord) -> Value {
+    json!({
+        "id": record.call_id,
+        "uid": record.uid,
+        "source": record.source,
+        "org_id": record.org_id,
+        "direction": record.direction,
+        "status": record.status,
+        "outcome": record.outcome,
+        "outcome_reason": record.outcome_reason,
+        "ended_at": record.ended_at,
+        "retain_until": record.retain_until,
+        "retention_state": record.retention_state,
+        "duration_ms": record.duration_ms,
+        "transcript_version": record.transcript_version,
+        "flags": record.flags,
+    })
+}
+
+fn table(calls: &[CallRecord]) {
+    let header = ["call", "source", "direction", "ended", "duration", "outcome", "transcript", "flags"];
+    let rows = calls.iter().map(|call| {
+        vec![
+            call.call_id.to_string(),
+            call.source.to_string(),
+            out::or_dash(call.direction.as_deref()),
+            out::or_dash(call.ended_at),
+            call.duration_ms.map_or_else(|| "–".to_owned(), out::minutes),
+            call.outcome.map_or_else(|| "…".to_owned(), |outcome| outcome.to_string()),
+            if call.transcript_version == 0 { "–".to_owned() } else { format!("v{}", call.transcript_version) },
+            call.flags.join(" "),
+        ]
+    });
+    out::table(&header, rows);
+}
+
+async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
+    let versions = app.store.transcripts(record.uid).await?;
+    let text = versions.last().map(|version| version.text.as_str());
+    if !json {
+        table(std::slice::from_ref(record));
+        if let Some(reason) = &record.outcome_reason {
+            out::line(&format!("reason: {reason}"));
+        }
+        out::line(&format!("kept until {} ({})", record.retain_until, record.retention_basis));
+        for artifact in &record.artifacts {
+            out::line(&format!("{:>10} bytes  {}", artifact.size_bytes, artifact.key));
+        }
+        out::line(&format!("\n{}", text.unwrap_or("(no transcript)")));
+        return Ok(());
+    }
+    let jobs = app.queue.jobs_about(&record.uid.to_string()).await?;
+    let jobs: Vec<Value> = jobs
+        .iter()
+        .map(|job| {
+            let cause = job.failure.as_ref().map(|failure| failure.cause.as_str()).or(job.last_error.as_deref());
+            json!({ "id": job.id, "kind": job.kind, "state": job.state, "attempt": job.attempt, "cause": cause })
+        })
+        .collect();
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| {
+            let (number, made) = (version.version, version.created_at);
+            json!({ "version": number, "created_at": made, "source": version.transcript.source })
+        })
+        .collect();
+    let mut shown = row(record);
+    shown["transcript"] = json!(text);
+    shown["transcript_versions"] = json!(versions);
+    shown["quality"] = json!(record.quality);
+    shown["artifacts"] = json!(record.artifacts);
+    shown["jobs"] = json!(jobs);
+    out::json(&shown)
+}

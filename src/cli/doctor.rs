@@ -1,0 +1,105 @@
+//! `doctor`: every dependency, tried for real.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Ended, out};
+use crate::app::{App, Clock};
+use crate::config::Config;
+use crate::jobs::schedule::Schedules;
+use crate::worker::DataLock;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing tried.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    ok: bool,
+    /// What was seen, or what is wrong and what to do.
+    detail: String,
+}
+
+impl Finding {
+    fn of<T>(what: impl Into<String>, tried: Result<T, impl Into<anyhow::Error>>, good: impl FnOnce(T) -> String) -> Self {
+        match tried {
+            Ok(seen) => Self { what: what.into(), ok: true, detail: good(seen) },
+            Err(err) => Self { what: what.into(), ok: false, detail: format!("{:#}", err.into()) },
+        }
+    }
+}
+
+/// Tries everything, says what was seen, fails if anything did.
+pub async fn run(config: Config, args: Args) -> Result<Ended> {
+    let mut findings = vec![data_dir(&config)];
+    match App::build(config, Clock::system()).await {
+        Ok(app) => {
+            findings.push(Finding { what: "database".to_owned(), ok: true, detail: "connected, schema up to date".to_owned() });
+            findings.extend(look(&app).await);
+        }
+        Err(err) => findings.push(Finding { what: "database".to_owned(), ok: false, detail: format!("{err:#}") }),
+    }
+    let ok = findings.iter().all(|finding| finding.ok);
+    if args.json {
+        out::json(&findings)?;
+    } else {
+        for finding in &findings {
+            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            out::line(&format!("{mark} {}: {}", finding.what, finding.detail));
+        }
+    }
+    Ok(if ok { Ended::Well } else { Ended::Failed })
+}
+
+fn data_dir(config: &Config) -> Finding {
+    let path = config.data_dir.display().to_string();
+    match DataLock::take(&config.data_dir) {
+        Ok(_) => Finding { what: "data directory".to_owned(), ok: true, detail: format!("{path} is writable") },
+        Err(err) if err.is::<crate::worker::Locked>() => {
+            Finding { what: "data directory".to_owned(), ok: true, detail: format!("{path}; a worker is running on it") }
+        }
+        Err(err) => Finding { what: "data directory".to_owned(), ok: false, detail: format!("{err:#}") },
+    }
+}
+
+async fn look(app: &Arc<App>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let objects = app.objects.check().await;
+    findings.push(Finding::of("object store", objects, |health| format!("{}: written, read and deleted", health.place)));
+    if let Ok(Some(theirs)) = app.objects.server_date().await {
+        let apart = app.now().duration_since(theirs).abs();
+        let ok = apart < jiff::SignedDuration::from_secs(60);
+        findings.push(Finding { what: "clock".to_owned(), ok, detail: format!("{apart:#} apart from the object store's") });
+    }
+    findings.push(Finding::of("schedules", Schedules::load(app), |_| "readable".to_owned()));
+    for (name, platform) in &app.platforms {
+        let listed = platform.source.list_page(None).await;
+        let seen = |page: crate::wire::Page| match page.total {
+            Some(total) => format!("key accepted, {total} calls listed"),
+            None => format!("key accepted, {} calls on the first page", page.calls.len()),
+        };
+        findings.push(Finding::of(format!("source {name}"), listed, seen));
+        if platform.settings.requests_per_day.is_some() {
+            findings.push(Finding {
+                what: format!("source {name}"),
+                ok: true,
+                detail: "requests_per_day is set, but this version does not enforce it yet".to_owned(),
+            });
+        }
+    }
+    if app.platforms.is_empty() {
+        findings.push(Finding { what: "sources".to_owned(), ok: false, detail: "none configured: add a [[source]]".to_owned() });
+    }
+    if !app.config.retention.enabled {
+        let detail = "retention.enabled is false: nothing is ever erased".to_owned();
+        findings.push(Finding { what: "retention".to_owned(), ok: false, detail });
+    }
+    findings
+}

@@ -1,0 +1,27 @@
+//! `healthcheck`: is the API of this configuration up?
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Ended, out};
+use crate::config::Config;
+
+/// Asks `/healthz` on the configured port.
+pub async fn run(config: &Config) -> Result<Ended> {
+    let mut at = config.api.listen;
+    // "Every address" is where it listens, not where it can be asked.
+    if at.ip().is_unspecified() {
+        let loopback: IpAddr = if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        at = SocketAddr::new(loopback, at.port());
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let answer = client.get(format!("http://{at}/healthz")).send().await.with_context(|| format!("nothing answers on {at}"))?;
+    if answer.status().is_success() {
+        return Ok(Ended::Well);
+    }
+    out::error(&format!("{at} answered {}", answer.status()));
+    Ok(Ended::Failed)
+}

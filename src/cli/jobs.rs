@@ -1,0 +1,120 @@
+//! `jobs`: what is waiting, running, or dead, and what to do about it.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::{Ended, out};
+use crate::app::App;
+use crate::domain::CallUid;
+use crate::queue::{Finished, JobState, JobView};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Unfinished jobs and dead letters, newest first
+    List {
+        /// Finished ones too
+        #[arg(long)]
+        all: bool,
+        #[arg(long, default_value_t = 1000)]
+        limit: u64,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// One job, with the whole chain of causes
+    Show { id: i64 },
+    /// Put dead letters, or jobs waiting between attempts, back to work now
+    #[command(after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call")]
+    Retry {
+        ids: Vec<i64>,
+        /// Every dead letter with this value
+        #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids")]
+        filter: Option<String>,
+    },
+}
+
+/// Dispatches.
+pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+    match command {
+        Command::List { all, limit, json } => list(app, all, limit, json).await,
+        Command::Show { id } => {
+            let jobs = app.queue.jobs(Finished::Included, u64::MAX).await?;
+            let job = jobs.into_iter().find(|job| job.id == id).with_context(|| format!("there is no job {id}"))?;
+            out::json(&shown(app, &job).await?)?;
+            Ok(Ended::Well)
+        }
+        Command::Retry { ids, filter } => retry(app, ids, filter).await,
+    }
+}
+
+async fn list(app: &Arc<App>, all: bool, limit: u64, json: bool) -> Result<Ended> {
+    let finished = if all { Finished::Included } else { Finished::Left };
+    let mut rows = Vec::new();
+    for job in app.queue.jobs(finished, limit).await? {
+        rows.push(shown(app, &job).await?);
+    }
+    if json {
+        out::json(&rows)?;
+        return Ok(Ended::Well);
+    }
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "–".to_owned(),
+        other => other.to_string(),
+    };
+    let columns = ["id", "kind", "state", "attempt", "call_id", "stage", "fault", "cause", "next_at"];
+    out::table(&columns, rows.iter().map(|row| columns.iter().map(|column| text(&row[column])).collect()));
+    Ok(Ended::Well)
+}
+
+async fn shown(app: &App, job: &JobView) -> Result<Value> {
+    let call = match job.subject.as_deref().and_then(|subject| CallUid::parse(subject).ok()) {
+        Some(uid) => app.store.call(uid).await?,
+        None => None,
+    };
+    let failure = job.failure.as_ref();
+    Ok(json!({
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "call_id": call.as_ref().map(|call| call.call_id.as_str()),
+        "source": call.as_ref().map(|call| call.source.as_str()),
+        "stage": job.stage().map(|stage| stage.as_str()),
+        "fault": failure.map(|failure| failure.fault.as_str()),
+        "side": failure.map(|failure| failure.side.as_str()),
+        "cause": failure.map(|failure| failure.cause.as_str()).or(job.last_error.as_deref()),
+        "next_at": job.next_at,
+    }))
+}
+
+async fn retry(app: &Arc<App>, mut ids: Vec<i64>, filter: Option<String>) -> Result<Ended> {
+    if let Some(filter) = filter {
+        let (key, value) = filter.split_once('=').context("--where: expected KEY=VALUE, such as stage=fetch")?;
+        if !["stage", "kind", "side", "fault", "call"].contains(&key) {
+            bail!("--where: `{key}` is none of stage, kind, side, fault, call");
+        }
+        let key = if key == "call" { "call_id" } else { key };
+        for job in app.queue.jobs(Finished::Left, u64::MAX).await? {
+            if job.state == JobState::DeadLetter && shown(app, &job).await?[key] == value {
+                ids.push(job.id);
+            }
+        }
+    } else if ids.is_empty() {
+        bail!("name job ids, or --where KEY=VALUE");
+    }
+    let mut missed = 0;
+    for id in &ids {
+        if app.queue.retry(*id).await? {
+            out::line(&format!("job {id} will be tried again now"));
+        } else {
+            out::note(&format!("job {id} is neither a dead letter nor waiting"));
+            missed += 1;
+        }
+    }
+    out::note(&format!("{} of {} jobs put back to work", ids.len() - missed, ids.len()));
+    Ok(if missed == 0 { Ended::Well } else { Ended::Failed })
+}

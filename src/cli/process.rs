@@ -1,0 +1,359 @@
+//! `process`: recordings from files, folders or URLs, without a server; nothing is stored elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::{Ended, out};
+use crate::audio;
+use crate::audio::waveform::ColouredTurn;
+use crate::audio::{AudioError, CancelFlag, Normalized, probe};
+use crate::config::{self, Config};
+use crate::domain::artifact::MANIFEST_SCHEMA;
+use crate::domain::{Container, Network, Quality, RecordingUrl, Transcript};
+use crate::fetch::{Fetcher, HostPolicy};
+use crate::quality;
+use crate::transcript;
+use crate::transcript::Form;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Writes original.*, audio.wav (48 kHz mono), quality.json, transcript.{json,txt,vtt}, turns.rttm, waveform.{json,png} and manifest.json.\n\nExamples:\n  aftercall process call.mp3 --out call/\n  aftercall process recordings/ --out measured/ --json\n  aftercall process https://host/call.mp3 --transcript call.txt"
+)]
+pub struct Args {
+    /// Files, folders of recordings, or https URLs
+    #[arg(required = true, value_name = "FILE|DIR|URL")]
+    inputs: Vec<String>,
+    /// Where to write; several recordings each get a folder of their own in it
+    #[arg(long, default_value = "aftercall-out", value_name = "DIR")]
+    out: PathBuf,
+    /// Known text to label: a transcript with or without labels, or JSON turns
+    #[arg(long, value_name = "FILE", conflicts_with = "no_transcript")]
+    transcript: Option<PathBuf>,
+    /// Measure the audio only
+    #[arg(long)]
+    no_transcript: bool,
+    /// JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// A recording to process.
+#[derive(Debug, Clone)]
+struct Task {
+    /// As the user named it.
+    name: String,
+    file: PathBuf,
+    out: PathBuf,
+}
+
+/// What came of it.
+struct Done {
+    task: Task,
+    /// The quality document, or why there is none.
+    result: Result<Quality, String>,
+    files: Vec<String>,
+}
+
+/// What the words are to come from.
+#[derive(Clone)]
+enum Words {
+    Skipped,
+    Known(Arc<Transcript>),
+    None,
+}
+
+/// Processes everything named; fails when any recording was damaged or unreadable.
+pub async fn run(config: Config, args: Args) -> Result<Ended> {
+    let words = match (&args.transcript, args.no_transcript) {
+        (_, true) => Words::Skipped,
+        (None, false) => Words::None,
+        (Some(path), false) => {
+            let bytes = std::fs::read(path).with_context(|| format!("--transcript: cannot read {}", path.display()))?;
+            let known = transcript::parse_file(&bytes, None);
+            Words::Known(Arc::new(known.with_context(|| format!("--transcript: {}", path.display()))?))
+        }
+    };
+    std::fs::create_dir_all(&args.out).with_context(|| format!("--out: cannot create {}", args.out.display()))?;
+    let downloads = tempfile::tempdir_in(&args.out).context("--out: cannot write there")?;
+    let tasks = tasks(&config, &args, downloads.path()).await?;
+    if tasks.len() > 1 && args.transcript.is_some() {
+        bail!("--transcript belongs to one recording, but {} were named", tasks.len());
+    }
+    let done = process_all(&config, tasks, words).await?;
+    if args.json {
+        out::json(&done.iter().map(Done::json).collect::<Vec<_>>())?;
+    } else {
+        table(&done);
+    }
+    Ok(if done.iter().all(|done| done.result.is_ok()) { Ended::Well } else { Ended::Failed })
+}
+
+/// One recording per core at a time; the order of the results is that of the inputs.
+async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<Vec<Done>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = Arc::new(Semaphore::new(cores));
+    let bar = out::bar(tasks.len() as u64, "processing");
+    let mut running = Vec::new();
+    for task in tasks {
+        let (slots, settings, words, bar) = (slots.clone(), config.audio.clone(), words.clone(), bar.clone());
+        running.push(tokio::spawn(async move {
+            let _slot = slots.acquire_owned().await;
+            let done = tokio::task::spawn_blocking(move || process(task, &settings, &words)).await;
+            bar.inc(1);
+            done
+        }));
+    }
+    let mut all = Vec::new();
+    for task in running {
+        all.push(task.await.context("a recording's task stopped")?.context("a recording's task stopped")??);
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+async fn tasks(config: &Config, args: &Args, downloads: &Path) -> Result<Vec<Task>> {
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
+    for input in &args.inputs {
+        if input.starts_with("https://") || input.starts_with("http://") {
+            found.push((input.clone(), download(config, input, &downloads.join(found.len().to_string())).await?));
+        } else {
+            found.extend(files(Path::new(input))?);
+        }
+    }
+    let alone = found.len() == 1;
+    let mut taken = std::collections::HashSet::new();
+    let mut tasks = Vec::new();
+    for (name, file) in found {
+        let stem = Path::new(name.split('?').next().unwrap_or(&name)).file_stem().and_then(|stem| stem.to_str());
+        let mut folder = stem.unwrap_or("recording").to_owned();
+        // `a.mp3` and `a.wav` of one folder must not end in one place.
+        while !taken.insert(folder.clone()) {
+            folder.push('_');
+        }
+        let out = if alone { args.out.clone() } else { args.out.join(folder) };
+        tasks.push(Task { name, file, out });
+    }
+    Ok(tasks)
+}
+
+async fn download(config: &Config, input: &str, dest: &Path) -> Result<PathBuf> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = RecordingUrl::parse(input)?;
+    let fetched = Fetcher::new(&config.fetch).fetch(&url, &HostPolicy::public_only(), dest).await;
+    Ok(fetched.with_context(|| format!("{url:?}"))?.path)
+}
+
+/// A file itself, or the recordings in a folder, sorted by name. What is no audio is passed over with a remark.
+fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let shown = path.display();
+    let meta = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?;
+    if meta.is_file() {
+        return Ok(vec![(shown.to_string(), path.to_owned())]);
+    }
+    let mut inside = Vec::new();
+    for entry in std::fs::read_dir(path).with_context(|| format!("cannot read {shown}"))? {
+        let file = entry?.path();
+        if !file.is_file() {
+            continue;
+        }
+        if matches!(probe::sniff(&file)?, probe::Sniffed::Audio(_)) {
+            inside.push((file.display().to_string(), file));
+        } else {
+            out::note(&format!("{}: no audio, passed over", file.display()));
+        }
+    }
+    if inside.is_empty() {
+        bail!("{shown} holds no recording");
+    }
+    inside.sort();
+    Ok(inside)
+}
+
+/// One recording to its files. What is wrong with the recording is a result; what is wrong with the disk is an error.
+fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> {
+    std::fs::create_dir_all(&task.out).with_context(|| format!("--out: cannot create {}", task.out.display()))?;
+    let mut written = Files { dir: task.out.clone(), all: Vec::new() };
+    let container = match probe::sniff(&task.file).with_context(|| format!("cannot read {}", task.name))? {
+        probe::Sniffed::Audio(container) => container,
+        probe::Sniffed::Empty => return Ok(refused(task, "the file is empty")),
+        probe::Sniffed::Text => return Ok(refused(task, "the file is text, not audio")),
+        probe::Sniffed::Unknown => Container::Other,
+    };
+    written.copy(&task.file, &format!("original.{}", container.extension()), container.content_type())?;
+    let spool = tempfile::tempdir_in(&task.out).context("--out: cannot write there")?;
+    let mut meter = quality::signal::SignalMeter::new();
+    let wav = task.out.join("audio.wav");
+    let request =
+        audio::Request { input: &task.file, container, settings, spool: spool.path(), wav: Some(&wav), flac: None };
+    let normalized = match audio::normalize(&request, &mut [&mut meter], &CancelFlag::default()) {
+        Ok(normalized) => normalized,
+        Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
+        Err(err) => return damaged(task, written, &err),
+    };
+    written.note("audio.wav", "audio/wav")?;
+    let transcript = match words {
+        Words::Skipped => None,
+        Words::Known(known) => Some(known.as_ref().clone()),
+        Words::None => Some(transcript::without_text(None)),
+    };
+    let quality = measure(&normalized, &meter.finish(), transcript.as_ref());
+    written.json("quality.json", &quality)?;
+    write_words(&mut written, &task.name, transcript.as_ref())?;
+    let turns = transcript.as_ref().map(ColouredTurn::of).unwrap_or_default();
+    written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
+    written.bytes("waveform.png", "image/png", &normalized.waveform.png(&turns)?)?;
+    let files = written.manifest(settings)?;
+    for warning in &normalized.warnings {
+        out::note(&format!("{}: {warning}", task.name));
+    }
+    Ok(Done { task, result: Ok(quality), files })
+}
+
+fn measure(normalized: &Normalized, signal: &quality::signal::MeasuredSignal, words: Option<&Transcript>) -> Quality {
+    let network = Network::default();
+    quality::assemble(&quality::Inputs {
+        normalized,
+        signal,
+        network: &network,
+        leg: None,
+        record_duration_ms: None,
+        transcript: words,
+    })
+}
+
+fn refused(task: Task, why: &str) -> Done {
+    Done { task, result: Err(why.to_owned()), files: Vec::new() }
+}
+
+fn damaged(task: Task, written: Files, err: &AudioError) -> Result<Done> {
+    let files = written.all.iter().map(|file| file["name"].as_str().unwrap_or_default().to_owned()).collect();
+    Ok(Done { task, result: Err(err.to_string()), files })
+}
+
+fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>) -> Result<()> {
+    let Some(transcript) = transcript else { return Ok(()) };
+    written.json("transcript.json", transcript)?;
+    let text = transcript::text(transcript).unwrap_or_default();
+    written.bytes("transcript.txt", "text/plain; charset=utf-8", text.as_bytes())?;
+    let captions = match transcript::render(transcript, Form::Vtt) {
+        Ok(captions) => captions,
+        // A file that says why it shows nothing is easier to understand than one that is not there.
+        Err(err) => format!("WEBVTT\n\nNOTE no captions: {err}\n"),
+    };
+    written.bytes("transcript.vtt", "text/vtt", captions.as_bytes())?;
+    let recording = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recording");
+    written.bytes("turns.rttm", "text/plain; charset=utf-8", transcript::rttm(transcript, recording).as_bytes())
+}
+
+/// Files written so far, each whole or not at all; the manifest comes last.
+struct Files {
+    dir: PathBuf,
+    all: Vec<Value>,
+}
+
+impl Files {
+    fn bytes(&mut self, name: &str, content_type: &str, bytes: &[u8]) -> Result<()> {
+        let file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
+        std::fs::write(file.path(), bytes).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
+        self.place(file, name, content_type)
+    }
+
+    fn copy(&mut self, from: &Path, name: &str, content_type: &str) -> Result<()> {
+        let file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
+        std::fs::copy(from, file.path()).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
+        self.place(file, name, content_type)
+    }
+
+    fn place(&mut self, file: tempfile::NamedTempFile, name: &str, content_type: &str) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644))?;
+        file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
+        self.note(name, content_type)
+    }
+
+    fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        self.bytes(name, "application/json", &serde_json::to_vec_pretty(value)?)
+    }
+
+    fn note(&mut self, name: &str, content_type: &str) -> Result<()> {
+        use sha2::{Digest, Sha256};
+        let mut file = std::fs::File::open(self.dir.join(name))?;
+        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
+        loop {
+            let read = std::io::Read::read(&mut file, &mut block)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&block[..read]);
+            size += read as u64;
+        }
+        let sha256 = hex::encode(hash.finalize());
+        self.all.push(
+            json!({ "name": name, "key": name, "size_bytes": size, "sha256": sha256, "content_type": content_type }),
+        );
+        Ok(())
+    }
+
+    fn manifest(mut self, settings: &config::Audio) -> Result<Vec<String>> {
+        let manifest = json!({
+            "schema": MANIFEST_SCHEMA,
+            "software": concat!("aftercall ", env!("CARGO_PKG_VERSION")),
+            "artifacts": self.all,
+            "engine": null,
+            "parameters": { "target_lufs": settings.target_lufs, "ceiling_dbtp": settings.ceiling_dbtp, "rate_hz": 48_000 },
+        });
+        let mut names: Vec<String> =
+            self.all.iter().filter_map(|file| file["name"].as_str().map(str::to_owned)).collect();
+        self.json("manifest.json", &manifest)?;
+        names.push("manifest.json".to_owned());
+        Ok(names)
+    }
+}
+
+impl Done {
+    fn json(&self) -> Value {
+        let (state, reason) = match &self.result {
+            Ok(quality) => (json!(quality.source.state), None),
+            Err(reason) => (json!("damaged"), Some(reason)),
+        };
+        json!({
+            "input": self.task.name,
+            "out": self.task.out,
+            "state": state,
+            "reason": reason,
+            "quality": self.result.as_ref().ok(),
+            "files": self.files,
+        })
+    }
+}
+
+fn table(all: &[Done]) {
+    let header = ["recording", "length", "state", "loudness", "true peak", "gain", "SNR", "flags"];
+    let decibels = |value: Option<f64>, unit: &str| out::or_dash(value.map(|value| format!("{value:.1} {unit}")));
+    let rows = all.iter().map(|done| match &done.result {
+        Ok(quality) => vec![
+            done.task.name.clone(),
+            out::minutes(quality.duration_ms),
+            format!("{:?}", quality.source.state).to_lowercase(),
+            decibels(quality.loudness.integrated_lufs, "LUFS"),
+            decibels(quality.loudness.true_peak_dbtp, "dBTP"),
+            format!("{:+.1} dB", quality.normalization.gain_db),
+            decibels(quality.signal.snr_db, "dB"),
+            quality.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(" "),
+        ],
+        Err(reason) => {
+            let mut row = vec![done.task.name.clone(), "–".to_owned(), "failed".to_owned()];
+            row.extend(["–", "–", "–", "–"].map(str::to_owned));
+            row.push(reason.clone());
+            row
+        }
+    });
+    out::table(&header, rows);
+    for done in all.iter().filter(|done| !done.files.is_empty()) {
+        out::line(&format!("{} -> {}", done.task.name, done.task.out.display()));
+    }
+}

@@ -1,0 +1,57 @@
+//! `reconcile`: account for every completed call.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use jiff::Timestamp;
+
+use super::backfill::moment;
+use super::{Ended, Failed, out};
+use crate::app::App;
+use crate::domain::SourceName;
+use crate::jobs::reconcile;
+use crate::wire::Window;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json")]
+pub struct Args {
+    #[arg(long)]
+    source: SourceName,
+    /// A date or a moment [default: everything the source lists]
+    #[arg(long, value_parser = moment)]
+    from: Option<Timestamp>,
+    /// The same [default: now]
+    #[arg(long, value_parser = moment)]
+    to: Option<Timestamp>,
+    /// JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists, lets in what is missing, prints the balance.
+pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
+    if app.platform(&args.source).is_none() {
+        bail!("source `{}` is not in the configuration", args.source);
+    }
+    // A call that ends while this runs, on a platform whose clock is a little ahead, counts too.
+    let now = app.now();
+    let soon = now.checked_add(jiff::SignedDuration::from_hours(1)).unwrap_or(now);
+    let window = Window { from: args.from.unwrap_or(Timestamp::UNIX_EPOCH), to: args.to.unwrap_or(soon) };
+    let balance = reconcile::balance(app, &args.source, window).await.map_err(Failed::from)?;
+    if args.json {
+        out::json(&balance)?;
+    } else {
+        let ended: Vec<String> = balance.terminal.iter().map(|(why, n)| format!("{why} {n}")).collect();
+        let row = vec![
+            balance.source.to_string(),
+            balance.listed.to_string(),
+            balance.completed.to_string(),
+            balance.done.to_string(),
+            balance.running.to_string(),
+            ended.join(", "),
+            balance.missing.to_string(),
+        ];
+        out::table(&["source", "listed", "completed", "done", "running", "ended", "missing"], [row]);
+    }
+    Ok(if balance.missing == 0 { Ended::Well } else { Ended::Failed })
+}

@@ -1,0 +1,81 @@
+//! `retention`: what is past its term, and erasing it.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{Ended, Failed, out};
+use crate::app::App;
+use crate::jobs::retention_sweep::{self, Consent, Plan};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// The exact list of what a run would erase now
+    Plan {
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Condemn what is due; workers erase it. Without --force this is a dry run
+    #[command(after_help = "Examples:\n  aftercall retention run                       a dry run\n  aftercall retention run --force               after looking at the plan and the clock\n  aftercall retention run --force --expect 812  past the volume guard: the number the plan shows")]
+    Run {
+        /// Really do it
+        #[arg(long)]
+        force: bool,
+        /// The number of due calls, to pass the volume guard
+        #[arg(long, requires = "force", value_name = "N")]
+        expect: Option<u64>,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Dispatches.
+pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+    match command {
+        Command::Plan { json } | Command::Run { force: false, json, .. } => {
+            let plan = retention_sweep::plan(app).await.map_err(Failed::from)?;
+            print(&plan, json)?;
+            if !json {
+                out::note("nothing was erased: this is what `aftercall retention run --force` would do");
+            }
+            Ok(Ended::Well)
+        }
+        Command::Run { force: true, expect, json } => {
+            let consent = expect.map_or(Consent::Forced, Consent::Expecting);
+            let plan = retention_sweep::sweep(app, consent).await.map_err(Failed::from)?;
+            print(&plan, json)?;
+            if let Some(reason) = &plan.refused {
+                out::error(&format!("refused: {reason}; nothing was erased"));
+                return Ok(Ended::Failed);
+            }
+            if !json {
+                out::note(&format!("{} calls condemned; running workers erase them now", plan.due));
+            }
+            Ok(Ended::Well)
+        }
+    }
+}
+
+fn print(plan: &Plan, json: bool) -> Result<()> {
+    if json {
+        return out::json(plan);
+    }
+    let rows = plan.calls.iter().map(|call| {
+        let held = if call.held { "held" } else { "" };
+        vec![
+            call.id.clone(),
+            call.source.clone(),
+            call.retain_until.to_string(),
+            call.policy.clone(),
+            held.to_owned(),
+        ]
+    });
+    out::table(&["call", "source", "retain until", "policy", ""], rows);
+    out::line(&format!("{} due, {} held", plan.due, plan.held));
+    if let Some(reason) = &plan.refused {
+        out::line(&format!("a scheduled sweep would refuse: {reason}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `trigger`: process calls now.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Ended, Failed, out};
+use crate::app::App;
+use crate::domain::{CallId, SourceName};
+use crate::jobs::admit::Repeat;
+use crate::jobs::trigger;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  aftercall trigger call_abc123 --source krosai\n  aftercall trigger call_abc123 --source krosai --again     a new transcript version")]
+pub struct Args {
+    /// The platform's ids of the calls
+    #[arg(required = true, value_name = "CALL_ID")]
+    calls: Vec<CallId>,
+    /// The source that knows them
+    #[arg(long)]
+    source: SourceName,
+    /// Process a finished call once more, as a new transcript version
+    #[arg(long)]
+    again: bool,
+    /// JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Enqueues each call once, however often it is asked for.
+pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
+    let repeat = if args.again { Repeat::Again } else { Repeat::Never };
+    let mut all = Vec::new();
+    for call in &args.calls {
+        let triggered = trigger::trigger(app, &args.source, call, repeat).await.map_err(Failed::from)?;
+        if !args.json {
+            out::line(&format!("{call}: {}", triggered.describe()));
+        }
+        all.push(json!({ "call_id": call, "source": args.source, "result": triggered }));
+    }
+    if args.json {
+        out::json(&all)?;
+    }
+    Ok(Ended::Well)
+}

@@ -1,0 +1,63 @@
+//! `run` and `work`: processes that run jobs.
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Ended, serve};
+use crate::app::{App, Clock};
+use crate::config::Config;
+use crate::worker;
+use crate::worker::{DataLock, Signals, Until};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  aftercall work                 until SIGTERM or ctrl-c; a second one stops at once\n  aftercall work --until-idle    drain what is due now and exit (for cron, tests, CI)")]
+pub struct Args {
+    /// Drain what is due now, then exit 0; schedules do not fire
+    #[arg(long)]
+    until_idle: bool,
+}
+
+/// Worker and schedules.
+pub async fn run(config: Config, args: Args) -> Result<Ended> {
+    let lock = DataLock::take(&config.data_dir)?;
+    let until = if args.until_idle { Until::Idle } else { Until::Stopped };
+    let app = App::build(config, Clock::system()).await?;
+    let signals = Signals::default();
+    listen(&signals)?;
+    worker::run(app, &lock, until, signals).await?;
+    Ok(Ended::Well)
+}
+
+/// Worker, schedules and API.
+pub async fn run_all(config: Config) -> Result<Ended> {
+    let lock = DataLock::take(&config.data_dir)?;
+    let listen_at = config.api.listen;
+    let listener = TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
+    let app = App::build(config, Clock::system()).await?;
+    let signals = Signals::default();
+    listen(&signals)?;
+    let api = tokio::spawn(serve::until(app.clone(), listener, signals.drain.clone()));
+    let ended = worker::run(app, &lock, Until::Stopped, signals.clone()).await;
+    signals.drain.cancel();
+    api.await.context("API")??;
+    ended?;
+    Ok(Ended::Well)
+}
+
+/// The first SIGTERM or ctrl-c drains, the second stops at once.
+pub fn listen(signals: &Signals) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let signals = signals.clone();
+    tokio::spawn(async move {
+        for token in [&signals.drain, &signals.stop] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok(())
+}

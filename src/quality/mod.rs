@@ -1,0 +1,287 @@
+//! How a call sounded: what the audio part measured, the signal's own figures, the conversation's, and the network's as
+//! the platform tells them, put together into the quality document. What is not known is null, with a reason.
+
+pub mod conversation;
+pub mod mos;
+pub mod signal;
+mod spectrum;
+
+use std::collections::BTreeMap;
+
+use crate::audio::Normalized;
+use crate::domain::quality::{Flag, Leg, Legs, NetworkFigures, QUALITY_SCHEMA};
+use crate::domain::{Network, Quality, Role, Transcript};
+
+use self::signal::MeasuredSignal;
+
+/// The record's duration and the recording's may differ by this much before it is said.
+const MISMATCH_MS: u64 = 2_000;
+const MISMATCH_SHARE: f64 = 0.02;
+/// A caller this much quieter than the agent is hard to follow, LU.
+const CALLER_LOW_LU: f64 = 8.0;
+
+/// A recording this quiet was recorded wrongly, LUFS.
+const LOW_LEVEL_LUFS: f64 = -32.0;
+
+/// All that goes into a quality document.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub normalized: &'a Normalized,
+    pub signal: &'a MeasuredSignal,
+    pub network: &'a Network,
+    /// The leg the network figures belong to, where the platform says so.
+    pub leg: Option<&'a str>,
+    /// The call's duration by the platform's record.
+    pub record_duration_ms: Option<u64>,
+    /// `None` when no transcript was asked for.
+    pub transcript: Option<&'a Transcript>,
+}
+
+/// Puts the document together.
+#[must_use]
+pub fn assemble(inputs: &Inputs<'_>) -> Quality {
+    let normalized = inputs.normalized;
+    let duration_ms = normalized.duration_ms;
+    let mut reasons = BTreeMap::new();
+    let mut reason = |member: &str, why: &str| {
+        reasons.insert(member.to_owned(), why.to_owned());
+    };
+    let conversation = conversation::measure(inputs.transcript, duration_ms);
+    let legs = legs(inputs);
+    match &conversation {
+        Ok(talk) if talk.response_ms.is_none() => reason("conversation.response_ms", "no_answered_turns"),
+        Ok(_) => {}
+        Err(why) => reason("conversation", why),
+    }
+    if let Err(why) = legs {
+        reason("legs", why);
+    }
+    let network = network(inputs);
+    if network.is_none() {
+        reason("network", "not_given_by_the_platform");
+    }
+    if inputs.network.platform_response_ms.is_none() {
+        reason("platform_response_ms", "not_given_by_the_platform");
+    }
+    for (member, figure) in [
+        ("signal.noise_floor_dbfs", inputs.signal.signal.noise_floor_dbfs.is_none()),
+        ("signal.snr_db", inputs.signal.signal.snr_db.is_none()),
+        ("signal.bandwidth_hz", inputs.signal.signal.bandwidth_hz.is_none()),
+    ] {
+        if figure {
+            reason(member, "too_little_sound");
+        }
+    }
+    if normalized.loudness.range_lu.is_none() {
+        let short = duration_ms < 3_000;
+        reason("loudness.range_lu", if short { "shorter_than_3_s" } else { "silence" });
+    }
+    let legs = legs.ok();
+    let mut flags = normalized.flags.clone();
+    flags.extend_from_slice(&inputs.signal.flags);
+    if normalized.loudness.integrated_lufs.is_some_and(|level| level < LOW_LEVEL_LUFS) {
+        flags.push(Flag::LowLevel);
+    }
+    if inputs.record_duration_ms.is_some_and(|record| differ(record, duration_ms)) {
+        flags.push(Flag::DurationMismatch);
+    }
+    if legs.as_ref().is_some_and(caller_low) {
+        flags.push(Flag::CallerLow);
+    }
+    flags.sort_unstable();
+    flags.dedup();
+    Quality {
+        schema: QUALITY_SCHEMA.to_owned(),
+        duration_ms,
+        source: normalized.source.clone(),
+        loudness: normalized.loudness.clone(),
+        normalization: normalized.normalization.clone(),
+        signal: inputs.signal.signal.clone(),
+        legs,
+        conversation: conversation.ok(),
+        network,
+        platform_response_ms: inputs.network.platform_response_ms,
+        mos: mos::estimate(inputs.network),
+        flags,
+        reasons,
+    }
+}
+
+/// More than 2 s and more than 2 %: platforms round, and ring before they record.
+fn differ(record_ms: u64, recording_ms: u64) -> bool {
+    let difference = record_ms.abs_diff(recording_ms);
+    difference > MISMATCH_MS && difference as f64 > MISMATCH_SHARE * record_ms.max(recording_ms) as f64
+}
+
+fn network(inputs: &Inputs<'_>) -> Option<NetworkFigures> {
+    let given = inputs.network;
+    let any = given.latency_ms.or(given.jitter_ms).or(given.packet_loss_raw).or(given.packet_loss_percent);
+    if any.is_none() && given.codec.is_none() {
+        return None;
+    }
+    let unit_unknown = given.packet_loss_raw.is_some() && given.packet_loss_percent.is_none();
+    Some(NetworkFigures {
+        latency_ms: given.latency_ms,
+        jitter_ms: given.jitter_ms,
+        packet_loss_percent: given.packet_loss_percent,
+        packet_loss_raw: given.packet_loss_raw,
+        codec: given.codec.clone(),
+        leg: inputs.leg.map(str::to_owned),
+        source: "provider".to_owned(),
+        reason: unit_unknown.then(|| "packet_loss_unit_unknown".to_owned()),
+    })
+}
+
+/// Loudness of each role, where turns with times and roles tell them apart in the mix.
+fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
+    let transcript = inputs.transcript.ok_or(conversation::NO_TRANSCRIPT)?;
+    let of = |role: Role, other: Role| {
+        let duration_ms = inputs.normalized.duration_ms;
+        let own = conversation::stretches(transcript, role, duration_ms);
+        // Where both speak, the level is nobody's.
+        let alone = without(&own, &conversation::stretches(transcript, other, duration_ms));
+        let integrated_lufs = inputs.normalized.levels.integrated_within(&alone);
+        (!own.is_empty()).then_some(Leg { integrated_lufs })
+    };
+    let legs = Legs { agent: of(Role::Agent, Role::Caller), caller: of(Role::Caller, Role::Agent) };
+    if legs.agent.is_none() && legs.caller.is_none() { Err("no_timed_roles") } else { Ok(legs) }
+}
+
+fn without(stretches: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut left = Vec::new();
+    for &(begin, end) in stretches {
+        let mut start = begin;
+        for &(from, to) in others.iter().filter(|other| other.1 > begin && other.0 < end) {
+            if from > start {
+                left.push((start, from));
+            }
+            start = start.max(to);
+        }
+        if start < end {
+            left.push((start, end));
+        }
+    }
+    left
+}
+
+fn caller_low(legs: &Legs) -> bool {
+    let level = |leg: &Option<Leg>| leg.as_ref().and_then(|leg| leg.integrated_lufs);
+    matches!((level(&legs.agent), level(&legs.caller)), (Some(agent), Some(caller)) if agent - caller > CALLER_LOW_LU)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::loudness::{Levels, Meter};
+    use crate::audio::waveform::Waveform;
+    use crate::domain::RecordingState;
+    use crate::domain::quality::{Loudness, Normalization, SourceFormat};
+    use crate::domain::transcript::{Speaker, TRANSCRIPT_SCHEMA, TextSource, Turn};
+
+    fn normalized(levels: Levels, duration_ms: u64) -> Normalized {
+        Normalized {
+            duration_ms,
+            source: SourceFormat {
+                codec: "mp3".into(),
+                sample_rate_hz: 48_000,
+                channels: 1,
+                bit_rate: None,
+                expected_ms: duration_ms,
+                lost_ms: 0,
+                state: RecordingState::Ok,
+            },
+            loudness: Loudness::default(),
+            normalization: Normalization::default(),
+            flags: vec![],
+            waveform: Waveform::default(),
+            levels,
+            wav: None,
+            flac: None,
+            warnings: vec![],
+        }
+    }
+
+    fn transcript() -> Transcript {
+        let speaker = |id, role| Speaker { id, role, confidence: None, evidence: None };
+        Transcript {
+            schema: TRANSCRIPT_SCHEMA.into(),
+            language: None,
+            source: TextSource::Provider,
+            engine: None,
+            speakers: vec![speaker(0, Role::Agent), speaker(1, Role::Caller)],
+            turns: vec![
+                Turn { speaker: 0, start_ms: 0, end_ms: 5_000 },
+                Turn { speaker: 1, start_ms: 5_000, end_ms: 10_000 },
+            ],
+            utterances: vec![],
+            redacted: false,
+            reason: None,
+        }
+    }
+
+    fn loud_then_quiet() -> Levels {
+        let wave: Vec<f32> =
+            (0..480_000).map(|n| if n < 240_000 { 0.3 } else { 0.05 } * (n as f32 * 0.13).sin()).collect();
+        let mut meter = Meter::new(48_000, 1);
+        meter.push(&[wave]);
+        meter.finish()
+    }
+
+    fn assembled(record_duration_ms: Option<u64>, transcript: Option<&Transcript>, network: &Network) -> Quality {
+        assemble(&Inputs {
+            normalized: &normalized(loud_then_quiet(), 10_000),
+            signal: &MeasuredSignal::default(),
+            network,
+            leg: None,
+            record_duration_ms,
+            transcript,
+        })
+    }
+
+    #[test]
+    fn a_quiet_caller_is_seen_through_the_turns() {
+        let transcript = transcript();
+        let quality = assembled(Some(10_000), Some(&transcript), &Network::default());
+        let legs = quality.legs.unwrap();
+        let level = |leg: Option<Leg>| leg.unwrap().integrated_lufs.unwrap();
+        assert!((level(legs.agent) - level(legs.caller) - 15.56).abs() < 0.2);
+        assert_eq!(quality.flags, [Flag::CallerLow]);
+        assert_eq!(quality.conversation.unwrap().caller_talk_ms, 5_000);
+    }
+
+    #[test]
+    fn durations_that_differ_are_flagged_and_change_nothing_else() {
+        for (record, flagged) in [(10_000, false), (11_900, false), (12_100, true), (7_000, true)] {
+            let quality = assembled(Some(record), None, &Network::default());
+            assert_eq!(quality.flags.contains(&Flag::DurationMismatch), flagged, "{record}");
+            assert_eq!(quality.duration_ms, 10_000);
+        }
+        // Two per cent of two hours.
+        assert!(!differ(7_200_000, 7_100_000));
+    }
+
+    #[test]
+    fn every_null_has_a_reason() {
+        let quality = assembled(None, None, &Network::default());
+        for member in ["conversation", "legs", "network", "platform_response_ms", "loudness.range_lu", "signal.snr_db"] {
+            assert!(quality.reasons.contains_key(member), "{member}: {:?}", quality.reasons);
+        }
+        assert_eq!(quality.reasons["conversation"], "no_transcript_requested");
+        assert!(quality.mos.reason.is_some());
+    }
+
+    #[test]
+    fn network_figures_pass_through_with_their_source() {
+        let network = Network { jitter_ms: Some(4.0), packet_loss_raw: Some(0.01), ..Network::default() };
+        let figures = assembled(None, None, &network).network.unwrap();
+        assert_eq!((figures.jitter_ms, figures.packet_loss_percent, figures.packet_loss_raw), (Some(4.0), None, Some(0.01)));
+        assert_eq!(figures.reason.as_deref(), Some("packet_loss_unit_unknown"));
+    }
+
+    #[test]
+    fn stretches_without_others() {
+        assert_eq!(without(&[(0, 10)], &[(2, 4), (6, 7)]), [(0, 2), (4, 6), (7, 10)]);
+        assert_eq!(without(&[(0, 10), (20, 30)], &[(5, 25)]), [(0, 5), (25, 30)]);
+        assert_eq!(without(&[(0, 10)], &[(0, 10)]), []);
+    }
+}

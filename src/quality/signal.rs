@@ -1,0 +1,354 @@
+//! Figures of the waveform itself, gathered while the recording is decoded, before any gain.
+
+use super::spectrum::Spectrum;
+use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, block};
+use crate::domain::quality::{Flag, Signal};
+
+/// A sample at or beyond this is at full scale; three in a row are clipped, not loud.
+const FULL_SCALE: f32 = 0.999;
+const CLIPPED_RUN: u64 = 3;
+/// Share of clipped samples above which a recording is called clipped.
+const CLIPPED_SHARE: f64 = 1e-4;
+/// Frames of 20 ms for levels.
+const FRAME: usize = OUTPUT_RATE_HZ as usize / 50;
+/// Levels from -120 dBFS up, in steps of half a decibel.
+const LEVEL_STEPS_PER_DB: f64 = 2.0;
+const LOWEST_DBFS: f64 = -120.0;
+/// A frame below this is digital silence, which is no noise floor.
+const SILENT_DBFS: f64 = -100.0;
+/// Percentiles taken for noise and for speech.
+const NOISE_SHARE: f64 = 0.10;
+const SPEECH_SHARE: f64 = 0.95;
+/// Grain of the dropout search, 1 ms; below this peak a grain is digital silence, above that one it is sound.
+const GRAIN: usize = OUTPUT_RATE_HZ as usize / 1000;
+const GRAIN_SILENT: f32 = 3e-5;
+const GRAIN_LOUD: f32 = 0.01;
+/// Sound within so many grains before and after the silence makes it a dropout: speech itself fades.
+const EDGE_GRAINS: u32 = 5;
+/// A gap of 20 ms holds at least 19 whole grains; one beyond 2 s is a pause.
+const DROPOUT_GRAINS: std::ops::RangeInclusive<u32> = 19..=2_000;
+/// Telephone band ends here (ITU-T P.310 and practice), Hz; a rate of 8 kHz cannot hold more.
+const NARROWBAND_HZ: u32 = 3_800;
+const NARROWBAND_RATE_HZ: u32 = 8_000;
+/// Mean squares of a channel with nobody on it (-70 dBFS), and of one in use (-50 dBFS).
+const DEAD: f64 = 1e-7;
+const ALIVE: f64 = 1e-5;
+
+/// What the meter found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MeasuredSignal {
+    pub signal: Signal,
+    pub flags: Vec<Flag>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Channel {
+    samples: u64,
+    clipped: u64,
+    run: u64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Channel {
+    fn push(&mut self, samples: &[f32]) {
+        self.samples += samples.len() as u64;
+        let (chunks, rest) = samples.as_chunks::<8>();
+        let (mut sums, mut squares) = ([0.0f32; 8], [0.0f32; 8]);
+        for chunk in chunks {
+            for ((sum, square), sample) in sums.iter_mut().zip(&mut squares).zip(chunk) {
+                *sum += sample;
+                *square += sample * sample;
+            }
+        }
+        self.sum += f64::from(sums.iter().chain(rest).sum::<f32>());
+        self.squares += f64::from(squares.iter().copied().chain(rest.iter().map(|s| s * s)).sum::<f32>());
+        if block::peak(samples) < FULL_SCALE {
+            self.end_run();
+            return;
+        }
+        for sample in samples {
+            if sample.abs() >= FULL_SCALE {
+                self.run += 1;
+            } else {
+                self.end_run();
+            }
+        }
+    }
+
+    const fn end_run(&mut self) {
+        if self.run >= CLIPPED_RUN {
+            self.clipped += self.run;
+        }
+        self.run = 0;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.samples.max(1) as f64
+    }
+
+    fn mean_square(&self) -> f64 {
+        self.squares / self.samples.max(1) as f64
+    }
+}
+
+/// Looks for silence cut into sound.
+#[derive(Debug, Clone, Default)]
+struct Dropouts {
+    since_loud: u32,
+    /// Grains of the silence at hand, when it began right after sound.
+    silent: u32,
+    /// A silence that began and ended like a dropout and waits for sound: its grains, and grains since its end.
+    waiting: Option<(u32, u32)>,
+    armed: bool,
+    count: u32,
+    /// Grains looked at, and grains that were dropouts.
+    grains: u64,
+    total: u64,
+}
+
+impl Dropouts {
+    fn grain(&mut self, peak: f32) {
+        if peak < GRAIN_SILENT {
+            if self.silent == 0 {
+                self.armed = self.since_loud <= EDGE_GRAINS && self.grains > 0;
+                self.waiting = None;
+            }
+            self.silent += 1;
+        } else {
+            if self.silent > 0 && self.armed && DROPOUT_GRAINS.contains(&self.silent) {
+                self.waiting = Some((self.silent, 0));
+            }
+            self.silent = 0;
+        }
+        self.since_loud = if peak >= GRAIN_LOUD { 0 } else { self.since_loud.saturating_add(1) };
+        if let Some((grains, since)) = self.waiting {
+            if peak >= GRAIN_LOUD {
+                self.count += 1;
+                self.lost(grains);
+            } else if since >= EDGE_GRAINS {
+                self.waiting = None;
+            } else {
+                self.waiting = Some((grains, since + 1));
+            }
+        }
+        self.grains += 1;
+    }
+
+    fn lost(&mut self, grains: u32) {
+        self.total += u64::from(grains);
+        self.waiting = None;
+    }
+}
+
+/// Listens on the first pass.
+#[derive(Debug)]
+pub struct SignalMeter {
+    rate_hz: u32,
+    channels: Vec<Channel>,
+    /// How many frames had each level.
+    levels: Vec<u64>,
+    frame: (f64, usize),
+    grain: (f32, usize),
+    dropouts: Dropouts,
+    spectrum: Spectrum,
+}
+
+impl Default for SignalMeter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SignalMeter {
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            rate_hz: 0,
+            channels: Vec::new(),
+            levels: vec![0; (-LOWEST_DBFS * LEVEL_STEPS_PER_DB) as usize + 20],
+            frame: (0.0, 0),
+            grain: (0.0, 0),
+            dropouts: Dropouts::default(),
+            spectrum: Spectrum::default(),
+        }
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn finish(mut self) -> MeasuredSignal {
+        for channel in &mut self.channels {
+            channel.end_run();
+        }
+        let samples: u64 = self.channels.iter().map(|channel| channel.samples).sum();
+        let clipped: u64 = self.channels.iter().map(|channel| channel.clipped).sum();
+        let clipping_ratio = clipped as f64 / samples.max(1) as f64;
+        let means = self.channels.iter().map(Channel::mean);
+        let dc_offset = means.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+        let noise_floor_dbfs = self.level_at(NOISE_SHARE);
+        let bandwidth_hz = self.spectrum.bandwidth_hz();
+        let narrow = bandwidth_hz.is_some_and(|hz| hz <= NARROWBAND_HZ || self.rate_hz <= NARROWBAND_RATE_HZ);
+        let flags = [
+            (clipping_ratio > CLIPPED_SHARE, Flag::Clipped),
+            (narrow, Flag::Narrowband),
+            (self.one_way(), Flag::OneWayAudio),
+        ];
+        MeasuredSignal {
+            signal: Signal {
+                clipping_ratio,
+                dc_offset,
+                noise_floor_dbfs,
+                snr_db: noise_floor_dbfs.zip(self.level_at(SPEECH_SHARE)).map(|(noise, speech)| speech - noise),
+                bandwidth_hz,
+                dropouts: self.dropouts.count,
+                dropout_ms: self.dropouts.total,
+            },
+            flags: flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect(),
+        }
+    }
+
+    /// Two channels, nobody on one of them.
+    fn one_way(&self) -> bool {
+        let [a, b] = self.channels.as_slice() else { return false };
+        let (low, high) = (a.mean_square().min(b.mean_square()), a.mean_square().max(b.mean_square()));
+        low < DEAD && high > ALIVE
+    }
+
+    /// Level under which this share of the frames that are not digital silence lies, dBFS.
+    fn level_at(&self, share: f64) -> Option<f64> {
+        let total: u64 = self.levels.iter().sum();
+        let wanted = (share * total as f64).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        let step = self.levels.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        })?;
+        Some(LOWEST_DBFS + (step as f64 + 0.5) / LEVEL_STEPS_PER_DB)
+    }
+
+    fn end_frame(&mut self) {
+        let level = 10.0 * (self.frame.0 / FRAME as f64).log10();
+        self.frame = (0.0, 0);
+        if level > SILENT_DBFS {
+            let step = ((level - LOWEST_DBFS) * LEVEL_STEPS_PER_DB) as usize;
+            let last = self.levels.len() - 1;
+            self.levels[step.min(last)] += 1;
+        }
+    }
+}
+
+impl BlockSink for SignalMeter {
+    fn recorded(&mut self, block: &Block) {
+        if self.rate_hz == 0 {
+            self.rate_hz = block.rate_hz;
+        }
+        if self.channels.len() < block.planes.len() {
+            self.channels.resize_with(block.planes.len(), Channel::default);
+        }
+        for (channel, plane) in self.channels.iter_mut().zip(&block.planes) {
+            channel.push(plane);
+        }
+    }
+
+    fn mono(&mut self, samples: &[f32]) {
+        self.spectrum.push(samples);
+        let mut rest = samples;
+        while !rest.is_empty() {
+            // A frame is a whole number of grains, so a grain never spans two frames.
+            let take = (GRAIN - self.grain.1).min(rest.len());
+            let part = &rest[..take];
+            rest = &rest[take..];
+            self.grain = (self.grain.0.max(block::peak(part)), self.grain.1 + take);
+            self.frame.0 += f64::from(part.iter().map(|sample| sample * sample).sum::<f32>());
+            self.frame.1 += take;
+            if self.grain.1 == GRAIN {
+                self.dropouts.grain(self.grain.0);
+                self.grain = (0.0, 0);
+            }
+            if self.frame.1 == FRAME {
+                self.end_frame();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measure(planes: &[Vec<f32>]) -> MeasuredSignal {
+        let mut meter = SignalMeter::new();
+        for start in (0..planes[0].len()).step_by(1000) {
+            let end = (start + 1000).min(planes[0].len());
+            let block = Block { rate_hz: 48_000, planes: planes.iter().map(|plane| plane[start..end].to_vec()).collect() };
+            meter.recorded(&block);
+            meter.mono(&block.planes[0]);
+        }
+        meter.finish()
+    }
+
+    fn tone(amplitude: f32, samples: usize) -> Vec<f32> {
+        (0..samples).map(|n| amplitude * (std::f32::consts::TAU * 500.0 * n as f32 / 48_000.0).sin()).collect()
+    }
+
+    #[test]
+    fn clipped_samples_are_counted_in_runs_only() {
+        let clipped: Vec<f32> = tone(1.5, 48_000).iter().map(|s| s.clamp(-1.0, 1.0)).collect();
+        let measured = measure(&[clipped]);
+        // A sine of 1.5 is beyond 1 for 53.5 % of the time.
+        assert!((measured.signal.clipping_ratio - 0.535).abs() < 0.03, "{}", measured.signal.clipping_ratio);
+        assert!(measured.flags.contains(&Flag::Clipped));
+        let mut spikes = tone(0.5, 48_000);
+        for n in (0..48_000).step_by(100) {
+            spikes[n] = 1.0;
+        }
+        assert!(measure(&[spikes]).signal.clipping_ratio < 1e-9);
+    }
+
+    #[test]
+    fn an_offset_is_the_mean() {
+        let shifted: Vec<f32> = tone(0.2, 48_000).iter().map(|s| s + 0.05).collect();
+        assert!((measure(&[shifted]).signal.dc_offset - 0.05).abs() < 1e-4);
+    }
+
+    #[test]
+    fn noise_floor_and_ratio_of_a_tone_over_a_hum() {
+        let mut wave = tone(0.5, 96_000);
+        wave.extend(tone(0.005, 48_000));
+        wave.extend(vec![0.0; 48_000]);
+        let signal = measure(&[wave]).signal;
+        // Levels of sines: 3 dB under their amplitude; digital silence is not the floor.
+        assert!((signal.noise_floor_dbfs.unwrap() + 49.0).abs() < 0.6, "{signal:?}");
+        assert!((signal.snr_db.unwrap() - 40.0).abs() < 1.0, "{signal:?}");
+        assert_eq!(measure(&[vec![0.0; 48_000]]).signal.noise_floor_dbfs, None);
+    }
+
+    #[test]
+    fn a_hole_in_sound_is_a_dropout_and_a_pause_is_not() {
+        let mut wave = tone(0.5, 96_000);
+        wave[20_000..21_920].fill(0.0);
+        wave[50_000..50_480].fill(0.0);
+        let signal = measure(&[wave.clone()]).signal;
+        assert_eq!(signal.dropouts, 1, "40 ms counts, 10 ms does not");
+        assert!(signal.dropout_ms.abs_diff(40) <= 2, "{}", signal.dropout_ms);
+        // A fade before and after makes it a pause.
+        let mut paused = tone(0.5, 96_000);
+        for (n, sample) in paused.iter_mut().enumerate() {
+            let distance = (n as f32 - 48_000.0).abs() / 48_000.0;
+            *sample *= if distance < 0.05 { 0.0 } else { ((distance - 0.05) * 3.0).min(1.0).powi(2) };
+        }
+        assert_eq!(measure(&[paused]).signal.dropouts, 0);
+    }
+
+    #[test]
+    fn a_silent_leg_is_one_way_audio() {
+        let flags = measure(&[tone(0.3, 48_000), vec![0.0; 48_000]]).flags;
+        assert!(flags.contains(&Flag::OneWayAudio));
+        assert!(!measure(&[tone(0.3, 48_000), tone(0.1, 48_000)]).flags.contains(&Flag::OneWayAudio));
+    }
+
+    #[test]
+    fn the_telephone_band_is_narrow() {
+        assert!(measure(&[tone(0.3, 96_000)]).flags.contains(&Flag::Narrowband));
+    }
+}

@@ -1,0 +1,145 @@
+//! A long-term spectrum, to see how far up a recording goes.
+
+use crate::audio::OUTPUT_RATE_HZ;
+
+/// Points of the transform: 47 Hz apart at 48 kHz.
+const POINTS: usize = 1024;
+/// One transform in this many samples (about three a second) is plenty for an average.
+const EVERY: u64 = OUTPUT_RATE_HZ as u64 / 3;
+/// Quieter windows (mean square, -55 dBFS) are pauses and say nothing of the band.
+const LOUD: f32 = 3e-6;
+/// Content weaker than this against the strongest band is not worth the name, dB.
+const WORTH_DB: f64 = -60.0;
+/// Bins joined on each side, so that a single bin does not decide.
+const SMOOTH: usize = 2;
+
+/// Averages power spectra of loud windows.
+#[derive(Debug)]
+pub struct Spectrum {
+    window: Vec<f32>,
+    twiddles: Vec<(f32, f32)>,
+    pending: Vec<f32>,
+    /// Samples still to be passed over before the next window.
+    pause: u64,
+    power: Vec<f64>,
+    windows: u64,
+}
+
+impl Default for Spectrum {
+    fn default() -> Self {
+        let turn = |n: usize, of: usize| std::f64::consts::TAU * n as f64 / of as f64;
+        Self {
+            window: (0..POINTS).map(|n| (0.5 - 0.5 * turn(n, POINTS).cos()) as f32).collect(),
+            twiddles: (0..POINTS / 2).map(|n| (turn(n, POINTS).cos() as f32, -turn(n, POINTS).sin() as f32)).collect(),
+            pending: Vec::with_capacity(POINTS),
+            pause: 0,
+            power: vec![0.0; POINTS / 2],
+            windows: 0,
+        }
+    }
+}
+
+impl Spectrum {
+    pub fn push(&mut self, mut samples: &[f32]) {
+        while !samples.is_empty() {
+            if self.pause > 0 {
+                let skip = self.pause.min(samples.len() as u64);
+                self.pause -= skip;
+                samples = &samples[skip as usize..];
+                continue;
+            }
+            let take = (POINTS - self.pending.len()).min(samples.len());
+            self.pending.extend_from_slice(&samples[..take]);
+            samples = &samples[take..];
+            if self.pending.len() == POINTS {
+                let energy: f32 = self.pending.iter().map(|sample| sample * sample).sum();
+                if energy > LOUD * POINTS as f32 {
+                    self.add();
+                    self.pause = EVERY;
+                }
+                self.pending.clear();
+            }
+        }
+    }
+
+    fn add(&mut self) {
+        let mut values: Vec<(f32, f32)> =
+            self.pending.iter().zip(&self.window).map(|(sample, window)| (sample * window, 0.0)).collect();
+        transform(&mut values, &self.twiddles);
+        for (sum, (re, im)) in self.power.iter_mut().zip(values) {
+            *sum += f64::from(re * re + im * im);
+        }
+        self.windows += 1;
+    }
+
+    /// Highest frequency with content worth the name, Hz.
+    #[must_use]
+    pub fn bandwidth_hz(&self) -> Option<u32> {
+        if self.windows == 0 {
+            return None;
+        }
+        let smooth: Vec<f64> =
+            self.power.windows(2 * SMOOTH + 1).map(|bins| bins.iter().sum::<f64>() / bins.len() as f64).collect();
+        let strongest = smooth.iter().copied().fold(0.0, f64::max);
+        let worth = strongest * 10f64.powf(WORTH_DB / 10.0);
+        let bin = smooth.iter().rposition(|&power| power > worth)? + SMOOTH;
+        Some((bin as u64 * u64::from(OUTPUT_RATE_HZ) / POINTS as u64) as u32)
+    }
+}
+
+/// Radix-2 transform in place, decimation in time.
+fn transform(values: &mut [(f32, f32)], twiddles: &[(f32, f32)]) {
+    let len = values.len();
+    let bits = len.trailing_zeros();
+    for n in 0..len {
+        let mirrored = n.reverse_bits() >> (usize::BITS - bits);
+        if n < mirrored {
+            values.swap(n, mirrored);
+        }
+    }
+    let mut half = 1;
+    while half < len {
+        let stride = len / (2 * half);
+        for block in values.chunks_exact_mut(2 * half) {
+            let (low, high) = block.split_at_mut(half);
+            for (n, (a, b)) in low.iter_mut().zip(high).enumerate() {
+                let (cos, sin) = twiddles[n * stride];
+                let turned = (b.0 * cos - b.1 * sin, b.0 * sin + b.1 * cos);
+                *b = (a.0 - turned.0, a.1 - turned.1);
+                *a = (a.0 + turned.0, a.1 + turned.1);
+            }
+        }
+        half *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bandwidth(wave: &[f32]) -> Option<u32> {
+        let mut spectrum = Spectrum::default();
+        for chunk in wave.chunks(1000) {
+            spectrum.push(chunk);
+        }
+        spectrum.bandwidth_hz()
+    }
+
+    fn tones(hz: &[f32]) -> Vec<f32> {
+        let sample = |n: usize, hz: f32| 0.1 * (std::f32::consts::TAU * hz * n as f32 / 48_000.0).sin();
+        (0..96_000).map(|n| hz.iter().map(|&hz| sample(n, hz)).sum()).collect()
+    }
+
+    #[test]
+    fn the_highest_tone_decides() {
+        for top in [3_400.0f32, 7_000.0, 15_000.0] {
+            let measured = bandwidth(&tones(&[300.0, 1_000.0, top])).unwrap() as f32;
+            assert!((measured - top).abs() < 350.0, "{top}: {measured}");
+        }
+    }
+
+    #[test]
+    fn silence_has_no_band() {
+        assert_eq!(bandwidth(&vec![0.0; 96_000]), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! Calls as a reader of the API may see them: condemned and erased ones are gone, and every filter counts in the total.
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use super::calls::Row;
+use super::{CallRecord, Db, Store, StoreError, to_ms};
+
+/// Which calls a reader asks for, and which of them it may see.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Only calls of these organisations (the platform's ids): the key's, and the one the request names. Two that differ
+    /// have no call in common.
+    pub organizations: [Option<String>; 2],
+    /// Only calls whose term ends after this moment.
+    pub unexpired_at: Option<Timestamp>,
+    pub status: Option<String>,
+    pub direction: Option<String>,
+    pub agent_id: Option<String>,
+    pub phone_number_id: Option<String>,
+    /// Ended (or first seen, where the end is not known) at this moment or later.
+    pub from: Option<Timestamp>,
+    /// The same before this moment.
+    pub to: Option<Timestamp>,
+}
+
+/// A listed call.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub record: CallRecord,
+    /// The first [`EXCERPT`] characters of the newest transcript and one more, which tells that it goes on.
+    pub excerpt: Option<String>,
+}
+
+/// Characters of a transcript shown in a list.
+pub const EXCERPT: usize = 80;
+
+#[derive(Debug, FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    row: Row,
+    excerpt: Option<String>,
+}
+
+/// The engines differ in how a member of the call's JSON is read, in nothing else.
+macro_rules! listing {
+    ($select:literal, $agent_id:literal, $phone_number_id:literal, $rest:literal) => {
+        concat!(
+            $select,
+            " FROM call_record c WHERE retention_state = 'active' AND ($1 IS NULL OR org_id = $1) \
+             AND ($2 IS NULL OR org_id = $2) AND ($3 IS NULL OR retain_until > $3) AND ($4 IS NULL OR status = $4) \
+             AND ($5 IS NULL OR direction = $5) AND ($6 IS NULL OR ",
+            $agent_id,
+            " = $6) AND ($7 IS NULL OR ",
+            $phone_number_id,
+            " = $7) AND ($8 IS NULL OR COALESCE(ended_at, first_seen_at) >= $8) \
+             AND ($9 IS NULL OR COALESCE(ended_at, first_seen_at) < $9) ",
+            $rest
+        )
+    };
+}
+
+macro_rules! on_sqlite {
+    ($select:literal, $rest:literal) => {
+        listing!(
+            $select,
+            "json_extract(call_json, '$.agent_id')",
+            "json_extract(call_json, '$.phone_number_id')",
+            $rest
+        )
+    };
+}
+
+macro_rules! on_postgres {
+    ($select:literal, $rest:literal) => {
+        listing!(
+            $select,
+            "(call_json::json ->> 'agent_id')",
+            "(call_json::json ->> 'phone_number_id')",
+            $rest
+        )
+    };
+}
+
+macro_rules! page {
+    ($engine:ident) => {
+        // 81: one more than `EXCERPT`.
+        $engine!(
+            "SELECT c.*, (SELECT substr(t.text, 1, 81) FROM transcript t \
+             WHERE t.call_uid = c.uid AND t.version = c.transcript_version) AS excerpt",
+            "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $10 OFFSET $11"
+        )
+    };
+}
+
+macro_rules! bound {
+    ($query:expr, $listing:expr) => {
+        $query
+            .bind($listing.organizations[0].as_deref())
+            .bind($listing.organizations[1].as_deref())
+            .bind($listing.unexpired_at.map(to_ms))
+            .bind($listing.status.as_deref())
+            .bind($listing.direction.as_deref())
+            .bind($listing.agent_id.as_deref())
+            .bind($listing.phone_number_id.as_deref())
+            .bind($listing.from.map(to_ms))
+            .bind($listing.to.map(to_ms))
+    };
+}
+
+impl Store {
+    /// A stretch of the listing, newest end first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn listed(&self, listing: &Listing, limit: u64, offset: u64) -> Result<Vec<Listed>, StoreError> {
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let (limit, offset) = (whole(limit), whole(offset));
+        let rows: Vec<ListedRow> = match &self.db {
+            Db::Sqlite(pool) => {
+                let query = bound!(sqlx::query_as(page!(on_sqlite)), listing);
+                query.bind(limit).bind(offset).fetch_all(pool).await?
+            }
+            Db::Postgres(pool) => {
+                let query = bound!(sqlx::query_as(page!(on_postgres)), listing);
+                query.bind(limit).bind(offset).fetch_all(pool).await?
+            }
+        };
+        let read = |listed: ListedRow| Ok(Listed { record: listed.row.into_record()?, excerpt: listed.excerpt });
+        rows.into_iter().map(read).collect()
+    }
+
+    /// How many calls the whole listing has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_listed(&self, listing: &Listing) -> Result<u64, StoreError> {
+        let count: i64 = match &self.db {
+            Db::Sqlite(pool) => {
+                bound!(sqlx::query_scalar(on_sqlite!("SELECT COUNT(*)", "")), listing).fetch_one(pool).await?
+            }
+            Db::Postgres(pool) => {
+                bound!(sqlx::query_scalar(on_postgres!("SELECT COUNT(*)", "")), listing).fetch_one(pool).await?
+            }
+        };
+        Ok(count as u64)
+    }
+}

@@ -1,0 +1,7 @@
+//! The HTTP API as its clients meet it: real requests to a real server over a real store.
+
+mod lists;
+mod ops;
+mod reads;
+mod server;
+mod triggers;

@@ -1,0 +1,1 @@
+//! The sample platform as a neighbour of the app under test.
