@@ -19,7 +19,7 @@ use riverqueue::{Client, JobArgs, QueueConfig, WorkContext, WorkOutcome, Workers
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use measure::{cpu_seconds, median, whole};
+use measure::{cpu_seconds, whole};
 
 /// Each figure is the median of so many rounds; in a round every contender has its turn.
 const ROUNDS: usize = 3;
@@ -70,11 +70,7 @@ struct Setting {
 
 const SETTINGS: [Setting; 2] = [
     Setting { name: "default settings", toml: "", jobs: 1500 },
-    Setting {
-        name: "100 slots, 1 ms cooldown",
-        toml: "[worker]\nconcurrency = 100\ncooldown = \"1ms\"\n",
-        jobs: 4000,
-    },
+    Setting { name: "100 slots, 1 ms cooldown", toml: "[worker]\nconcurrency = 100\ncooldown = \"1ms\"\n", jobs: 4000 },
 ];
 
 /// A database of its own for one measurement.
@@ -283,11 +279,16 @@ async fn run_bare(place: &Place, contender: Contender, done: &Arc<AtomicUsize>, 
     let queue = QueueConfig::new(settings.concurrency)
         .with_fetch_poll_interval(settings.poll.0)
         .with_fetch_cooldown(settings.cooldown.0);
-    let client =
-        place.bare().workers(workers).fetch_cooldown(settings.cooldown.0).queue("default", queue).build()?;
+    let client = place.bare().workers(workers).fetch_cooldown(settings.cooldown.0).queue("default", queue).build()?;
     let mut running = client.start()?;
     place.ended(done, jobs).await?;
     Ok(running.stop().await?)
+}
+
+/// The middle of an odd number of figures.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 async fn enqueue_rates(server: Option<&str>) -> Result<()> {

@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall, SourceName};
 use crate::jobs::Job;
-use crate::queue::{Enqueued, JobState, Lane, QueueError};
+use crate::queue::{Enqueued, JobState, Kind, Lane, QueueError};
 use crate::store::{Admitted, CallRecord, Finished, Store, StoreError, Tx};
 use crate::telemetry;
 
@@ -118,15 +118,8 @@ pub async fn end_without_content(
     outcome: Outcome,
     now: jiff::Timestamp,
 ) -> Result<bool, StoreError> {
-    let finished = Finished {
-        outcome,
-        reason: None,
-        artifacts: &[],
-        quality: None,
-        flags: &[],
-        transcript_version: None,
-        now,
-    };
+    let finished =
+        Finished { outcome, reason: None, artifacts: &[], quality: None, flags: &[], transcript_version: None, now };
     store.finish_call(tx, record.uid, record.generation, &finished).await
 }
 
@@ -149,8 +142,7 @@ pub async fn enqueue(
 ///
 /// # Errors
 /// [`QueueError`].
-pub async fn is_dead_letter(app: &App, record: &CallRecord) -> Result<bool, QueueError> {
-    let jobs = app.queue.jobs_about(&record.uid.to_string()).await?;
-    let last = jobs.iter().find(|job| job.kind == "process_call");
-    Ok(last.is_some_and(|job| job.state == JobState::DeadLetter))
+pub async fn is_dead_letter(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<bool, QueueError> {
+    let last = app.queue.last_state(tx, Kind::ProcessCall, &record.uid.to_string()).await?;
+    Ok(last == Some(JobState::DeadLetter))
 }

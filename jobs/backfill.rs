@@ -111,9 +111,14 @@ async fn feed(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
         if items.is_empty() {
             break;
         }
-        let mut tx = app.store.begin().await.at(Stage::Backfill)?;
+        // Read before the transaction begins: a second connection inside it would be one too many while every other
+        // waits for it to end.
+        let mut records = Vec::with_capacity(items.len());
         for item in items {
-            let Some(record) = app.store.call(item.call_uid).await.at(Stage::Backfill)? else { continue };
+            records.extend(app.store.call(item.call_uid).await.at(Stage::Backfill)?);
+        }
+        let mut tx = app.store.begin().await.at(Stage::Backfill)?;
+        for record in records {
             let job = admit::enqueue(app, &mut tx, &record, Lane::Backfill, again).await.at(Stage::Backfill)?;
             app.store.feed_backfill_item(&mut tx, &backfill.id, record.uid, job.id).await.at(Stage::Backfill)?;
         }

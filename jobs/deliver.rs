@@ -99,7 +99,8 @@ async fn document(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Val
 async fn put_record(app: &App, settings: &HttpWriteBack, row: &OutboxRow, document: &Value) -> Result<(), Stop> {
     for _ in 0..RE_READS {
         let url = render(&settings.url, document, &Value::Null)?;
-        let (etag, remote) = if settings.if_match { read_record(app, settings, &url).await? } else { (None, Value::Null) };
+        let (etag, remote) =
+            if settings.if_match { read_record(app, settings, &url).await? } else { (None, Value::Null) };
         let body = match &settings.body {
             Some(template) => render(template, document, &remote)?,
             None => document.to_string(),
@@ -125,11 +126,7 @@ async fn put_record(app: &App, settings: &HttpWriteBack, row: &OutboxRow, docume
 }
 
 /// The receiver's record and its version tag; a receiver that has none yet is written without a condition.
-async fn read_record(
-    app: &App,
-    settings: &HttpWriteBack,
-    url: &str,
-) -> Result<(Option<HeaderValue>, Value), Stop> {
+async fn read_record(app: &App, settings: &HttpWriteBack, url: &str) -> Result<(Option<HeaderValue>, Value), Stop> {
     let answer = authorized(app.receivers.get(url), settings).send().await.map_err(|err| unreachable(&err))?;
     match answer.status().as_u16() {
         200..=299 => {

@@ -8,9 +8,9 @@ pub mod process_call;
 pub mod reconcile;
 pub mod retention_sweep;
 pub mod schedule;
-pub mod trigger;
 mod steps;
 mod stop;
+pub mod trigger;
 
 pub use stop::{At, Stop, Trouble};
 
@@ -125,7 +125,8 @@ impl Jobs {
         let payload: Job = serde_json::from_value(job.payload.clone())
             .map_err(|err| Stop::permanent(format!("this build cannot read the job's payload: {err}")))?;
         match payload {
-            Job::ProcessCall { call, again } => process_call::run(app, job, call, again).await,
+            // Boxed: the recipe holds every step's state, and the queue moves futures about.
+            Job::ProcessCall { call, again } => Box::pin(process_call::run(app, job, call, again)).await,
             Job::Deliver { delivery, .. } => deliver::run(app, job, &delivery).await,
             Job::Backfill { backfill } => backfill::run(app, job, &backfill).await,
             Job::Reconcile { source, from, to } => reconcile::run(app, &source, from, to).await,
@@ -169,12 +170,24 @@ impl Jobs {
             }
             Fault::Transient if job.attempt < job.max_attempts => {
                 let after = self.backoff(job.attempt);
-                tracing::warn!(stage, side, cause, again_in_ms = after.as_millis() as u64, "job failed, will be tried again");
+                tracing::warn!(
+                    stage,
+                    side,
+                    cause,
+                    again_in_ms = after.as_millis() as u64,
+                    "job failed, will be tried again"
+                );
                 count(job.kind, "retry");
                 Verdict::Retry { failure, after }
             }
             Fault::Transient | Fault::Permanent => {
-                tracing::error!(stage, side, cause, attempts = job.attempt, "job failed for good, kept as a dead letter");
+                tracing::error!(
+                    stage,
+                    side,
+                    cause,
+                    attempts = job.attempt,
+                    "job failed for good, kept as a dead letter"
+                );
                 count(job.kind, "dead_letter");
                 Verdict::DeadLetter(failure)
             }

@@ -67,7 +67,9 @@ async fn account(app: &App, balance: &mut Balance, call: &SourceCall) -> Result<
         (Admission::NotCompleted, _) => return Ok(()),
         (Admission::Ended(Outcome::Done), _) => balance.done += 1,
         (Admission::Ended(outcome), _) => *balance.terminal.entry(outcome.to_string()).or_default() += 1,
-        (Admission::Due, Some(record)) if admit::is_dead_letter(app, &record).await.at(Stage::Reconcile)? => {
+        (Admission::Due, Some(record))
+            if admit::is_dead_letter(app, &mut tx, &record).await.at(Stage::Reconcile)? =>
+        {
             *balance.terminal.entry("dead_letter".to_owned()).or_default() += 1;
         }
         (Admission::Due, Some(record)) => {
@@ -86,12 +88,7 @@ fn is_live(now: Timestamp, call: &SourceCall) -> bool {
     call.ended_at.is_some_and(|ended| now.duration_since(ended) < LIVE)
 }
 
-pub(super) async fn run(
-    app: &App,
-    source: &SourceName,
-    from: Timestamp,
-    to: Timestamp,
-) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, source: &SourceName, from: Timestamp, to: Timestamp) -> Result<&'static str, Stop> {
     let balance = balance(app, source, Window { from, to }).await?;
     tracing::info!(
         source = %source,

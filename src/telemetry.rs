@@ -38,7 +38,8 @@ const STAGE_BUCKETS: [f64; 11] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 pub fn start_logs(settings: &Log) -> Result<()> {
     let quiet = "hyper=warn,hyper_util=warn,reqwest=warn,h2=warn,rustls=warn,aws=warn,aws_sdk_s3=warn,aws_smithy_runtime=warn,sqlx=warn,riverqueue=warn,symphonia=error,symphonia_core=error,symphonia_bundle_mp3=error,symphonia_format_isomp4=error,symphonia_format_riff=error";
     let filter = format!("{},{quiet}", settings.level);
-    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log.level: `{}` is not a filter", settings.level))?;
+    let filter =
+        EnvFilter::try_new(&filter).with_context(|| format!("log.level: `{}` is not a filter", settings.level))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let started = match settings.format {

@@ -22,7 +22,9 @@ const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
 #[derive(Debug, thiserror::Error)]
-#[error("another aftercall process runs jobs on {path}; stop it first, or use another data_dir (lock file {path}/lock)")]
+#[error(
+    "another aftercall process runs jobs on {path}; stop it first, or use another data_dir (lock file {path}/lock)"
+)]
 pub struct Locked {
     path: String,
 }
@@ -39,8 +41,7 @@ impl DataLock {
     /// # Errors
     /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(data_dir)
-            .with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        std::fs::create_dir_all(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
         let path = data_dir.join("lock");
         let file = File::options()
             .create(true)
@@ -189,9 +190,8 @@ async fn empty_spool(app: &App) -> Result<()> {
             Some(call) => app.store.call(call).await?,
             None => None,
         };
-        let needed = record.is_some_and(|record| {
-            record.outcome.is_none() && record.retention_state == RetentionState::Active
-        });
+        let needed =
+            record.is_some_and(|record| record.outcome.is_none() && record.retention_state == RetentionState::Active);
         if !needed && entry.file_type()?.is_dir() {
             std::fs::remove_dir_all(entry.path())
                 .with_context(|| format!("cannot empty the spool {}", entry.path().display()))?;
@@ -201,5 +201,6 @@ async fn empty_spool(app: &App) -> Result<()> {
 }
 
 fn gethost() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -18,6 +18,7 @@ pub struct Ending<'a> {
     pub flags: &'a [String],
     /// The document and its text form, where there are words.
     pub transcript: Option<(&'a Transcript, &'a str)>,
+    pub now: Timestamp,
 }
 
 /// A failed write.
@@ -54,13 +55,13 @@ pub async fn write(
     job: &Job,
     record: &CallRecord,
     ending: &Ending<'_>,
-    now: Timestamp,
 ) -> Result<Option<u32>, WritebackError> {
-    if !queue.complete(tx, job).await? {
+    // The record before the job, as everybody does who enqueues for a call: in one order, nobody waits in a circle.
+    if !store.own_generation(tx, record.uid, record.generation).await? || !queue.complete(tx, job).await? {
         return Ok(None);
     }
     let version = match ending.transcript {
-        Some((transcript, text)) => Some(store.add_transcript(tx, record.uid, transcript, text, now).await?),
+        Some((transcript, text)) => Some(store.add_transcript(tx, record.uid, transcript, text, ending.now).await?),
         None => None,
     };
     let finished = Finished {
@@ -70,7 +71,7 @@ pub async fn write(
         quality: ending.quality,
         flags: ending.flags,
         transcript_version: version,
-        now,
+        now: ending.now,
     };
     if !store.finish_call(tx, record.uid, record.generation, &finished).await? {
         return Ok(None);

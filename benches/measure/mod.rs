@@ -1,6 +1,7 @@
 //! What the benches share.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -9,17 +10,16 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Seconds of processor time this process has used so far, all threads, user and system.
 pub fn cpu_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").context("processor time needs Linux's /proc")?;
+    cpu_seconds_in(Path::new("/proc/self/stat"))
+}
+
+/// The same from the `stat` of a process or of a thread.
+pub fn cpu_seconds_in(stat: &Path) -> Result<f64> {
+    let stat = fs::read_to_string(stat).context("processor time needs Linux's /proc")?;
     // The second field is the program's name in parentheses and may hold blanks; utime and stime are 14 and 15.
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
     let ticks: f64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     Ok(ticks / TICKS_PER_SECOND)
-}
-
-/// The middle of some figures; of an even number, the upper of the two.
-pub fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// `123 456`, so that columns of large numbers can be read.

@@ -11,9 +11,7 @@ use crate::artifacts::Body;
 use crate::audio;
 use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
-use crate::domain::{
-    Artifact, ArtifactKind, Container, Outcome, Quality, SourceCall, Stage, Transcript,
-};
+use crate::domain::{Artifact, ArtifactKind, Container, Outcome, Quality, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
@@ -22,7 +20,12 @@ use crate::quality;
 pub enum Media {
     Measured(Box<Measured>),
     /// No figures, for this reason; the original is kept where there is one.
-    Ended { outcome: Outcome, reason: Option<String>, original: Option<Artifact>, flags: Vec<Flag> },
+    Ended {
+        outcome: Outcome,
+        reason: Option<String>,
+        original: Option<Artifact>,
+        flags: Vec<Flag>,
+    },
 }
 
 /// A measured recording, everything about it stored.
@@ -60,7 +63,12 @@ pub async fn measure(
     }
     if container == Container::Other {
         let reason = Some("the recording is in no container we know".to_owned());
-        return Ok(Media::Ended { outcome: Outcome::UnsupportedMedia, reason, original: Some(artifact), flags: vec![] });
+        return Ok(Media::Ended {
+            outcome: Outcome::UnsupportedMedia,
+            reason,
+            original: Some(artifact),
+            flags: vec![],
+        });
     }
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;

@@ -15,7 +15,8 @@ use crate::writeback::Ending;
 
 /// Ends a call of which nothing may or can be stored.
 pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<String>) -> Result<&'static str, Stop> {
-    let ending = Ending { outcome, reason, artifacts: &[], quality: None, flags: &[], transcript: None };
+    let ending =
+        Ending { outcome, reason, artifacts: &[], quality: None, flags: &[], transcript: None, now: work.app.now() };
     commit(work, &ending, None).await?;
     work.drop_spool().await;
     Ok(outcome.as_str())
@@ -46,6 +47,7 @@ pub async fn record(
         quality: quality.as_ref(),
         flags: &flags,
         transcript: text.as_deref().map(|text| (words, text)),
+        now: work.app.now(),
     };
     let target = match work.platform.settings.write_back {
         WriteBack::Record => None,
@@ -59,9 +61,8 @@ pub async fn record(
 
 async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static str>) -> Result<(), Stop> {
     let app = work.app;
-    let now = app.now();
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
-    let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending, now).await;
+    let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending).await;
     let Some(version) = written.at(Stage::Writeback)? else {
         drop(tx);
         work.withdraw().await;
@@ -69,7 +70,7 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
     };
     if let Some(target) = target {
         let delivery =
-            app.store.owe_delivery(&mut tx, work.record.uid, target, version, now).await.at(Stage::Writeback)?;
+            app.store.owe_delivery(&mut tx, work.record.uid, target, version, ending.now).await.at(Stage::Writeback)?;
         let job = Job::Deliver { delivery, call: work.record.uid };
         app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Writeback)?;
     }

@@ -1,8 +1,8 @@
 //! The steps of `process_call`, one file each, in the order in which they run.
 
-pub(super) mod source;
-pub(super) mod original;
-pub(super) mod words;
-pub(super) mod audio;
 pub(super) mod artifacts;
+pub(super) mod audio;
 pub(super) mod finish;
+pub(super) mod original;
+pub(super) mod source;
+pub(super) mod words;

@@ -90,7 +90,9 @@ pub fn router(app: Arc<App>) -> Result<Router> {
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
         .layer(DefaultBodyLimit::max(limit))
         .layer(from_fn(move |request: Request, next: Next| in_time(patience, request, next)))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| Problem::internal("a request panicked").into_response()))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| {
+            Problem::internal("a request panicked").into_response()
+        }))
         .layer(from_fn(logged))
         .with_state(Api { app, readiness: Arc::default() }))
 }

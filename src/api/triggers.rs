@@ -101,9 +101,8 @@ fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
 }
 
 fn wanted(at: usize, call: &Value) -> Result<Wanted, Problem> {
-    let wrong = |field: &str, reason: &str| {
-        invalid(&format!("{field}: {reason}"), json!({ "index": at, "field": field }))
-    };
+    let wrong =
+        |field: &str, reason: &str| invalid(&format!("{field}: {reason}"), json!({ "index": at, "field": field }));
     let text = |field: &str| call.get(field).and_then(Value::as_str).ok_or_else(|| wrong(field, "must be a text"));
     let source = text("source")?;
     let source = SourceName::parse(source).map_err(|_| unknown_source(source))?;

@@ -82,9 +82,8 @@ impl Contained {
         let decoder = make_decoder(params, AudioDecoderOptions::default(), codec)?;
         // A codec header inside the container may know better than the container.
         let rate_hz = decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0);
-        let seconds = |ticks: u64, base: TimeBase| {
-            ticks as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get())
-        };
+        let seconds =
+            |ticks: u64, base: TimeBase| ticks as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get());
         let declared = track.duration.zip(track.time_base).map(|(duration, base)| seconds(duration.get(), base));
         let frames = track.num_frames.filter(|_| rate_hz > 0).map(|frames| frames as f64 / f64::from(rate_hz));
         let scaled = |seconds: f64| (seconds * f64::from(rate_hz)).round() as u64;

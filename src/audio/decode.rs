@@ -21,7 +21,11 @@ pub enum Step {
     /// The block holds samples.
     Audio,
     /// Samples (per channel) that should be here and are not; the block is to be ignored.
-    Lost { frames: u64, rate_hz: u32, channels: u16 },
+    Lost {
+        frames: u64,
+        rate_hz: u32,
+        channels: u16,
+    },
     End,
 }
 

@@ -93,8 +93,7 @@ impl Elementary {
     fn new_piece(&mut self, header: &FrameHeader, info: Option<StreamInfo>) {
         self.close_piece();
         let skip = info.filter(|info| info.gapless).map_or(0, |info| (info.delay + DECODER_DELAY) as usize);
-        self.piece =
-            Piece { info, frames: 0, samples_per_frame: header.samples, rate_hz: header.rate_hz, skip };
+        self.piece = Piece { info, frames: 0, samples_per_frame: header.samples, rate_hz: header.rate_hz, skip };
         self.decoder = None;
         self.reservoir = 0;
         self.kind = Some(header.kind);
@@ -184,7 +183,11 @@ fn decoder_for(syntax: Syntax, header: &FrameHeader) -> Result<Box<dyn AudioDeco
             .with_sample_rate(header.rate_hz)
             .with_channels(super::decode::channel_layout(header.channels)),
     };
-    make_decoder(&params, AudioDecoderOptions::default().gapless(false), if syntax == Syntax::Mpeg { "mp3" } else { "aac" })
+    make_decoder(
+        &params,
+        AudioDecoderOptions::default().gapless(false),
+        if syntax == Syntax::Mpeg { "mp3" } else { "aac" },
+    )
 }
 
 impl Decode for Elementary {

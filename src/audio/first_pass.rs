@@ -49,7 +49,8 @@ impl Recorded {
             self.had_one_channel = true;
             return;
         }
-        if self.stereo.as_ref().is_some_and(|stereo| stereo.rate_hz != block.rate_hz || stereo.peaks.len() != channels) {
+        if self.stereo.as_ref().is_some_and(|stereo| stereo.rate_hz != block.rate_hz || stereo.peaks.len() != channels)
+        {
             self.close();
         }
         let stereo = self.stereo.get_or_insert_with(|| Stereo {

@@ -247,7 +247,8 @@ impl RicePlan {
             // The best parameter is near the logarithm of the mean; its neighbours are tried too.
             let guess = (sum / count.max(1)).checked_ilog2().unwrap_or(0).min(MAX_RICE);
             let cost = |k: u32| count * u64::from(k + 1) + (sum >> k);
-            let (cost, k) = (guess.saturating_sub(1)..=(guess + 1).min(MAX_RICE)).map(|k| (cost(k), k)).min().unwrap_or((0, 0));
+            let (cost, k) =
+                (guess.saturating_sub(1)..=(guess + 1).min(MAX_RICE)).map(|k| (cost(k), k)).min().unwrap_or((0, 0));
             bits += 4 + cost as usize;
             parameters.push(k);
         }

@@ -180,7 +180,8 @@ mod tests {
         // MPEG 2.5, 8 kHz, 8 kbit/s.
         let header = Syntax::Mpeg.parse(&[0xff, 0xe3, 0x18, 0xc0]).unwrap();
         assert_eq!((header.len, header.samples, header.rate_hz), (72, 576, 8_000));
-        for bad in [[0xff, 0xfb, 0x04, 0xc0], [0xff, 0xfb, 0xf4, 0xc0], [0xff, 0xfb, 0x5c, 0xc0], [0xff, 0xfd, 0x54, 0]] {
+        for bad in [[0xff, 0xfb, 0x04, 0xc0], [0xff, 0xfb, 0xf4, 0xc0], [0xff, 0xfb, 0x5c, 0xc0], [0xff, 0xfd, 0x54, 0]]
+        {
             assert_eq!(Syntax::Mpeg.parse(&bad), None, "{bad:x?}");
         }
     }
@@ -189,8 +190,7 @@ mod tests {
     fn adts_headers() {
         // AAC-LC, 48 kHz, mono, 300 bytes.
         let len = 300usize;
-        let bytes =
-            [0xff, 0xf1, 0x4c, 0x40 | (len >> 11) as u8, (len >> 3) as u8, ((len & 7) << 5) as u8 | 0x1f, 0xfc];
+        let bytes = [0xff, 0xf1, 0x4c, 0x40 | (len >> 11) as u8, (len >> 3) as u8, ((len & 7) << 5) as u8 | 0x1f, 0xfc];
         let header = Syntax::Adts.parse(&bytes).unwrap();
         assert_eq!((header.len, header.samples, header.rate_hz, header.channels), (300, 1024, 48_000, 1));
         assert_eq!(Syntax::Mpeg.parse(&bytes), None);

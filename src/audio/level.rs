@@ -1,7 +1,7 @@
 //! How much to raise or lower a recording: one gain for all of it, and a limiter where peaks stand in the way.
 
-use super::error::AudioError;
 use super::block::OUTPUT_RATE_HZ;
+use super::error::AudioError;
 use super::limiter::{GainRide, LOOK_AHEAD};
 use super::loudness::Levels;
 use super::spill::Spill;
@@ -12,7 +12,7 @@ const MOST_LIMITED_DB: f64 = 6.0;
 /// Kept clear below the ceiling: other meters interpolate a little differently, and samples are rounded to 16 bits, dB.
 const CLEARANCE_DB: f64 = 0.15;
 /// The limiter takes loudness away as well as peaks; the gain makes up for it to within this, LU.
-const CLOSE_LU: f64 = 0.02;
+const CLOSE_LU: f64 = 0.005;
 /// A loudness missed by more than this is said to be missed, LU.
 const MISSED_LU: f64 = 0.1;
 const TRIES: usize = 8;

@@ -63,11 +63,8 @@ fn k_weighting(rate_hz: f64) -> [Section; 2] {
     let (f0, q) = (38.135_470_876_024_44, 0.500_327_037_323_877_3);
     let k = (std::f64::consts::PI * f0 / rate_hz).tan();
     let a0 = 1.0 + k / q + k * k;
-    let high_pass = Section {
-        b: [1.0, -2.0, 1.0],
-        a: [2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0],
-        z: [0.0; 2],
-    };
+    let high_pass =
+        Section { b: [1.0, -2.0, 1.0], a: [2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0], z: [0.0; 2] };
     [shelf, high_pass]
 }
 
@@ -293,8 +290,8 @@ mod tests {
         for rate in [8_000, 16_000, 44_100, 48_000] {
             let planes: Vec<Vec<f32>> = (0..2)
                 .map(|_| {
-                    (0..rate as usize * 12)
-                        .map(|n| noise() * if n / (rate as usize * 3) % 2 == 0 { 0.3 } else { 0.02 })
+                    (0..rate as usize * 70)
+                        .map(|n| noise() * if n / (rate as usize * 7) % 2 == 0 { 0.3 } else { 0.02 })
                         .collect()
                 })
                 .collect();

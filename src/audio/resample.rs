@@ -28,10 +28,12 @@ impl Resampler {
         let fft = if rate_hz == OUTPUT_RATE_HZ {
             None
         } else {
+            // Rates are related in blocks of `unit`; an odd number of samples would put the filter's middle between two.
+            let unit = rate_hz / greatest_common_divisor(rate_hz, OUTPUT_RATE_HZ);
             let made = Fft::new_custom(
                 rate_hz as usize,
                 OUTPUT_RATE_HZ as usize,
-                CHUNK,
+                CHUNK.next_multiple_of(2 * unit as usize),
                 1,
                 1,
                 rubato::WindowFunction::BlackmanHarris2,
@@ -88,8 +90,10 @@ impl Resampler {
         let internal = |cause: String| AudioError::Internal { what: "resampler", cause };
         let frames = fft.output_frames_next();
         self.scratch.resize(frames, 0.0);
-        let input = InterleavedSlice::new(&self.pending[at..at + chunk], 1, chunk).map_err(|e| internal(e.to_string()))?;
-        let mut output = InterleavedSlice::new_mut(&mut self.scratch, 1, frames).map_err(|e| internal(e.to_string()))?;
+        let input =
+            InterleavedSlice::new(&self.pending[at..at + chunk], 1, chunk).map_err(|e| internal(e.to_string()))?;
+        let mut output =
+            InterleavedSlice::new_mut(&mut self.scratch, 1, frames).map_err(|e| internal(e.to_string()))?;
         let (_, made) =
             fft.process_into_buffer(&input, &mut output, None).map_err(|error| internal(error.to_string()))?;
         let skip = self.skip.min(made);
@@ -98,6 +102,13 @@ impl Resampler {
         out.extend_from_slice(&self.scratch[skip..made]);
         Ok(())
     }
+}
+
+const fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 #[cfg(test)]
@@ -116,9 +127,8 @@ mod tests {
             }
             resampler.finish(&mut out).unwrap();
             assert_eq!(out.len(), 48_000, "{rate}");
-            let worst = (4_000..44_000)
-                .map(|n| (f64::from(out[n]) - wave(n, OUTPUT_RATE_HZ)).abs())
-                .fold(0.0, f64::max);
+            let worst =
+                (4_000..44_000).map(|n| (f64::from(out[n]) - wave(n, OUTPUT_RATE_HZ)).abs()).fold(0.0, f64::max);
             assert!(worst < 1e-3, "{rate}: {worst}");
         }
     }

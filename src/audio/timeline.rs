@@ -167,7 +167,8 @@ mod tests {
     #[test]
     fn states_follow_the_share_lost() {
         let hundred = vec![(Step::Audio, 0.1); 100];
-        for (missing, state) in [(0.0, RecordingState::Ok), (0.1, RecordingState::Degraded), (1.1, RecordingState::Damaged)]
+        for (missing, state) in
+            [(0.0, RecordingState::Ok), (0.1, RecordingState::Degraded), (1.1, RecordingState::Damaged)]
         {
             let (_, survival) = run(hundred.clone(), missing).unwrap();
             assert_eq!(survival.state, state, "{missing}");

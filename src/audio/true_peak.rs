@@ -197,7 +197,8 @@ mod tests {
     /// EBU Tech 3341, table 1, cases 15 to 19: +0.2 / -0.4 dB.
     #[test]
     fn ebu_tech_3341_true_peak() {
-        let cases = [(0.25, 0.0, 0.5), (0.25, 45.0, 0.5), (1.0 / 6.0, 60.0, 0.5), (0.125, 67.5, 0.5), (0.25, 45.0, 1.41)];
+        let cases =
+            [(0.25, 0.0, 0.5), (0.25, 45.0, 0.5), (1.0 / 6.0, 60.0, 0.5), (0.125, 67.5, 0.5), (0.25, 45.0, 1.41)];
         for (frequency, phase, amplitude) in cases {
             let measured = db(measure(&sine(frequency, phase, amplitude)).true_peak());
             let expected = 20.0 * amplitude.log10();

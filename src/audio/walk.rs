@@ -17,7 +17,9 @@ pub enum Event {
     /// A whole frame: its bytes are [`Walker::frame`].
     Frame(FrameHeader),
     /// A hole as long as this many frames of the stream around it.
-    Hole { frames: u64 },
+    Hole {
+        frames: u64,
+    },
     End,
 }
 

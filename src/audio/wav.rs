@@ -46,8 +46,7 @@ impl WavWriter {
     /// Begins a file of exactly `samples` samples.
     pub fn create(path: &Path, samples: u64) -> Result<Self, AudioError> {
         let file = BufWriter::with_capacity(256 * 1024, temp_beside(path)?);
-        let mut writer =
-            Self { path: path.to_owned(), file, hasher: Hasher::new(), size_bytes: 0, bytes: Vec::new() };
+        let mut writer = Self { path: path.to_owned(), file, hasher: Hasher::new(), size_bytes: 0, bytes: Vec::new() };
         let header = header(samples);
         writer.put(&header)?;
         Ok(writer)

@@ -18,7 +18,9 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List a window of a source's calls and feed them to the workers, oldest first
-    #[command(after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait")]
+    #[command(
+        after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait"
+    )]
     Start(Start),
     /// Progress of one backfill, or of all
     Show {
@@ -94,14 +96,8 @@ async fn start(app: &Arc<App>, args: Start) -> Result<Ended> {
     if args.from >= to {
         bail!("--from {} is not before --to {to}", args.from);
     }
-    let new = NewBackfill {
-        source: &args.source,
-        from: args.from,
-        to,
-        again: args.again,
-        origin: Origin::Command,
-        now,
-    };
+    let new =
+        NewBackfill { source: &args.source, from: args.from, to, again: args.again, origin: Origin::Command, now };
     let id = backfill::start(app, &new).await.map_err(Failed::from)?.context("the backfill was refused")?;
     if !args.wait {
         if args.json {

@@ -13,7 +13,9 @@ use crate::store::{CallFilter, CallRecord};
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Call records, newest first
-    #[command(after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'")]
+    #[command(
+        after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'"
+    )]
     List {
         #[arg(long)]
         source: Option<SourceName>,
@@ -65,7 +67,9 @@ pub async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Result<Ca
     }
     let mut records = app.store.calls_by_id(&CallId::parse(id)?, source).await?;
     match records.len() {
-        0 => bail!("no call record `{id}`{}", source.map(|source| format!(" of source `{source}`")).unwrap_or_default()),
+        0 => {
+            bail!("no call record `{id}`{}", source.map(|source| format!(" of source `{source}`")).unwrap_or_default())
+        }
         1 => Ok(records.remove(0)),
         _ => {
             let sources: Vec<String> = records.iter().map(|record| record.source.to_string()).collect();

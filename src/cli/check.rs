@@ -15,7 +15,7 @@ pub struct Args {
 }
 
 /// Prints what defaults, file and environment come to. Touches nothing else.
-pub fn run(file: Option<&Path>, args: Args) -> Result<Ended> {
+pub fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
     let effective = Config::effective(file).map_err(BadConfiguration)?;
     if args.json {
         out::json(&effective)?;

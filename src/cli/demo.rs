@@ -27,7 +27,9 @@ const DEFAULT_DIR: &str = "aftercall-demo";
 const MARKER: &str = ".aftercall-demo";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  aftercall demo\n  aftercall demo --keep /tmp/look     leave database, objects and originals there\n  aftercall demo --serve              then stay up as an API on the processed calls")]
+#[command(
+    after_help = "Examples:\n  aftercall demo\n  aftercall demo --keep /tmp/look     leave database, objects and originals there\n  aftercall demo --serve              then stay up as an API on the processed calls"
+)]
 pub struct Args {
     /// Work in this folder instead of ./aftercall-demo
     #[arg(long, value_name = "DIR")]
@@ -165,7 +167,8 @@ async fn balance(app: &App) -> Result<bool> {
 }
 
 fn wrong(samples: &[Sample], records: &[Option<CallRecord>]) -> Vec<String> {
-    let ended = |record: &Option<CallRecord>| record.as_ref().map_or(Some(Outcome::NotEligible), |record| record.outcome);
+    let ended =
+        |record: &Option<CallRecord>| record.as_ref().map_or(Some(Outcome::NotEligible), |record| record.outcome);
     samples
         .iter()
         .zip(records)
@@ -225,7 +228,8 @@ async fn json(app: &App, records: &[Option<CallRecord>]) -> Result<Value> {
 }
 
 async fn stay_up(app: &Arc<App>, lock: &DataLock) -> Result<()> {
-    let listener = TcpListener::bind(app.config.api.listen).await.or(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await)?;
+    let listener =
+        TcpListener::bind(app.config.api.listen).await.or(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await)?;
     let key = format!("ac_demo_{}", uuid::Uuid::now_v7().simple());
     app.store.add_key("demo", &key, &[Scope::Admin], None, app.now()).await?;
     let at = listener.local_addr()?;

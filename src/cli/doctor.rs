@@ -28,7 +28,11 @@ struct Finding {
 }
 
 impl Finding {
-    fn of<T>(what: impl Into<String>, tried: Result<T, impl Into<anyhow::Error>>, good: impl FnOnce(T) -> String) -> Self {
+    fn of<T>(
+        what: impl Into<String>,
+        tried: Result<T, impl Into<anyhow::Error>>,
+        good: impl FnOnce(T) -> String,
+    ) -> Self {
         match tried {
             Ok(seen) => Self { what: what.into(), ok: true, detail: good(seen) },
             Err(err) => Self { what: what.into(), ok: false, detail: format!("{:#}", err.into()) },
@@ -41,7 +45,11 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let mut findings = vec![data_dir(&config)];
     match App::build(config, Clock::system()).await {
         Ok(app) => {
-            findings.push(Finding { what: "database".to_owned(), ok: true, detail: "connected, schema up to date".to_owned() });
+            findings.push(Finding {
+                what: "database".to_owned(),
+                ok: true,
+                detail: "connected, schema up to date".to_owned(),
+            });
             findings.extend(look(&app).await);
         }
         Err(err) => findings.push(Finding { what: "database".to_owned(), ok: false, detail: format!("{err:#}") }),
@@ -62,9 +70,11 @@ fn data_dir(config: &Config) -> Finding {
     let path = config.data_dir.display().to_string();
     match DataLock::take(&config.data_dir) {
         Ok(_) => Finding { what: "data directory".to_owned(), ok: true, detail: format!("{path} is writable") },
-        Err(err) if err.is::<crate::worker::Locked>() => {
-            Finding { what: "data directory".to_owned(), ok: true, detail: format!("{path}; a worker is running on it") }
-        }
+        Err(err) if err.is::<crate::worker::Locked>() => Finding {
+            what: "data directory".to_owned(),
+            ok: true,
+            detail: format!("{path}; a worker is running on it"),
+        },
         Err(err) => Finding { what: "data directory".to_owned(), ok: false, detail: format!("{err:#}") },
     }
 }
@@ -72,11 +82,16 @@ fn data_dir(config: &Config) -> Finding {
 async fn look(app: &Arc<App>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let objects = app.objects.check().await;
-    findings.push(Finding::of("object store", objects, |health| format!("{}: written, read and deleted", health.place)));
+    findings
+        .push(Finding::of("object store", objects, |health| format!("{}: written, read and deleted", health.place)));
     if let Ok(Some(theirs)) = app.objects.server_date().await {
         let apart = app.now().duration_since(theirs).abs();
         let ok = apart < jiff::SignedDuration::from_secs(60);
-        findings.push(Finding { what: "clock".to_owned(), ok, detail: format!("{apart:#} apart from the object store's") });
+        findings.push(Finding {
+            what: "clock".to_owned(),
+            ok,
+            detail: format!("{apart:#} apart from the object store's"),
+        });
     }
     findings.push(Finding::of("schedules", Schedules::load(app), |_| "readable".to_owned()));
     for (name, platform) in &app.platforms {
@@ -95,7 +110,11 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
         }
     }
     if app.platforms.is_empty() {
-        findings.push(Finding { what: "sources".to_owned(), ok: false, detail: "none configured: add a [[source]]".to_owned() });
+        findings.push(Finding {
+            what: "sources".to_owned(),
+            ok: false,
+            detail: "none configured: add a [[source]]".to_owned(),
+        });
     }
     if !app.config.retention.enabled {
         let detail = "retention.enabled is false: nothing is ever erased".to_owned();

@@ -18,7 +18,8 @@ pub async fn run(config: &Config) -> Result<Ended> {
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
-    let answer = client.get(format!("http://{at}/healthz")).send().await.with_context(|| format!("nothing answers on {at}"))?;
+    let answer =
+        client.get(format!("http://{at}/healthz")).send().await.with_context(|| format!("nothing answers on {at}"))?;
     if answer.status().is_success() {
         return Ok(Ended::Well);
     }

@@ -16,7 +16,9 @@ use crate::store::{AuditEntry, NewHold};
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Place a hold on a call
-    #[command(after_help = "Example:\n  aftercall hold add --call call_abc123 --matter \"claim 4711\" --by \"J. Doe\" --review-by 2027-06-30")]
+    #[command(
+        after_help = "Example:\n  aftercall hold add --call call_abc123 --matter \"claim 4711\" --by \"J. Doe\" --review-by 2027-06-30"
+    )]
     Add(Add),
     /// Release a hold; the call's original date applies again
     Release {
@@ -72,13 +74,8 @@ async fn add(app: &Arc<App>, args: Add) -> Result<Ended> {
         bail!("--review-by {} is not in the future", args.review_by);
     }
     let mut tx = app.store.begin().await?;
-    let hold = NewHold {
-        call_uid: record.uid,
-        matter: &args.matter,
-        placed_by: &args.by,
-        now,
-        review_by: args.review_by,
-    };
+    let hold =
+        NewHold { call_uid: record.uid, matter: &args.matter, placed_by: &args.by, now, review_by: args.review_by };
     let id = app.store.place_hold(&mut tx, hold).await?.context("its erasure has been decided already; too late")?;
     app.store.audit(&mut tx, &entry(now, &args.by, "hold_placed", &record.uid.to_string(), &id)).await?;
     tx.commit().await?;

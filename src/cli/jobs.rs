@@ -26,7 +26,9 @@ pub enum Command {
     /// One job, with the whole chain of causes
     Show { id: i64 },
     /// Put dead letters, or jobs waiting between attempts, back to work now
-    #[command(after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call")]
+    #[command(
+        after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call"
+    )]
     Retry {
         ids: Vec<i64>,
         /// Every dead letter with this value
@@ -83,7 +85,7 @@ async fn shown(app: &App, job: &JobView) -> Result<Value> {
         "max_attempts": job.max_attempts,
         "call_id": call.as_ref().map(|call| call.call_id.as_str()),
         "source": call.as_ref().map(|call| call.source.as_str()),
-        "stage": job.stage().map(|stage| stage.as_str()),
+        "stage": job.stage().map(crate::domain::Stage::as_str),
         "fault": failure.map(|failure| failure.fault.as_str()),
         "side": failure.map(|failure| failure.side.as_str()),
         "cause": failure.map(|failure| failure.cause.as_str()).or(job.last_error.as_deref()),

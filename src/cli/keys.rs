@@ -13,7 +13,9 @@ use crate::store::Scope;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Make a key; it is shown once and stored hashed
-    #[command(after_help = "Examples:\n  aftercall keys add dashboard --scope calls:read --scope transcripts:read\n  aftercall keys add platform --scope calls:write --org org-789")]
+    #[command(
+        after_help = "Examples:\n  aftercall keys add dashboard --scope calls:read --scope transcripts:read\n  aftercall keys add platform --scope calls:write --org org-789"
+    )]
     Add {
         name: String,
         /// calls:read, transcripts:read, recordings:read, calls:write, calls:hangup, calls:delete, holds:write, erase, admin

@@ -204,7 +204,7 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
-        Command::Check(args) => check::run(file, args),
+        Command::Check(args) => check::run(file, &args),
         Command::Doctor(args) => doctor::run(load(file)?, args).await,
         Command::Healthcheck => healthcheck::run(&load(file)?).await,
     }

@@ -192,7 +192,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let normalized = match audio::normalize(&request, &mut [&mut meter], &CancelFlag::default()) {
         Ok(normalized) => normalized,
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
-        Err(err) => return damaged(task, written, &err),
+        Err(err) => return Ok(damaged(task, &written, &err)),
     };
     written.note("audio.wav", "audio/wav")?;
     let transcript = match words {
@@ -229,9 +229,9 @@ fn refused(task: Task, why: &str) -> Done {
     Done { task, result: Err(why.to_owned()), files: Vec::new() }
 }
 
-fn damaged(task: Task, written: Files, err: &AudioError) -> Result<Done> {
+fn damaged(task: Task, written: &Files, err: &AudioError) -> Done {
     let files = written.all.iter().map(|file| file["name"].as_str().unwrap_or_default().to_owned()).collect();
-    Ok(Done { task, result: Err(err.to_string()), files })
+    Done { task, result: Err(err.to_string()), files }
 }
 
 fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>) -> Result<()> {

@@ -13,7 +13,9 @@ use crate::jobs::reconcile;
 use crate::wire::Window;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json")]
+#[command(
+    after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json"
+)]
 pub struct Args {
     #[arg(long)]
     source: SourceName,

@@ -17,7 +17,9 @@ pub enum Command {
         json: bool,
     },
     /// Condemn what is due; workers erase it. Without --force this is a dry run
-    #[command(after_help = "Examples:\n  aftercall retention run                       a dry run\n  aftercall retention run --force               after looking at the plan and the clock\n  aftercall retention run --force --expect 812  past the volume guard: the number the plan shows")]
+    #[command(
+        after_help = "Examples:\n  aftercall retention run                       a dry run\n  aftercall retention run --force               after looking at the plan and the clock\n  aftercall retention run --force --expect 812  past the volume guard: the number the plan shows"
+    )]
     Run {
         /// Really do it
         #[arg(long)]
@@ -64,13 +66,7 @@ fn print(plan: &Plan, json: bool) -> Result<()> {
     }
     let rows = plan.calls.iter().map(|call| {
         let held = if call.held { "held" } else { "" };
-        vec![
-            call.id.clone(),
-            call.source.clone(),
-            call.retain_until.to_string(),
-            call.policy.clone(),
-            held.to_owned(),
-        ]
+        vec![call.id.clone(), call.source.clone(), call.retain_until.to_string(), call.policy.clone(), held.to_owned()]
     });
     out::table(&["call", "source", "retain until", "policy", ""], rows);
     out::line(&format!("{} due, {} held", plan.due, plan.held));

@@ -15,7 +15,8 @@ use crate::worker::Signals;
 /// Serves until told to stop.
 pub async fn run(config: Config) -> Result<Ended> {
     let listen_at = config.api.listen;
-    let listener = TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
+    let listener =
+        TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     work::listen(&signals)?;

@@ -12,7 +12,9 @@ use crate::jobs::admit::Repeat;
 use crate::jobs::trigger;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  aftercall trigger call_abc123 --source krosai\n  aftercall trigger call_abc123 --source krosai --again     a new transcript version")]
+#[command(
+    after_help = "Examples:\n  aftercall trigger call_abc123 --source krosai\n  aftercall trigger call_abc123 --source krosai --again     a new transcript version"
+)]
 pub struct Args {
     /// The platform's ids of the calls
     #[arg(required = true, value_name = "CALL_ID")]

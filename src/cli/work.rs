@@ -11,7 +11,9 @@ use crate::worker;
 use crate::worker::{DataLock, Signals, Until};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  aftercall work                 until SIGTERM or ctrl-c; a second one stops at once\n  aftercall work --until-idle    drain what is due now and exit (for cron, tests, CI)")]
+#[command(
+    after_help = "Examples:\n  aftercall work                 until SIGTERM or ctrl-c; a second one stops at once\n  aftercall work --until-idle    drain what is due now and exit (for cron, tests, CI)"
+)]
 pub struct Args {
     /// Drain what is due now, then exit 0; schedules do not fire
     #[arg(long)]
@@ -33,7 +35,8 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
 pub async fn run_all(config: Config) -> Result<Ended> {
     let lock = DataLock::take(&config.data_dir)?;
     let listen_at = config.api.listen;
-    let listener = TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
+    let listener =
+        TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     listen(&signals)?;

@@ -51,8 +51,7 @@ fn turns(transcript: &Transcript, duration_ms: u64) -> Vec<(Role, u64, u64)> {
     let from_turns = transcript.turns.iter().map(|turn| (turn.speaker, Some(turn.start_ms), Some(turn.end_ms)));
     let timed = |utterance: &transcript::Utterance| (utterance.speaker, utterance.start_ms, utterance.end_ms);
     let from_utterances = transcript.utterances.iter().map(timed);
-    let all: Vec<_> =
-        if transcript.turns.is_empty() { from_utterances.collect() } else { from_turns.collect() };
+    let all: Vec<_> = if transcript.turns.is_empty() { from_utterances.collect() } else { from_turns.collect() };
     all.into_iter()
         .filter_map(|(speaker, start, end)| {
             let (start, end) = (start?.min(duration_ms), end?.min(duration_ms));
@@ -95,7 +94,9 @@ fn longest_gap(stretches: &[(u64, u64)], duration_ms: u64) -> u64 {
 /// Times one side began while the other was speaking and went on after the other had stopped or been cut short.
 fn interruptions(agent: &[(u64, u64)], caller: &[(u64, u64)]) -> u32 {
     let begun_inside = |by: &[(u64, u64)], over: &[(u64, u64)]| {
-        by.iter().filter(|turn| over.iter().any(|other| other.0 < turn.0 && turn.0 < other.1 && other.1 < turn.1)).count()
+        by.iter()
+            .filter(|turn| over.iter().any(|other| other.0 < turn.0 && turn.0 < other.1 && other.1 < turn.1))
+            .count()
     };
     (begun_inside(agent, caller) + begun_inside(caller, agent)) as u32
 }
@@ -121,14 +122,7 @@ fn percentiles(mut values: Vec<f64>) -> Option<Percentiles> {
         let rank = (share * values.len() as f64).ceil() as usize;
         values.get(rank.saturating_sub(1)).copied().unwrap_or(max)
     };
-    Some(Percentiles {
-        count: values.len() as u64,
-        p50: at(0.5),
-        p90: at(0.9),
-        p95: at(0.95),
-        p99: at(0.99),
-        max,
-    })
+    Some(Percentiles { count: values.len() as u64, p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99), max })
 }
 
 #[cfg(test)]

@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn every_null_has_a_reason() {
         let quality = assembled(None, None, &Network::default());
-        for member in ["conversation", "legs", "network", "platform_response_ms", "loudness.range_lu", "signal.snr_db"] {
+        for member in ["conversation", "legs", "network", "platform_response_ms", "loudness.range_lu", "signal.snr_db"]
+        {
             assert!(quality.reasons.contains_key(member), "{member}: {:?}", quality.reasons);
         }
         assert_eq!(quality.reasons["conversation"], "no_transcript_requested");
@@ -274,7 +275,10 @@ mod tests {
     fn network_figures_pass_through_with_their_source() {
         let network = Network { jitter_ms: Some(4.0), packet_loss_raw: Some(0.01), ..Network::default() };
         let figures = assembled(None, None, &network).network.unwrap();
-        assert_eq!((figures.jitter_ms, figures.packet_loss_percent, figures.packet_loss_raw), (Some(4.0), None, Some(0.01)));
+        assert_eq!(
+            (figures.jitter_ms, figures.packet_loss_percent, figures.packet_loss_raw),
+            (Some(4.0), None, Some(0.01))
+        );
         assert_eq!(figures.reason.as_deref(), Some("packet_loss_unit_unknown"));
     }
 

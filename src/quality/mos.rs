@@ -74,7 +74,11 @@ pub fn estimate(network: &Network) -> Mos {
     let latency_ms = network.latency_ms.filter(sane);
     let loss_percent = network.packet_loss_percent.filter(|loss| sane(loss) && *loss <= 100.0);
     if loss_percent.is_none() && network.packet_loss_raw.is_some() {
-        return none(if network.packet_loss_percent.is_some() { "packet_loss_out_of_range" } else { "packet_loss_unit_unknown" });
+        return none(if network.packet_loss_percent.is_some() {
+            "packet_loss_out_of_range"
+        } else {
+            "packet_loss_unit_unknown"
+        });
     }
     if loss_percent.is_none() && latency_ms.is_none() {
         return none("no_network_figures");
@@ -109,7 +113,9 @@ pub fn estimate(network: &Network) -> Mos {
 fn known_codec(name: &str) -> Option<CodecImpairment> {
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     match plain.as_str() {
-        "pcmu" | "pcma" | "g711" | "g711u" | "g711a" | "g711ulaw" | "g711alaw" | "ulaw" | "alaw" | "mulaw" => Some(G711_PLC),
+        "pcmu" | "pcma" | "g711" | "g711u" | "g711a" | "g711ulaw" | "g711alaw" | "ulaw" | "alaw" | "mulaw" => {
+            Some(G711_PLC)
+        }
         "g729" | "g729a" => Some(G729A),
         _ => None,
     }

@@ -280,7 +280,8 @@ mod tests {
         let mut meter = SignalMeter::new();
         for start in (0..planes[0].len()).step_by(1000) {
             let end = (start + 1000).min(planes[0].len());
-            let block = Block { rate_hz: 48_000, planes: planes.iter().map(|plane| plane[start..end].to_vec()).collect() };
+            let block =
+                Block { rate_hz: 48_000, planes: planes.iter().map(|plane| plane[start..end].to_vec()).collect() };
             meter.recorded(&block);
             meter.mono(&block.planes[0]);
         }

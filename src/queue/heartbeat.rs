@@ -48,7 +48,9 @@ impl Queue {
         );
         let version = env!("CARGO_PKG_VERSION");
         match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query(SQLITE).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?,
+            Db::Sqlite(pool) => {
+                sqlx::query(SQLITE).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?;
+            }
             Db::Postgres(pool) => {
                 sqlx::query(POSTGRES).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?;
             }
@@ -106,7 +108,8 @@ async fn rescue_sqlite(
     me: &str,
     silent: i64,
 ) -> Result<Rescued, sqlx::Error> {
-    const BURY: &str = concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(sqlite), " - $2)");
+    const BURY: &str =
+        concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(sqlite), " - $2)");
     const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = datetime('now', 'subsec'), \
          metadata = jsonb_set(metadata, '$.failure', jsonb($2)) \
          WHERE state = 'running' AND attempt >= max_attempts AND json_extract(attempted_by, '$[#-1]') <> $1 \
@@ -125,7 +128,8 @@ async fn rescue_postgres(
     me: &str,
     silent: i64,
 ) -> Result<Rescued, sqlx::Error> {
-    const BURY: &str = concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(postgres), " - $2)");
+    const BURY: &str =
+        concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(postgres), " - $2)");
     const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = now(), \
          metadata = jsonb_set(metadata, '{failure}', $2::jsonb) \
          WHERE state = 'running' AND attempt >= max_attempts AND attempted_by[array_length(attempted_by, 1)] <> $1 \

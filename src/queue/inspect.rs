@@ -132,17 +132,39 @@ impl Queue {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// Puts a dead letter, or a job that waits between attempts, back to work now. False when it is neither.
+    /// The state of the newest job of a kind about a subject, read inside the caller's transaction: a second connection
+    /// would be one too many while every other waits for this transaction to end.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn last_state(&self, tx: &mut Tx, kind: Kind, subject: &str) -> Result<Option<JobState>, QueueError> {
+        const SQLITE: &str = "SELECT state FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 \
+                              ORDER BY id DESC LIMIT 1";
+        const POSTGRES: &str = "SELECT state::text FROM river_job WHERE args->>'subject' = $1 AND kind = $2 \
+                                ORDER BY id DESC LIMIT 1";
+        let kind = kind.as_str();
+        let state: Option<String> = match tx {
+            Tx::Sqlite(tx) => sqlx::query_scalar(SQLITE).bind(subject).bind(kind).fetch_optional(&mut **tx).await?,
+            Tx::Postgres(tx) => sqlx::query_scalar(POSTGRES).bind(subject).bind(kind).fetch_optional(&mut **tx).await?,
+        };
+        Ok(state.as_deref().map(JobState::of))
+    }
+
+    /// Puts a dead letter, or a job that waits between attempts, back to work now. False when it is neither, or when
+    /// its work has been enqueued anew and is not finished.
     ///
     /// # Errors
     /// [`QueueError`].
     pub async fn retry(&self, id: i64) -> Result<bool, QueueError> {
         match self.client.jobs().get(id).await {
-            Ok(job) if matches!(JobState::of(&job.state.to_string()), JobState::Completed | JobState::Running) => Ok(false),
-            Ok(_) => {
-                self.client.jobs().retry(id).await?;
-                Ok(true)
+            Ok(job) if matches!(JobState::of(&job.state.to_string()), JobState::Completed | JobState::Running) => {
+                Ok(false)
             }
+            Ok(_) => match self.client.jobs().retry(id).await {
+                Ok(_) => Ok(true),
+                Err(riverqueue::Error::Database(sqlx::Error::Database(err))) if err.is_unique_violation() => Ok(false),
+                Err(err) => Err(err.into()),
+            },
             Err(riverqueue::Error::NotFound(_)) => Ok(false),
             Err(err) => Err(err.into()),
         }
@@ -174,14 +196,14 @@ impl Queue {
             .execute(&mut **tx)
             .await
             .map(drop)?,
-            Tx::Postgres(tx) => sqlx::query(
-                "DELETE FROM river_job WHERE args->>'subject' = $1 AND id <> $2 AND state <> 'running'",
-            )
-            .bind(subject)
-            .bind(except)
-            .execute(&mut **tx)
-            .await
-            .map(drop)?,
+            Tx::Postgres(tx) => {
+                sqlx::query("DELETE FROM river_job WHERE args->>'subject' = $1 AND id <> $2 AND state <> 'running'")
+                    .bind(subject)
+                    .bind(except)
+                    .execute(&mut **tx)
+                    .await
+                    .map(drop)?;
+            }
         }
         Ok(())
     }

@@ -253,9 +253,11 @@ impl Queue {
             Db::Sqlite(pool) => {
                 let migrator = riverqueue::migrate::SqliteMigrator::new(pool.clone());
                 migrator.migrate_up().await.map_err(|err| migrate(err.to_string()))?;
-                sqlx::query("CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job (json_extract(args, '$.subject'))")
-                    .execute(pool)
-                    .await?;
+                sqlx::query(
+                    "CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job (json_extract(args, '$.subject'))",
+                )
+                .execute(pool)
+                .await?;
                 Client::builder(pool.clone()).build()?
             }
             Db::Postgres(pool) => {

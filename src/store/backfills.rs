@@ -234,7 +234,8 @@ impl Store {
         Ok(())
     }
 
-    /// Marks fed items whose job has ended, and counts all items by state.
+    /// Marks fed items whose job has ended, and counts all items by state. A job that is gone (an erasure takes the
+    /// jobs of its call along) has ended too.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -243,6 +244,14 @@ impl Store {
             "UPDATE backfill_item SET state = CASE WHEN j.state = 'completed' THEN 'done' ELSE 'failed' END \
              FROM river_job j WHERE j.id = backfill_item.job_id AND backfill_item.backfill_id = $1 \
              AND backfill_item.state = 'enqueued' AND j.finalized_at IS NOT NULL",
+        )
+        .bind(backfill)
+        .execute(pool)
+        .await
+        .map(drop)?);
+        on_pool!(&self.db, |pool| sqlx::query(
+            "UPDATE backfill_item SET state = 'done' WHERE backfill_id = $1 AND state = 'enqueued' \
+             AND NOT EXISTS (SELECT 1 FROM river_job j WHERE j.id = backfill_item.job_id)",
         )
         .bind(backfill)
         .execute(pool)

@@ -5,8 +5,7 @@ use sqlx::FromRow;
 
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
 use crate::domain::{
-    Artifact, CallId, CallUid, OrgUid, Outcome, RetainUntil, RetentionState, RetentionTerm, SourceCall,
-    SourceName,
+    Artifact, CallId, CallUid, OrgUid, Outcome, RetainUntil, RetentionState, RetentionTerm, SourceCall, SourceName,
 };
 
 /// A call record as read.
@@ -165,7 +164,9 @@ impl Store {
         .map(drop)?);
         let record = self.lock_call(tx, admitted.source, admitted.call_id).await?;
         match admitted.call {
-            Some(call) if record.retention_state == RetentionState::Active => self.refresh(tx, &record, call, admitted.now).await,
+            Some(call) if record.retention_state == RetentionState::Active => {
+                self.refresh(tx, &record, call, admitted.now).await
+            }
             _ => Ok(record),
         }
     }
@@ -274,7 +275,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn set_original(&self, uid: CallUid, generation: i64, original: &Artifact) -> Result<bool, StoreError> {
         let json = write_json("original", &uid.to_string(), original)?;
-        let changed = on_pool!(&self.db, |pool| sqlx::query(
+        let changed = on_pool!(&self.db, |pool| {
+            sqlx::query(
             "UPDATE call_record SET original_json = $3 WHERE uid = $1 AND generation = $2 AND retention_state = 'active'"
         )
         .bind(uid.to_string())
@@ -282,7 +284,8 @@ impl Store {
         .bind(json)
         .execute(pool)
         .await?
-        .rows_affected());
+        .rows_affected()
+        });
         Ok(changed == 1)
     }
 
@@ -296,7 +299,8 @@ impl Store {
         generation: i64,
         progress: &serde_json::Value,
     ) -> Result<bool, StoreError> {
-        let changed = on_pool!(&self.db, |pool| sqlx::query(
+        let changed = on_pool!(&self.db, |pool| {
+            sqlx::query(
             "UPDATE call_record SET progress_json = $3 WHERE uid = $1 AND generation = $2 AND retention_state = 'active'"
         )
         .bind(uid.to_string())
@@ -304,8 +308,29 @@ impl Store {
         .bind(progress.to_string())
         .execute(pool)
         .await?
-        .rows_affected());
+        .rows_affected()
+        });
         Ok(changed == 1)
+    }
+
+    /// Locks the record for the rest of the transaction. False when the generation has moved on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn own_generation(&self, tx: &mut Tx, uid: CallUid, generation: i64) -> Result<bool, StoreError> {
+        // SQLite's transaction holds the only write lock already.
+        const SQLITE: &str =
+            "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 AND retention_state = 'active'";
+        const POSTGRES: &str = "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 \
+                                AND retention_state = 'active' FOR NO KEY UPDATE";
+        let uid = uid.to_string();
+        let found = match tx {
+            Tx::Sqlite(tx) => sqlx::query(SQLITE).bind(uid).bind(generation).fetch_optional(&mut **tx).await?.is_some(),
+            Tx::Postgres(tx) => {
+                sqlx::query(POSTGRES).bind(uid).bind(generation).fetch_optional(&mut **tx).await?.is_some()
+            }
+        };
+        Ok(found)
     }
 
     /// Writes the end of a run. False when the generation has moved on: then nothing was written.

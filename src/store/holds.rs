@@ -163,13 +163,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn scrub(&self, tx: &mut Tx, uid: CallUid, now: Timestamp) -> Result<(), StoreError> {
-        for sql in [
-            "DELETE FROM transcript WHERE call_uid = $1",
-            "DELETE FROM outbox WHERE call_uid = $1",
-        ] {
+        for sql in ["DELETE FROM transcript WHERE call_uid = $1", "DELETE FROM outbox WHERE call_uid = $1"] {
             on_tx!(&mut *tx, |conn| sqlx::query(sql).bind(uid.to_string()).execute(conn).await.map(drop)?);
         }
-        on_tx!(tx, |conn| sqlx::query(
+        on_tx!(tx, |conn| {
+            sqlx::query(
             "UPDATE call_record SET call_json = '{}', retention_state = 'erased', retention_reason = NULL, \
              outcome = $3, outcome_reason = NULL, outcome_at = $2, updated_at = $2, original_json = NULL, progress_json = NULL, \
              artifacts_json = '[]', quality_json = NULL, flags_json = '[]', transcript_version = 0 WHERE uid = $1",
@@ -179,7 +177,8 @@ impl Store {
         .bind(Outcome::Erased.as_str())
         .execute(conn)
         .await
-        .map(drop)?);
+        .map(drop)?;
+        });
         Ok(())
     }
 }

@@ -73,12 +73,7 @@ macro_rules! on_sqlite {
 
 macro_rules! on_postgres {
     ($select:literal, $rest:literal) => {
-        listing!(
-            $select,
-            "(call_json::json ->> 'agent_id')",
-            "(call_json::json ->> 'phone_number_id')",
-            $rest
-        )
+        listing!($select, "(call_json::json ->> 'agent_id')", "(call_json::json ->> 'phone_number_id')", $rest)
     };
 }
 

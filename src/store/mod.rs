@@ -170,8 +170,7 @@ impl Store {
     /// [`StoreError`]. Returns false when readers were in the way.
     pub async fn truncate_wal(&self) -> Result<bool, StoreError> {
         let Db::Sqlite(pool) = &self.db else { return Ok(true) };
-        let (busy, _, _): (i64, i64, i64) =
-            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?;
+        let (busy, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?;
         Ok(busy == 0)
     }
 

@@ -115,12 +115,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn schedule_next(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
-        let next: Option<i64> = on_pool!(&self.db, |pool| sqlx::query_scalar(
-            "SELECT next_at FROM schedule WHERE name = $1"
-        )
-        .bind(name)
-        .fetch_optional(pool)
-        .await?);
+        let next: Option<i64> =
+            on_pool!(&self.db, |pool| sqlx::query_scalar("SELECT next_at FROM schedule WHERE name = $1")
+                .bind(name)
+                .fetch_optional(pool)
+                .await?);
         Ok(next.map(from_ms))
     }
 
@@ -144,15 +143,15 @@ impl Store {
             .execute(conn)
             .await?
             .rows_affected()),
-            Some(from) => on_tx!(tx, |conn| sqlx::query(
-                "UPDATE schedule SET next_at = $3 WHERE name = $1 AND next_at = $2"
-            )
-            .bind(name)
-            .bind(to_ms(from))
-            .bind(to_ms(to))
-            .execute(conn)
-            .await?
-            .rows_affected()),
+            Some(from) => {
+                on_tx!(tx, |conn| sqlx::query("UPDATE schedule SET next_at = $3 WHERE name = $1 AND next_at = $2")
+                    .bind(name)
+                    .bind(to_ms(from))
+                    .bind(to_ms(to))
+                    .execute(conn)
+                    .await?
+                    .rows_affected())
+            }
         };
         Ok(changed == 1)
     }

@@ -42,8 +42,20 @@ const PARTS_AND_CONFIG: &[&str] = &[
     "writeback",
     "config",
 ];
-const APP_AND_PARTS: &[&str] =
-    &["app", "config", "wire", "source", "fetch", "audio", "quality", "transcript", "artifacts", "store", "queue", "writeback"];
+const APP_AND_PARTS: &[&str] = &[
+    "app",
+    "config",
+    "wire",
+    "source",
+    "fetch",
+    "audio",
+    "quality",
+    "transcript",
+    "artifacts",
+    "store",
+    "queue",
+    "writeback",
+];
 const EVERYTHING: &[&str] = &[
     "app",
     "wire",

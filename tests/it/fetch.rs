@@ -361,7 +361,7 @@ async fn a_trickling_body_is_given_up_and_continued_later() {
         brittle(served.clone(), 20_000, Then::Close)(seen, number)
     })
     .await;
-    let bench = Bench::with("", Duration::from_millis(60));
+    let bench = Bench::with("", Duration::from_millis(500));
     let err = bench.fail(&host.url("/a.mp3")).await;
     assert!(matches!(err, FetchError::TooSlow { received_bytes: 10, .. }), "{err:?}");
     assert_eq!(err.fault(), Fault::Transient);
