@@ -149,12 +149,7 @@ async fn list_pages() -> Result<BTreeMap<SourceName, u64>> {
         (0..THOUSAND).map(move |n| SampleCall::numbered(api, n, now - Duration::from_secs(60 + u64::from(n))))
     });
     let serving = Serving::start(calls.collect()).await?;
-    let dir = tempfile::tempdir()?;
-    let config = Config::from_toml(&format!(
-        "data_dir = {:?}\n[store]\nurl = \"sqlite://unused.db\"\n{}",
-        dir.path(),
-        demo::sources_toml(&serving.base_url)
-    ))?;
+    let config = Config::from_toml(&demo::sources_toml(&serving.base_url))?;
     let mut pages = BTreeMap::new();
     for settings in &config.source {
         let source = aftercall::source::Source::new(settings)?;

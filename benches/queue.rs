@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use riverqueue::{Client, JobArgs, QueueConfig, WorkContext, WorkOutcome, Workers};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 use measure::{cpu_seconds, whole};
 
@@ -27,6 +28,10 @@ const ROUNDS: usize = 3;
 const BATCH: usize = 25;
 /// Single-job transactions per measurement of the enqueue rate.
 const SINGLES: usize = 400;
+/// Jobs of a run in which each waits for its own commit: on a slow disk there are only some hundred of those a second.
+const COMMITTED: usize = 400;
+/// Jobs enqueued one by one into an idle queue.
+const PICK_UPS: usize = 21;
 /// A run that takes longer than this is stuck.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -65,7 +70,17 @@ impl Contender {
 struct Setting {
     name: &'static str,
     toml: &'static str,
+    /// Jobs of a run in which completions are written in batches.
     jobs: usize,
+}
+
+impl Setting {
+    const fn jobs_of(&self, contender: Contender) -> usize {
+        match contender {
+            Contender::BareIdle | Contender::OursIdle => self.jobs,
+            Contender::BareInTransaction | Contender::OursInTransaction => COMMITTED,
+        }
+    }
 }
 
 const SETTINGS: [Setting; 2] = [
@@ -232,15 +247,16 @@ async fn measure(server: Option<&str>, setting: &Setting, contender: Contender) 
     let place = Place::make(server, setting.toml).await?;
     let done = Arc::new(AtomicUsize::new(0));
     let ours = matches!(contender, Contender::OursIdle | Contender::OursInTransaction);
+    let jobs = setting.jobs_of(contender);
     let client = place.bare().build()?;
-    fill(&place, (!ours).then_some(&client), 0, setting.jobs, 500).await?;
+    fill(&place, (!ours).then_some(&client), 0, jobs, 500).await?;
     let (started, cpu) = (Instant::now(), cpu_seconds()?);
     if ours {
-        run_ours(&place, contender, &done, setting.jobs).await?;
+        run_ours(&place, contender, &done, jobs).await?;
     } else {
-        run_bare(&place, contender, &done, setting.jobs).await?;
+        run_bare(&place, contender, &done, jobs).await?;
     }
-    let jobs = setting.jobs as f64;
+    let jobs = jobs as f64;
     let cost = Cost { wall: started.elapsed().as_secs_f64() / jobs, cpu: (cpu_seconds()? - cpu) / jobs };
     place.remove().await?;
     Ok(cost)
@@ -332,6 +348,41 @@ async fn work_rates(server: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Sends the moment at which a job started.
+struct Starting(mpsc::UnboundedSender<Instant>);
+
+#[async_trait]
+impl Handler for Starting {
+    async fn run(&self, _job: Job) -> Verdict {
+        let _ = self.0.send(Instant::now());
+        Verdict::Complete
+    }
+}
+
+/// How long a job waits in an otherwise idle queue, from the commit that made it to its start.
+async fn pick_up(server: Option<&str>) -> Result<()> {
+    let place = Place::make(server, "").await?;
+    let settings = &place.config.worker;
+    let (send, mut started) = mpsc::unbounded_channel();
+    place.queue.beat("bench", "bench").await?;
+    let lanes = Lanes { live: settings.concurrency, backfill: 1, upkeep: 1 };
+    let mut running = place.queue.start("bench", Arc::new(Starting(send)), lanes, settings)?;
+    let mut waits = Vec::new();
+    for n in 0..PICK_UPS {
+        // Not in step with the worker's polls.
+        tokio::time::sleep(Duration::from_millis(37 * n as u64 % 400)).await;
+        fill(&place, None, n, n + 1, 1).await?;
+        let committed = Instant::now();
+        let at = tokio::time::timeout(LIMIT, started.recv()).await?.context("the worker has stopped")?;
+        waits.push(at.saturating_duration_since(committed).as_secs_f64() * 1000.0);
+    }
+    running.drain().await?;
+    place.remove().await?;
+    let worst = waits.iter().copied().fold(0.0, f64::max);
+    println!("from commit to start in an idle queue: median {:.0} ms, worst {worst:.0} ms\n", median(waits));
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     // `cargo test --benches` runs this with --test: no measurement, it has been compiled.
@@ -343,10 +394,12 @@ async fn main() -> Result<()> {
     println!("SQLite (WAL, synchronous=FULL)\n");
     enqueue_rates(None).await?;
     work_rates(None).await?;
+    pick_up(None).await?;
     if let Some(server) = server.as_deref() {
         println!("PostgreSQL\n");
         enqueue_rates(Some(server)).await?;
         work_rates(Some(server)).await?;
+        pick_up(Some(server)).await?;
     }
     Ok(())
 }

@@ -132,7 +132,11 @@ async fn read_record(app: &App, settings: &HttpWriteBack, url: &str) -> Result<(
         200..=299 => {
             let etag = answer.headers().get(ETAG).cloned();
             let body = answer.bytes().await.map_err(|err| unreachable(&err))?;
-            Ok((etag, serde_json::from_slice(&body).unwrap_or_default()))
+            match (serde_json::from_slice(&body), &etag) {
+                // A page in place of the record (a proxy's, a login's) is no leave to write without a condition.
+                (Err(_), None) => Err(trouble(Fault::Transient, "the receiver shows no record".to_owned())),
+                (record, _) => Ok((etag, record.unwrap_or_default())),
+            }
         }
         404 => Ok((None, Value::Null)),
         status => Err(refused(status, answer).await),

@@ -166,7 +166,8 @@ impl Jobs {
             Fault::Throttled { retry_after } => {
                 tracing::warn!(stage, side, cause, wait_ms = retry_after.as_millis() as u64, "asked to wait");
                 count(job.kind, "throttled");
-                Verdict::Snooze(jitter(retry_after))
+                // Never sooner than asked.
+                Verdict::Snooze(retry_after.mul_f64(rand::random_range(1.0..1.2)))
             }
             Fault::Transient if job.attempt < job.max_attempts => {
                 let after = self.backoff(job.attempt);

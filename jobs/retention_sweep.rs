@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{At, Job, Stop};
 use crate::app::App;
-use crate::artifacts::{CallPrefix, Entry};
+use crate::artifacts::{CallPrefix, Entry, ObjectError};
 use crate::domain::{CallUid, OrgUid, RetentionState, Stage};
 use crate::queue::Lane;
 use crate::store::AuditEntry;
@@ -198,7 +198,14 @@ async fn erase_orphans(app: &App) -> Result<u64, Stop> {
     let mut last: Option<(CallUid, bool)> = None;
     let mut orphans = 0;
     while let Some(entry) = listing.next().await {
-        let entry = entry.at(Stage::Retention)?;
+        let entry = match entry {
+            // Nothing has been stored yet, or the disk is not mounted: no orphans to be seen either way.
+            Err(ObjectError::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), "there is no object store here (yet), no orphans looked for");
+                return Ok(orphans);
+            }
+            entry => entry.at(Stage::Retention)?,
+        };
         let Some((org, call)) = owner(&entry) else { continue };
         let known = match last {
             Some((seen, known)) if seen == call => known,

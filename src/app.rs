@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -18,6 +19,8 @@ use crate::fetch::{Fetcher, HostPolicy};
 use crate::queue::Queue;
 use crate::source::Source;
 use crate::store::Store;
+
+const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What time it is. Tests turn theirs by hand.
 #[derive(Clone)]
@@ -76,6 +79,19 @@ pub struct App {
     pub cpu: Arc<Semaphore>,
 }
 
+/// The client for write-back receivers. A machine without CA certificates gets one that can speak plain http only.
+fn receivers(config: &Config) -> Result<reqwest::Client> {
+    let builder = || {
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(config.fetch.connect_timeout.0)
+            .timeout(RECEIVER_TIMEOUT)
+            .user_agent(concat!("aftercall/", env!("CARGO_PKG_VERSION")))
+    };
+    builder().build().or_else(|_| builder().tls_certs_only([]).build()).context("HTTP client")
+}
+
 impl App {
     /// Connects to everything the configuration names.
     ///
@@ -96,14 +112,7 @@ impl App {
             let hosts = HostPolicy::new(&settings.base_url, &settings.recording_hosts);
             platforms.insert(settings.name.clone(), Platform { settings: settings.clone(), source, hosts });
         }
-        let receivers = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.fetch.connect_timeout.0)
-            .timeout(std::time::Duration::from_secs(60))
-            .user_agent(concat!("aftercall/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("HTTP client")?;
+        let receivers = receivers(&config)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
         let cpu = Arc::new(Semaphore::new(decoders));

@@ -130,7 +130,7 @@ async fn idle(app: &App) {
     }
 }
 
-/// Heartbeat, rescue of dead workers' jobs, schedules, gauges: every few seconds.
+/// Heartbeat, rescue of dead workers' jobs, schedules: every few seconds.
 async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>) {
     let settings = &app.config.worker;
     let mut beat = tokio::time::interval(settings.heartbeat.0);
@@ -148,23 +148,11 @@ async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<S
         if let Some(schedules) = &schedules {
             schedules.tick(&app).await;
         }
-        if let Err(err) = gauge(&app).await {
-            tracing::warn!(error = %err, "cannot measure the queue");
+        // Histograms keep every sample until somebody reads them; where nobody does, this folds them.
+        if let Ok(metrics) = telemetry::metrics_handle() {
+            metrics.run_upkeep();
         }
     }
-}
-
-/// Queue gauges for `/metrics`.
-///
-/// # Errors
-/// The queue's.
-pub async fn gauge(app: &App) -> Result<()> {
-    let (counts, oldest) = app.queue.depth().await?;
-    for (kind, state, count) in counts {
-        metrics::gauge!(telemetry::QUEUE_JOBS, "kind" => kind, "state" => state).set(count as f64);
-    }
-    metrics::gauge!(telemetry::QUEUE_OLDEST_SECONDS).set(oldest);
-    Ok(())
 }
 
 fn report(rescued: Rescued) {

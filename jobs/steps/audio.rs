@@ -95,7 +95,7 @@ pub async fn measure(
     }
     work.boundary("audio").await;
     let measured = Measured { original: artifact, derived: store(work, &normalized, &flac).await?, quality };
-    note(work, &measured).await?;
+    let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
 
@@ -167,13 +167,17 @@ async fn store(work: &Work<'_>, normalized: &Normalized, flac: &Path) -> Result<
     Ok(derived)
 }
 
-async fn note(work: &Work<'_>, measured: &Measured) -> Result<(), Stop> {
-    let progress = serde_json::to_value(measured).map_err(|err| Stop::permanent(err.to_string()))?;
+/// Notes what was made, and returns it as a retry will read it: reading a number back may move its last digit, and
+/// then the retry's quality file would be another object than this attempt's.
+async fn note(work: &Work<'_>, measured: &Measured) -> Result<Measured, Stop> {
+    let unreadable = |err: serde_json::Error| Stop::permanent(err.to_string());
+    let progress = serde_json::to_value(measured).map_err(unreadable)?;
+    let noted = serde_json::from_str(&progress.to_string()).map_err(unreadable)?;
     let (uid, generation) = (work.record.uid, work.record.generation);
     if !work.app.store.set_progress(uid, generation, &progress).await.at(Stage::Audio)? {
         work.withdraw().await;
         return Err(Stop::Fenced);
     }
     work.boundary("quality").await;
-    Ok(())
+    Ok(noted)
 }

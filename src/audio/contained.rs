@@ -10,7 +10,7 @@ use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOpt
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
-use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
@@ -18,7 +18,7 @@ use symphonia::core::units::TimeBase;
 use super::block::Block;
 use super::decode::{Decode, Facts, Step, guarded, make_decoder, undecodable};
 use super::error::AudioError;
-use super::mp4::{self, EditList};
+use super::mp4::{self, EditList, Padded};
 use crate::domain::Container;
 
 /// Packets in a row that may fail before the rest of the file is given up.
@@ -54,8 +54,12 @@ pub struct Contained {
 impl Contained {
     pub fn open(path: &Path, container: Container) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
-        let edits = if container == Container::Mp4 { mp4::edit_list(&file) } else { None };
-        let stream = MediaSourceStream::new(Box::new(file), MediaSourceStreamOptions::default());
+        let (edits, source): (_, Box<dyn MediaSource>) = if container == Container::Mp4 {
+            (mp4::edit_list(&file), Box::new(Padded::new(file).map_err(AudioError::io("read"))?))
+        } else {
+            (None, Box::new(file))
+        };
+        let stream = MediaSourceStream::new(source, MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
         hint.with_extension(container.extension());
         let format = guarded(|| {
@@ -192,7 +196,12 @@ impl Contained {
 
     fn decode(&mut self, packet: &Packet, block: &mut Block) -> Step {
         let decoder = &mut self.decoder;
+        // An AAC packet ends in ones (ISO/IEC 14496-3 4.5.2.1, ID_END); holes and cut off ends are zeros, and decode.
+        let hole = self.facts.codec == "aac" && packet.data.iter().all(|&byte| byte == 0);
         let decoded = guarded(|| {
+            if hole {
+                return None;
+            }
             let buffer = decoder.decode(packet).ok()?;
             buffer.copy_to_vecs_planar(&mut block.planes);
             Some((buffer.spec().rate(), buffer.num_planes()))

@@ -88,16 +88,16 @@ impl Recorded {
 }
 
 /// Mono path: to 48 kHz, metered, kept.
-struct Mono<'a> {
+struct Mono<'a, 'b> {
     resampler: Option<Resampler>,
     out: Vec<f32>,
     meter: Meter,
     peaks: PeakMeter,
     samples: Spill,
-    sinks: &'a mut [&'a mut dyn BlockSink],
+    sinks: &'a mut [&'b mut dyn BlockSink],
 }
 
-impl Mono<'_> {
+impl Mono<'_, '_> {
     fn push(&mut self, rate_hz: u32, samples: &[f32]) -> Result<(), AudioError> {
         if self.resampler.as_ref().is_some_and(|resampler| resampler.rate_hz() != rate_hz) {
             self.end_rate()?;
@@ -133,9 +133,9 @@ impl Mono<'_> {
 }
 
 /// Runs the pass.
-pub fn listen<'a>(
+pub fn listen(
     request: &Request<'_>,
-    sinks: &'a mut [&'a mut dyn BlockSink],
+    sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
 ) -> Result<Heard, AudioError> {
     let limit = request.settings.max_duration.0.as_secs_f64();

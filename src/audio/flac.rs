@@ -302,7 +302,7 @@ mod tests {
             (state >> 16) as i16
         };
         let mut samples: Vec<i16> = (0..20_000).map(|n| (8000.0 * (f64::from(n) * 0.05).sin()) as i16).collect();
-        samples.extend([0; 9000]);
+        samples.resize(29_000, 0);
         samples.extend((0..9000).map(|_| noise()));
         samples.extend((0..9000).map(|n| if n % 2 == 0 { i16::MAX } else { i16::MIN }));
         samples.extend((0..9000).map(|_| noise() / 256));

@@ -12,7 +12,7 @@ const MOST_LIMITED_DB: f64 = 6.0;
 /// Kept clear below the ceiling: other meters interpolate a little differently, and samples are rounded to 16 bits, dB.
 const CLEARANCE_DB: f64 = 0.15;
 /// The limiter takes loudness away as well as peaks; the gain makes up for it to within this, LU.
-const CLOSE_LU: f64 = 0.005;
+const CLOSE_LU: f64 = 0.01;
 /// A loudness missed by more than this is said to be missed, LU.
 const MISSED_LU: f64 = 0.1;
 const TRIES: usize = 8;
@@ -27,6 +27,9 @@ pub struct Plan {
     pub ceiling: Option<f32>,
     /// Peaks keep the loudness under the target.
     pub peak_limited: bool,
+    /// What will come out. Worked out, not measured again: a gain moves every level by the same amount, and what the
+    /// limiter takes is known step by step.
+    pub output_lufs: f64,
 }
 
 impl Plan {
@@ -48,19 +51,28 @@ impl Plan {
         let ceiling_db = ceiling_dbtp - CLEARANCE_DB;
         let headroom = ceiling_db - 20.0 * f64::from(true_peak).log10();
         if wanted <= headroom {
-            return Ok(Some(Self { gain_db: wanted, ceiling: None, peak_limited: false }));
+            return Ok(Some(Self { gain_db: wanted, ceiling: None, peak_limited: false, output_lufs: target_lufs }));
         }
         let ceiling = 10f64.powf(ceiling_db / 20.0) as f32;
         let most = headroom + MOST_LIMITED_DB;
-        let mut plan = Self { gain_db: wanted.min(most), ceiling: Some(ceiling), peak_limited: false };
         let profile = Profile::of(samples, ceiling / 10f64.powf(most / 20.0) as f32)?;
+        let mut plan =
+            Self { gain_db: wanted.min(most), ceiling: Some(ceiling), peak_limited: false, output_lufs: target_lufs };
+        // Loudness gained for each decibel of gain: 1 to begin with, less once the limiter is seen to take its share.
+        let (mut slope, mut last) = (1.0, None::<(f64, f64)>);
         for _ in 0..TRIES {
-            let short = target_lufs - profile.loudness_after(&plan, ceiling, levels);
+            plan.output_lufs = profile.loudness_after(&plan, ceiling, levels);
+            let short = target_lufs - plan.output_lufs;
             plan.peak_limited = short > MISSED_LU;
-            if short.abs() < CLOSE_LU || (plan.gain_db >= most && short > 0.0) {
+            if let Some((gain_db, lufs)) = last {
+                slope = ((plan.output_lufs - lufs) / (plan.gain_db - gain_db)).clamp(0.2, 1.0);
+            }
+            let step = (short / slope).min(most - plan.gain_db);
+            if short.abs() < CLOSE_LU || step.abs() < CLOSE_LU {
                 break;
             }
-            plan.gain_db = (plan.gain_db + short).min(most);
+            last = Some((plan.gain_db, plan.output_lufs));
+            plan.gain_db += step;
         }
         Ok(Some(plan))
     }

@@ -93,9 +93,9 @@ pub struct Normalized {
 
 /// Decodes, repairs, measures and normalises a recording. Blocks for as long as that takes: call it where blocking is
 /// allowed. Meters in `sinks` hear the recording before any gain.
-pub fn normalize<'a>(
+pub fn normalize(
     request: &Request<'_>,
-    sinks: &'a mut [&'a mut dyn BlockSink],
+    sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
 ) -> Result<Normalized, AudioError> {
     let size_bytes = request.input.metadata().map_err(AudioError::io("open"))?.len();

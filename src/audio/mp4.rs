@@ -4,8 +4,12 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
+use symphonia::core::io::MediaSource;
+
 /// A movie header larger than this is not looked into.
 const MOOV_BYTES: u64 = 64 << 20;
+/// A length promised beyond this on top of what is there is not believed.
+const MOST_PADDING: u64 = 4 << 30;
 
 /// The edits that matter for one continuous recording.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,12 +18,11 @@ pub struct EditList {
     pub length_seconds: Option<f64>,
 }
 
-/// Reads the edit list of the first sound track; `None` when there is none, or nothing in it.
-pub fn edit_list(file: &File) -> Option<EditList> {
-    let mut file = file;
+/// Reads the edit list of the first sound track; `None` when there is none, or nothing in it. Leaves the file anywhere.
+pub fn edit_list(mut file: &File) -> Option<EditList> {
     let total = file.metadata().ok()?.len();
     let mut at = 0;
-    let found = loop {
+    loop {
         let mut head = [0u8; 16];
         file.seek(SeekFrom::Start(at)).ok()?;
         let there = (total.checked_sub(at)?).min(16) as usize;
@@ -29,13 +32,88 @@ pub fn edit_list(file: &File) -> Option<EditList> {
             let mut body = Vec::new();
             file.seek(SeekFrom::Start(at + header)).ok()?;
             file.take((size - header).min(MOOV_BYTES)).read_to_end(&mut body).ok()?;
-            break parse_moov(&body);
+            return parse_moov(&body);
         }
         at += size;
-    };
-    // The caller goes on reading from the start.
-    file.seek(SeekFrom::Start(0)).ok()?;
-    found
+    }
+}
+
+/// Where the last box of the file says it ends: beyond the end of the file when that was cut off.
+fn promised_len(mut file: &File, total: u64) -> Option<u64> {
+    let mut at = 0u64;
+    while let Some(left) = total.checked_sub(at).filter(|&left| left >= 8) {
+        let mut head = [0u8; 16];
+        file.seek(SeekFrom::Start(at)).ok()?;
+        let there = left.min(16) as usize;
+        file.read_exact(&mut head[..there]).ok()?;
+        // A size of 0 is "to the end", wherever that is.
+        if head.starts_with(&[0; 4]) {
+            return Some(total);
+        }
+        let (_, _, size) = box_head(&head[..there], u64::MAX)?;
+        at = at.checked_add(size)?;
+    }
+    Some(at)
+}
+
+/// A file that goes on in zeros up to the length it promises. The demuxer refuses a file whose last box is cut off,
+/// though all its sound up to there can be had.
+#[derive(Debug)]
+pub struct Padded {
+    file: File,
+    present: u64,
+    promised: u64,
+    at: u64,
+}
+
+impl Padded {
+    pub fn new(mut file: File) -> std::io::Result<Self> {
+        let present = file.metadata()?.len();
+        let promised = promised_len(&file, present).unwrap_or(present);
+        let promised = promised.clamp(present, present.saturating_add(MOST_PADDING));
+        file.rewind()?;
+        Ok(Self { file, present, promised, at: 0 })
+    }
+}
+
+impl Read for Padded {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let wanted = (self.promised.saturating_sub(self.at)).min(buffer.len() as u64) as usize;
+        let read = if self.at < self.present {
+            self.file.read(&mut buffer[..wanted])?
+        } else {
+            buffer[..wanted].fill(0);
+            wanted
+        };
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Padded {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.promised.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        let target = target.ok_or(std::io::ErrorKind::InvalidInput)?;
+        if target < self.present {
+            self.file.seek(SeekFrom::Start(target))?;
+        }
+        self.at = target;
+        Ok(target)
+    }
+}
+
+impl MediaSource for Padded {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.promised)
+    }
 }
 
 /// Name, header length and whole length of the box at the start of `bytes`; `left` is what remains of its parent.
@@ -60,8 +138,8 @@ fn children(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-fn child<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
-    children(bytes).find(|(name, _)| name == wanted).map(|(_, body)| body)
+fn child(bytes: &[u8], wanted: [u8; 4]) -> Option<&[u8]> {
+    children(bytes).find(|(name, _)| *name == wanted).map(|(_, body)| body)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -75,13 +153,15 @@ fn time_scale(body: &[u8]) -> Option<f64> {
 }
 
 fn parse_moov(moov: &[u8]) -> Option<EditList> {
-    let movie_scale = time_scale(child(moov, b"mvhd")?)?;
+    let movie_scale = time_scale(child(moov, *b"mvhd")?)?;
     let sound = |trak: &&[u8]| {
-        child(trak, b"mdia").and_then(|mdia| child(mdia, b"hdlr")).is_some_and(|hdlr| hdlr.get(8..12) == Some(b"soun"))
+        child(trak, *b"mdia")
+            .and_then(|mdia| child(mdia, *b"hdlr"))
+            .is_some_and(|hdlr| hdlr.get(8..12) == Some(b"soun"))
     };
     let trak = children(moov).filter(|(name, _)| name == b"trak").map(|(_, body)| body).find(sound)?;
-    let media_scale = time_scale(child(child(trak, b"mdia")?, b"mdhd")?)?;
-    let elst = child(child(trak, b"edts")?, b"elst")?;
+    let media_scale = time_scale(child(child(trak, *b"mdia")?, *b"mdhd")?)?;
+    let elst = child(child(trak, *b"edts")?, *b"elst")?;
     let version = *elst.first()?;
     let count = u32_at(elst, 4)?;
     let (entry, wide) = if version == 1 { (20, true) } else { (12, false) };
@@ -106,7 +186,7 @@ fn parse_moov(moov: &[u8]) -> Option<EditList> {
 mod tests {
     use super::*;
 
-    fn boxed(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    fn boxed(name: [u8; 4], body: &[u8]) -> Vec<u8> {
         let mut bytes = (body.len() as u32 + 8).to_be_bytes().to_vec();
         bytes.extend(name);
         bytes.extend(body);
@@ -128,9 +208,9 @@ mod tests {
         elst.extend([0, 1, 0, 0]);
         let mut hdlr = vec![0; 8];
         hdlr.extend(b"soun");
-        let mdia = [boxed(b"mdhd", &header(48_000)), boxed(b"hdlr", &hdlr)].concat();
-        let trak = [boxed(b"edts", &boxed(b"elst", &elst)), boxed(b"mdia", &mdia)].concat();
-        let moov = [boxed(b"mvhd", &header(1000)), boxed(b"trak", &trak)].concat();
+        let mdia = [boxed(*b"mdhd", &header(48_000)), boxed(*b"hdlr", &hdlr)].concat();
+        let trak = [boxed(*b"edts", &boxed(*b"elst", &elst)), boxed(*b"mdia", &mdia)].concat();
+        let moov = [boxed(*b"mvhd", &header(1000)), boxed(*b"trak", &trak)].concat();
         let edits = parse_moov(&moov).unwrap();
         assert!((edits.start_seconds - 1024.0 / 48_000.0).abs() < 1e-12);
         assert_eq!(edits.length_seconds, Some(5.0));

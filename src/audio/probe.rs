@@ -131,7 +131,7 @@ mod tests {
 
     /// MPEG 1 layer III, 64 kbit/s, 48 kHz, mono: 192 bytes a frame.
     fn mp3_frames(count: usize) -> Vec<u8> {
-        let mut frame = vec![0u8; 192];
+        let mut frame = [0u8; 192];
         frame[..4].copy_from_slice(&[0xff, 0xfb, 0x54, 0xc0]);
         frame.repeat(count)
     }

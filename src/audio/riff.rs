@@ -69,16 +69,21 @@ impl Form {
 
     /// One sample, full scale 1.
     fn sample(self, bytes: &[u8]) -> f32 {
-        match (self, bytes) {
-            (Self::U8, &[a, ..]) => (f32::from(a) - 128.0) / 128.0,
-            (Self::S16, &[a, b, ..]) => f32::from(i16::from_le_bytes([a, b])) / 32_768.0,
-            (Self::S24, &[a, b, c, ..]) => (i32::from_le_bytes([0, a, b, c]) >> 8) as f32 / 8_388_608.0,
-            (Self::S32, &[a, b, c, d, ..]) => i32::from_le_bytes([a, b, c, d]) as f32 / 2_147_483_648.0,
-            (Self::F32, &[a, b, c, d, ..]) => f32::from_le_bytes([a, b, c, d]),
-            (Self::F64, &[a, b, c, d, e, f, g, h, ..]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
-            (Self::ALaw, &[a, ..]) => f32::from(a_law(a)) / 32_768.0,
-            (Self::MuLaw, &[a, ..]) => f32::from(mu_law(a)) / 32_768.0,
-            _ => 0.0,
+        let first = bytes.first().copied().unwrap_or_default();
+        let low = |count: usize| {
+            let mut word = [0u8; 4];
+            word[4 - count..].copy_from_slice(bytes.get(..count).unwrap_or(&[0; 4][..count]));
+            i32::from_le_bytes(word) as f32 / 2_147_483_648.0
+        };
+        match self {
+            Self::U8 => (f32::from(first) - 128.0) / 128.0,
+            Self::S16 => low(2),
+            Self::S24 => low(3),
+            Self::S32 => low(4),
+            Self::F32 => bytes.first_chunk().map_or(0.0, |word| f32::from_le_bytes(*word)),
+            Self::F64 => bytes.first_chunk().map_or(0.0, |word| f64::from_le_bytes(*word) as f32),
+            Self::ALaw => f32::from(a_law(first)) / 32_768.0,
+            Self::MuLaw => f32::from(mu_law(first)) / 32_768.0,
         }
     }
 }

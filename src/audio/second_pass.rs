@@ -1,12 +1,10 @@
 //! Second pass: gain, limiter, and out into the files that were asked for.
 
-use super::block::OUTPUT_RATE_HZ;
 use super::error::AudioError;
 use super::first_pass::Heard;
 use super::flac::FlacWriter;
 use super::level::Plan;
 use super::limiter::Limiter;
-use super::loudness::Meter;
 use super::true_peak::PeakMeter;
 use super::wav::{WavWriter, WrittenFile};
 use super::waveform::Waveform;
@@ -66,10 +64,10 @@ pub fn write(
     };
     let target_lufs = request.settings.target_lufs;
     let normalization = match plan {
-        Some(Plan { ceiling: Some(ceiling), gain_db, .. }) => {
+        Some(Plan { ceiling: Some(ceiling), gain_db, output_lufs, .. }) => {
             let limiter = Limiter::new(10f64.powf(gain_db / 20.0) as f32, ceiling);
             let figures = write_limited(heard, limiter, &mut outputs, cancel)?;
-            Normalization { target_lufs, gain_db, ..figures }
+            Normalization { target_lufs, gain_db, output_integrated_lufs: Some(output_lufs), ..figures }
         }
         plan => {
             let gain = plan.map_or(1.0, |plan| plan.gain());
@@ -80,8 +78,7 @@ pub fn write(
                 target_lufs,
                 gain_db,
                 limited_db: 0.0,
-                // One gain moves every level by the same amount: nothing has to be measured again.
-                output_integrated_lufs: heard.levels.integrated(gain_db),
+                output_integrated_lufs: plan.map(|plan| plan.output_lufs),
                 output_true_peak_dbtp: peak_dbtp,
                 reason: plan.is_none().then(|| super::no_loudness(samples).to_owned()),
             }
@@ -114,11 +111,9 @@ fn write_limited(
     outputs: &mut Outputs,
     cancel: &CancelFlag,
 ) -> Result<Normalization, AudioError> {
-    let mut meter = Meter::new(OUTPUT_RATE_HZ, 1);
     let mut peaks = PeakMeter::default();
     let mut out = Vec::new();
     let mut put = |out: &mut Vec<f32>, outputs: &mut Outputs| {
-        meter.push(&[&*out]);
         peaks.push(out);
         let done = outputs.push(out);
         out.clear();
@@ -136,7 +131,6 @@ fn write_limited(
     peaks.finish();
     Ok(Normalization {
         limited_db: limiter.limited_db(),
-        output_integrated_lufs: meter.finish().integrated(0.0),
         output_true_peak_dbtp: super::decibels(peaks.true_peak()),
         ..Normalization::default()
     })

@@ -130,15 +130,15 @@ mod tests {
         spectrum.bandwidth_hz()
     }
 
-    fn tones(hz: &[f32]) -> Vec<f32> {
-        let sample = |n: usize, hz: f32| 0.1 * (std::f32::consts::TAU * hz * n as f32 / 48_000.0).sin();
-        (0..96_000).map(|n| hz.iter().map(|&hz| sample(n, hz)).sum()).collect()
+    fn tones(hz: &[f64]) -> Vec<f32> {
+        let sample = |n: u32, hz: f64| 0.1 * (std::f64::consts::TAU * hz * f64::from(n) / 48_000.0).sin();
+        (0..96_000).map(|n| hz.iter().map(|&hz| sample(n, hz)).sum::<f64>() as f32).collect()
     }
 
     #[test]
     fn the_highest_tone_decides() {
-        for top in [3_400.0f32, 7_000.0, 15_000.0] {
-            let measured = bandwidth(&tones(&[300.0, 1_000.0, top])).unwrap() as f32;
+        for top in [3_400.0, 7_000.0, 15_000.0] {
+            let measured = f64::from(bandwidth(&tones(&[300.0, 1_000.0, top])).unwrap());
             assert!((measured - top).abs() < 350.0, "{top}: {measured}");
         }
     }

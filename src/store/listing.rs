@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::FromRow;
 
-use super::calls::Row;
+use super::record::Row;
 use super::{CallRecord, Db, Store, StoreError, to_ms};
 
 /// Which calls a reader asks for, and which of them it may see.

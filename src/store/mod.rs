@@ -9,15 +9,17 @@ mod keys;
 mod listing;
 pub mod operations;
 mod outbox;
+mod record;
 mod transcripts;
 
 pub use audit::AuditEntry;
 pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, Origin};
-pub use calls::{Admitted, CallFilter, CallRecord, Finished};
+pub use calls::{Admitted, CallFilter, Finished};
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
 pub use listing::{EXCERPT, Listed, Listing};
 pub use outbox::OutboxRow;
+pub use record::CallRecord;
 pub use transcripts::TranscriptRow;
 
 use std::str::FromStr;

@@ -93,7 +93,14 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (&["sqlx::"], &["src/store.rs", "src/store/", "src/queue.rs", "src/queue/"], "SQL lives in store and queue"),
 ];
 
-const MAX_LINES: usize = 450;
+/// A part or a job one can hold in the head; suites are read case by case.
+const fn most_lines(path: &str) -> usize {
+    match path.as_bytes() {
+        // All use of the S3 SDK is in this one file, whatever its length.
+        b"src/artifacts/s3.rs" | [b't', b'e', b's', b't', b's', b'/', ..] => 550,
+        _ => 450,
+    }
+}
 
 #[test]
 fn the_sources_keep_to_the_table() {
@@ -107,9 +114,12 @@ fn the_sources_keep_to_the_table() {
 #[test]
 fn no_file_is_longer_than_one_can_hold() {
     let files = sources(&["src", "jobs", "tests", "benches"]);
-    let long =
-        files.iter().map(|(path, source)| (path, source.lines().count())).filter(|(_, lines)| *lines > MAX_LINES);
-    let long: Vec<String> = long.map(|(path, lines)| format!("{path}: {lines} lines, more than {MAX_LINES}")).collect();
+    let long: Vec<String> = files
+        .iter()
+        .map(|(path, source)| (path, source.lines().count(), most_lines(path)))
+        .filter(|(_, lines, most)| lines > most)
+        .map(|(path, lines, most)| format!("{path}: {lines} lines, more than {most}"))
+        .collect();
     assert!(long.is_empty(), "\n{}\n", long.join("\n"));
 }
 

@@ -1,11 +1,22 @@
 //! Behaviour of the whole, driven through the real `App` and the real binary against fake neighbours.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod api;
 mod architecture;
+mod audio;
+mod bad_input;
+mod crash;
 mod fake_s3;
 mod fetch;
+mod harness;
 mod objects;
+mod pipeline;
 mod postgres;
+mod process;
+mod queue;
+mod retention;
+mod scale;
 mod source;
+mod store;
 mod transcript;
 mod wire;

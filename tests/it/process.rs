@@ -104,10 +104,9 @@ impl Site {
     pub fn configure(&mut self, more: &str) {
         let data = self.data_dir();
         let mut table: toml::Table = SETTINGS.parse().unwrap();
+        let place = data.display();
         let places = format!(
-            "data_dir = {data:?}\n[store]\nurl = \"sqlite://{}/aftercall.db\"\n[objects]\npath = {:?}\n",
-            data.display(),
-            data.join("objects"),
+            "data_dir = \"{place}\"\n[store]\nurl = \"sqlite://{place}/aftercall.db\"\n[objects]\npath = \"{place}/objects\"\n"
         );
         lay_over(&mut table, places.parse().unwrap());
         lay_over(&mut table, demo::sources_toml(&self.serving.base_url()).parse().unwrap());
@@ -158,10 +157,18 @@ impl Site {
 
     /// The same with variables in the environment.
     pub async fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Said {
-        let output = self.command(args).envs(env.iter().copied()).output();
-        let output = tokio::time::timeout(PATIENCE, output).await.unwrap_or_else(|_| panic!("{args:?} hangs")).unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Said { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+        let mut command = self.command(args);
+        command.envs(env.iter().copied());
+        said(command, args).await
+    }
+
+    /// Runs the program where no file may grow beyond a megabyte or two, as on a disk that is nearly full: the shell
+    /// sets the limit (in blocks of half a kilobyte or a whole one) and has the kernel answer with an error.
+    pub async fn run_cramped(&self, args: &[&str]) -> Said {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"trap "" XFSZ; ulimit -f 2048; exec "$0" "$@""#, env!("CARGO_BIN_EXE_aftercall")]);
+        command.env_clear().current_dir(self.dir.path()).arg("--config").arg(self.config_file()).args(args);
+        said(command, args).await
     }
 
     /// Runs the program and expects exit code 0.
@@ -204,6 +211,14 @@ impl Site {
         assert_eq!(changed.rows_affected(), 1, "{call_id}");
         app.store.close().await;
     }
+}
+
+/// Runs a command to its end.
+async fn said(mut command: Command, args: &[&str]) -> Said {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.unwrap_or_else(|_| panic!("{args:?} hangs")).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Said { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// A process that runs on until it is told to end.

@@ -33,7 +33,8 @@ async fn the_parameters_choose_the_form() {
     let key = server.key(&[Scope::CallsRead], None).await;
     let (call_logs, cockpit) =
         (["calls", "limit", "offset", "total"], ["data", "limit", "page", "total", "total_pages"]);
-    for query in ["", "?limit=5", "?offset=0", "?from_date=2020-01-01", "?endpoint_id=ep_1", "?limit=5&offset=0&page=1"] {
+    for query in ["", "?limit=5", "?offset=0", "?from_date=2020-01-01", "?endpoint_id=ep_1", "?limit=5&offset=0&page=1"]
+    {
         let list = server.get(&key, &format!("/v1/calls{query}")).await.json();
         assert_eq!((members(&list), ids(&list)), (call_logs.to_vec(), vec!["c1"]), "{query}");
     }
@@ -52,8 +53,20 @@ async fn rows_have_the_members_of_their_form_and_no_more_text_than_a_glimpse() {
     let key = server.key(&[Scope::CallsRead, Scope::TranscriptsRead], None).await;
     let row = server.get(&key, "/v1/calls").await.json()["calls"][0].clone();
     let documented = [
-        "id", "from_number", "to_number", "direction", "status", "duration", "cost_cents", "endpoint_id",
-        "phone_number_id", "recording_url", "transcript", "created_at", "answered_at", "completed_at",
+        "id",
+        "from_number",
+        "to_number",
+        "direction",
+        "status",
+        "duration",
+        "cost_cents",
+        "endpoint_id",
+        "phone_number_id",
+        "recording_url",
+        "transcript",
+        "created_at",
+        "answered_at",
+        "completed_at",
     ];
     for member in documented {
         assert_eq!(row[member].is_null(), member == "recording_url", "{member}: {row}");
@@ -87,7 +100,10 @@ async fn the_platforms_client_walks_both_forms_to_their_end() {
         assert_eq!((&list["total_pages"], &list["page"]), (&json!(3), &json!(step + 1)));
         by_page.extend(ids(&list).into_iter().map(str::to_owned));
     }
-    assert_eq!((by_offset, by_page), (newest_first.map(str::to_owned).to_vec(), newest_first.map(str::to_owned).to_vec()));
+    assert_eq!(
+        (by_offset, by_page),
+        (newest_first.map(str::to_owned).to_vec(), newest_first.map(str::to_owned).to_vec())
+    );
 
     // As our own client asks a platform: both forms' paging at once, the answer shows which it was.
     let mut at = dialect().first_page();
@@ -113,9 +129,22 @@ async fn limits_are_clamped_above_and_refused_below() {
     assert_eq!((limit("").await, limit("?page=1").await), (json!(50), json!(20)));
     assert_eq!((limit("?limit=101").await, limit("?limit=99999999999999999999").await), (json!(100), json!(100)));
     let refused = [
-        ("limit", "0"), ("limit", "-1"), ("limit", "ten"), ("limit", ""), ("limit", "1.5"), ("offset", "-1"), ("offset", "x"),
-        ("page", "0"), ("page", "x"), ("status", "done"), ("direction", "sideways"), ("from_date", "yesterday"),
-        ("to_date", "2025-02-30"), ("start_date", "1"), ("end_date", "2025"), ("action", "stats"),
+        ("limit", "0"),
+        ("limit", "-1"),
+        ("limit", "ten"),
+        ("limit", ""),
+        ("limit", "1.5"),
+        ("offset", "-1"),
+        ("offset", "x"),
+        ("page", "0"),
+        ("page", "x"),
+        ("status", "done"),
+        ("direction", "sideways"),
+        ("from_date", "yesterday"),
+        ("to_date", "2025-02-30"),
+        ("start_date", "1"),
+        ("end_date", "2025"),
+        ("action", "stats"),
     ];
     for (parameter, value) in refused {
         let answer = server.get(&key, &format!("/v1/calls?{parameter}={value}")).await;
@@ -146,7 +175,9 @@ async fn filters_and_terms_hold(server: &Server) {
     server.admit("desk", &SourceCall { direction: Some(Direction::Outbound), ..ended("c1", 30) }).await;
     server.admit("desk", &SourceCall { agent_id: Some("ep_2".to_owned()), ..ended("c2", 60) }).await;
     server.admit("branch", &SourceCall { phone_number_id: Some("pn_2".to_owned()), ..ended("c3", 90) }).await;
-    server.admit("branch", &SourceCall { status: CallStatus::Busy, org_id: Some("org-a".to_owned()), ..ended("c4", 120) }).await;
+    server
+        .admit("branch", &SourceCall { status: CallStatus::Busy, org_id: Some("org-a".to_owned()), ..ended("c4", 120) })
+        .await;
     let gone = server.admit("branch", &ended("c5", 150)).await;
     server.condemn(&gone).await;
     let key = server.key(&[Scope::CallsRead, Scope::TranscriptsRead], None).await;

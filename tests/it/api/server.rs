@@ -63,7 +63,9 @@ impl Server {
     pub async fn over(dir: TempDir, store: &str) -> Self {
         let root = dir.path().display();
         let source = |name: &str| {
-            format!("[[source]]\nname = \"{name}\"\ndialect = \"krosai\"\nbase_url = \"http://127.0.0.1:1/\"\napi_key = \"k\"\n")
+            format!(
+                "[[source]]\nname = \"{name}\"\ndialect = \"krosai\"\nbase_url = \"http://127.0.0.1:1/\"\napi_key = \"k\"\n"
+            )
         };
         let toml = format!(
             "data_dir = \"{root}\"\n[store]\nurl = \"{store}\"\n[objects]\npath = \"{root}/objects\"\n\

@@ -127,7 +127,10 @@ async fn a_body_that_cannot_be_read_says_where_and_does_nothing() {
         (json!({}), json!({ "index": 0, "field": "source" })),
         (json!({ "source": "desk" }), json!({ "index": 0, "field": "call_id" })),
         (json!({ "source": "desk", "call_id": 7 }), json!({ "index": 0, "field": "call_id" })),
-        (json!({ "calls": [good, { "source": "desk", "call_id": "a\nb" }] }), json!({ "index": 1, "field": "call_id" })),
+        (
+            json!({ "calls": [good, { "source": "desk", "call_id": "a\nb" }] }),
+            json!({ "index": 1, "field": "call_id" }),
+        ),
         (json!({ "source": "desk", "call_id": "c1", "again": "yes" }), json!({ "index": 0, "field": "again" })),
     ];
     for (body, details) in wrong {

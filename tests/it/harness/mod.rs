@@ -5,12 +5,16 @@
 
 mod child;
 mod crew;
-// mod platform;
+mod logs;
+mod platform;
+mod samples;
 mod space;
 
 pub use child::{Child, Orders};
-pub use crew::{Crew, Script, failure, script};
-// pub use platform::{Fixture, ended, keys_of, source_toml};
+pub use crew::{failure, script};
+pub use logs::logs;
+pub use platform::{Fixture, Plan, source};
+pub use samples::{source_call, transcript};
 pub use space::Space;
 
 use std::ops::Deref;
@@ -104,7 +108,7 @@ impl TestApp {
         Self::over(self.space.clone(), self.offset.clone()).await
     }
 
-    async fn over(space: Arc<Space>, offset: Arc<AtomicI64>) -> Self {
+    pub(super) async fn over(space: Arc<Space>, offset: Arc<AtomicI64>) -> Self {
         let app = App::build(space.config(), Clock::offset_by(offset.clone())).await.unwrap();
         Self { app, space, offset }
     }
@@ -120,9 +124,9 @@ impl TestApp {
         self.queue.bring_forward(by).await.unwrap();
     }
 
-    /// Turns the clock of our own code alone: jobs stay as due as they are.
-    pub fn advance_clock(&self, by: Duration) {
-        self.offset.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    /// Sets how far our own code's clock is ahead of where it stands; jobs stay as due as they are.
+    pub fn set_clock(&self, ahead: jiff::SignedDuration) {
+        self.offset.fetch_add(i64::try_from(ahead.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// A worker runs until nothing is due.

@@ -44,11 +44,9 @@ impl Space {
             Backend::Postgres => postgres::cluster().unwrap().database(),
         };
         let mut table: toml::Table = SETTINGS.parse().unwrap();
-        let places = format!(
-            "data_dir = {:?}\n[store]\nurl = {url:?}\n[objects]\npath = {:?}",
-            dir.path(),
-            dir.path().join("objects")
-        );
+        let (data, objects) = (dir.path().display(), dir.path().join("objects"));
+        let objects = objects.display();
+        let places = format!("data_dir = \"{data}\"\n[store]\nurl = \"{url}\"\n[objects]\npath = \"{objects}\"\n");
         lay_over(&mut table, places.parse().unwrap());
         lay_over(&mut table, extra.parse().unwrap());
         Self { text: table.to_string(), dir, url, leave: AtomicBool::new(false) }

@@ -1,0 +1,304 @@
+//! The shape of the configuration: one struct per table of the file, refusing keys it does not know.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::{Span, parse_span};
+use crate::domain::{DualChannels, RetentionTerm, SourceName};
+
+/// The whole effective configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub store: Store,
+    pub objects: Objects,
+    pub worker: Worker,
+    pub fetch: Fetch,
+    pub audio: Audio,
+    pub transcript: TranscriptSettings,
+    pub retention: Retention,
+    pub api: Api,
+    pub log: Log,
+    pub schedule: Schedule,
+    #[serde(default)]
+    pub source: Vec<Source>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    pub url: SecretString,
+    pub url_file: Option<PathBuf>,
+    pub max_connections: u32,
+    pub busy_timeout: Span,
+}
+
+/// Which object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectsKind {
+    Dir,
+    S3,
+}
+
+/// Server-side encryption asked of an S3 store and confirmed in its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Sse {
+    #[serde(rename = "none")]
+    None,
+    #[serde(rename = "AES256")]
+    Aes256,
+    #[serde(rename = "aws:kms")]
+    AwsKms,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objects {
+    pub kind: ObjectsKind,
+    pub path: PathBuf,
+    pub bucket: String,
+    pub endpoint: String,
+    pub region: String,
+    pub access_key_id: String,
+    pub secret_access_key: Option<SecretString>,
+    pub secret_access_key_file: Option<PathBuf>,
+    pub sse: Sse,
+    pub timeout: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    pub concurrency: usize,
+    pub cpu_concurrency: usize,
+    pub drain_grace: Span,
+    pub heartbeat: Span,
+    pub silent_after: Span,
+    pub poll: Span,
+    pub cooldown: Span,
+    pub max_attempts: u16,
+    pub backoff_base: Span,
+    pub backoff_max: Span,
+    pub keep_finished_jobs: Span,
+    /// Names a step boundary at which jobs stop dead; for tests of crash recovery.
+    pub park_at: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    pub max_bytes: u64,
+    pub connect_timeout: Span,
+    pub total_timeout: Span,
+    pub min_bytes_per_second: u64,
+    pub max_redirects: u8,
+    pub not_ready_pause: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audio {
+    pub target_lufs: f64,
+    pub ceiling_dbtp: f64,
+    pub max_duration: Span,
+    pub memory_cap_bytes: u64,
+    pub keep_wav: bool,
+}
+
+/// Which speech engine may make words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineChoice {
+    Auto,
+    Off,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TranscriptSettings {
+    pub engine: EngineChoice,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub days: RetentionTerm,
+    pub enabled: bool,
+    pub guard_minimum: u64,
+    pub max_clock_jump: Span,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    pub listen: SocketAddr,
+    pub max_body_bytes: usize,
+    pub timeout: Span,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    pub file: String,
+    pub enabled: bool,
+}
+
+/// The wire contract a source speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialectName {
+    Krosai,
+    Zudu,
+    Atoms,
+}
+
+/// How the API key travels, where a platform's documents disagree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthMode {
+    /// Both headers at once.
+    #[default]
+    Both,
+    XApiKey,
+    Bearer,
+}
+
+/// Where the organisation id travels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrganizationPlacement {
+    #[default]
+    Header,
+    Query,
+    None,
+}
+
+/// Unit of a platform's `packet_loss`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketLossUnit {
+    /// Percent where the document says so, unknown elsewhere.
+    #[default]
+    Auto,
+    Percent,
+    Ratio,
+}
+
+/// Where outcomes are written besides our own record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteBack {
+    /// Our record only.
+    #[default]
+    Record,
+    /// The platform's metadata (Zudu).
+    Metadata,
+    /// The request described in `[source.http]`.
+    Http,
+}
+
+/// How often a source is reconciled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    Off,
+    Every(Duration),
+}
+
+impl<'de> Deserialize<'de> for Poll {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        parse_span(&text).map(Self::Every).map_err(serde::de::Error::custom)
+    }
+}
+
+/// One call platform account.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub name: SourceName,
+    pub dialect: DialectName,
+    pub base_url: Url,
+    pub api_key: Option<SecretString>,
+    pub api_key_file: Option<PathBuf>,
+    pub api_secret: Option<SecretString>,
+    pub api_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub auth: AuthMode,
+    pub organization_id: Option<String>,
+    #[serde(default)]
+    pub organization_in: OrganizationPlacement,
+    pub webhook_secret: Option<SecretString>,
+    pub webhook_secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pub recording_hosts: Vec<String>,
+    #[serde(default = "default_poll")]
+    pub poll: Poll,
+    #[serde(default = "default_recording_grace")]
+    pub recording_grace: Span,
+    #[serde(default)]
+    pub packet_loss_unit: PacketLossUnit,
+    pub language: Option<String>,
+    pub requests_per_day: Option<u64>,
+    #[serde(default)]
+    pub write_back: WriteBack,
+    #[serde(default)]
+    pub dual_channels: DualChannels,
+    /// Days to keep this source's calls; the `[retention]` term where absent.
+    pub retention_days: Option<RetentionTerm>,
+    pub http: Option<HttpWriteBack>,
+}
+
+/// A write-back request for users who own the call record's service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpWriteBack {
+    #[serde(default = "default_method")]
+    pub method: String,
+    /// A template; `{{ call.id }}` and the members of the body template are available.
+    pub url: String,
+    #[serde(default)]
+    pub headers: BTreeMap<String, SecretString>,
+    /// A template that gives JSON; a sensible body when absent.
+    pub body: Option<String>,
+    /// Ask with GET first and send `If-Match` with the `ETag` it answers.
+    #[serde(default)]
+    pub if_match: bool,
+}
+
+fn default_poll() -> Poll {
+    Poll::Every(Duration::from_secs(300))
+}
+
+const fn default_recording_grace() -> Span {
+    Span(Duration::from_secs(900))
+}
+
+fn default_method() -> String {
+    "PATCH".to_owned()
+}

@@ -1,0 +1,264 @@
+//! What the program says when it is given something it cannot work with: an outcome, or an error that names the thing
+//! and what to do about it, with the exit code scripts can rely on.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use aftercall::demo::{Api, Keys, Kind, SampleAudio, SampleCall};
+use aftercall::domain::{Container, Outcome};
+use aftercall::queue::{Finished, JobState};
+use aftercall::telemetry;
+use aftercall::wire::Window;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::process::{Site, ago, files_below, record, source, terminate};
+
+fn call(api: Api, n: u32) -> SampleCall {
+    SampleCall::numbered(api, n, ago(SignedDuration::from_mins(10)))
+}
+
+/// The path of an unfinished network address: somebody listened here a moment ago, nobody does now.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}/krosai/v1", listener.local_addr().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_is_a_dead_letter_that_names_the_setting() {
+    let keys = Keys { krosai: "kros_live_changed".to_owned(), ..Keys::default() };
+    let call = call(Api::KrosaiV1, 1);
+    let site = Site::with(vec![call.clone()], "", |builder| builder.keys(keys)).await;
+    site.well(&["trigger", &call.id, "--source", "krosai"]).await;
+    site.well(&["work", "--until-idle"]).await;
+    let jobs = site.well(&["jobs", "list", "--json"]).await.json();
+    let job = &jobs[0];
+    assert_eq!((job["state"].as_str(), job["attempt"].as_u64()), (Some("dead_letter"), Some(1)), "{jobs}");
+    assert_eq!((job["side"].as_str(), job["stage"].as_str()), (Some("source"), Some("source")), "{jobs}");
+    assert!(job["cause"].as_str().is_some_and(|cause| cause.contains("krosai") && cause.contains("api_key")), "{jobs}");
+    for command in [&["reconcile", "--source", "krosai"][..], &["doctor"]] {
+        let said = site.run(command).await;
+        assert_eq!(said.code(), Some(1), "{said:?}");
+        let text = format!("{}{}", said.stdout, said.stderr);
+        assert!(text.contains("krosai") && text.contains("api_key"), "{said:?}");
+        assert!(!text.contains("kros_live"), "a key is shown: {said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_that_is_not_there_is_waited_for_and_nothing_is_lost() {
+    let calls = vec![call(Api::KrosaiV1, 1), call(Api::KrosaiV1, 2)];
+    let away = format!(
+        "[worker]\nbackoff_base = \"1h\"\nbackoff_max = \"2h\"\n[[source]]\nname = \"krosai\"\ndialect = \"krosai\"\n\
+         base_url = \"{}\"\napi_key = \"k\"",
+        nobody()
+    );
+    let mut site = Site::start(calls.clone(), &away).await;
+    let said = site.run(&["reconcile", "--source", "krosai"]).await;
+    assert_eq!(said.code(), Some(75), "{said:?}");
+    assert!(said.stderr.contains("krosai"), "{said:?}");
+
+    site.well(&["backfill", "start", "--source", "krosai", "--from", "2020-01-01"]).await;
+    site.well(&["work", "--until-idle"]).await;
+    let jobs = site.well(&["jobs", "list", "--json"]).await.json();
+    assert_eq!((jobs[0]["kind"].as_str(), jobs[0]["state"].as_str()), (Some("backfill"), Some("retryable")), "{jobs}");
+    assert_eq!((jobs[0]["fault"].as_str(), jobs[0]["side"].as_str()), (Some("transient"), Some("source")), "{jobs}");
+
+    site.configure("");
+    site.well(&["jobs", "retry", &jobs[0]["id"].to_string()]).await;
+    site.well(&["work", "--until-idle"]).await;
+    let app = site.app().await;
+    for call in &calls {
+        assert_eq!(record(&app, &call.id).await.outcome, Some(Outcome::Done));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_climbs_is_only_an_id() {
+    let mut climbing = call(Api::KrosaiV1, 1);
+    "../../../../etc/passwd".clone_into(&mut climbing.id);
+    let site = Site::start(vec![climbing.clone()], "").await;
+    site.well(&["trigger", &climbing.id, "--source", "krosai"]).await;
+    site.well(&["work", "--until-idle"]).await;
+    let app = site.app().await;
+    assert_eq!(record(&app, &climbing.id).await.outcome, Some(Outcome::Done));
+    let (data, config) = (site.data_dir(), site.config_file());
+    let outside: Vec<PathBuf> =
+        files_below(site.place()).into_iter().filter(|path| !path.starts_with(&data) && *path != config).collect();
+    assert_eq!(outside, Vec::<PathBuf>::new());
+    assert!(files_below(&data).iter().all(|path| !path.to_string_lossy().contains("passwd")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_at_a_private_address_is_refused() {
+    let urls = [
+        "http://169.254.169.254/latest/meta-data/recording.mp3",
+        "https://10.0.0.7/recording.mp3",
+        "https://[::ffff:192.168.0.1]/recording.mp3",
+    ];
+    let calls: Vec<SampleCall> = (1..)
+        .zip(urls)
+        .map(|(n, url)| SampleCall { recording_url: Some(url.to_owned()), ..call(Api::Atoms, n) })
+        .collect();
+    let site = Site::start(calls.clone(), "").await;
+    let mut trigger = vec!["trigger", "--source", "atoms"];
+    trigger.extend(calls.iter().map(|call| call.id.as_str()));
+    site.well(&trigger).await;
+    site.well(&["work", "--until-idle"]).await;
+    let app = site.app().await;
+    for (call, url) in calls.iter().zip(urls) {
+        assert_eq!(record(&app, &call.id).await.outcome, Some(Outcome::RefusedUrl), "{url}");
+    }
+    assert_eq!(site.platform.requests().count(Kind::Recording), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_nobody_knows_is_counted_and_left_alone() {
+    let strange = SampleCall { status_word: Some("teleported".to_owned()), ..call(Api::KrosaiV1, 1) };
+    let site = Site::start(vec![strange, call(Api::KrosaiV1, 2)], "").await;
+    let metrics = telemetry::metrics_handle().unwrap();
+    let app = site.app().await;
+    let window = Window { from: Timestamp::UNIX_EPOCH, to: app.now() };
+    let balance = aftercall::jobs::reconcile::balance(&app, &source(Api::KrosaiV1), window).await.unwrap();
+    assert_eq!((balance.listed, balance.completed, balance.missing), (2, 1, 0));
+    let jobs = app.queue.jobs(Finished::Included, 10).await.unwrap();
+    assert_eq!(jobs.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Available]);
+    let shown = metrics.render();
+    assert!(shown.contains(r#"aftercall_unknown_call_status_total{source="krosai"}"#), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_worker_on_a_data_directory_is_told_so_and_everything_else_goes_on() {
+    let call = call(Api::Atoms, 1);
+    let site = Site::start(vec![call.clone()], "[log]\nlevel = \"info\"").await;
+    let mut first = site.spawn(&["work"], &[]);
+    first.hear("worker started").await;
+    for command in [&["work"][..], &["work", "--until-idle"], &["run"]] {
+        let said = site.run(command).await;
+        assert_eq!(said.code(), Some(75), "{said:?}");
+        let place = site.data_dir().display().to_string();
+        assert!(
+            said.stderr.contains("another aftercall process runs jobs on") && said.stderr.contains(&place),
+            "{said:?}"
+        );
+    }
+    site.well(&["trigger", &call.id, "--source", "atoms"]).await;
+    first.hear("outcome=\"delivered\"").await;
+    terminate(first.id());
+    assert!(first.end().await.0.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_directory_that_cannot_be_written_is_named() {
+    let mut site = Site::start(Vec::new(), "").await;
+    let place = |dir: &str| {
+        format!(
+            "data_dir = {dir:?}\n[store]\nurl = \"sqlite://{dir}/aftercall.db\"\n[objects]\npath = \"{dir}/objects\""
+        )
+    };
+    let mut places = vec!["/dev/null/data".to_owned()];
+    let locked = site.place().join("locked");
+    std::fs::create_dir(&locked).unwrap();
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o500)).unwrap();
+    // Root may write everywhere.
+    if std::fs::write(locked.join("probe"), "").is_err() {
+        places.push(locked.display().to_string());
+    }
+    for dir in places {
+        site.configure(&place(&dir));
+        for command in [&["work", "--until-idle"][..], &["calls", "list"], &["doctor"]] {
+            let said = site.run(command).await;
+            assert_eq!(said.code(), Some(1), "{command:?}: {said:?}");
+            let text = format!("{}{}", said.stdout, said.stderr);
+            assert!(text.contains("data_dir") && text.contains(&dir), "{command:?}: {said:?}");
+        }
+    }
+}
+
+/// A second of silence and six megabytes of something that is no audio.
+fn bulky() -> SampleAudio {
+    const RATE: u32 = 8000;
+    let (silence, ballast) = (vec![0_u8; 2 * RATE as usize], vec![0x55_u8; 6 << 20]);
+    let length = |bytes: usize| u32::try_from(bytes).unwrap().to_le_bytes();
+    let mut format = Vec::new();
+    for field in [1_u16.to_le_bytes(), 1_u16.to_le_bytes()] {
+        format.extend(field);
+    }
+    format.extend(RATE.to_le_bytes());
+    format.extend((2 * RATE).to_le_bytes());
+    format.extend([2, 0, 16, 0]);
+    let mut chunks = b"WAVE".to_vec();
+    for (name, body) in [(b"fmt ", &format), (b"data", &silence), (b"JUNK", &ballast)] {
+        chunks.extend(name);
+        chunks.extend(length(body.len()));
+        chunks.extend(body);
+    }
+    let bytes = [&b"RIFF"[..], &length(chunks.len()), &chunks].concat();
+    SampleAudio { bytes: bytes.into(), container: Container::Wav }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_waited_for_and_shows_nothing_half_written() {
+    let call = SampleCall { audio: Some(bulky()), ..call(Api::Atoms, 1) };
+    let mut site = Site::start(vec![call.clone()], "[worker]\nbackoff_base = \"1h\"\nbackoff_max = \"2h\"").await;
+    site.well(&["trigger", &call.id, "--source", "atoms"]).await;
+    let cramped = site.run_cramped(&["work", "--until-idle"]).await;
+    assert_eq!(cramped.code(), Some(0), "{cramped:?}");
+    let jobs = site.well(&["jobs", "list", "--json"]).await.json();
+    assert_eq!(
+        (jobs[0]["state"].as_str(), jobs[0]["fault"].as_str()),
+        (Some("retryable"), Some("transient")),
+        "{jobs}"
+    );
+    assert_eq!(jobs[0]["side"].as_str(), Some("worker"), "{jobs}");
+    let spool = site.data_dir().join("spool").display().to_string();
+    assert!(jobs[0]["cause"].as_str().is_some_and(|cause| cause.contains(&spool)), "{jobs}");
+    assert_eq!(files_below(&site.objects_dir()), Vec::<PathBuf>::new());
+
+    site.configure("");
+    site.well(&["jobs", "retry", &jobs[0]["id"].to_string()]).await;
+    site.well(&["work", "--until-idle"]).await;
+    let app = site.app().await;
+    let record = record(&app, &call.id).await;
+    assert_eq!(record.outcome, Some(Outcome::Done));
+    let original = app.objects.get(record.original.as_ref().unwrap()).await.unwrap();
+    assert!(original == call.audio.unwrap().bytes, "the original is not what the platform has");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_configuration_is_64_with_file_key_and_reason() {
+    let site = Site::start(Vec::new(), "").await;
+    let file = site.config_file().display().to_string();
+    for (text, named) in [
+        ("[worker]\nheartbeat = \"soon\"", &["heartbeat", "soon"][..]),
+        ("[retention]\ndayz = 3", &["dayz"]),
+        ("[retention]\ndays = -1", &["days", "0 to 36500"]),
+        ("[worker]\nconcurrency = 0", &["worker.concurrency", "at least 1"]),
+        ("[store]\nurl = \"mysql://x\"", &["store.url", "sqlite://"]),
+        ("[log]\nlevel = \"=!=\"", &["log.level"]),
+        (
+            "[[source]]\nname = \"k\"\ndialect = \"krosai\"\nbase_url = \"https://a.example\"",
+            &["source `k`", "api_key"],
+        ),
+        ("[worker", &["line 1"]),
+    ] {
+        std::fs::write(site.config_file(), text).unwrap();
+        for command in [&["check"][..], &["work", "--until-idle"], &["calls", "list"]] {
+            // `check` starts no logging, so it cannot know about the filter.
+            if command == ["check"] && text.contains("level") {
+                continue;
+            }
+            let said = site.run(command).await;
+            assert_eq!(said.code(), Some(64), "{text}: {said:?}");
+            let names = text.contains("level") || said.stderr.contains(&file);
+            assert!(names && named.iter().all(|word| said.stderr.contains(word)), "{text}: {said:?}");
+        }
+    }
+    std::fs::write(site.config_file(), "").unwrap();
+    let said = site.run_with(&["check"], &[("AFTERCALL__WORKER__CONCURRENCY", "many")]).await;
+    assert_eq!(said.code(), Some(64), "{said:?}");
+    assert!(said.stderr.contains("concurrency") && said.stderr.contains("many"), "{said:?}");
+    std::fs::remove_file(site.config_file()).unwrap();
+    let said = site.run(&["check"]).await;
+    assert_eq!(said.code(), Some(64), "{said:?}");
+    assert!(said.stderr.contains(&file), "{said:?}");
+}
