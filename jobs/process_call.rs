@@ -1,5 +1,5 @@
 //! The mission: a completed call becomes a stored original, measured and normalised audio, and a labelled transcript
-//! on its record. Read [`steps_of`] first.
+//! on its record. Read `steps_of` first.
 
 use std::time::Instant;
 

@@ -27,8 +27,9 @@ const GRAIN_LOUD: f32 = 0.01;
 const EDGE_GRAINS: u32 = 5;
 /// A gap of 20 ms holds at least 19 whole grains; one beyond 2 s is a pause.
 const DROPOUT_GRAINS: std::ops::RangeInclusive<u32> = 19..=2_000;
-/// Telephone band ends here (ITU-T P.310 and practice), Hz; a rate of 8 kHz cannot hold more.
-const NARROWBAND_HZ: u32 = 3_800;
+/// The telephone band ends at 3.4 to 3.8 kHz; noise fills it up to 4 kHz, the edge of an 8 kHz rate, and a codec and the
+/// transform smear that edge by some 300 Hz. Nothing wider ends here.
+const NARROWBAND_HZ: u32 = 4_400;
 const NARROWBAND_RATE_HZ: u32 = 8_000;
 /// Mean squares of a channel with nobody on it (-70 dBFS), and of one in use (-50 dBFS).
 const DEAD: f64 = 1e-7;

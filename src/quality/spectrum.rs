@@ -9,7 +9,7 @@ const EVERY: u64 = OUTPUT_RATE_HZ as u64 / 3;
 /// Quieter windows (mean square, -55 dBFS) are pauses and say nothing of the band.
 const LOUD: f32 = 3e-6;
 /// Content weaker than this against the strongest band is not worth the name, dB.
-const WORTH_DB: f64 = -60.0;
+const WORTH_DB: f64 = -50.0;
 /// Bins joined on each side, so that a single bin does not decide.
 const SMOOTH: usize = 2;
 

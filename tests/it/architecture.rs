@@ -25,7 +25,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["app", "jobs", "queue"]),
     // `transcript` renders the forms that are not stored.
     ("api", &["app", "jobs", "queue", "store", "wire", "artifacts", "transcript"]),
-    ("demo", &["wire", "app", "cli"]),
+    // `config` reads the sources that the demo writes for its own platform.
+    ("demo", &["wire", "app", "cli", "config"]),
     ("cli", EVERYTHING),
     ("main", &["cli", "config"]),
 ];
