@@ -57,7 +57,7 @@ pub fn write(
 ) -> Result<Written, AudioError> {
     let samples = heard.samples.len();
     let mut outputs = Outputs {
-        wav: request.wav.map(|path| WavWriter::create(path, samples)).transpose()?,
+        wav: request.wav.map(WavWriter::create).transpose()?,
         flac: request.flac.map(FlacWriter::create).transpose()?,
         waveform: Waveform::default(),
         pcm: Vec::new(),
