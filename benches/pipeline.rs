@@ -119,14 +119,13 @@ fn stages() -> Result<Stages> {
     let text = telemetry::metrics_handle()?.render();
     let mut stages = Stages::new();
     for line in text.lines().filter_map(|line| line.strip_prefix(telemetry::STAGE_SECONDS)) {
-        let Some((name, figure)) = line.split_once("{stage=\"").and_then(|(_, rest)| rest.split_once("\"} ")) else {
-            continue;
-        };
+        // `_sum{stage="audio"} 1.25`; the lines of the buckets have a second label.
+        let Some((which, rest)) = line.split_once("{stage=\"") else { continue };
+        let Some((name, figure)) = rest.split_once("\"} ") else { continue };
         let figure: f64 = figure.parse()?;
-        let (sum, count) = stages.entry(name.to_owned()).or_default();
-        match line.split('{').next() {
-            Some("_sum") => *sum = figure,
-            Some("_count") => *count = figure,
+        match which {
+            "_sum" => stages.entry(name.to_owned()).or_default().0 = figure,
+            "_count" => stages.entry(name.to_owned()).or_default().1 = figure,
             _ => {}
         }
     }
