@@ -183,7 +183,8 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         probe::Sniffed::Text => return Ok(refused(task, "the file is text, not audio")),
         probe::Sniffed::Unknown => Container::Other,
     };
-    written.copy(&task.file, &format!("original.{}", container.extension()), container.content_type())?;
+    let original = std::fs::File::open(&task.file).with_context(|| format!("cannot read {}", task.name))?;
+    written.copy(original, &format!("original.{}", container.extension()), container.content_type())?;
     let spool = tempfile::tempdir_in(&task.out).context("--out: cannot write there")?;
     let mut meter = quality::signal::SignalMeter::new();
     let wav = task.out.join("audio.wav");
@@ -194,7 +195,9 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
         Err(err) => return Ok(damaged(task, &written, &err)),
     };
-    written.note("audio.wav", "audio/wav")?;
+    if let Some(wav) = &normalized.wav {
+        written.note("audio.wav", "audio/wav", wav.size_bytes, &wav.sha256.to_string());
+    }
     let transcript = match words {
         Words::Skipped => None,
         Words::Known(known) => Some(known.as_ref().clone()),
@@ -257,45 +260,38 @@ struct Files {
 
 impl Files {
     fn bytes(&mut self, name: &str, content_type: &str, bytes: &[u8]) -> Result<()> {
-        let file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
-        std::fs::write(file.path(), bytes).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
-        self.place(file, name, content_type)
+        self.copy(bytes, name, content_type)
     }
 
-    fn copy(&mut self, from: &Path, name: &str, content_type: &str) -> Result<()> {
-        let file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
-        std::fs::copy(from, file.path()).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
-        self.place(file, name, content_type)
-    }
-
-    fn place(&mut self, file: tempfile::NamedTempFile, name: &str, content_type: &str) -> Result<()> {
+    fn copy(&mut self, mut from: impl std::io::Read, name: &str, content_type: &str) -> Result<()> {
+        use sha2::{Digest, Sha256};
+        use std::io::Write as _;
         use std::os::unix::fs::PermissionsExt;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
+        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
+        loop {
+            let read = from.read(&mut block).with_context(|| format!("cannot read what is to be {name}"))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&block[..read]);
+            size += read as u64;
+            file.write_all(&block[..read]).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
+        }
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644))?;
         file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
-        self.note(name, content_type)
+        self.note(name, content_type, size, &hex::encode(hash.finalize()));
+        Ok(())
     }
 
     fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
         self.bytes(name, "application/json", &serde_json::to_vec_pretty(value)?)
     }
 
-    fn note(&mut self, name: &str, content_type: &str) -> Result<()> {
-        use sha2::{Digest, Sha256};
-        let mut file = std::fs::File::open(self.dir.join(name))?;
-        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
-        loop {
-            let read = std::io::Read::read(&mut file, &mut block)?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&block[..read]);
-            size += read as u64;
-        }
-        let sha256 = hex::encode(hash.finalize());
+    fn note(&mut self, name: &str, content_type: &str, size: u64, sha256: &str) {
         self.all.push(
             json!({ "name": name, "key": name, "size_bytes": size, "sha256": sha256, "content_type": content_type }),
         );
-        Ok(())
     }
 
     fn manifest(mut self, settings: &config::Audio) -> Result<Vec<String>> {
