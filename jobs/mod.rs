@@ -146,7 +146,7 @@ impl Jobs {
             }
             Err(Stop::LookAgain { after }) => {
                 tracing::debug!(again_in_ms = after.as_millis() as u64, "not ready yet");
-                return Verdict::Snooze(after);
+                return Verdict::LookAgain(after);
             }
             Err(Stop::Fenced) => {
                 count(job.kind, "fenced");

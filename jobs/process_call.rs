@@ -1,7 +1,7 @@
 //! The mission: a completed call becomes a stored original, measured and normalised audio, and a labelled transcript
 //! on its record. Read `steps_of` first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
@@ -12,6 +12,10 @@ use crate::jobs::{At, Stop, Trouble};
 use crate::queue;
 use crate::store::CallRecord;
 use crate::telemetry;
+
+/// How often a doubtful answer must repeat itself before it is believed.
+const LEAST_LOOKS: u32 = 3;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A call in the hands of one attempt.
 #[derive(Debug)]
@@ -86,6 +90,18 @@ impl Work<'_> {
         from.checked_add(self.platform.settings.recording_grace.0).unwrap_or(from)
     }
 
+    /// What was found may be an incident at the host, a page or an empty answer where a recording should be: looked at
+    /// [`LEAST_LOOKS`] times at least, even where a backlog has used up the grace before the first look. None after that.
+    pub(super) fn doubtful(&self, call: &SourceCall) -> Option<Stop> {
+        if let Some(stop) = self.too_early(call) {
+            return Some(stop);
+        }
+        // A short grace asks for quick answers here too.
+        let shortest = self.platform.settings.recording_grace.0 / 10;
+        let after = self.app.config.fetch.not_ready_pause.0.min(shortest.max(SHORTEST_PAUSE));
+        (self.job.looks + 1 < LEAST_LOOKS).then_some(Stop::LookAgain { after })
+    }
+
     /// Too early, look again; pauses grow with the wait. None once the grace is over.
     pub(super) fn too_early(&self, call: &SourceCall) -> Option<Stop> {
         let (now, until) = (self.app.now(), self.grace_ends(call));
@@ -93,7 +109,7 @@ impl Work<'_> {
             return None;
         }
         let grace = self.platform.settings.recording_grace.0;
-        let left = std::time::Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
         let waited = grace.saturating_sub(left);
         let pause = self.app.config.fetch.not_ready_pause.0.max(waited / 2);
         Some(Stop::LookAgain { after: pause.min(left) })

@@ -205,6 +205,8 @@ pub struct Job {
     pub payload: Value,
     pub attempt: i32,
     pub max_attempts: i32,
+    /// How often a look came too early: [`Verdict::LookAgain`] so far.
+    pub looks: u32,
     /// Ends when the worker must stop now.
     pub cancelled: CancellationToken,
     ticket: Ticket,

@@ -23,13 +23,17 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(8 * 3600);
 const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
 /// Between looks at a job that went to another owner.
 const LOOK: Duration = Duration::from_secs(1);
+/// Where a job's metadata counts its looks.
+const LOOKS: &str = "looks";
 
 /// How a handler's run of a job ended.
 #[derive(Debug)]
 pub enum Verdict {
     /// Done. The handler has completed the job in its own transaction, or had nothing to write.
     Complete,
-    /// Nothing is wrong; look again after this pause. Costs no attempt.
+    /// Nothing is wrong, it was only too early. Costs no attempt, and is counted as a look.
+    LookAgain(Duration),
+    /// Nothing is wrong, somebody asked for a pause. Costs no attempt.
     Snooze(Duration),
     /// Try again after this pause, as long as attempts are left.
     Retry { failure: Failure, after: Duration },
@@ -126,12 +130,14 @@ impl Runner {
             worker: self.worker.clone(),
             context: Some(ContextDebug(context.clone())),
         };
+        let looks = row.metadata.get::<u32>(LOOKS).ok().flatten().unwrap_or(0);
         let job = Job {
             id: row.id,
             kind,
             payload,
             attempt: row.attempt,
             max_attempts: row.max_attempts,
+            looks,
             cancelled: cancelled.clone(),
             ticket: ticket.clone(),
         };
@@ -147,6 +153,10 @@ impl Runner {
             // Ended already, as a rule by the handler's own transaction: River's completion then matches no row.
             // Fenced while still ours: not the job but its call went to another owner, so there is nothing to do.
             (Standing::Ended, _) | (Standing::Mine, Verdict::Complete | Verdict::Fenced) => Ok(WorkOutcome::Complete),
+            (Standing::Mine, Verdict::LookAgain(pause)) => {
+                context.metadata_set(LOOKS, looks.saturating_add(1))?;
+                Ok(WorkOutcome::Snooze(pause))
+            }
             (Standing::Mine, Verdict::Snooze(pause)) => Ok(WorkOutcome::Snooze(pause)),
             (Standing::Mine, Verdict::DeadLetter(failure)) => {
                 context.metadata_set("failure", &failure)?;
