@@ -165,7 +165,11 @@ impl Store {
             Some(known) if !call.opt_out => call.clone().merged_over(known.clone()),
             _ => call.clone(),
         };
-        let retain = RetainUntil::of(&merged, record.first_seen_at, record.retention_term);
+        let mut retain = RetainUntil::of(&merged, record.first_seen_at, record.retention_term);
+        if call.opt_out && record.holds_content() {
+            // It came late: what is stored already is due now.
+            retain.at = retain.at.min(now);
+        }
         let org_uid = match &merged.org_id {
             // The organisation is part of object keys, so it is fixed once something may have been stored.
             Some(org) if record.original.is_none() => self.organization(tx, &record.source, org).await?,

@@ -41,6 +41,14 @@ pub struct CallRecord {
     pub transcript_version: u32,
 }
 
+impl CallRecord {
+    /// Whether anything of the call beyond its bare facts is stored.
+    #[must_use]
+    pub fn holds_content(&self) -> bool {
+        self.original.is_some() || !self.artifacts.is_empty() || self.transcript_version > 0
+    }
+}
+
 #[derive(Debug, FromRow)]
 pub(super) struct Row {
     uid: String,
