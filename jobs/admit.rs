@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall, SourceName};
 use crate::jobs::Job;
-use crate::queue::{Enqueued, JobState, Kind, Lane, QueueError};
+use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
 use crate::store::{Admitted, CallRecord, Finished, Store, StoreError, Tx};
 use crate::telemetry;
 
@@ -78,7 +78,8 @@ fn unkept(call: &SourceCall, past: bool) -> Option<Outcome> {
 }
 
 /// Whether the source now shows what an earlier end missed.
-fn reopens(outcome: Outcome, call: &SourceCall) -> bool {
+#[must_use]
+pub fn reopens(outcome: Outcome, call: &SourceCall) -> bool {
     match outcome {
         Outcome::NoRecording => call.recording_url.is_some() || call.dual_url.is_some(),
         Outcome::NotEligible | Outcome::Vanished => call.eligible(),
@@ -135,7 +136,8 @@ pub async fn enqueue(
     repeat: Repeat,
 ) -> Result<Enqueued, QueueError> {
     let job = Job::ProcessCall { call: record.uid, again: repeat == Repeat::Again };
-    app.queue.enqueue(tx, job.queued(app, lane)).await
+    let tenant = Some(record.org_uid.to_string());
+    app.queue.enqueue(tx, NewJob { tenant, ..job.queued(app, lane) }).await
 }
 
 /// Whether the call's last `process_call` is a dead letter.

@@ -4,7 +4,7 @@ mod settings;
 
 pub use settings::{
     Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, HttpWriteBack, Log, LogFormat, Objects,
-    ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Retention, Schedule, Source, Sse, Store,
+    ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, Retention, Schedule, Source, Sse, Store,
     TranscriptSettings, Worker, WriteBack,
 };
 
@@ -176,6 +176,12 @@ impl Source {
         }
         if !matches!(self.base_url.scheme(), "http" | "https") {
             bail!("base_url: must be http or https");
+        }
+        if self.requests_per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            bail!("requests_per_second: must be more than 0");
+        }
+        if self.requests_at_once == Some(0) {
+            bail!("requests_at_once: must be at least 1");
         }
         match self.write_back {
             WriteBack::Metadata if self.dialect != DialectName::Zudu => {

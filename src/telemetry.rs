@@ -29,6 +29,19 @@ pub const UNKNOWN_STATUS_TOTAL: &str = "aftercall_unknown_call_status_total";
 /// Bytes of recordings downloaded.
 pub const FETCHED_BYTES_TOTAL: &str = "aftercall_fetched_bytes_total";
 
+/// Requests sent to platforms, by source and urgency.
+pub const SOURCE_REQUESTS_TOTAL: &str = "aftercall_source_requests_total";
+/// Requests not sent because of a budget, a rate, a pause asked for or a platform that is down; by source and reason.
+pub const SOURCE_HELD_TOTAL: &str = "aftercall_source_requests_held_total";
+/// Calls a list once showed and a whole pass did not, by source.
+pub const VANISHED_CALLS: &str = "aftercall_vanished_calls";
+
+/// Recordings that will be deleted at their source before they can be fetched at the present pace, by source.
+pub const RECORDINGS_AT_RISK: &str = "aftercall_recordings_at_risk";
+
+/// 1 while this worker takes no work because of a trouble of its own.
+pub const WORKER_RESTING: &str = "aftercall_worker_resting";
+
 const STAGE_BUCKETS: [f64; 11] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 /// Starts logging to stderr. HTTP, SDK and SQL crates are held at `warn`, where they name no URL and no header.
@@ -82,5 +95,10 @@ fn describe() {
     metrics::describe_counter!(SWEEPS_REFUSED_TOTAL, "retention sweeps that refused to run");
     metrics::describe_counter!(RESCUED_TOTAL, "jobs taken back from dead workers");
     metrics::describe_counter!(UNKNOWN_STATUS_TOTAL, "call statuses this build does not know");
+    metrics::describe_counter!(SOURCE_REQUESTS_TOTAL, "requests sent to platforms");
+    metrics::describe_counter!(SOURCE_HELD_TOTAL, "requests to platforms that had to wait for another time");
+    metrics::describe_gauge!(RECORDINGS_AT_RISK, "recordings that will be gone before they can be fetched");
+    metrics::describe_gauge!(WORKER_RESTING, "1 while this worker takes no work because of a trouble of its own");
+    metrics::describe_gauge!(VANISHED_CALLS, "calls a list once showed and the last whole pass did not");
     metrics::describe_counter!(FETCHED_BYTES_TOTAL, "bytes of recordings downloaded");
 }

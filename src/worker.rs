@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::domain::{CallUid, RetentionState};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
-use crate::queue::{Lanes, Rescued, Running};
+use crate::queue::{Lanes, Rescued};
 use crate::telemetry;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
@@ -89,33 +89,75 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     empty_spool(&app).await?;
     let schedules = if until == Until::Stopped { Some(Schedules::load(&app)?) } else { None };
     let slots = app.config.worker.concurrency;
-    let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
-    let mut running = app.queue.start(&worker, Arc::new(Jobs(app.clone())), lanes, &app.config.worker)?;
     tracing::info!(worker, concurrency = slots, "worker started");
     let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules));
-    let ended = work(&app, &mut running, until, &signals).await;
+    let ended = work(&app, &worker, until, &signals).await;
     upkeep.abort();
     app.queue.leave(&worker).await?;
     tracing::info!(worker, "worker stopped");
     ended
 }
 
-async fn work(app: &Arc<App>, running: &mut Running, until: Until, signals: &Signals) -> Result<()> {
-    tokio::select! {
-        ended = running.wait() => return ended.context("the queue ended unasked"),
-        () = signals.drain.cancelled() => tracing::info!("draining: running jobs may finish, no new ones start"),
-        () = idle(app), if until == Until::Idle => {}
+/// Runs jobs, with a rest whenever this worker is not fit for them.
+async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals) -> Result<()> {
+    let slots = app.config.worker.concurrency;
+    let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
+    loop {
+        let mut running = app.queue.start(worker, Arc::new(Jobs(app.clone())), lanes, &app.config.worker)?;
+        let unfit = tokio::select! {
+            ended = running.wait() => return ended.context("the queue ended unasked"),
+            () = signals.drain.cancelled() => {
+                tracing::info!("draining: running jobs may finish, no new ones start");
+                None
+            }
+            () = idle(app), if until == Until::Idle => None,
+            // Who drains what is due now would wait for ever for a full disk to be emptied.
+            cause = app.health.unfit(), if until == Until::Stopped => Some(cause),
+        };
+        let stop_now = running.stopper();
+        let stop = signals.stop.clone();
+        let watch: JoinHandle<()> = tokio::spawn(async move {
+            stop.cancelled().await;
+            tracing::warn!("stopping at once: running jobs go back to the queue");
+            stop_now();
+        });
+        let drained = running.drain().await;
+        watch.abort();
+        drained.context("stopping the queue")?;
+        let Some(cause) = unfit else { return Ok(()) };
+        if !rest(app, worker, cause, signals).await {
+            return Ok(());
+        }
     }
-    let stop_now = running.stopper();
-    let stop = signals.stop.clone();
-    let watch: JoinHandle<()> = tokio::spawn(async move {
-        stop.cancelled().await;
-        tracing::warn!("stopping at once: running jobs go back to the queue");
-        stop_now();
-    });
-    let drained = running.drain().await;
-    watch.abort();
-    drained.context("stopping the queue")
+}
+
+/// Takes no work until what made it fail works again. False when told to stop meanwhile.
+async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool {
+    tracing::error!(cause, "this worker takes no work until the cause is gone");
+    metrics::gauge!(telemetry::WORKER_RESTING).set(1.0);
+    let mut cause = cause;
+    loop {
+        if let Err(err) = app.queue.rest(worker, Some(&cause)).await {
+            tracing::warn!(error = %err, "cannot note why this worker rests");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(app.config.worker.rest_look.0) => {}
+            () = signals.drain.cancelled() => return false,
+        }
+        match app.probe_health().await {
+            Ok(()) => break,
+            Err(still) => {
+                tracing::warn!(cause = still, "still no work");
+                cause = still;
+            }
+        }
+    }
+    tracing::info!("this worker is fit again and takes work");
+    metrics::gauge!(telemetry::WORKER_RESTING).set(0.0);
+    if let Err(err) = app.queue.rest(worker, None).await {
+        tracing::warn!(error = %err, "cannot note that this worker works again");
+    }
+    true
 }
 
 /// Returns when nothing runs and nothing is due.

@@ -80,6 +80,8 @@ async fn fresh_url(work: &Work<'_>, call: &SourceCall) -> Result<Option<Recordin
 }
 
 async fn download(work: &Work<'_>, url: &RecordingUrl) -> Result<crate::fetch::Fetched, FetchError> {
+    // Closed by nobody; without a permit the download would go ahead all the same.
+    let _permit = work.app.network.acquire().await;
     work.app.fetcher.fetch(url, &work.platform.hosts, &download_path(work)).await
 }
 

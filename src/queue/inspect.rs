@@ -190,6 +190,22 @@ impl Queue {
         }
     }
 
+    /// Ends a job for good that has not begun and never failed. False when it has, or is gone.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn withdraw(&self, id: i64) -> Result<bool, QueueError> {
+        let ended = on_pool!(self.store.db(), |pool| sqlx::query(
+            "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP \
+             WHERE id = $1 AND state IN ('available', 'scheduled') AND attempt = 0"
+        )
+        .bind(id)
+        .execute(pool)
+        .await?
+        .rows_affected());
+        Ok(ended == 1)
+    }
+
     /// Removes every trace of the jobs about a subject except a running one, in the caller's transaction.
     ///
     /// # Errors

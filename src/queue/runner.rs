@@ -135,6 +135,7 @@ impl Runner {
             id: row.id,
             kind,
             payload,
+            lane: Lane::parse(&row.queue).unwrap_or(Lane::Live),
             attempt: row.attempt,
             max_attempts: row.max_attempts,
             looks,

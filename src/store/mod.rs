@@ -2,6 +2,7 @@
 //! PostgreSQL (`store.url` is the only difference); both engines read `$1` placeholders, `ON CONFLICT` and `RETURNING`.
 
 mod audit;
+mod backfill_orders;
 mod backfills;
 mod calls;
 mod holds;
@@ -9,16 +10,20 @@ mod keys;
 mod listing;
 pub mod operations;
 mod outbox;
+mod pace;
+mod reconciliation;
 mod record;
 mod transcripts;
 
 pub use audit::AuditEntry;
-pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, Origin};
+pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
 pub use calls::{Admitted, CallFilter, Finished};
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
 pub use listing::{EXCERPT, Listed, Listing};
 pub use outbox::OutboxRow;
+pub use pace::PaceRow;
+pub use reconciliation::{Known, ReconcileState};
 pub use record::CallRecord;
 pub use transcripts::TranscriptRow;
 
@@ -138,7 +143,10 @@ impl Store {
         } else {
             Db::Postgres(connect_postgres(url, settings).await?)
         };
-        on_pool!(&db, |pool| sqlx::migrate!("src/store/migrations").run(pool).await)?;
+        // A newer build may have migrated the database already: during a rolling upgrade both work on it.
+        let mut migrator = sqlx::migrate!("src/store/migrations");
+        migrator.set_ignore_missing(true);
+        on_pool!(&db, |pool| migrator.run(pool).await)?;
         Ok(Self { db })
     }
 

@@ -26,6 +26,8 @@ pub(super) fn list(at: &Cursor) -> Request {
     let mut request = Request::get("/calls");
     request.query =
         vec![("limit", at.limit.to_string()), ("offset", at.offset.to_string()), ("page", at.number(1).to_string())];
+    // The call logs' own name for it; the Cockpit form has dates for its trends only and leaves this unread.
+    request.query.extend(at.since.map(|since| ("from_date", since.to_string())));
     request
 }
 

@@ -20,6 +20,9 @@ pub struct Cursor {
     /// Rows on the first page: what the server really gives, clamped or not.
     #[serde(default)]
     page_rows: Option<u64>,
+    /// Only calls made at this moment or later, where the server obeys.
+    #[serde(default)]
+    pub(super) since: Option<Timestamp>,
 }
 
 /// What an answer says of its place in the list.
@@ -34,7 +37,13 @@ pub(super) struct Place {
 
 impl Cursor {
     pub(super) const fn first(limit: u64) -> Self {
-        Self { page: 0, offset: 0, limit, first_id: None, page_rows: None }
+        Self { page: 0, offset: 0, limit, first_id: None, page_rows: None, since: None }
+    }
+
+    /// The same, of calls made at this moment or later.
+    pub(super) const fn since(mut self, since: Timestamp) -> Self {
+        self.since = Some(since);
+        self
     }
 
     /// The number of this page where the first one has the number `base`.
@@ -59,7 +68,8 @@ impl Cursor {
             (None, None) => true,
             (more, total) => more == Some(true) || total.is_some_and(|total| offset < total),
         };
-        more.then_some(Self { page, offset, limit: self.limit, first_id: place.first_id, page_rows: Some(page_rows) })
+        let (limit, first_id, page_rows) = (self.limit, place.first_id, Some(page_rows));
+        more.then_some(Self { page, offset, limit, first_id, page_rows, since: self.since })
     }
 
     /// The same place with pages half as long, for answers too big to take in. `None` when they cannot be halved
@@ -69,7 +79,7 @@ impl Cursor {
         let even = self.limit > 1 && self.limit.is_multiple_of(2);
         let page = self.page.checked_mul(2).filter(|_| even)?;
         let first_id = self.first_id.clone();
-        Some(Self { page, offset: self.offset, limit: self.limit / 2, first_id, page_rows: None })
+        Some(Self { page, offset: self.offset, limit: self.limit / 2, first_id, page_rows: None, since: self.since })
     }
 }
 

@@ -4,12 +4,14 @@
 mod api;
 mod architecture;
 mod audio;
+mod backfill;
 mod bad_input;
 mod crash;
 mod fake_s3;
 mod fetch;
 mod harness;
 mod objects;
+mod pace;
 mod pipeline;
 mod postgres;
 mod process;
