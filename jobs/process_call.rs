@@ -31,6 +31,7 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
     let call = match stage(Stage::Source, source::fresh(work)).await? {
         source::Fresh::Call(call) => *call,
         source::Fresh::Ends(outcome, reason) => return finish::without_content(work, outcome, reason).await,
+        source::Fresh::Withdrawn => return Ok("withdrawn"),
     };
     let original = stage(Stage::Fetch, original::secure(work, &call)).await?;
     let transcript = stage(Stage::Transcript, words::from_platform(&call)).await?;

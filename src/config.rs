@@ -25,6 +25,16 @@ const ENV_PREFIX: &str = "AFTERCALL";
 /// Read when `--config` is not given and it exists.
 pub const DEFAULT_FILE: &str = "aftercall.toml";
 
+/// Makes a directory that nobody but this user can look into: what is kept here is personal. One that is there stays as
+/// its owner made it.
+///
+/// # Errors
+/// As [`std::fs::DirBuilder::create`].
+pub fn private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// A length of time written as `20s`, `15m`, `1h 30m`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);

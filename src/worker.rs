@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::config;
 use crate::domain::{CallUid, RetentionState};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
@@ -18,6 +20,8 @@ use crate::telemetry;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
+/// A platform that has asked for nothing but patience for so long is left for the next run.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -41,7 +45,7 @@ impl DataLock {
     /// # Errors
     /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        config::private_dir(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
         let path = data_dir.join("lock");
         let file = File::options()
             .create(true)
@@ -163,7 +167,7 @@ async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool
 /// Returns when nothing runs and nothing is due.
 async fn idle(app: &App) {
     loop {
-        match app.queue.due(IDLE_HORIZON).await {
+        match app.queue.due(IDLE_HORIZON, app.now() - PATIENCE).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(err) => tracing::warn!(error = %err, "cannot look at the queue"),
@@ -212,7 +216,7 @@ fn report(rescued: Rescued) {
 /// Removes what dead runs left in the spool of calls that are through with it.
 async fn empty_spool(app: &App) -> Result<()> {
     let spool = app.config.spool_dir();
-    std::fs::create_dir_all(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
+    config::private_dir(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
     for entry in std::fs::read_dir(&spool).with_context(|| format!("cannot read the spool {}", spool.display()))? {
         let entry = entry?;
         let call = entry.file_name().to_str().and_then(|name| CallUid::parse(name).ok());

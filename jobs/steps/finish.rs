@@ -59,8 +59,26 @@ pub async fn record(
     Ok(outcome.as_str())
 }
 
+/// What an ending is worth: words and measures, measures, a reason.
+const fn worth(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Done => 3,
+        Outcome::NoSpeech | Outcome::NoEngine => 2,
+        Outcome::Damaged | Outcome::TooLong | Outcome::UnsupportedMedia => 1,
+        _ => 0,
+    }
+}
+
 async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static str>) -> Result<(), Stop> {
     let app = work.app;
+    if work.record.outcome.is_some_and(|earlier| worth(earlier) > worth(ending.outcome)) {
+        // Asked for again, and the source has forgotten something since: what was kept is not given up for less.
+        tracing::warn!(
+            outcome = ending.outcome.as_str(),
+            "this run brought less than is there, the record stays as it is"
+        );
+        return nothing(app, work.job).await;
+    }
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
     let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending).await;
     let Some(version) = written.at(Stage::Writeback)? else {
