@@ -115,6 +115,9 @@ impl App {
         config::private_dir(&config.data_dir)
             .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
+        if let Some(place) = store.moved_to().await? {
+            anyhow::bail!("store.url: this database was moved to {place}; set store.url to that");
+        }
         let queue = Queue::open(&store).await?;
         let objects = artifacts::open(&config.objects)?;
         let fetcher = Fetcher::new(&config.fetch);

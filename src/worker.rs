@@ -94,9 +94,12 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     let schedules = if until == Until::Stopped { Some(Schedules::load(&app)?) } else { None };
     let slots = app.config.worker.concurrency;
     tracing::info!(worker, concurrency = slots, "worker started");
-    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules));
+    let over = CancellationToken::new();
+    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules, over.clone()));
     let ended = work(&app, &worker, until, &signals).await;
-    upkeep.abort();
+    // A heartbeat on its way would enter the worker again after it has left.
+    over.cancel();
+    let _ = upkeep.await;
     app.queue.leave(&worker).await?;
     tracing::info!(worker, "worker stopped");
     ended
@@ -177,12 +180,16 @@ async fn idle(app: &App) {
 }
 
 /// Heartbeat, rescue of dead workers' jobs, schedules: every few seconds.
-async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>) {
+async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>, over: CancellationToken) {
     let settings = &app.config.worker;
     let mut beat = tokio::time::interval(settings.heartbeat.0);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        beat.tick().await;
+        tokio::select! {
+            biased;
+            () = over.cancelled() => return,
+            _ = beat.tick() => {}
+        }
         if let Err(err) = app.queue.beat(&worker, &host).await {
             tracing::error!(error = %err, "heartbeat failed");
             continue;

@@ -9,6 +9,8 @@ use crate::domain::{Artifact, Outcome, RetentionState, SourceCall, Stage, Transc
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Job, Stop};
 use crate::queue::{self, Lane};
+use crate::store::{LedgerEntry, Pricing};
+use crate::telemetry;
 use crate::transcript;
 use crate::writeback;
 use crate::writeback::Ending;
@@ -86,6 +88,19 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
         work.withdraw().await;
         return Err(Stop::Fenced);
     };
+    let entry = LedgerEntry {
+        at: ending.now,
+        source: &work.record.source,
+        org: work.record.org_uid,
+        call: work.record.uid,
+        ended: ending.outcome.as_str(),
+        used: &telemetry::used_so_far(),
+        audio_ms: ending.quality.and_then(|quality| quality["duration_ms"].as_u64()).unwrap_or(0),
+        engine: ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str()),
+        // Engines of our own and the platform's text cost nothing; none that does is called from here.
+        pricing: Pricing::Free,
+    };
+    app.store.enter_ledger(&mut tx, &entry).await.at(Stage::Writeback)?;
     if let Some(target) = target {
         let delivery =
             app.store.owe_delivery(&mut tx, work.record.uid, target, version, ending.now).await.at(Stage::Writeback)?;
