@@ -1,7 +1,8 @@
 //! The mission: a completed call becomes a stored original, measured and normalised audio, and a labelled transcript
 //! on its record. Read `steps_of` first.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
@@ -10,8 +11,13 @@ use crate::domain::{CallUid, RetentionState, Side, SourceCall, Stage};
 use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
 use crate::jobs::{At, Stop, Trouble};
 use crate::queue;
-use crate::store::CallRecord;
+use crate::store::{CallRecord, LedgerEntry, Pricing};
 use crate::telemetry;
+use crate::telemetry::{Use, Used};
+
+/// How often a doubtful answer must repeat itself before it is believed.
+const LEAST_LOOKS: u32 = 3;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A call in the hands of one attempt.
 #[derive(Debug)]
@@ -27,6 +33,7 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
     let call = match stage(Stage::Source, source::fresh(work)).await? {
         source::Fresh::Call(call) => *call,
         source::Fresh::Ends(outcome, reason) => return finish::without_content(work, outcome, reason).await,
+        source::Fresh::Withdrawn => return Ok("withdrawn"),
     };
     let original = stage(Stage::Fetch, original::secure(work, &call)).await?;
     let transcript = stage(Stage::Transcript, words::from_platform(&call)).await?;
@@ -50,7 +57,31 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool)
         return Err(unknown_source(&record));
     };
     let mut work = Work { app, job, platform, record };
-    steps_of(&mut work).await
+    let used = Arc::new(Used::default());
+    let ended = telemetry::counting(used.clone(), Box::pin(steps_of(&mut work))).await;
+    if ended.is_err() {
+        book_failure(&work, &used).await;
+    }
+    ended
+}
+
+/// What an attempt used that came to nothing was used all the same.
+async fn book_failure(work: &Work<'_>, used: &Used) {
+    if [Use::PlatformRequests, Use::ObjectWrites, Use::BytesFetched].iter().all(|what| used.of(*what) == 0) {
+        return;
+    }
+    let (app, record) = (work.app, &work.record);
+    let (at, ended, pricing) = (app.now(), "failed", Pricing::Free);
+    let (source, org, call) = (&record.source, record.org_uid, record.uid);
+    let entry = LedgerEntry { at, source, org, call, ended, used, audio_ms: 0, engine: None, pricing };
+    let booked = async {
+        let mut tx = app.store.begin().await?;
+        app.store.enter_ledger(&mut tx, &entry).await?;
+        tx.commit().await
+    };
+    if let Err(err) = booked.await {
+        tracing::warn!(error = %err, "cannot enter a failed attempt into the ledger");
+    }
 }
 
 fn unknown_source(record: &CallRecord) -> Stop {
@@ -86,6 +117,18 @@ impl Work<'_> {
         from.checked_add(self.platform.settings.recording_grace.0).unwrap_or(from)
     }
 
+    /// What was found may be an incident at the host, a page or an empty answer where a recording should be: looked at
+    /// [`LEAST_LOOKS`] times at least, even where a backlog has used up the grace before the first look. None after that.
+    pub(super) fn doubtful(&self, call: &SourceCall) -> Option<Stop> {
+        if let Some(stop) = self.too_early(call) {
+            return Some(stop);
+        }
+        // A short grace asks for quick answers here too.
+        let shortest = self.platform.settings.recording_grace.0 / 10;
+        let after = self.app.config.fetch.not_ready_pause.0.min(shortest.max(SHORTEST_PAUSE));
+        (self.job.looks + 1 < LEAST_LOOKS).then_some(Stop::LookAgain { after })
+    }
+
     /// Too early, look again; pauses grow with the wait. None once the grace is over.
     pub(super) fn too_early(&self, call: &SourceCall) -> Option<Stop> {
         let (now, until) = (self.app.now(), self.grace_ends(call));
@@ -93,7 +136,7 @@ impl Work<'_> {
             return None;
         }
         let grace = self.platform.settings.recording_grace.0;
-        let left = std::time::Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
         let waited = grace.saturating_sub(left);
         let pause = self.app.config.fetch.not_ready_pause.0.max(waited / 2);
         Some(Stop::LookAgain { after: pause.min(left) })

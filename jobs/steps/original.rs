@@ -26,20 +26,26 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
     }
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
-    let fetched = match fetch(work, call).await? {
-        Ok(fetched) => fetched,
-        Err((outcome, reason)) => return Ok(Original::None { outcome, reason }),
-    };
-    metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes);
+    let path = download_path(work);
+    // It has that name once it is whole and durable: an attempt that was killed after its download need not ask again.
+    if !tokio::fs::try_exists(&path).await.map_err(|err| spool_failure(&path, &err))? {
+        match fetch(work, call).await? {
+            Ok(fetched) => {
+                metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes);
+                telemetry::used(telemetry::Use::BytesFetched, fetched.size_bytes);
+            }
+            Err((outcome, reason)) => return Ok(Original::None { outcome, reason }),
+        }
+    }
     work.boundary("fetch").await;
-    let container = match probe::sniff(&fetched.path).map_err(|err| spool_failure(&fetched.path, &err))? {
+    let container = match probe::sniff(&path).map_err(|err| spool_failure(&path, &err))? {
         probe::Sniffed::Audio(container) => container,
         probe::Sniffed::Text | probe::Sniffed::Empty | probe::Sniffed::Unknown => Container::Other,
     };
     let kind = ArtifactKind::Original(container);
     let (org, uid) = (work.record.org_uid, work.record.uid);
-    let artifact = artifacts::artifact_of_file(org, uid, kind, &fetched.path).await.at(Stage::Original)?;
-    work.app.objects.put(&artifact, Body::File(fetched.path)).await.at(Stage::Original)?;
+    let artifact = artifacts::artifact_of_file(org, uid, kind, &path).await.at(Stage::Original)?;
+    work.app.objects.put(&artifact, Body::File(path)).await.at(Stage::Original)?;
     work.boundary("put_original").await;
     if !work.app.store.set_original(uid, work.record.generation, &artifact).await.at(Stage::Original)? {
         work.withdraw().await;
@@ -77,6 +83,8 @@ async fn fresh_url(work: &Work<'_>, call: &SourceCall) -> Result<Option<Recordin
 }
 
 async fn download(work: &Work<'_>, url: &RecordingUrl) -> Result<crate::fetch::Fetched, FetchError> {
+    // Closed by nobody; without a permit the download would go ahead all the same.
+    let _permit = work.app.network.acquire().await;
     work.app.fetcher.fetch(url, &work.platform.hosts, &download_path(work)).await
 }
 
@@ -97,8 +105,8 @@ fn conclude(
     let said = Some(err.to_string());
     match err {
         FetchError::Denied { .. } | FetchError::Gone { .. } => missing(work, call, Outcome::SourceExpired, said),
-        FetchError::Empty { .. } => missing(work, call, Outcome::NoRecording, said),
-        FetchError::NotARecording { .. } => missing(work, call, Outcome::NotARecording, said),
+        FetchError::Empty { .. } => doubtful(work, call, Outcome::NoRecording, said),
+        FetchError::NotARecording { .. } => doubtful(work, call, Outcome::NotARecording, said),
         FetchError::TooLarge { .. } => Ok(Err((Outcome::TooLarge, said))),
         FetchError::RefusedUrl { .. } => Ok(Err((Outcome::RefusedUrl, said))),
         err => Err(err).at(Stage::Fetch),
@@ -108,6 +116,14 @@ fn conclude(
 /// Looked for again within the grace; after it, the end.
 fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
     match work.too_early(call) {
+        Some(look_again) => Err(look_again),
+        None => Ok(Err((outcome, reason))),
+    }
+}
+
+/// As [`missing`], and believed only once it has repeated itself.
+fn doubtful(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
+    match work.doubtful(call) {
         Some(look_again) => Err(look_again),
         None => Ok(Err((outcome, reason))),
     }

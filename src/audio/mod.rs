@@ -24,6 +24,7 @@ pub mod probe;
 mod resample;
 mod riff;
 mod second_pass;
+pub mod speech;
 mod spill;
 mod timeline;
 mod true_peak;

@@ -1,4 +1,4 @@
-//! To 48 kHz, by rubato, for recordings of any other rate. Output lines up with input: the filter's delay is cut off at
+//! From any rate to 48 kHz for what is written, and to 16 kHz for speech, by rubato. Output lines up with input: the filter's delay is cut off at
 //! the start and made up at the end.
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
@@ -10,10 +10,11 @@ use super::error::AudioError;
 /// Samples per transform on the input side, about: longer is sharper near the edge of the band, shorter is quicker.
 const CHUNK: usize = 1024;
 
-/// One channel, from one rate to 48 kHz.
+/// One channel, from one rate to another.
 pub struct Resampler {
     rate_hz: u32,
-    /// `None` at 48 kHz: nothing to do.
+    output_rate_hz: u32,
+    /// `None` where the rates are the same: nothing to do.
     fft: Option<Fft<f32>>,
     pending: Vec<f32>,
     scratch: Vec<f32>,
@@ -24,15 +25,20 @@ pub struct Resampler {
 }
 
 impl Resampler {
+    /// To 48 kHz.
     pub fn new(rate_hz: u32) -> Result<Self, AudioError> {
-        let fft = if rate_hz == OUTPUT_RATE_HZ {
+        Self::between(rate_hz, OUTPUT_RATE_HZ)
+    }
+
+    pub fn between(rate_hz: u32, output_rate_hz: u32) -> Result<Self, AudioError> {
+        let fft = if rate_hz == output_rate_hz {
             None
         } else {
             // Rates are related in blocks of `unit`; an odd number of samples would put the filter's middle between two.
-            let unit = rate_hz / greatest_common_divisor(rate_hz, OUTPUT_RATE_HZ);
+            let unit = rate_hz / greatest_common_divisor(rate_hz, output_rate_hz);
             let made = Fft::new_custom(
                 rate_hz as usize,
-                OUTPUT_RATE_HZ as usize,
+                output_rate_hz as usize,
                 CHUNK.next_multiple_of(2 * unit as usize),
                 1,
                 1,
@@ -42,7 +48,7 @@ impl Resampler {
             Some(made.map_err(|error| AudioError::Internal { what: "resampler", cause: error.to_string() })?)
         };
         let skip = fft.as_ref().map_or(0, rubato::Resampler::output_delay);
-        Ok(Self { rate_hz, fft, pending: Vec::new(), scratch: Vec::new(), skip, taken: 0, given: 0 })
+        Ok(Self { rate_hz, output_rate_hz, fft, pending: Vec::new(), scratch: Vec::new(), skip, taken: 0, given: 0 })
     }
 
     #[must_use]
@@ -72,7 +78,7 @@ impl Resampler {
     pub fn finish(mut self, out: &mut Vec<f32>) -> Result<(), AudioError> {
         let Some(fft) = &self.fft else { return Ok(()) };
         let chunk = fft.input_frames_next();
-        let due = (u128::from(self.taken) * u128::from(OUTPUT_RATE_HZ) + u128::from(self.rate_hz) / 2)
+        let due = (u128::from(self.taken) * u128::from(self.output_rate_hz) + u128::from(self.rate_hz) / 2)
             / u128::from(self.rate_hz);
         while u128::from(self.given) < due {
             self.pending.resize(chunk, 0.0);

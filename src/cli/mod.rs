@@ -4,12 +4,14 @@
 mod backfill;
 mod calls;
 mod check;
+mod costs;
 mod demo;
 mod doctor;
 mod healthcheck;
 mod hold;
 mod jobs;
 mod keys;
+mod migrate;
 mod out;
 mod process;
 mod reconcile;
@@ -88,6 +90,10 @@ enum Command {
     /// Call records
     #[command(subcommand)]
     Calls(calls::Command),
+    /// What the work used and what it cost
+    Costs(costs::Args),
+    /// Move an installation from SQLite to PostgreSQL, without losing a job or a record
+    Migrate(migrate::Args),
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -204,6 +210,8 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
+        Command::Costs(args) => costs::run(&open(file).await?, args).await,
+        Command::Migrate(args) => migrate::run(load(file)?, args).await,
         Command::Check(args) => check::run(file, &args),
         Command::Doctor(args) => doctor::run(load(file)?, args).await,
         Command::Healthcheck => healthcheck::run(&load(file)?).await,

@@ -89,6 +89,14 @@ macro_rules! columns {
     };
 }
 
+/// The states of jobs that have not ended: a list, so that the index on `state` serves, which knows nothing of
+/// `finalized_at`.
+macro_rules! unfinished {
+    () => {
+        "('available', 'pending', 'retryable', 'running', 'scheduled')"
+    };
+}
+
 impl Queue {
     /// Jobs, newest first: unfinished ones and dead letters, and with `finished` the rest too.
     ///
@@ -182,6 +190,22 @@ impl Queue {
         }
     }
 
+    /// Ends a job for good that has not begun and never failed. False when it has, or is gone.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn withdraw(&self, id: i64) -> Result<bool, QueueError> {
+        let ended = on_pool!(self.store.db(), |pool| sqlx::query(
+            "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP \
+             WHERE id = $1 AND state IN ('available', 'scheduled') AND attempt = 0"
+        )
+        .bind(id)
+        .execute(pool)
+        .await?
+        .rows_affected());
+        Ok(ended == 1)
+    }
+
     /// Removes every trace of the jobs about a subject except a running one, in the caller's transaction.
     ///
     /// # Errors
@@ -208,32 +232,71 @@ impl Queue {
         Ok(())
     }
 
-    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could.
+    /// Removes the dead letters of a kind about a subject.
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn due(&self, horizon: Duration) -> Result<u64, QueueError> {
+    pub async fn drop_dead_letters(&self, kind: Kind, subject: &str) -> Result<(), QueueError> {
+        match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query(
+                "DELETE FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 AND state = 'discarded'",
+            )
+            .bind(subject)
+            .bind(kind.as_str())
+            .execute(pool)
+            .await
+            .map(drop)?,
+            Db::Postgres(pool) => {
+                sqlx::query("DELETE FROM river_job WHERE args->>'subject' = $1 AND kind = $2 AND state = 'discarded'")
+                    .bind(subject)
+                    .bind(kind.as_str())
+                    .execute(pool)
+                    .await
+                    .map(drop)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could; those
+    /// that have been asked to wait since before `patience`, again and again, count only when their moment has come.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn due(&self, horizon: Duration, patience: Timestamp) -> Result<u64, QueueError> {
+        let patience = patience.as_millisecond();
         let seconds = horizon.as_secs_f64();
         let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         let count: i64 = match self.store.db() {
             Db::Sqlite(pool) => {
                 sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM river_job WHERE kind IN (SELECT value FROM json_each($2)) \
-                     AND (state = 'running' OR (finalized_at IS NULL \
-                     AND scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds')))",
+                    // `+kind`: through the index on `state`, past the many finished jobs.
+                    concat!(
+                        "SELECT COUNT(*) FROM river_job WHERE state IN ",
+                        unfinished!(),
+                        " AND +kind IN (SELECT value FROM json_each($2)) AND (state = 'running' \
+                         OR scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') \
+                         OR (scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds') \
+                         AND COALESCE(json_extract(metadata, '$.throttled_since'), $3) >= $3))"
+                    ),
                 )
                 .bind(seconds)
                 .bind(Value::from(kinds).to_string())
+                .bind(patience)
                 .fetch_one(pool)
                 .await?
             }
             Db::Postgres(pool) => {
-                sqlx::query_scalar(
-                    "SELECT COUNT(*) FROM river_job WHERE kind = ANY($2) AND (state = 'running' \
-                     OR (finalized_at IS NULL AND scheduled_at <= now() + make_interval(secs => $1)))",
-                )
+                sqlx::query_scalar(concat!(
+                    "SELECT COUNT(*) FROM river_job WHERE state IN ",
+                    unfinished!(),
+                    " AND kind = ANY($2) AND (state = 'running' OR scheduled_at <= now() \
+                     OR (scheduled_at <= now() + make_interval(secs => $1) \
+                     AND COALESCE((metadata->>'throttled_since')::bigint, $3) >= $3))"
+                ))
                 .bind(seconds)
                 .bind(kinds)
+                .bind(patience)
                 .fetch_one(pool)
                 .await?
             }
@@ -246,12 +309,13 @@ impl Queue {
     /// # Errors
     /// [`QueueError`].
     pub async fn depth(&self) -> Result<(Vec<(String, String, u64)>, f64), QueueError> {
-        let rows: Vec<(String, String, i64)> = on_pool!(self.store.db(), |pool| sqlx::query_as(
-            "SELECT kind, CAST(state AS TEXT), COUNT(*) FROM river_job \
-             WHERE finalized_at IS NULL OR state = 'discarded' GROUP BY kind, state"
-        )
-        .fetch_all(pool)
-        .await?);
+        const BY_KIND: &str = concat!(
+            "SELECT kind, CAST(state AS TEXT), COUNT(*) FROM river_job WHERE state IN ",
+            unfinished!(),
+            " OR state = 'discarded' GROUP BY kind, state"
+        );
+        let rows: Vec<(String, String, i64)> =
+            on_pool!(self.store.db(), |pool| sqlx::query_as(BY_KIND).fetch_all(pool).await?);
         let oldest: Option<f64> = match self.store.db() {
             Db::Sqlite(pool) => {
                 sqlx::query_scalar(

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::fields::{as_number, list, member, seconds_as_ms, text};
+use crate::domain::spoken::folded;
 use crate::domain::{ProviderTurn, ProviderWord, Role};
 
 /// What a platform's role word means.
@@ -16,34 +17,13 @@ enum Spoken {
 }
 
 fn role(word: &str) -> Option<Spoken> {
-    let plain = word.trim().to_ascii_lowercase().replace(['-', ' '], "_");
-    Some(match plain.as_str() {
-        "agent" | "assistant" | "bot" | "ai" => Spoken::By(Role::Agent),
-        // The human, whatever the direction: KrosAI writes "user_hangup: Caller hung up".
-        "user" | "caller" | "customer" | "human" => Spoken::By(Role::Caller),
-        "transfer" | "transfer_target" => Spoken::By(Role::Transfer),
+    match word.trim().to_ascii_lowercase().replace(['-', ' '], "_").as_str() {
         "system" | "developer" | "tool" | "function" | "node_transition" | "dtmf" | "sms" | "injected" => {
-            Spoken::ByNobody
+            Some(Spoken::ByNobody)
         }
-        tool if tool.starts_with("tool_") || tool.starts_with("function_") => Spoken::ByNobody,
-        _ => return None,
-    })
-}
-
-const fn label(role: Role) -> Option<&'static str> {
-    match role {
-        Role::Agent => Some("Agent"),
-        Role::Caller => Some("Caller"),
-        Role::Transfer => Some("Transfer"),
-        Role::System => Some("System"),
-        Role::Unknown => None,
+        tool if tool.starts_with("tool_") || tool.starts_with("function_") => Some(Spoken::ByNobody),
+        _ => Role::from_word(word).filter(|role| *role != Role::Unknown).map(Spoken::By),
     }
-}
-
-/// Line breaks become single spaces, so that a turn is one line.
-fn folded(text: &str) -> String {
-    let breaks = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
-    text.split(breaks).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn turn(role: Role, text: &str) -> ProviderTurn {
@@ -91,7 +71,7 @@ pub fn write(turns: &[ProviderTurn]) -> String {
         if before.is_some() {
             out.push_str(if joins_unlabelled { " " } else { "\n" });
         }
-        if let Some(label) = label(turn.role) {
+        if let Some(label) = turn.role.label() {
             out.extend(["[", label, "]: "]);
         }
         out.push_str(&turn.text);

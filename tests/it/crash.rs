@@ -28,22 +28,13 @@ fn ids(calls: &[SampleCall]) -> Vec<String> {
     calls.iter().map(|call| call.id.clone()).collect()
 }
 
-/// What the process dies knowing about the recording.
-#[derive(Clone, Copy, PartialEq)]
-enum Original {
-    /// Not asked for yet, or safe: asking twice would be waste.
-    AskedOnce,
-    /// Arrived, but nothing in the database says so.
-    Unnoted,
-}
-
 macro_rules! killed_at {
-    ($($boundary:ident: $original:ident, attempts $attempts:literal;)+) => {
+    ($($boundary:ident: attempts $attempts:literal;)+) => {
         mod killed_at {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $boundary() {
-                    super::killed(stringify!($boundary), super::Original::$original, $attempts).await;
+                    super::killed(stringify!($boundary), $attempts).await;
                 }
             )+
         }
@@ -51,21 +42,21 @@ macro_rules! killed_at {
 }
 
 killed_at! {
-    source: AskedOnce, attempts 2;
-    fetch: Unnoted, attempts 2;
-    put_original: Unnoted, attempts 2;
-    original: AskedOnce, attempts 2;
-    audio: AskedOnce, attempts 2;
-    put_audio: AskedOnce, attempts 2;
-    quality: AskedOnce, attempts 2;
-    artifacts: AskedOnce, attempts 2;
-    manifest: AskedOnce, attempts 2;
-    before_commit: AskedOnce, attempts 2;
-    writeback: AskedOnce, attempts 1;
+    source: attempts 2;
+    fetch: attempts 2;
+    put_original: attempts 2;
+    original: attempts 2;
+    audio: attempts 2;
+    put_audio: attempts 2;
+    quality: attempts 2;
+    artifacts: attempts 2;
+    manifest: attempts 2;
+    before_commit: attempts 2;
+    writeback: attempts 1;
 }
 
 /// Kills a worker at this boundary once per call, and lets the next one go on.
-async fn killed(boundary: &str, original: Original, attempts: i64) {
+async fn killed(boundary: &str, attempts: i64) {
     let calls = calls(Api::Atoms, rounds());
     let ids = ids(&calls);
     let site = Site::start(calls, "").await;
@@ -80,10 +71,7 @@ async fn killed(boundary: &str, original: Original, attempts: i64) {
     for id in &ids {
         ended_once(&site, &app, id).await;
         let asked = site.platform.requests().of(Kind::Recording, id);
-        match original {
-            Original::AskedOnce => assert_eq!(asked, 1, "{id}: a safe recording was asked for again"),
-            Original::Unnoted => assert!((1..=2).contains(&asked), "{id}: asked for {asked} times"),
-        }
+        assert_eq!(asked, 1, "{id}: a recording that had arrived was asked for again");
         let uid = record(&app, id).await.uid.to_string();
         let jobs = app.queue.jobs_about(&uid).await.unwrap();
         let processing: Vec<_> = jobs.iter().filter(|job| job.kind == "process_call").collect();

@@ -4,12 +4,17 @@
 mod api;
 mod architecture;
 mod audio;
+mod backfill;
 mod bad_input;
+mod chaos;
 mod crash;
 mod fake_s3;
 mod fetch;
 mod harness;
+mod ledger;
+mod migrate;
 mod objects;
+mod pace;
 mod pipeline;
 mod postgres;
 mod process;

@@ -104,6 +104,29 @@ async fn whole(app: &App, call: &SampleCall) -> (String, Vec<String>, Vec<Bytes>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opt_out_that_comes_late_leaves_no_byte_either() {
+    let (call, other) = (marked("late", 1, 1), marked("young", 2, 1));
+    let site = Site::start(vec![call.clone(), other.clone()], "").await;
+    let data = site.data_dir();
+    let app = site.app().await;
+    bring_in(&app, Api::Zudu).await;
+    for trace in traces(&call, "late") {
+        assert!(!holding(&data, &trace).is_empty(), "the search does not see {}", String::from_utf8_lossy(&trace));
+    }
+    site.platform.remove_call(Api::Zudu, &call.id);
+    site.platform.add_call(SampleCall { opt_out: true, ..call.clone() });
+    balance(&app, Api::Zudu).await;
+    assert_eq!(state(&app, &call).await, RetentionState::Condemned);
+    run_pending(&app).await;
+    for trace in traces(&call, "late") {
+        let found = holding(&data, &trace);
+        assert!(found.is_empty(), "{} is still in {found:?}", String::from_utf8_lossy(&trace));
+    }
+    assert_eq!(state(&app, &call).await, RetentionState::Erased);
+    assert_eq!(state(&app, &other).await, RetentionState::Active);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_past_its_term_leaves_no_byte_and_its_neighbours_stay_as_they_are() {
     let (mut due, held, young) = (marked("due", 1, 80), marked("held", 2, 80), marked("young", 3, 1));
     // Other audio than its neighbours', so that its normalised form is its own.

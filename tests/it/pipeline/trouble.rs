@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall, recordings};
 use aftercall::domain::{Outcome, Side, Stage};
 use aftercall::queue::JobState;
+use jiff::SignedDuration;
 
 use super::{done, objects, short};
 use crate::harness::{Backend, Fixture, Plan, on_every_backend};
@@ -14,6 +15,7 @@ on_every_backend!(
     an_expired_link_is_refreshed_once,
     an_asked_pause_is_kept_and_costs_no_attempt,
     a_page_instead_of_audio_is_not_a_recording,
+    an_incident_at_the_host_does_not_end_an_old_call,
     a_broken_transfer_is_continued,
     a_storm_of_server_errors_passes,
     a_later_failure_never_costs_a_second_download,
@@ -77,6 +79,7 @@ async fn a_page_instead_of_audio_is_not_a_recording(backend: Backend) {
     let record = fixture.record(Api::KrosaiV1, ID).await;
     assert_eq!(record.outcome, Some(Outcome::NotARecording));
     assert!(record.outcome_reason.is_some());
+    assert!(fixture.asked(Kind::Recording, ID) >= 3, "one page is no proof");
     // The words that came with the call are kept, the page is not.
     let names: Vec<&str> = record.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     assert!(!names.iter().any(|name| name.starts_with("original")), "{names:?}");
@@ -86,6 +89,24 @@ async fn a_page_instead_of_audio_is_not_a_recording(backend: Backend) {
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.run_pending().await;
     assert_eq!(fixture.record(Api::KrosaiV1, ID).await.outcome, Some(Outcome::NoRecording));
+}
+
+async fn an_incident_at_the_host_does_not_end_an_old_call(backend: Backend) {
+    // The grace has passed before the first look, as in any backlog.
+    let fixture = Fixture::start(backend, |now| {
+        vec![SampleCall { ended_at: now - SignedDuration::from_hours(30), ..short(Api::KrosaiV1, 1, now) }]
+    })
+    .await;
+    fixture.platform.set_faults(|asked| match (asked.kind, asked.nth) {
+        (Kind::Recording, 1) => Some(FaultAnswer::Html),
+        (Kind::Recording, 2) => Some(FaultAnswer::Empty),
+        _ => None,
+    });
+    fixture.trigger(Api::KrosaiV1, ID).await;
+    fixture.advance(Duration::from_secs(3600)).await;
+    fixture.run_pending().await;
+    done(&fixture, &fixture.record(Api::KrosaiV1, ID).await).await;
+    assert_eq!(fixture.asked(Kind::Recording, ID), 3);
 }
 
 async fn a_broken_transfer_is_continued(backend: Backend) {

@@ -1,0 +1,242 @@
+//! Where somebody speaks, leg by leg, and the legs' samples at 16 kHz for whoever listens closer: speech engines, voices.
+//!
+//! A [`SpeechSink`] listens on the first pass, so that nothing is decoded twice. Two channels are two legs unless they
+//! carry the same sound; everything else is one leg.
+
+mod detect;
+mod features;
+mod network;
+mod pcm;
+
+use std::path::Path;
+
+use super::block::{Block, BlockSink};
+use super::error::AudioError;
+use super::resample::Resampler;
+use crate::config;
+
+pub use self::pcm::Pcm16k;
+
+use self::detect::Detector;
+
+/// Rate of the samples that speech work is done on.
+pub const SPEECH_RATE_HZ: u32 = 16_000;
+/// Share of the memory cap that the legs' samples may take together.
+const SHARE_OF_MEMORY: u64 = 4;
+/// Length over which two channels are compared, samples at 16 kHz: 200 ms.
+const WINDOW: usize = 3_200;
+/// Mean square under which a window says nothing (about -60 dBFS).
+const ACTIVE: f64 = 1e-6;
+/// Two channels that differ by less than this share of their energy (-30 dB) carry the same sound; so do two whose sum
+/// is as small, one of them being inverted.
+const SAME: f64 = 1e-3;
+/// Share of the active windows that makes two channels one leg.
+const MOST: f64 = 0.95;
+
+/// A stretch in which somebody speaks, milliseconds from the start of the recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    pub start_ms: u64,
+    pub end_ms: u64,
+}
+
+impl Region {
+    #[must_use]
+    pub const fn duration_ms(&self) -> u64 {
+        self.end_ms - self.start_ms
+    }
+}
+
+/// The speech of a recording: one leg, or two (left, right).
+#[derive(Debug)]
+pub struct Speech {
+    pub legs: Vec<LegSpeech>,
+}
+
+/// The speech of one leg.
+#[derive(Debug)]
+pub struct LegSpeech {
+    /// Sorted, apart from each other by at least 200 ms.
+    pub regions: Vec<Region>,
+    pub samples: Pcm16k,
+}
+
+/// Gathers the speech of a recording on the first pass.
+pub struct SpeechSink {
+    legs: Vec<Leg>,
+    sameness: Sameness,
+    planes: [Vec<f32>; 2],
+    cap_bytes: u64,
+    spool: std::path::PathBuf,
+    failure: Option<AudioError>,
+}
+
+struct Leg {
+    resampler: Option<Resampler>,
+    out: Vec<f32>,
+    detector: Detector,
+    samples: Pcm16k,
+}
+
+impl SpeechSink {
+    #[must_use]
+    pub fn new(settings: &config::Audio, spool: &Path) -> Self {
+        Self {
+            legs: Vec::new(),
+            sameness: Sameness::default(),
+            planes: [Vec::new(), Vec::new()],
+            cap_bytes: settings.memory_cap_bytes / SHARE_OF_MEMORY / 2,
+            spool: spool.to_owned(),
+            failure: None,
+        }
+    }
+
+    /// What was heard.
+    ///
+    /// # Errors
+    /// The first failure on the way: the spool, or a resampler.
+    pub fn finish(mut self) -> Result<Speech, AudioError> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        for leg in &mut self.legs {
+            leg.end_rate()?;
+        }
+        self.drain()?;
+        if self.sameness.one_leg() {
+            self.legs.truncate(1);
+        }
+        let mut legs = Vec::new();
+        for mut leg in self.legs {
+            leg.samples.close()?;
+            legs.push(LegSpeech { regions: leg.detector.finish(), samples: leg.samples });
+        }
+        Ok(Speech { legs })
+    }
+
+    fn push(&mut self, block: &Block) -> Result<(), AudioError> {
+        let [left, right] = &mut self.planes;
+        let wanted = match block.planes.as_slice() {
+            [] => return Ok(()),
+            // A recording of two channels that becomes mono, or the other way round, is one leg from then on as before:
+            // whose leg the one channel is, nobody says.
+            [first, second] => {
+                left.clone_from(first);
+                right.clone_from(second);
+                2
+            }
+            all => {
+                let scale = 1.0 / all.len() as f32;
+                left.clear();
+                left.resize(block.frames(), 0.0);
+                for plane in all {
+                    left.iter_mut().zip(plane).for_each(|(sum, sample)| *sum += scale * sample);
+                }
+                right.clone_from(left);
+                1
+            }
+        };
+        if self.legs.is_empty() {
+            for _ in 0..wanted {
+                self.legs.push(Leg::new(Pcm16k::new(self.cap_bytes, &self.spool)));
+            }
+        }
+        if self.legs.len() == 1 && wanted == 2 {
+            left.iter_mut().zip(right.iter()).for_each(|(l, r)| *l = 0.5 * (*l + r));
+        }
+        for (leg, plane) in self.legs.iter_mut().zip(&self.planes) {
+            leg.push(block.rate_hz, plane)?;
+        }
+        self.drain()
+    }
+
+    /// Takes what the resamplers gave, equally long for both legs.
+    fn drain(&mut self) -> Result<(), AudioError> {
+        if let [left, right] = self.legs.as_slice() {
+            self.sameness.push(&left.out, &right.out);
+        }
+        self.legs.iter_mut().try_for_each(Leg::drain)
+    }
+}
+
+impl BlockSink for SpeechSink {
+    fn recorded(&mut self, block: &Block) {
+        if self.failure.is_none()
+            && let Err(failure) = self.push(block)
+        {
+            self.failure = Some(failure);
+        }
+    }
+
+    fn mono(&mut self, _samples: &[f32]) {}
+}
+
+impl Leg {
+    fn new(samples: Pcm16k) -> Self {
+        Self { resampler: None, out: Vec::new(), detector: Detector::new(), samples }
+    }
+
+    fn push(&mut self, rate_hz: u32, plane: &[f32]) -> Result<(), AudioError> {
+        if self.resampler.as_ref().is_some_and(|resampler| resampler.rate_hz() != rate_hz) {
+            self.end_rate()?;
+        }
+        let mut resampler = match self.resampler.take() {
+            Some(resampler) => resampler,
+            None => Resampler::between(rate_hz, SPEECH_RATE_HZ)?,
+        };
+        resampler.push(plane, &mut self.out)?;
+        self.resampler = Some(resampler);
+        Ok(())
+    }
+
+    fn end_rate(&mut self) -> Result<(), AudioError> {
+        match self.resampler.take() {
+            Some(resampler) => resampler.finish(&mut self.out),
+            None => Ok(()),
+        }
+    }
+
+    fn drain(&mut self) -> Result<(), AudioError> {
+        self.detector.push(&self.out);
+        self.samples.push(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+}
+
+/// Whether two channels carry the same sound.
+#[derive(Debug, Default)]
+struct Sameness {
+    count: usize,
+    sum: f64,
+    difference: f64,
+    active: u64,
+    same: u64,
+}
+
+impl Sameness {
+    fn push(&mut self, left: &[f32], right: &[f32]) {
+        for (l, r) in left.iter().zip(right) {
+            self.sum += f64::from((l + r) * (l + r));
+            self.difference += f64::from((l - r) * (l - r));
+            self.count += 1;
+            if self.count == WINDOW {
+                self.end_window();
+            }
+        }
+    }
+
+    fn end_window(&mut self) {
+        // Squares of sum and difference add up to twice the energy of both channels.
+        let twice = self.sum + self.difference;
+        if twice > 4.0 * ACTIVE * self.count as f64 {
+            self.active += 1;
+            self.same += u64::from(self.sum.min(self.difference) < 0.5 * SAME * twice);
+        }
+        (self.count, self.sum, self.difference) = (0, 0.0, 0.0);
+    }
+
+    fn one_leg(&self) -> bool {
+        self.active > 0 && self.same as f64 >= MOST * self.active as f64
+    }
+}

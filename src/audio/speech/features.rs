@@ -1,0 +1,177 @@
+//! What a hundredth of a second sounds like, as far as it tells speech from other sounds. All of it lies in the telephone
+//! band, so that narrow and wide recordings look alike.
+
+use std::sync::Arc;
+
+use realfft::RealFftPlanner;
+use realfft::RealToComplex;
+use realfft::num_complex::Complex;
+
+/// Samples from one frame to the next: 10 ms.
+pub const HOP: usize = 160;
+/// Samples of one frame: 25 ms.
+pub const WINDOW: usize = 400;
+const FFT: usize = 512;
+pub const BANDS: usize = 20;
+/// Edges of the bands, Hz: what every telephone passes on.
+const LOW_HZ: f32 = 120.0;
+const HIGH_HZ: f32 = 3_800.0;
+const BIN_HZ: f32 = super::SPEECH_RATE_HZ as f32 / FFT as f32;
+const FIRST_BIN: usize = 4;
+const LAST_BIN: usize = 121;
+/// Added to every power: about -85 dBFS in a band, under which all is silence.
+const FLOOR: f32 = 1e-4;
+/// A frame is compared with the one this many before it: 60 ms, so that the two share no sample.
+const APART: usize = 6;
+/// Periods of a voice, samples: 400 Hz to 80 Hz.
+const PERIODS: std::ops::RangeInclusive<usize> = 40..=200;
+
+/// One frame.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Frame {
+    /// Natural logarithm of the power in each band.
+    pub bands: [f32; BANDS],
+    /// Share of the two strongest partials in all power: 1 for DTMF and for ringing.
+    pub peaks: f32,
+    /// Likeness of the spectrum to that of 60 ms before, -1 to 1: near 1 for anything held.
+    pub held: f32,
+    /// Height of the first peak of the autocorrelation: near 1 for vowels and for music.
+    pub periodic: f32,
+}
+
+/// Cuts samples into frames.
+pub struct Analyser {
+    forward: Arc<dyn RealToComplex<f32>>,
+    window: Vec<f32>,
+    /// Autocorrelation of the window, by which that of a frame is divided.
+    window_lags: Vec<f32>,
+    triangles: Vec<(usize, Vec<f32>)>,
+    pending: Vec<f32>,
+    /// Logarithmic spectra of the last frames, mean removed and of unit length.
+    shapes: std::collections::VecDeque<Vec<f32>>,
+    time: Vec<f32>,
+    spectrum: Vec<Complex<f32>>,
+    power: Vec<f32>,
+}
+
+impl Analyser {
+    pub fn new() -> Self {
+        let forward = RealFftPlanner::new().plan_fft_forward(FFT);
+        let window: Vec<f32> =
+            (0..WINDOW).map(|n| 0.5 - 0.5 * (std::f32::consts::TAU * (n as f32 + 0.5) / WINDOW as f32).cos()).collect();
+        let lag = |lag: usize| window.iter().zip(&window[lag..]).map(|(a, b)| a * b).sum::<f32>();
+        let energy = lag(0);
+        let window_lags = (0..=*PERIODS.end()).map(|n| lag(n) / energy).collect();
+        Self {
+            window_lags,
+            triangles: triangles(),
+            pending: Vec::new(),
+            shapes: std::collections::VecDeque::new(),
+            time: forward.make_input_vec(),
+            spectrum: forward.make_output_vec(),
+            power: vec![0.0; FFT / 2 + 1],
+            forward,
+            window,
+        }
+    }
+
+    /// Appends the frames that these samples complete.
+    pub fn push(&mut self, samples: &[f32], out: &mut Vec<Frame>) {
+        self.pending.extend_from_slice(samples);
+        let mut at = 0;
+        while self.pending.len() - at >= WINDOW {
+            out.push(self.frame(at));
+            at += HOP;
+        }
+        self.pending.drain(..at);
+    }
+
+    fn frame(&mut self, at: usize) -> Frame {
+        self.time.fill(0.0);
+        for ((time, sample), weight) in self.time.iter_mut().zip(&self.pending[at..at + WINDOW]).zip(&self.window) {
+            *time = sample * weight;
+        }
+        self.transform();
+        self.power.iter_mut().zip(&self.spectrum).for_each(|(power, bin)| *power = bin.norm_sqr());
+        let band = |(first, weights): &(usize, Vec<f32>)| {
+            let power: f32 = weights.iter().zip(&self.power[*first..]).map(|(weight, power)| weight * power).sum();
+            (power + FLOOR).ln()
+        };
+        let mut bands = [0.0; BANDS];
+        bands.iter_mut().zip(&self.triangles).for_each(|(out, triangle)| *out = band(triangle));
+        let (peaks, held) = (self.peaks(), self.held());
+        Frame { bands, peaks, held, periodic: self.periodic() }
+    }
+
+    /// Buffers of the planner's own sizes are what it asks for; it has nothing else to fail at.
+    fn transform(&mut self) {
+        let done = self.forward.process(&mut self.time, &mut self.spectrum);
+        debug_assert!(done.is_ok());
+    }
+
+    fn peaks(&self) -> f32 {
+        let power = &self.power[FIRST_BIN..=LAST_BIN];
+        let total: f32 = power.iter().sum();
+        let strongest = |but: Option<usize>| {
+            let free = |n: &usize| but.is_none_or(|but| n.abs_diff(but) > 4);
+            (0..power.len()).filter(free).max_by(|a, b| power[*a].total_cmp(&power[*b]))
+        };
+        let around = |n: usize| power[n.saturating_sub(2)..(n + 3).min(power.len())].iter().sum::<f32>();
+        let Some(first) = strongest(None) else { return 0.0 };
+        let second = strongest(Some(first)).map_or(0.0, around);
+        (around(first) + second) / (total + FLOOR)
+    }
+
+    fn held(&mut self) -> f32 {
+        let mut shape: Vec<f32> =
+            self.power[FIRST_BIN..=LAST_BIN].iter().map(|power| (power + 0.1 * FLOOR).ln()).collect();
+        let mean = shape.iter().sum::<f32>() / shape.len() as f32;
+        for value in &mut shape {
+            *value -= mean;
+        }
+        let length = shape.iter().map(|value| value * value).sum::<f32>().sqrt() + 1e-3;
+        for value in &mut shape {
+            *value /= length;
+        }
+        self.shapes.push_back(shape);
+        if self.shapes.len() > APART + 1 {
+            self.shapes.pop_front();
+        }
+        match (self.shapes.front(), self.shapes.back()) {
+            (Some(then), Some(now)) if self.shapes.len() > APART => then.iter().zip(now).map(|(a, b)| a * b).sum(),
+            _ => 0.0,
+        }
+    }
+
+    /// The power spectrum is real and even, so the forward transform of one half of it, mirrored, is the autocorrelation.
+    fn periodic(&mut self) -> f32 {
+        for n in 0..=FFT / 2 {
+            let inside = (FIRST_BIN - 1..=LAST_BIN).contains(&n);
+            let power = if inside { self.power[n] } else { 0.0 };
+            self.time[n] = power;
+            self.time[(FFT - n) % FFT] = power;
+        }
+        self.transform();
+        let energy = self.spectrum[0].re + FLOOR * FFT as f32;
+        let height = |lag: usize| self.spectrum[lag].re / energy / self.window_lags[lag];
+        PERIODS.map(height).fold(0.0, f32::max).min(1.5)
+    }
+}
+
+/// Triangular filters on the mel scale (O'Shaughnessy's form: 2595 lg(1 + f / 700)): first bin and weights.
+fn triangles() -> Vec<(usize, Vec<f32>)> {
+    let mel = |hz: f32| 2595.0 * (1.0 + hz / 700.0).log10();
+    let hertz = |mel: f32| 700.0 * (10f32.powf(mel / 2595.0) - 1.0);
+    let step = (mel(HIGH_HZ) - mel(LOW_HZ)) / (BANDS + 1) as f32;
+    let edge = |n: usize| hertz(mel(LOW_HZ) + step * n as f32) / BIN_HZ;
+    let triangle = |n: usize| {
+        let (low, middle, high) = (edge(n), edge(n + 1), edge(n + 2));
+        let weight = |bin: usize| {
+            let at = bin as f32;
+            ((at - low) / (middle - low)).min((high - at) / (high - middle)).max(0.0)
+        };
+        let first = low.ceil() as usize;
+        (first, (first..=high.floor() as usize).map(weight).collect())
+    };
+    (0..BANDS).map(triangle).collect()
+}
