@@ -19,6 +19,7 @@ use crate::fetch::{Fetcher, HostPolicy};
 use crate::queue::Queue;
 use crate::source::Source;
 use crate::store::Store;
+use crate::transcript::engines::Engines;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -77,6 +78,8 @@ pub struct App {
     pub receivers: reqwest::Client,
     /// How many recordings are decoded at once.
     pub cpu: Arc<Semaphore>,
+    /// Speech-to-text; a model is loaded when it is first needed and then kept.
+    pub engines: Arc<Engines>,
 }
 
 /// The client for write-back receivers. A machine without CA certificates gets one that can speak plain http only.
@@ -116,7 +119,8 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
         let cpu = Arc::new(Semaphore::new(decoders));
-        Ok(Arc::new(Self { config, clock, store, queue, objects, fetcher, platforms, receivers, cpu }))
+        let engines = Arc::new(Engines::new(&config, decoders));
+        Ok(Arc::new(Self { config, clock, store, queue, objects, fetcher, platforms, receivers, cpu, engines }))
     }
 
     /// The moment.

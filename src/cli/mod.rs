@@ -10,6 +10,7 @@ mod healthcheck;
 mod hold;
 mod jobs;
 mod keys;
+mod models;
 mod out;
 mod process;
 mod reconcile;
@@ -88,6 +89,9 @@ enum Command {
     /// Call records
     #[command(subcommand)]
     Calls(calls::Command),
+    /// Speech-to-text models: what there is, fetching one, where it is
+    #[command(subcommand)]
+    Models(models::Command),
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -203,6 +207,7 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Hold(command) => hold::run(&open(file).await?, command).await,
         Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
+        Command::Models(command) => models::run(load(file)?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
         Command::Check(args) => check::run(file, &args),
         Command::Doctor(args) => doctor::run(load(file)?, args).await,
