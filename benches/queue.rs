@@ -173,6 +173,7 @@ fn our_job(n: usize) -> NewJob {
         kind: Kind::ProcessCall,
         unique: format!("call-{n}"),
         subject: Some(format!("call-{n}")),
+        tenant: None,
         payload: serde_json::json!({ "do": "process_call", "call": format!("call-{n}"), "again": false }),
         lane: Lane::Live,
         priority: 1,

@@ -2,6 +2,7 @@
 
 pub mod admit;
 pub mod backfill;
+pub mod backfill_plan;
 pub mod deliver;
 pub mod erase_call;
 pub mod process_call;
@@ -92,6 +93,7 @@ impl Job {
             kind: self.kind(),
             unique: self.unique(),
             subject: self.subject(),
+            tenant: None,
             payload: serde_json::to_value(self).unwrap_or_default(),
             lane,
             priority,
@@ -140,6 +142,7 @@ impl Jobs {
         let took_ms = took.as_millis() as u64;
         let trouble = match ended {
             Ok(outcome) => {
+                self.0.health.worked();
                 tracing::info!(outcome, took_ms, "job done");
                 count(job.kind, outcome);
                 return Verdict::Complete;
@@ -157,6 +160,9 @@ impl Jobs {
         let failure = trouble.failure();
         let stage = failure.stage.map_or("", |stage| stage.as_str());
         let (cause, side) = (failure.cause.as_str(), failure.side.as_str());
+        if trouble.fault == Fault::Transient {
+            self.0.health.failed(trouble.side, cause);
+        }
         match trouble.fault {
             Fault::Fenced => Verdict::Fenced,
             Fault::NotReady { until } => {
@@ -166,8 +172,11 @@ impl Jobs {
             Fault::Throttled { retry_after } => {
                 tracing::warn!(stage, side, cause, wait_ms = retry_after.as_millis() as u64, "asked to wait");
                 count(job.kind, "throttled");
-                // Never sooner than asked.
-                Verdict::Snooze(retry_after.mul_f64(rand::random_range(1.0..1.2)))
+                // Never sooner than asked, and not all at once; a pause until midnight is not stretched by hours.
+                let spread = (retry_after / 5).min(Duration::from_secs(60));
+                let after = retry_after + spread.mul_f64(rand::random_range(0.0..1.0));
+                let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
+                Verdict::Throttled { failure, after, since_ms }
             }
             Fault::Transient if job.attempt < job.max_attempts => {
                 let after = self.backoff(job.attempt);

@@ -1,23 +1,33 @@
 //! Proof that nothing is lost: every completed call of a source is done, running, or ended with a reason. What has
 //! neither is let in now, so sources whose webhooks never retry, and recordings that came late, are covered.
+//!
+//! A poll reads the top of the list. A pass reads all of a window, some pages per poll, with the requests that are left
+//! over, and tells which calls have vanished.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::admit::{self, Admission, Repeat};
-use super::{At, Stop};
-use crate::app::App;
-use crate::domain::{Outcome, SourceCall, SourceName, Stage};
-use crate::queue::Lane;
-use crate::wire::Window;
+use super::{At, Stop, backfill};
+use crate::app::{App, Platform};
+use crate::domain::{CallStatus, Classify, Fault, Outcome, SourceCall, SourceName, Stage};
+use crate::queue::{Kind, Lane};
+use crate::source::Walk;
+use crate::store::ReconcileState;
+use crate::telemetry;
+use crate::wire::{Cursor, Window};
 
 /// A call older than this is no live call any more and waits with the backfills.
 const LIVE: SignedDuration = SignedDuration::from_hours(1);
+/// A call that is not over after this is not waited for by tail polls; a pass still finds it.
+const GOING_FOR_LONG: SignedDuration = SignedDuration::from_hours(24);
+/// Between looks at whether a source obeys date filters.
+const PROBE_EVERY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The balance of a source within a window.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Balance {
     pub source: SourceName,
     /// Calls the source listed.
@@ -33,34 +43,92 @@ pub struct Balance {
     pub missing: u64,
     /// Jobs made by this pass.
     pub enqueued: u64,
+    /// Calls of ours that the source once listed and does not list any more.
+    #[serde(default)]
+    pub vanished: u64,
+}
+
+impl Balance {
+    fn new(source: &SourceName) -> Self {
+        Self {
+            source: source.clone(),
+            listed: 0,
+            completed: 0,
+            done: 0,
+            running: 0,
+            terminal: BTreeMap::new(),
+            missing: 0,
+            enqueued: 0,
+            vanished: 0,
+        }
+    }
+}
+
+impl Balance {
+    /// Rows whose id cannot be used: nobody can ask for those calls, and nobody should believe they are not there.
+    fn count_unusable(&mut self, walk: &Walk<'_>) {
+        let rows = walk.unusable();
+        if rows > 0 {
+            self.listed += rows;
+            self.completed += rows;
+            *self.terminal.entry("unusable_id".to_owned()).or_default() += rows;
+        }
+    }
+}
+
+/// A pass that is gone on with at every poll.
+#[derive(Debug, Serialize, Deserialize)]
+struct Pass {
+    full: bool,
+    window: Window,
+    started_at: Timestamp,
+    cursor: Option<Cursor>,
+    balance: Balance,
 }
 
 /// Goes through the source's list and accounts for every completed call.
 pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<Balance, Stop> {
-    let Some(platform) = app.platform(source) else {
-        return Err(Stop::permanent(format!("source `{source}` is not in the configuration")));
-    };
-    let mut balance = Balance {
-        source: source.clone(),
-        listed: 0,
-        completed: 0,
-        done: 0,
-        running: 0,
-        terminal: BTreeMap::new(),
-        missing: 0,
-        enqueued: 0,
-    };
+    let platform = platform(app, source)?;
+    let mut balance = Balance::new(source);
+    let started_at = app.now();
     let mut walk = platform.source.walk(window);
     while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
-        for call in &calls {
-            account(app, &mut balance, call).await?;
-        }
+        account(app, &mut balance, &calls).await?;
     }
+    balance.count_unusable(&walk);
+    balance.vanished = vanished(app, source, window, started_at).await?;
     Ok(balance)
 }
 
-async fn account(app: &App, balance: &mut Balance, call: &SourceCall) -> Result<(), Stop> {
-    balance.listed += 1;
+fn platform<'a>(app: &'a App, source: &SourceName) -> Result<&'a Platform, Stop> {
+    app.platform(source).ok_or_else(|| Stop::permanent(format!("source `{source}` is not in the configuration")))
+}
+
+/// Accounts for a page of calls.
+async fn account(app: &App, balance: &mut Balance, calls: &[SourceCall]) -> Result<(), Stop> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
+    let known = app.store.known(&balance.source, &ids).await.at(Stage::Reconcile)?;
+    for call in calls {
+        balance.listed += 1;
+        match known.get(call.id.as_str()).and_then(|known| backfill::settled(known, call, app.now())) {
+            Some(Outcome::Done) => {
+                balance.completed += 1;
+                balance.done += 1;
+            }
+            Some(outcome) => {
+                balance.completed += 1;
+                *balance.terminal.entry(outcome.to_string()).or_default() += 1;
+            }
+            None => let_in(app, balance, call).await?,
+        }
+    }
+    app.store.sight(&balance.source, &ids, app.now()).await.at(Stage::Reconcile)
+}
+
+async fn let_in(app: &App, balance: &mut Balance, call: &SourceCall) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Reconcile)?;
     let (admission, record) = admit::see(app, &mut tx, &balance.source, call).await.at(Stage::Reconcile)?;
     match (admission, record) {
@@ -88,17 +156,160 @@ fn is_live(now: Timestamp, call: &SourceCall) -> bool {
     call.ended_at.is_some_and(|ended| now.duration_since(ended) < LIVE)
 }
 
+/// Calls inside the window that this pass should have shown. The window's last hour is left out: what ended there may
+/// have come while the pass was under way.
+async fn vanished(app: &App, source: &SourceName, window: Window, started_at: Timestamp) -> Result<u64, Stop> {
+    let to = window.to.min(earlier(started_at, SignedDuration::from_hours(1)));
+    let found = app.store.unlisted(source, (window.from, to), started_at).await.at(Stage::Reconcile)?;
+    metrics::gauge!(telemetry::VANISHED_CALLS, "source" => source.to_string()).set(found as f64);
+    if found > 0 {
+        tracing::warn!(source = %source, calls = found, "calls that the source once listed have vanished from its list");
+    }
+    Ok(found)
+}
+
+fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_sub(by).unwrap_or(Timestamp::MIN)
+}
+
+fn is_due(now: Timestamp, last: Option<Timestamp>, every: SignedDuration) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= every)
+}
+
 pub(super) async fn run(app: &App, source: &SourceName, from: Timestamp, to: Timestamp) -> Result<&'static str, Stop> {
-    let balance = balance(app, source, Window { from, to }).await?;
+    // This poll does what earlier ones could not: one dead letter a source is enough to look at.
+    app.queue.drop_dead_letters(Kind::Reconcile, source.as_str()).await.at(Stage::Reconcile)?;
+    Ok(if poll(app, source, Window { from, to }).await? == 0 { "balanced" } else { "missing" })
+}
+
+/// One poll: the top of the list, then some pages of a pass that is due. Returns how many completed calls it could not
+/// account for, which must be none.
+pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64, Stop> {
+    let platform = platform(app, source)?;
+    let mut state = app.store.reconcile_state(source).await.at(Stage::Reconcile)?;
+    let top = tail(app, platform, window, &mut state).await?;
+    let mut missing = top.missing;
+    report("polled", &top);
+    if let Some(mut pass) = under_way(app, source, window, &mut state) {
+        let ended = go_on(app, platform, &mut pass, &mut state).await?;
+        if ended {
+            missing += pass.balance.missing;
+            report(if pass.full { "reconciled in full" } else { "reconciled" }, &pass.balance);
+        }
+    }
+    app.store.save_reconcile_state(source, &state).await.at(Stage::Reconcile)?;
+    Ok(missing)
+}
+
+fn report(what: &str, balance: &Balance) {
     tracing::info!(
-        source = %source,
+        source = %balance.source,
         listed = balance.listed,
         completed = balance.completed,
         done = balance.done,
         running = balance.running,
         enqueued = balance.enqueued,
         missing = balance.missing,
-        "reconciled"
+        vanished = balance.vanished,
+        "{what}"
     );
-    Ok(if balance.missing == 0 { "balanced" } else { "missing" })
+}
+
+/// Reads the list from its top back to where the poll before began, and a little further.
+async fn tail(app: &App, platform: &Platform, window: Window, state: &mut ReconcileState) -> Result<Balance, Stop> {
+    let source = &platform.settings.name;
+    let started_at = app.now();
+    let overlap = SignedDuration::try_from(app.config.reconcile.tail_overlap.0).unwrap_or(SignedDuration::ZERO);
+    let from = state.tail_from.map_or(window.from, |seen| earlier(seen, overlap).max(window.from));
+    let mut walk = platform.source.walk(Window { from, to: window.to }).tail();
+    if state.obeys_filter == Some(true) {
+        walk = walk.filtered();
+    }
+    let mut balance = Balance::new(source);
+    let mut open = started_at;
+    while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
+        let going = |call: &&SourceCall| {
+            matches!(call.status, CallStatus::Queued | CallStatus::Ringing | CallStatus::InProgress)
+        };
+        let oldest = calls.iter().filter(going).filter_map(|call| call.created_at).min();
+        open = open.min(oldest.unwrap_or(open));
+        account(app, &mut balance, &calls).await?;
+    }
+    balance.count_unusable(&walk);
+    if state.tail_from.is_none() {
+        // The first poll of a source has gone through the whole window.
+        state.since_at = Some(window.from);
+        (state.passed_at, state.full_passed_at) = (Some(started_at), Some(started_at));
+    }
+    state.tail_from = Some(open.max(earlier(started_at, GOING_FOR_LONG)));
+    app.store.save_reconcile_state(source, state).await.at(Stage::Reconcile)?;
+    Ok(balance)
+}
+
+/// The pass to go on with: the one under way, else one that is due.
+fn under_way(app: &App, source: &SourceName, window: Window, state: &mut ReconcileState) -> Option<Pass> {
+    let settings = &app.config.reconcile;
+    let span = |span: crate::config::Span| SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
+    let now = app.now();
+    if let Some(pass) = state.pass.take().and_then(|pass| serde_json::from_value(pass).ok()) {
+        return Some(pass);
+    }
+    let full = is_due(now, state.full_passed_at, span(settings.full_pass_every));
+    if !full && !is_due(now, state.passed_at, span(settings.pass_every)) {
+        return None;
+    }
+    let term = SignedDuration::from_hours(24 * app.config.retention_term(source).days());
+    let from = if full { state.since_at.unwrap_or(window.from).max(earlier(now, term)) } else { window.from };
+    let window = Window { from, to: window.to };
+    Some(Pass { full, window, started_at: now, cursor: None, balance: Balance::new(source) })
+}
+
+/// Some pages of a pass; true at its end. One that a budget stops is gone on with at the next poll.
+async fn go_on(app: &App, platform: &Platform, pass: &mut Pass, state: &mut ReconcileState) -> Result<bool, Stop> {
+    match some_pages(app, platform, pass, state).await {
+        Ok(false) | Err(Stop::Trouble(super::Trouble { fault: Fault::Throttled { .. }, .. })) => {
+            state.pass = serde_json::to_value(pass).ok();
+            Ok(false)
+        }
+        Ok(true) => {
+            pass.balance.vanished = vanished(app, &platform.settings.name, pass.window, pass.started_at).await?;
+            state.passed_at = Some(pass.started_at);
+            if pass.full {
+                state.full_passed_at = Some(pass.started_at);
+            }
+            Ok(true)
+        }
+        Err(stop) => Err(stop),
+    }
+}
+
+async fn some_pages(app: &App, platform: &Platform, pass: &mut Pass, state: &mut ReconcileState) -> Result<bool, Stop> {
+    if is_due(app.now(), state.probed_at, PROBE_EVERY) {
+        match platform.source.obeys_date_filter().await {
+            Ok(obeys) => (state.obeys_filter, state.probed_at) = (obeys, Some(app.now())),
+            Err(err) if matches!(err.fault(), Fault::Permanent) => {
+                (state.obeys_filter, state.probed_at) = (Some(false), Some(app.now()));
+            }
+            Err(err) => return Err(err).at(Stage::Reconcile),
+        }
+    }
+    let mut walk: Walk<'_> = platform.source.walk(pass.window);
+    walk = match (pass.cursor.take(), state.obeys_filter) {
+        (Some(cursor), _) => walk.resumed(cursor),
+        (None, Some(true)) => walk.filtered(),
+        (None, _) => walk,
+    };
+    loop {
+        pass.cursor = walk.place().cloned();
+        let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
+            pass.balance.count_unusable(&walk);
+            return Ok(true);
+        };
+        account(app, &mut pass.balance, &calls).await?;
+        if walk.pages() >= app.config.reconcile.pages_per_poll && walk.place().is_some() {
+            pass.cursor = walk.place().cloned();
+            pass.balance.count_unusable(&walk);
+            return Ok(false);
+        }
+    }
 }

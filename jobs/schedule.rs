@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::config::{Poll, Span};
 use crate::domain::{SourceName, Stage};
 use crate::queue::Lane;
-use crate::store::{NewBackfill, Origin, Tx};
+use crate::store::{NewBackfill, Orders, Origin, Tx};
 
 const DEFAULT: &str = include_str!("schedule.toml");
 
@@ -171,7 +171,7 @@ impl Schedule {
         let job = match (self.kind, &self.source) {
             (ScheduledKind::Backfill, Some(source)) => {
                 let new = NewBackfill { source, from, to, again: false, origin: Origin::Schedule, now };
-                let started = backfill::start_in(app, tx, &new).await?;
+                let started = backfill::start_in(app, tx, &new, Orders::default()).await?;
                 tracing::info!(schedule = self.name, started = started.is_some(), "schedule fired");
                 return Ok(());
             }

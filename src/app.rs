@@ -1,5 +1,8 @@
 //! Everything a run needs, built once from the configuration. The clock lives here.
 
+mod health;
+mod pace;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +14,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use self::health::Health;
+use self::pace::Pace;
 use crate::artifacts;
 use crate::artifacts::ObjectStore;
 use crate::config::{self, Config};
@@ -76,10 +81,17 @@ pub struct App {
     pub platforms: BTreeMap<SourceName, Platform>,
     /// For write-back receivers, whose URLs the operator configured.
     pub receivers: reqwest::Client,
+    /// How many downloads and platform requests of jobs are under way at once.
+    pub network: Arc<Semaphore>,
     /// How many recordings are decoded at once.
     pub cpu: Arc<Semaphore>,
     /// Speech-to-text; a model is loaded when it is first needed and then kept.
     pub engines: Arc<Engines>,
+    /// How many of these may be a backfill's: a core is kept for live calls where there are two.
+    pub backfill_cpu: Arc<Semaphore>,
+    /// How many calls speech engines listen to at once.
+    pub speech: Arc<Semaphore>,
+    pub health: Health,
 }
 
 /// The client for write-back receivers. A machine without CA certificates gets one that can speak plain http only.
@@ -103,24 +115,45 @@ impl App {
     pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
         // ring is the only crypto provider in the build; a second install in one process changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        std::fs::create_dir_all(&config.data_dir)
+        config::private_dir(&config.data_dir)
             .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
+        if let Some(place) = store.moved_to().await? {
+            anyhow::bail!("store.url: this database was moved to {place}; set store.url to that");
+        }
         let queue = Queue::open(&store).await?;
         let objects = artifacts::open(&config.objects)?;
         let fetcher = Fetcher::new(&config.fetch);
         let mut platforms = BTreeMap::new();
         for settings in &config.source {
             let source = Source::new(settings).with_context(|| format!("source `{}`", settings.name))?;
+            let source = source.behind(Arc::new(Pace::new(settings, store.clone(), clock.clone())));
             let hosts = HostPolicy::new(&settings.base_url, &settings.recording_hosts);
             platforms.insert(settings.name.clone(), Platform { settings: settings.clone(), source, hosts });
         }
         let receivers = receivers(&config)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
-        let cpu = Arc::new(Semaphore::new(decoders));
+        let permits =
+            |wanted: usize, otherwise: usize| Arc::new(Semaphore::new(if wanted == 0 { otherwise } else { wanted }));
+        let worker = &config.worker;
         let engines = Arc::new(Engines::new(&config, decoders));
-        Ok(Arc::new(Self { config, clock, store, queue, objects, fetcher, platforms, receivers, cpu, engines }))
+        Ok(Arc::new(Self {
+            network: permits(worker.network_concurrency, 2 * worker.concurrency),
+            cpu: permits(decoders, 1),
+            backfill_cpu: permits(decoders.saturating_sub(1), 1),
+            speech: permits(worker.speech_concurrency, 1),
+            health: Health::new(worker.rest_after),
+            config,
+            clock,
+            store,
+            queue,
+            objects,
+            fetcher,
+            platforms,
+            receivers,
+            engines,
+        }))
     }
 
     /// The moment.

@@ -4,7 +4,7 @@ mod settings;
 
 pub use settings::{
     Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, HttpWriteBack, Log, LogFormat, Objects,
-    ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Retention, Schedule, Source, Sse, Store,
+    ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, Retention, Schedule, Source, Sse, Store,
     TranscriptSettings, Worker, WriteBack,
 };
 
@@ -24,6 +24,16 @@ const DEFAULTS: &str = include_str!("config.default.toml");
 const ENV_PREFIX: &str = "AFTERCALL";
 /// Read when `--config` is not given and it exists.
 pub const DEFAULT_FILE: &str = "aftercall.toml";
+
+/// Makes a directory that nobody but this user can look into: what is kept here is personal. One that is there stays as
+/// its owner made it.
+///
+/// # Errors
+/// As [`std::fs::DirBuilder::create`].
+pub fn private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
 
 /// A length of time written as `20s`, `15m`, `1h 30m`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,6 +193,12 @@ impl Source {
         }
         if !matches!(self.base_url.scheme(), "http" | "https") {
             bail!("base_url: must be http or https");
+        }
+        if self.requests_per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            bail!("requests_per_second: must be more than 0");
+        }
+        if self.requests_at_once == Some(0) {
+            bail!("requests_at_once: must be at least 1");
         }
         match self.write_back {
             WriteBack::Metadata if self.dialect != DialectName::Zudu => {

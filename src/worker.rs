@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::config;
 use crate::domain::{CallUid, RetentionState};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
-use crate::queue::{Lanes, Rescued, Running};
+use crate::queue::{Lanes, Rescued};
 use crate::telemetry;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
+/// A platform that has asked for nothing but patience for so long is left for the next run.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -41,7 +45,7 @@ impl DataLock {
     /// # Errors
     /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        config::private_dir(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
         let path = data_dir.join("lock");
         let file = File::options()
             .create(true)
@@ -89,39 +93,84 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     empty_spool(&app).await?;
     let schedules = if until == Until::Stopped { Some(Schedules::load(&app)?) } else { None };
     let slots = app.config.worker.concurrency;
-    let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
-    let mut running = app.queue.start(&worker, Arc::new(Jobs(app.clone())), lanes, &app.config.worker)?;
     tracing::info!(worker, concurrency = slots, "worker started");
-    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules));
-    let ended = work(&app, &mut running, until, &signals).await;
-    upkeep.abort();
+    let over = CancellationToken::new();
+    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules, over.clone()));
+    let ended = work(&app, &worker, until, &signals).await;
+    // A heartbeat on its way would enter the worker again after it has left.
+    over.cancel();
+    let _ = upkeep.await;
     app.queue.leave(&worker).await?;
     tracing::info!(worker, "worker stopped");
     ended
 }
 
-async fn work(app: &Arc<App>, running: &mut Running, until: Until, signals: &Signals) -> Result<()> {
-    tokio::select! {
-        ended = running.wait() => return ended.context("the queue ended unasked"),
-        () = signals.drain.cancelled() => tracing::info!("draining: running jobs may finish, no new ones start"),
-        () = idle(app), if until == Until::Idle => {}
+/// Runs jobs, with a rest whenever this worker is not fit for them.
+async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals) -> Result<()> {
+    let slots = app.config.worker.concurrency;
+    let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
+    loop {
+        let mut running = app.queue.start(worker, Arc::new(Jobs(app.clone())), lanes, &app.config.worker)?;
+        let unfit = tokio::select! {
+            ended = running.wait() => return ended.context("the queue ended unasked"),
+            () = signals.drain.cancelled() => {
+                tracing::info!("draining: running jobs may finish, no new ones start");
+                None
+            }
+            () = idle(app), if until == Until::Idle => None,
+            // Who drains what is due now would wait for ever for a full disk to be emptied.
+            cause = app.health.unfit(), if until == Until::Stopped => Some(cause),
+        };
+        let stop_now = running.stopper();
+        let stop = signals.stop.clone();
+        let watch: JoinHandle<()> = tokio::spawn(async move {
+            stop.cancelled().await;
+            tracing::warn!("stopping at once: running jobs go back to the queue");
+            stop_now();
+        });
+        let drained = running.drain().await;
+        watch.abort();
+        drained.context("stopping the queue")?;
+        let Some(cause) = unfit else { return Ok(()) };
+        if !rest(app, worker, cause, signals).await {
+            return Ok(());
+        }
     }
-    let stop_now = running.stopper();
-    let stop = signals.stop.clone();
-    let watch: JoinHandle<()> = tokio::spawn(async move {
-        stop.cancelled().await;
-        tracing::warn!("stopping at once: running jobs go back to the queue");
-        stop_now();
-    });
-    let drained = running.drain().await;
-    watch.abort();
-    drained.context("stopping the queue")
+}
+
+/// Takes no work until what made it fail works again. False when told to stop meanwhile.
+async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool {
+    tracing::error!(cause, "this worker takes no work until the cause is gone");
+    metrics::gauge!(telemetry::WORKER_RESTING).set(1.0);
+    let mut cause = cause;
+    loop {
+        if let Err(err) = app.queue.rest(worker, Some(&cause)).await {
+            tracing::warn!(error = %err, "cannot note why this worker rests");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(app.config.worker.rest_look.0) => {}
+            () = signals.drain.cancelled() => return false,
+        }
+        match app.probe_health().await {
+            Ok(()) => break,
+            Err(still) => {
+                tracing::warn!(cause = still, "still no work");
+                cause = still;
+            }
+        }
+    }
+    tracing::info!("this worker is fit again and takes work");
+    metrics::gauge!(telemetry::WORKER_RESTING).set(0.0);
+    if let Err(err) = app.queue.rest(worker, None).await {
+        tracing::warn!(error = %err, "cannot note that this worker works again");
+    }
+    true
 }
 
 /// Returns when nothing runs and nothing is due.
 async fn idle(app: &App) {
     loop {
-        match app.queue.due(IDLE_HORIZON).await {
+        match app.queue.due(IDLE_HORIZON, app.now() - PATIENCE).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(err) => tracing::warn!(error = %err, "cannot look at the queue"),
@@ -131,12 +180,16 @@ async fn idle(app: &App) {
 }
 
 /// Heartbeat, rescue of dead workers' jobs, schedules: every few seconds.
-async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>) {
+async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>, over: CancellationToken) {
     let settings = &app.config.worker;
     let mut beat = tokio::time::interval(settings.heartbeat.0);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        beat.tick().await;
+        tokio::select! {
+            biased;
+            () = over.cancelled() => return,
+            _ = beat.tick() => {}
+        }
         if let Err(err) = app.queue.beat(&worker, &host).await {
             tracing::error!(error = %err, "heartbeat failed");
             continue;
@@ -170,7 +223,7 @@ fn report(rescued: Rescued) {
 /// Removes what dead runs left in the spool of calls that are through with it.
 async fn empty_spool(app: &App) -> Result<()> {
     let spool = app.config.spool_dir();
-    std::fs::create_dir_all(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
+    config::private_dir(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
     for entry in std::fs::read_dir(&spool).with_context(|| format!("cannot read the spool {}", spool.display()))? {
         let entry = entry?;
         let call = entry.file_name().to_str().and_then(|name| CallUid::parse(name).ok());

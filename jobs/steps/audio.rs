@@ -17,6 +17,7 @@ use crate::domain::{Artifact, ArtifactKind, Container, Outcome, Quality, SourceC
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
+use crate::queue::Lane;
 use crate::transcript;
 
 /// What became of the recording.
@@ -153,7 +154,11 @@ async fn decode(
     let cancel = CancelFlag::default();
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
-    let permit = work.app.cpu.clone().acquire_owned().await;
+    let patient = match work.job.lane {
+        Lane::Backfill => Some(work.app.backfill_cpu.clone().acquire_owned().await),
+        Lane::Live | Lane::Upkeep => None,
+    };
+    let permit = (patient, work.app.cpu.clone().acquire_owned().await);
     let task = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let request = audio::Request {

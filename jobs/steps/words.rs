@@ -18,10 +18,11 @@ pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
 pub async fn heard(work: &Work<'_>, call: &SourceCall, words: &Transcript, speech: Speech) -> Result<Transcript, Stop> {
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
+    let turn = work.app.speech.clone().acquire_owned().await;
     let permit = work.app.cpu.clone().acquire_owned().await;
     let given = words.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _held = (turn, permit);
         transcript::from_audio(&engines, &given, &speech, language.as_deref())
     });
     let stopped = |err: tokio::task::JoinError| Err(EngineError::Inference { reason: format!("it stopped: {err}") });

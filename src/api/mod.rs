@@ -5,11 +5,13 @@
 //! GET  /v1/calls/{id}                          the platform's detail, with ours added
 //! GET  /v1/calls/{id}/transcript.{txt,json,vtt,srt}
 //! POST /v1/triggers                            process these calls now
+//! GET  /v1/backfills                           and POST, /{id}, /{id}/pause, /{id}/resume, /{id}/cancel
 //! GET  /healthz  /readyz  /metrics             open: they hold no ids
 //! ```
 //!
 //! Everything below `/v1` wants a key; a call the key may not see does not exist for it.
 
+mod backfills;
 mod calls;
 mod connection;
 mod keys;
@@ -76,6 +78,9 @@ pub fn router(app: Arc<App>) -> Result<Router> {
         .route("/v1/calls", get(calls::list))
         .route("/v1/calls/{id}", get(calls::one))
         .route("/v1/triggers", post(triggers::trigger))
+        .route("/v1/backfills", get(backfills::list).post(backfills::start))
+        .route("/v1/backfills/{id}", get(backfills::one))
+        .route("/v1/backfills/{id}/{verb}", post(backfills::steer))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics));

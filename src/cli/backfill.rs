@@ -1,27 +1,37 @@
-//! `backfill`: bring in the calls a source holds.
+//! `backfill`: bring in the calls a source holds, and steer that.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Ended, Failed, out};
 use crate::app::App;
-use crate::domain::SourceName;
+use crate::domain::{Outcome, SourceName};
 use crate::jobs::backfill;
-use crate::store::{Backfill, BackfillState, NewBackfill, Origin};
+use crate::jobs::backfill_plan;
+use crate::jobs::backfill_plan::Plan;
+use crate::store::{Backfill, BackfillState, NewBackfill, Orders, Origin, Steering};
 
 const LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List a window of a source's calls and feed them to the workers, oldest first
+    /// What a backfill would do: calls, hours, bytes, requests, time. Nothing is written
+    Plan(Which),
+    /// List a window of a source's calls and feed them to the workers, what expires soonest first
     #[command(
-        after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait"
+        after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait\n  aftercall backfill start --source krosai --from 2026-01-01 --rate 120/min\n  aftercall backfill start --source krosai --from 2026-01-01 --where outcome=no_engine"
     )]
     Start(Start),
+    /// All backfills, newest first
+    List {
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Progress of one backfill, or of all
     Show {
         /// Its id, as `start` printed it
@@ -30,10 +40,16 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Feed no more calls; what runs goes on to its end
+    Pause { id: String },
+    /// Go on
+    Resume { id: String },
+    /// End it for good; calls that have begun go on to their end
+    Cancel { id: String },
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Start {
+pub struct Which {
     #[arg(long)]
     source: SourceName,
     /// A date (2026-11-01, midnight UTC) or a moment (2026-11-01T08:00:00Z)
@@ -42,15 +58,30 @@ pub struct Start {
     /// The same [default: now]
     #[arg(long, value_parser = moment)]
     to: Option<Timestamp>,
-    /// Also process finished calls once more
+    /// Also process finished calls once more, as a new transcript version
     #[arg(long)]
     again: bool,
-    /// Follow it to the end
-    #[arg(long)]
-    wait: bool,
+    /// No more calls than this, such as 120/min
+    #[arg(long, value_parser = rate, value_name = "N/min")]
+    rate: Option<u32>,
+    /// Only calls of ours that ended like this, once more: outcome=no_engine
+    #[arg(long = "where", value_parser = outcome, value_name = "outcome=…")]
+    outcome: Option<Outcome>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Start {
+    #[command(flatten)]
+    which: Which,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Follow it to the end
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Reads a date or a moment.
@@ -62,52 +93,119 @@ pub fn moment(text: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| "expected a date such as 2026-11-01 or a moment such as 2026-11-01T08:00:00Z".to_owned())
 }
 
+fn rate(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/min").unwrap_or(text);
+    number.parse().ok().filter(|rate| *rate > 0).ok_or_else(|| "expected calls per minute such as 120/min".to_owned())
+}
+
+fn outcome(text: &str) -> Result<Outcome, String> {
+    let word = text.strip_prefix("outcome=").ok_or("expected outcome=… such as outcome=no_engine")?;
+    word.parse().map_err(|err: crate::domain::ParseError| err.to_string())
+}
+
 /// Dispatches.
 pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
+        Command::Plan(which) => plan(app, &which).await,
+        Command::Start(args) if args.dry_run => plan(app, &args.which).await,
         Command::Start(args) => start(app, args).await,
         Command::Show { id: Some(id), json } => {
             let backfill = app.store.backfill(&id).await?.with_context(|| format!("there is no backfill {id}"))?;
             if json {
-                out::json(&shown(&backfill))?;
+                out::json(&backfill::shown(&backfill, app.now()))?;
             } else {
-                table(std::slice::from_ref(&backfill));
+                table(app, std::slice::from_ref(&backfill));
             }
             Ok(Ended::Well)
         }
-        Command::Show { id: None, json } => {
+        Command::Show { id: None, json } | Command::List { json } => {
             let all = app.store.backfills().await?;
             if json {
-                out::json(&all.iter().map(shown).collect::<Vec<_>>())?;
+                out::json(&all.iter().map(|backfill| backfill::shown(backfill, app.now())).collect::<Vec<_>>())?;
             } else {
-                table(&all);
+                table(app, &all);
             }
             Ok(Ended::Well)
         }
+        Command::Pause { id } => steer(app, &id, Steering::Paused, "paused").await,
+        Command::Resume { id } => steer(app, &id, Steering::Run, "goes on").await,
+        Command::Cancel { id } => steer(app, &id, Steering::Cancelled, "is cancelled").await,
     }
 }
 
+async fn steer(app: &App, id: &str, steering: Steering, what: &str) -> Result<Ended> {
+    if app.store.steer_backfill(id, steering).await? {
+        out::line(&format!("backfill {id} {what}"));
+        return Ok(Ended::Well);
+    }
+    match app.store.backfill(id).await? {
+        None => bail!("there is no backfill {id}"),
+        Some(backfill) => bail!("backfill {id} is over ({})", backfill::state_of(&backfill)),
+    }
+}
+
+impl Which {
+    /// The window, checked.
+    fn window(&self, app: &App) -> Result<(Timestamp, Timestamp)> {
+        if app.platform(&self.source).is_none() {
+            bail!("source `{}` is not in the configuration", self.source);
+        }
+        let to = self.to.unwrap_or_else(|| app.now());
+        if self.from >= to {
+            bail!("--from {} is not before --to {to}", self.from);
+        }
+        Ok((self.from, to))
+    }
+
+    const fn orders(&self) -> Orders {
+        Orders { rate_per_minute: self.rate, outcome: self.outcome }
+    }
+}
+
+async fn plan(app: &Arc<App>, which: &Which) -> Result<Ended> {
+    let window = which.window(app)?;
+    let plan = backfill_plan::plan(app, &which.source, window, which.again, which.orders()).await;
+    let plan = plan.map_err(Failed::from)?;
+    if which.json {
+        out::json(&plan)?;
+    } else {
+        planned(&plan);
+    }
+    Ok(Ended::Well)
+}
+
+fn planned(plan: &Plan) {
+    let skipped: Vec<String> = plan.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
+    let rows = [
+        ("calls listed", plan.listed.to_string()),
+        ("to do", plan.to_do.to_string()),
+        ("skipped", if skipped.is_empty() { "–".to_owned() } else { skipped.join(", ") }),
+        ("hours of audio", format!("{:.1}", plan.audio_hours)),
+        ("bytes, about", plan.bytes_estimated.to_string()),
+        ("requests to the platform", plan.platform_requests.to_string()),
+        ("minutes, about", out::or_dash(plan.estimated_minutes.map(|minutes| format!("{minutes:.0}")))),
+        ("speech minutes at most", format!("{:.0}", plan.speech_minutes_at_most)),
+        ("gone at the source within a day", plan.expiring_within_a_day.to_string()),
+    ];
+    out::table(&["what", "how much"], rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]));
+}
+
 async fn start(app: &Arc<App>, args: Start) -> Result<Ended> {
-    if app.platform(&args.source).is_none() {
-        bail!("source `{}` is not in the configuration", args.source);
-    }
-    let now = app.now();
-    let to = args.to.unwrap_or(now);
-    if args.from >= to {
-        bail!("--from {} is not before --to {to}", args.from);
-    }
-    let new =
-        NewBackfill { source: &args.source, from: args.from, to, again: args.again, origin: Origin::Command, now };
-    let id = backfill::start(app, &new).await.map_err(Failed::from)?.context("the backfill was refused")?;
+    let which = &args.which;
+    let (from, to) = which.window(app)?;
+    let (source, again, now) = (&which.source, which.again, app.now());
+    let new = NewBackfill { source, from, to, again, origin: Origin::Command, now };
+    let id = backfill::start_ordered(app, &new, which.orders()).await.map_err(Failed::from)?;
+    let id = id.context("the backfill was refused")?;
     if !args.wait {
-        if args.json {
+        if which.json {
             out::json(&json!({ "id": id }))?;
         } else {
             out::line(&format!("backfill {id} started; follow it with: aftercall backfill show {id}"));
         }
         return Ok(Ended::Well);
     }
-    follow(app, &id, args.json).await
+    follow(app, &id, which.json).await
 }
 
 async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
@@ -116,20 +214,30 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
         let backfill = app.store.backfill(id).await?.with_context(|| format!("backfill {id} has vanished"))?;
         bar.set_length(backfill.listed);
         bar.set_position(backfill.done + backfill.failed + backfill.skipped.values().sum::<u64>());
+        let (_, eta) = backfill::left(&backfill, app.now());
+        bar.set_message(match (backfill.steering, eta) {
+            (Steering::Paused, _) => "paused".to_owned(),
+            (_, Some(eta)) => format!("{} left", out::minutes(eta.as_millis() as u64)),
+            (_, None) => String::new(),
+        });
         if matches!(backfill.state, BackfillState::Done | BackfillState::Failed) {
             bar.finish_and_clear();
             if json {
-                out::json(&shown(&backfill))?;
+                out::json(&backfill::shown(&backfill, app.now()))?;
             } else {
-                table(std::slice::from_ref(&backfill));
+                table(app, std::slice::from_ref(&backfill));
             }
-            return Ok(if backfill.failed == 0 { Ended::Well } else { Ended::Failed });
+            if let Some(reason) = &backfill.reason {
+                out::error(&format!("backfill {id} failed: {reason}"));
+            }
+            let well = backfill.state == BackfillState::Done && backfill.failed == 0;
+            return Ok(if well { Ended::Well } else { Ended::Failed });
         }
         if app.queue.live_workers(app.config.worker.silent_after.0).await? == 0 {
             bar.finish_and_clear();
             out::error("no worker is alive; start one with `aftercall work`, the backfill goes on by itself");
             if json {
-                out::json(&shown(&backfill))?;
+                out::json(&backfill::shown(&backfill, app.now()))?;
             }
             return Ok(Ended::TryAgain);
         }
@@ -137,28 +245,22 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
     }
 }
 
-fn shown(backfill: &Backfill) -> Value {
-    json!({
-        "id": backfill.id, "source": backfill.source, "state": backfill.state, "from": backfill.from,
-        "to": backfill.to, "origin": backfill.origin, "again": backfill.again, "listed": backfill.listed,
-        "enqueued": backfill.enqueued, "done": backfill.done, "failed": backfill.failed,
-        "skipped": backfill.skipped, "reason": backfill.reason, "created_at": backfill.created_at,
-        "updated_at": backfill.updated_at,
-    })
-}
-
-fn table(all: &[Backfill]) {
-    let header = ["id", "source", "state", "listed", "enqueued", "done", "failed", "skipped"];
+fn table(app: &App, all: &[Backfill]) {
+    let header = ["id", "source", "state", "listed", "enqueued", "done", "failed", "left", "eta", "skipped"];
     let rows = all.iter().map(|backfill| {
         let skipped: Vec<String> = backfill.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
+        let over = matches!(backfill.state, BackfillState::Done | BackfillState::Failed);
+        let (left, eta) = if over { (0, None) } else { backfill::left(backfill, app.now()) };
         vec![
             backfill.id.clone(),
             backfill.source.to_string(),
-            backfill.state.as_str().to_owned(),
+            backfill::state_of(backfill).to_owned(),
             backfill.listed.to_string(),
             backfill.enqueued.to_string(),
             backfill.done.to_string(),
             backfill.failed.to_string(),
+            left.to_string(),
+            out::or_dash(eta.map(|eta| out::minutes(eta.as_millis() as u64))),
             skipped.join(", "),
         ]
     });

@@ -4,12 +4,14 @@
 mod backfill;
 mod calls;
 mod check;
+mod costs;
 mod demo;
 mod doctor;
 mod healthcheck;
 mod hold;
 mod jobs;
 mod keys;
+mod migrate;
 mod models;
 mod out;
 mod process;
@@ -92,6 +94,10 @@ enum Command {
     /// Speech-to-text models: what there is, fetching one, where it is
     #[command(subcommand)]
     Models(models::Command),
+    /// What the work used and what it cost
+    Costs(costs::Args),
+    /// Move an installation from SQLite to PostgreSQL, without losing a job or a record
+    Migrate(migrate::Args),
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -209,6 +215,8 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
         Command::Models(command) => models::run(load(file)?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
+        Command::Costs(args) => costs::run(&open(file).await?, args).await,
+        Command::Migrate(args) => migrate::run(load(file)?, args).await,
         Command::Check(args) => check::run(file, &args),
         Command::Doctor(args) => doctor::run(load(file)?, args).await,
         Command::Healthcheck => healthcheck::run(&load(file)?).await,

@@ -27,6 +27,7 @@ pub struct Config {
     pub api: Api,
     pub log: Log,
     pub schedule: Schedule,
+    pub reconcile: Reconcile,
     #[serde(default)]
     pub source: Vec<Source>,
 }
@@ -79,6 +80,10 @@ pub struct Objects {
 pub struct Worker {
     pub concurrency: usize,
     pub cpu_concurrency: usize,
+    pub network_concurrency: usize,
+    pub speech_concurrency: usize,
+    pub rest_after: u32,
+    pub rest_look: Span,
     pub drain_grace: Span,
     pub heartbeat: Span,
     pub silent_after: Span,
@@ -171,6 +176,15 @@ pub struct Log {
 pub struct Schedule {
     pub file: String,
     pub enabled: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reconcile {
+    pub tail_overlap: Span,
+    pub pass_every: Span,
+    pub full_pass_every: Span,
+    pub pages_per_poll: u64,
 }
 
 /// The wire contract a source speaks.
@@ -272,6 +286,10 @@ pub struct Source {
     pub packet_loss_unit: PacketLossUnit,
     pub language: Option<String>,
     pub requests_per_day: Option<u64>,
+    pub requests_per_second: Option<f64>,
+    pub requests_at_once: Option<u64>,
+    /// How long after a call's end the platform keeps its recording; what goes soonest is fetched first.
+    pub recordings_kept: Option<Span>,
     #[serde(default)]
     pub write_back: WriteBack,
     #[serde(default)]

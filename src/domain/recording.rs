@@ -40,10 +40,15 @@ impl RecordingUrl {
     /// The URL without query and fragment, fit for logs and records.
     #[must_use]
     pub fn without_query(&self) -> String {
-        let mut url = self.0.clone();
-        url.set_query(None);
-        url.set_fragment(None);
-        url.into()
+        self.clone().without_permission().0.into()
+    }
+
+    /// Where the recording is, without the signature that lets one have it.
+    #[must_use]
+    pub fn without_permission(mut self) -> Self {
+        self.0.set_query(None);
+        self.0.set_fragment(None);
+        self
     }
 }
 

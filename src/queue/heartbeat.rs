@@ -71,6 +71,32 @@ impl Queue {
         Ok(())
     }
 
+    /// Notes why a worker takes no work, or that it does again.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn rest(&self, worker: &str, cause: Option<&str>) -> Result<(), QueueError> {
+        on_pool!(self.store.db(), |pool| sqlx::query("UPDATE worker SET resting_for = $2 WHERE id = $1")
+            .bind(worker)
+            .bind(cause)
+            .execute(pool)
+            .await
+            .map(drop)?);
+        Ok(())
+    }
+
+    /// The workers that have not left: name, host, build, and why one takes no work.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn workers(&self) -> Result<Vec<(String, String, String, Option<String>)>, QueueError> {
+        Ok(on_pool!(self.store.db(), |pool| sqlx::query_as(
+            "SELECT id, host, version, resting_for FROM worker ORDER BY id"
+        )
+        .fetch_all(pool)
+        .await?))
+    }
+
     /// How many workers have beaten within `silent_after`.
     ///
     /// # Errors

@@ -190,6 +190,22 @@ impl Queue {
         }
     }
 
+    /// Ends a job for good that has not begun and never failed. False when it has, or is gone.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn withdraw(&self, id: i64) -> Result<bool, QueueError> {
+        let ended = on_pool!(self.store.db(), |pool| sqlx::query(
+            "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP \
+             WHERE id = $1 AND state IN ('available', 'scheduled') AND attempt = 0"
+        )
+        .bind(id)
+        .execute(pool)
+        .await?
+        .rows_affected());
+        Ok(ended == 1)
+    }
+
     /// Removes every trace of the jobs about a subject except a running one, in the caller's transaction.
     ///
     /// # Errors
@@ -216,11 +232,39 @@ impl Queue {
         Ok(())
     }
 
-    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could.
+    /// Removes the dead letters of a kind about a subject.
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn due(&self, horizon: Duration) -> Result<u64, QueueError> {
+    pub async fn drop_dead_letters(&self, kind: Kind, subject: &str) -> Result<(), QueueError> {
+        match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query(
+                "DELETE FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 AND state = 'discarded'",
+            )
+            .bind(subject)
+            .bind(kind.as_str())
+            .execute(pool)
+            .await
+            .map(drop)?,
+            Db::Postgres(pool) => {
+                sqlx::query("DELETE FROM river_job WHERE args->>'subject' = $1 AND kind = $2 AND state = 'discarded'")
+                    .bind(subject)
+                    .bind(kind.as_str())
+                    .execute(pool)
+                    .await
+                    .map(drop)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could; those
+    /// that have been asked to wait since before `patience`, again and again, count only when their moment has come.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn due(&self, horizon: Duration, patience: Timestamp) -> Result<u64, QueueError> {
+        let patience = patience.as_millisecond();
         let seconds = horizon.as_secs_f64();
         let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         let count: i64 = match self.store.db() {
@@ -231,11 +275,14 @@ impl Queue {
                         "SELECT COUNT(*) FROM river_job WHERE state IN ",
                         unfinished!(),
                         " AND +kind IN (SELECT value FROM json_each($2)) AND (state = 'running' \
-                         OR scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds'))"
+                         OR scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') \
+                         OR (scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds') \
+                         AND COALESCE(json_extract(metadata, '$.throttled_since'), $3) >= $3))"
                     ),
                 )
                 .bind(seconds)
                 .bind(Value::from(kinds).to_string())
+                .bind(patience)
                 .fetch_one(pool)
                 .await?
             }
@@ -243,11 +290,13 @@ impl Queue {
                 sqlx::query_scalar(concat!(
                     "SELECT COUNT(*) FROM river_job WHERE state IN ",
                     unfinished!(),
-                    " AND kind = ANY($2) AND (state = 'running' \
-                         OR scheduled_at <= now() + make_interval(secs => $1))"
+                    " AND kind = ANY($2) AND (state = 'running' OR scheduled_at <= now() \
+                     OR (scheduled_at <= now() + make_interval(secs => $1) \
+                     AND COALESCE((metadata->>'throttled_since')::bigint, $3) >= $3))"
                 ))
                 .bind(seconds)
                 .bind(kinds)
+                .bind(patience)
                 .fetch_one(pool)
                 .await?
             }

@@ -30,6 +30,8 @@ pub enum QueueError {
     River(#[from] riverqueue::Error),
     #[error("queue: {0}")]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     #[error("queue: the schema could not be brought up to date: {0}")]
     Migrate(String),
     #[error("queue: transaction of another database engine")]
@@ -42,6 +44,7 @@ impl Classify for QueueError {
     fn fault(&self) -> Fault {
         match self {
             Self::River(_) | Self::Database(_) | Self::Migrate(_) => Fault::Transient,
+            Self::Store(err) => err.fault(),
             Self::WrongEngine | Self::Unreadable(_) => Fault::Permanent,
         }
     }
@@ -70,6 +73,10 @@ impl Lane {
             Self::Upkeep => "upkeep",
         }
     }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Live, Self::Backfill, Self::Upkeep].into_iter().find(|lane| lane.as_str() == text)
+    }
 }
 
 macro_rules! kinds {
@@ -96,16 +103,18 @@ macro_rules! kinds {
                 #[river(unique)]
                 unique: String,
                 subject: Option<String>,
+                #[serde(default)]
+                tenant: Option<String>,
                 payload: Value,
             }
         )+
 
         async fn insert(client: &Client, tx: &mut Tx, new: NewJob) -> Result<Enqueued, QueueError> {
             let options = new.options();
-            let NewJob { kind, unique, subject, payload, .. } = new;
+            let NewJob { kind, unique, subject, tenant, payload, .. } = new;
             match kind {
                 $(Kind::$kind => {
-                    let request = client.insert($args { unique, subject, payload }).opts(options);
+                    let request = client.insert($args { unique, subject, tenant, payload }).opts(options);
                     let inserted = match tx {
                         Tx::Sqlite(tx) => request.tx(tx).await?,
                         Tx::Postgres(tx) => request.tx(tx).await?,
@@ -150,6 +159,11 @@ impl FromStr for Kind {
     }
 }
 
+/// Unfinished jobs of one tenant, in one lane, that keep their priority: about what one worker runs at once.
+const IN_FRONT: i64 = 8;
+/// River's last.
+const LAST_PRIORITY: i16 = 4;
+
 /// A job about to be enqueued.
 #[derive(Debug, Clone)]
 pub struct NewJob {
@@ -158,6 +172,8 @@ pub struct NewJob {
     pub unique: String,
     /// Our id of what it is about, for finding its jobs again. Never a platform's id or number.
     pub subject: Option<String>,
+    /// Whose work it is. Of one tenant's flood only so many jobs keep their priority; the rest come behind everybody's.
+    pub tenant: Option<String>,
     pub payload: Value,
     pub lane: Lane,
     /// 1 (first) to 4.
@@ -203,10 +219,13 @@ pub struct Job {
     pub id: i64,
     pub kind: Kind,
     pub payload: Value,
+    pub lane: Lane,
     pub attempt: i32,
     pub max_attempts: i32,
     /// How often a look came too early: [`Verdict::LookAgain`] so far.
     pub looks: u32,
+    /// Since when it has been asked to wait, and nothing else: milliseconds since 1970.
+    pub throttled_since: Option<i64>,
     /// Ends when the worker must stop now.
     pub cancelled: CancellationToken,
     ticket: Ticket,
@@ -260,6 +279,12 @@ impl Queue {
                 )
                 .execute(pool)
                 .await?;
+                sqlx::query(
+                    "CREATE INDEX IF NOT EXISTS aftercall_job_tenant ON river_job \
+                     (json_extract(args, '$.tenant'), queue, priority) WHERE finalized_at IS NULL",
+                )
+                .execute(pool)
+                .await?;
                 Client::builder(pool.clone()).build()?
             }
             Db::Postgres(pool) => {
@@ -268,6 +293,12 @@ impl Queue {
                 sqlx::query("CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job ((args->>'subject'))")
                     .execute(pool)
                     .await?;
+                sqlx::query(
+                    "CREATE INDEX IF NOT EXISTS aftercall_job_tenant ON river_job \
+                     ((args->>'tenant'), queue, priority) WHERE finalized_at IS NULL",
+                )
+                .execute(pool)
+                .await?;
                 Client::builder(pool.clone()).build()?
             }
         };
@@ -278,8 +309,34 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn enqueue(&self, tx: &mut Tx, new: NewJob) -> Result<Enqueued, QueueError> {
+    pub async fn enqueue(&self, tx: &mut Tx, mut new: NewJob) -> Result<Enqueued, QueueError> {
+        if let Some(tenant) = &new.tenant
+            && self.crowded(tx, tenant, new.lane, new.priority).await?
+        {
+            new.priority = (new.priority + 1).min(LAST_PRIORITY);
+        }
         insert(&self.client, tx, new).await
+    }
+
+    /// Whether a tenant has as many unfinished jobs of this priority as it may. A fetch takes the first priority first,
+    /// so one tenant's hundred thousand jobs are not in front of another's one.
+    async fn crowded(&self, tx: &mut Tx, tenant: &str, lane: Lane, priority: i16) -> Result<bool, QueueError> {
+        const SQLITE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM river_job WHERE finalized_at IS NULL \
+                              AND json_extract(args, '$.tenant') = $1 AND queue = $2 AND priority = $3 LIMIT $4)";
+        const POSTGRES: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM river_job WHERE finalized_at IS NULL \
+                                AND args->>'tenant' = $1 AND queue = $2 AND priority = $3 LIMIT $4) AS front";
+        let (lane, most) = (lane.as_str(), IN_FRONT);
+        let count: i64 = match tx {
+            Tx::Sqlite(tx) => {
+                let query = sqlx::query_scalar(SQLITE).bind(tenant).bind(lane).bind(priority).bind(most);
+                query.fetch_one(&mut **tx).await?
+            }
+            Tx::Postgres(tx) => {
+                let query = sqlx::query_scalar(POSTGRES).bind(tenant).bind(lane).bind(priority).bind(most);
+                query.fetch_one(&mut **tx).await?
+            }
+        };
+        Ok(count >= most)
     }
 
     /// Completes a job in the caller's transaction. False when the job is no longer this attempt's: then the caller

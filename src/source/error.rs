@@ -27,6 +27,8 @@ pub enum SourceError {
     WrongKey { source_name: SourceName, host: String, status: u16 },
     #[error("source `{source_name}`: asked to wait ({status})")]
     Throttled { source_name: SourceName, status: u16, retry_after: Option<Duration> },
+    #[error("source `{source_name}`: not asked: {reason}")]
+    Held { source_name: SourceName, reason: &'static str, pause: Duration },
     #[error("source `{source_name}`: {path} answers {status}; the platform is in trouble")]
     Unavailable { source_name: SourceName, path: String, status: u16 },
     #[error(
@@ -74,6 +76,7 @@ impl Classify for SourceError {
             Self::Throttled { retry_after, .. } => {
                 Fault::Throttled { retry_after: retry_after.unwrap_or(UNNAMED_PAUSE) }
             }
+            Self::Held { pause, .. } => Fault::Throttled { retry_after: *pause },
             Self::Unreachable { .. } | Self::Unavailable { .. } | Self::NotTheApi { .. } => Fault::Transient,
             Self::Unreadable { cause, .. } => match cause {
                 WireError::OtherCall { .. } | WireError::NotFound | WireError::UnusableId => Fault::Permanent,

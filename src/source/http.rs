@@ -1,5 +1,7 @@
 //! One question and its answer over HTTP: timeouts, a bound on the body, and what each status means.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -9,13 +11,18 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::{SourceError, said};
+use super::gate::{Answered, Gate, Open, Urgency};
 use crate::domain::SourceName;
+use crate::telemetry;
+use crate::telemetry::Use;
 use crate::wire::retry::{PauseHeaders, pause};
 use crate::wire::{Credentials, Dialect, Method, Request, WireError};
 
 /// Longest answer taken in: about 160 hour-long calls with every word timed.
 pub(super) const LONGEST_BODY: usize = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tries after the first, only for connections that broke.
+const QUICK_RETRIES: usize = 2;
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The API host of one source. Keys go to it and nowhere else: redirects are not followed.
@@ -24,6 +31,7 @@ pub(super) struct Api {
     source_name: SourceName,
     base: Url,
     client: reqwest::Client,
+    gate: Arc<dyn Gate>,
 }
 
 /// A successful answer.
@@ -31,6 +39,13 @@ pub(super) struct Api {
 pub(super) struct Answer {
     pub body: Vec<u8>,
     pub etag: Option<String>,
+}
+
+/// Whether a broken connection is tried again at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    MayBeRepeated,
+    Last,
 }
 
 /// A question that was answered with "no such thing", apart from everything that is an error anyway.
@@ -71,19 +86,74 @@ impl Api {
             .no_proxy()
             .build()
             .map_err(|err| wrong("base_url", format!("no HTTP client can be made: {err}")))?;
-        Ok(Self { source_name, base, client })
+        Ok(Self { source_name, base, client, gate: Arc::new(Open) })
+    }
+
+    /// The same, asking only when this gate gives leave.
+    pub fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = gate;
+        self
     }
 
     /// Asks, and takes 404 and 410 for an answer.
-    pub async fn ask(&self, request: &Request, idempotency_key: Option<&str>) -> Result<Asked, SourceError> {
-        let once = || self.once(request, idempotency_key);
+    pub async fn ask(
+        &self,
+        request: &Request,
+        idempotency_key: Option<&str>,
+        urgency: Urgency,
+    ) -> Result<Asked, SourceError> {
+        let tries = AtomicUsize::new(0);
+        let once = || {
+            let last = tries.fetch_add(1, Ordering::Relaxed) == QUICK_RETRIES;
+            let attempt = if last { Attempt::Last } else { Attempt::MayBeRepeated };
+            self.with_leave(request, idempotency_key, urgency, attempt)
+        };
         // Only for connections that broke, and only at once: every longer pause is the job's, whose waiting is durable.
-        let quickly =
-            ExponentialBuilder::default().with_min_delay(Duration::from_millis(50)).with_max_times(2).with_jitter();
+        let quickly = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_times(QUICK_RETRIES)
+            .with_jitter();
         once.retry(quickly).when(connection_broke).await
     }
 
-    async fn once(&self, request: &Request, idempotency_key: Option<&str>) -> Result<Asked, SourceError> {
+    async fn with_leave(
+        &self,
+        request: &Request,
+        idempotency_key: Option<&str>,
+        urgency: Urgency,
+        attempt: Attempt,
+    ) -> Result<Asked, SourceError> {
+        let pass = self.gate.enter(urgency).await.map_err(|held| SourceError::Held {
+            source_name: self.source_name.clone(),
+            reason: held.reason,
+            pause: held.pause,
+        })?;
+        let mut rest = None;
+        let asked = self.once(request, idempotency_key, &mut rest).await;
+        let answered = match &asked {
+            Err(SourceError::Throttled { status: 429, retry_after, .. }) => Answered::Throttled { pause: *retry_after },
+            Err(SourceError::Throttled { retry_after, .. }) if retry_after.is_some() => {
+                Answered::Throttled { pause: *retry_after }
+            }
+            Err(err) if attempt == Attempt::MayBeRepeated && connection_broke(err) => Answered::AskedAgain,
+            Err(
+                SourceError::Throttled { .. }
+                | SourceError::Unreachable { .. }
+                | SourceError::Unavailable { .. }
+                | SourceError::NotTheApi { .. },
+            ) => Answered::Badly,
+            _ => Answered::Well { rest },
+        };
+        self.gate.leave(pass, answered).await;
+        asked
+    }
+
+    async fn once(
+        &self,
+        request: &Request,
+        idempotency_key: Option<&str>,
+        rest: &mut Option<Duration>,
+    ) -> Result<Asked, SourceError> {
         let url = self.url(request)?;
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
@@ -97,9 +167,11 @@ impl Api {
         if let Some(key) = idempotency_key {
             builder = builder.header("idempotency-key", key);
         }
+        telemetry::used(Use::PlatformRequests, 1);
         let response = builder.send().await.map_err(|err| self.unreachable(err))?;
         let (status, headers) = (response.status(), response.headers().clone());
         tracing::debug!(source = %self.source_name, path = request.path, status = status.as_u16(), "platform answered");
+        *rest = used_up(&headers);
         let body = self.body(response, &request.path).await?;
         self.judge(&request.path, status, &headers, body)
     }
@@ -171,6 +243,16 @@ impl Api {
         let host = self.host();
         SourceError::Unreachable { source_name: self.source_name.clone(), host, cause: cause.without_url() }
     }
+}
+
+/// How long the platform's rate window goes on, when an answer says that nothing of it is left.
+fn used_up(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if text("x-ratelimit-remaining")?.trim() != "0" {
+        return None;
+    }
+    let reset = text("x-ratelimit-reset");
+    pause(PauseHeaders { retry_after: text("retry-after"), rate_limit_reset: reset, date: text("date") }, b"")
 }
 
 fn connection_broke(err: &SourceError) -> bool {

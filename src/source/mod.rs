@@ -2,8 +2,11 @@
 //! platforms differ in is `wire`'s business; what their answers mean for a job is this part's.
 
 mod error;
+mod gate;
 mod http;
 mod walk;
+
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde_json::Value;
@@ -17,6 +20,7 @@ use crate::wire::{
 };
 
 pub use error::SourceError;
+pub use gate::{Answered, Gate, Held, Pass, Urgency};
 pub use walk::Walk;
 
 /// Pages looked through for the list row of one call, where only the list has what is needed.
@@ -53,6 +57,13 @@ impl Source {
         })
     }
 
+    /// The same, asking only when this gate gives leave.
+    #[must_use]
+    pub fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.api = self.api.behind(gate);
+        self
+    }
+
     /// What `--source` and records call it.
     #[must_use]
     pub const fn name(&self) -> &SourceName {
@@ -65,10 +76,14 @@ impl Source {
     /// # Errors
     /// [`SourceError`].
     pub async fn list_page(&self, cursor: Option<Cursor>) -> Result<Page, SourceError> {
+        self.page_of(cursor, Urgency::First).await
+    }
+
+    async fn page_of(&self, cursor: Option<Cursor>, urgency: Urgency) -> Result<Page, SourceError> {
         let mut at = cursor.unwrap_or_else(|| self.dialect.first_page());
         let (path, body) = loop {
             let request = self.dialect.list(&at);
-            match (self.ask_list(&request, &at).await, at.halved()) {
+            match (self.ask_list(&request, &at, urgency).await, at.halved()) {
                 (Err(SourceError::TooLarge { .. }), Some(shorter)) => at = shorter,
                 (answer, _) => break (request.path, answer?.body),
             }
@@ -87,11 +102,11 @@ impl Source {
         Ok(page)
     }
 
-    async fn ask_list(&self, request: &Request, at: &Cursor) -> Result<Answer, SourceError> {
+    async fn ask_list(&self, request: &Request, at: &Cursor, urgency: Urgency) -> Result<Answer, SourceError> {
         let no_such_path = || SourceError::NoSuchPath { source_name: self.name.clone(), path: request.path.clone() };
-        match (self.api.ask(request, None).await, self.dialect.list_otherwise(at)) {
+        match (self.api.ask(request, None, urgency).await, self.dialect.list_otherwise(at)) {
             (Ok(Asked::NotFound) | Err(SourceError::Rejected { status: 405 | 501, .. }), Some(otherwise)) => {
-                self.api.ask(&otherwise, None).await?.found().ok_or_else(no_such_path)
+                self.api.ask(&otherwise, None, urgency).await?.found().ok_or_else(no_such_path)
             }
             (answer, _) => answer?.found().ok_or_else(no_such_path),
         }
@@ -101,6 +116,25 @@ impl Source {
     #[must_use]
     pub fn walk(&self, window: Window) -> Walk<'_> {
         Walk::new(self, window)
+    }
+
+    /// Whether lists obey a date filter, tried on calls that an unfiltered list shows: none of those before the date
+    /// may come, and none of those after it may be missing. `None` where this platform has no such filter, or too few
+    /// calls to tell.
+    ///
+    /// # Errors
+    /// As [`Self::list_page`].
+    pub async fn obeys_date_filter(&self) -> Result<Option<bool>, SourceError> {
+        let shown = self.page_of(None, Urgency::Rest).await?;
+        let mut made: Vec<_> = shown.calls.iter().filter_map(|call| call.created_at).collect();
+        made.sort();
+        let (Some(first), Some(middle)) = (made.first(), made.get(made.len() / 2)) else { return Ok(None) };
+        let Some(cursor) = self.dialect.first_page_since(*middle).filter(|_| first < middle) else { return Ok(None) };
+        let filtered = self.page_of(Some(cursor), Urgency::Rest).await?;
+        let none_before = filtered.calls.iter().all(|call| call.created_at.is_some_and(|at| at >= *middle));
+        let has = |id: &CallId| filtered.calls.iter().any(|call| call.id == *id);
+        let mut after = shown.calls.iter().filter(|call| call.created_at.is_some_and(|at| at >= *middle));
+        Ok(Some(!filtered.calls.is_empty() && none_before && after.all(|call| has(&call.id))))
     }
 
     /// All calls made or ended inside `window`, oldest first: the platform may delete them soonest.
@@ -123,7 +157,7 @@ impl Source {
     /// [`SourceError`].
     pub async fn get(&self, id: &CallId) -> Result<Option<SourceCall>, SourceError> {
         let request = self.dialect.detail(id).map_err(|cause| self.unaskable(cause))?;
-        let Asked::Found(answer) = self.api.ask(&request, None).await? else { return Ok(None) };
+        let Asked::Found(answer) = self.api.ask(&request, None, Urgency::First).await? else { return Ok(None) };
         match self.dialect.read_detail(&answer.body, id) {
             Ok(call) => Ok(Some(self.checked(SourceCall { etag: answer.etag, ..call })?)),
             Err(WireError::NotFound) => Ok(None),
@@ -159,7 +193,7 @@ impl Source {
     /// [`SourceError`].
     pub async fn fresh_recording_url(&self, call: &SourceCall) -> Result<Option<RecordingLink>, SourceError> {
         if let Some(request) = self.dialect.recording(&call.id).map_err(|cause| self.unaskable(cause))? {
-            match self.api.ask(&request, None).await {
+            match self.api.ask(&request, None, Urgency::First).await {
                 Ok(Asked::Found(answer)) => match self.dialect.read_recording(&answer.body) {
                     Ok(Some(link)) => return Ok(Some(link)),
                     Ok(None) | Err(WireError::NotFound) => {}
@@ -187,7 +221,7 @@ impl Source {
     pub async fn write_metadata(&self, id: &CallId, outcome: &Value, idempotency_key: &str) -> Result<(), SourceError> {
         let request = self.dialect.write_metadata(id, outcome).map_err(|cause| self.unaskable(cause))?;
         let request = request.ok_or_else(|| SourceError::NothingToWriteTo { source_name: self.name.clone() })?;
-        let Asked::Found(answer) = self.api.ask(&request, Some(idempotency_key)).await? else {
+        let Asked::Found(answer) = self.api.ask(&request, Some(idempotency_key), Urgency::First).await? else {
             return Err(SourceError::NoSuchPath { source_name: self.name.clone(), path: request.path });
         };
         self.dialect.read_written(&answer.body).map_err(|cause| self.unreadable(request.path, cause))
@@ -196,7 +230,7 @@ impl Source {
     /// The list's row of a call, looked for where its time says, within bounds.
     async fn list_row(&self, call: &SourceCall) -> Result<Option<SourceCall>, SourceError> {
         let made = call.created_at.or(call.answered_at);
-        let mut walk = self.walk(made.map_or(Window::ALWAYS, |at| Window { from: at, to: at }));
+        let mut walk = self.walk(made.map_or(Window::ALWAYS, |at| Window { from: at, to: at })).urgent();
         while walk.pages() < LOOKUP_PAGES {
             let Some(rows) = walk.next_page().await? else { return Ok(None) };
             if let Some(row) = rows.into_iter().find(|row| row.id == call.id) {

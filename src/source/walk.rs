@@ -6,7 +6,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Source, SourceError};
+use super::{Source, SourceError, Urgency};
 use crate::domain::{CallId, Classify, Fault, SourceCall};
 use crate::wire::{Cursor, Page, Window};
 
@@ -14,6 +14,9 @@ use crate::wire::{Cursor, Page, Window};
 const MARGIN: SignedDuration = SignedDuration::from_hours(24);
 /// Steps back in time that must have been seen before an order is believed.
 const STEPS_TO_BELIEVE: usize = 10;
+/// Pages in a row, all older than what is looked for, at which a poll for the newest leaves a list that falls on the
+/// whole but not strictly (Atoms lists by last change). What it misses so, the next whole pass finds.
+const OLD_PAGES: usize = 3;
 
 /// Tries of one page. A pass of a hundred pages would never end if each passing fault began it anew, and what it has
 /// seen is not durable; so it waits a little itself, and leaves long waits to the job.
@@ -33,14 +36,36 @@ enum Place {
 struct Order {
     last: Option<Timestamp>,
     steps: usize,
+    rises: usize,
     broken: bool,
+    /// Pages in a row that lie wholly before the window.
+    old_pages: usize,
+}
+
+/// Ids remembered of the top of a list, to know it again at the end of a pass.
+const TOP: usize = 10_000;
+/// Ids remembered of what was read last: rows move by as many as come while pages are read. Twice as many are kept at
+/// most, so a pass over millions of calls takes no more memory than one over thousands.
+const RECENT: usize = 20_000;
+
+/// Which calls a pass has seen, as far as that can matter.
+#[derive(Default)]
+struct Seen {
+    top: HashSet<CallId>,
+    recent: HashSet<CallId>,
+    before: HashSet<CallId>,
+    count: u64,
 }
 
 /// A pass over a source's list. Each call comes once; the pass ends at a page without any new call.
 pub struct Walk<'a> {
     source: &'a Source,
+    urgency: Urgency,
+    reach: Reach,
     window: Window,
-    seen: HashSet<CallId>,
+    margin: SignedDuration,
+    first: Cursor,
+    seen: Seen,
     place: Place,
     order: Order,
     pages: u64,
@@ -49,14 +74,58 @@ pub struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(source: &'a Source, window: Window) -> Self {
+        let first = source.dialect.first_page();
         Self {
             source,
+            urgency: Urgency::Rest,
+            reach: Reach::Whole,
             window,
-            seen: HashSet::new(),
-            place: Place::At(source.dialect.first_page()),
+            margin: MARGIN,
+            place: Place::At(first.clone()),
+            first,
+            seen: Seen::default(),
             order: Order::default(),
             pages: 0,
             unusable: 0,
+        }
+    }
+
+    /// A poll for the newest calls: its requests come before those of passes, and it believes the list's order sooner.
+    #[must_use]
+    pub fn tail(self) -> Self {
+        Self { reach: Reach::Tail, margin: SignedDuration::ZERO, ..self }.urgent()
+    }
+
+    /// A pass whose requests come before those of other passes.
+    #[must_use]
+    pub const fn urgent(mut self) -> Self {
+        self.urgency = Urgency::First;
+        self
+    }
+
+    /// Leaves out what was made before the window and its margin; for a source seen to obey date filters.
+    #[must_use]
+    pub fn filtered(mut self) -> Self {
+        let since = self.window.from.checked_sub(self.margin).ok();
+        if let Some(first) = since.and_then(|since| self.source.dialect.first_page_since(since)) {
+            (self.place, self.first) = (Place::At(first.clone()), first);
+        }
+        self
+    }
+
+    /// Goes on where an earlier pass stood.
+    #[must_use]
+    pub fn resumed(mut self, at: Cursor) -> Self {
+        self.place = Place::At(at);
+        self
+    }
+
+    /// Where this pass stands, to be gone on from later; `None` at its end, which is soon read again.
+    #[must_use]
+    pub const fn place(&self) -> Option<&Cursor> {
+        match &self.place {
+            Place::At(cursor) => Some(cursor),
+            Place::Again(_) | Place::End => None,
         }
     }
 
@@ -66,13 +135,21 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// As [`Source::list_page`].
     pub async fn next(&mut self) -> Result<Option<Vec<SourceCall>>, SourceError> {
-        while let Some(mut calls) = self.next_page().await? {
-            calls.retain(|call| self.window.contains(call));
+        while let Some(calls) = self.step().await? {
             if !calls.is_empty() {
                 return Ok(Some(calls));
             }
         }
         Ok(None)
+    }
+
+    /// The calls of the next page that lie inside the window, which may be none; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Source::list_page`].
+    pub async fn step(&mut self) -> Result<Option<Vec<SourceCall>>, SourceError> {
+        let page = self.next_page().await?;
+        Ok(page.map(|calls| calls.into_iter().filter(|call| self.window.contains(call)).collect()))
     }
 
     /// The calls of the next page that were not seen before, wherever they lie in time.
@@ -85,13 +162,19 @@ impl<'a> Walk<'a> {
         let page = self.page(cursor).await?;
         self.pages += 1;
         let rows = page.calls.len();
-        let passed = !again && self.source.dialect.lists_by_creation() && self.order.passed(&page.calls, self.window);
+        let order = self.order.take_in(&page.calls, self.window, self.margin);
+        let passed = !again
+            && match (order, self.reach) {
+                (Past::Surely, _) => self.source.dialect.lists_by_creation() || self.reach == Reach::Tail,
+                (Past::Probably, Reach::Tail) => true,
+                _ => false,
+            };
         let mut calls = page.calls;
-        calls.retain(|call| self.seen.insert(call.id.clone()));
+        calls.retain(|call| self.seen.insert(&call.id));
         if !again {
             self.unusable += page.unusable;
         }
-        let first = || self.source.dialect.first_page();
+        let first = || self.first.clone();
         self.place = match page.next {
             Some(next) if !again && !calls.is_empty() && !passed => Place::At(next),
             _ if !again && self.pages > 1 => Place::Again(first()),
@@ -103,7 +186,7 @@ impl<'a> Walk<'a> {
     }
 
     async fn page(&self, cursor: Cursor) -> Result<Page, SourceError> {
-        let once = || self.source.list_page(Some(cursor.clone()));
+        let once = || self.source.page_of(Some(cursor.clone()), self.urgency);
         let pauses = ExponentialBuilder::default()
             .with_min_delay(SHORTEST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
@@ -122,8 +205,8 @@ impl<'a> Walk<'a> {
 
     /// Different calls seen so far, inside the window or not.
     #[must_use]
-    pub fn listed(&self) -> u64 {
-        self.seen.len() as u64
+    pub const fn listed(&self) -> u64 {
+        self.seen.count
     }
 
     /// Rows without a usable id, seen on the way.
@@ -139,21 +222,62 @@ impl<'a> Walk<'a> {
     }
 }
 
+impl Seen {
+    /// True when the call was not seen before.
+    fn insert(&mut self, id: &CallId) -> bool {
+        if self.top.contains(id) || self.recent.contains(id) || self.before.contains(id) {
+            return false;
+        }
+        self.count += 1;
+        if self.top.len() < TOP {
+            return self.top.insert(id.clone());
+        }
+        if self.recent.len() >= RECENT {
+            self.before = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(id.clone())
+    }
+}
+
 impl Order {
-    /// Takes in a page; true when the list is past the window: creation times have only fallen, and all of this page
-    /// lies well before it.
-    fn passed(&mut self, calls: &[SourceCall], window: Window) -> bool {
+    /// Takes in a page and says whether the list is past the window.
+    fn take_in(&mut self, calls: &[SourceCall], window: Window, margin: SignedDuration) -> Past {
         for call in calls {
             match (call.created_at, self.last) {
                 (None, _) => self.broken = true,
-                (Some(at), Some(last)) if at > last => self.broken = true,
+                (Some(at), Some(last)) if at > last => (self.broken, self.rises) = (true, self.rises + 1),
                 (Some(at), Some(last)) if at < last => self.steps += 1,
                 _ => {}
             }
             self.last = call.created_at.or(self.last);
         }
-        let Ok(before) = window.from.checked_sub(MARGIN) else { return false };
+        let Ok(before) = window.from.checked_sub(margin) else { return Past::NotYet };
         let old = |call: &SourceCall| [call.created_at, call.ended_at].into_iter().flatten().all(|at| at < before);
-        !self.broken && self.steps >= STEPS_TO_BELIEVE && !calls.is_empty() && calls.iter().all(old)
+        let all_old = !calls.is_empty() && calls.iter().all(old);
+        self.old_pages = if all_old { self.old_pages + 1 } else { 0 };
+        if all_old && !self.broken && self.steps >= STEPS_TO_BELIEVE {
+            Past::Surely
+        } else if self.old_pages >= OLD_PAGES && self.steps > 2 * self.rises {
+            Past::Probably
+        } else {
+            Past::NotYet
+        }
     }
+}
+
+/// Whether a list is past the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    NotYet,
+    /// Pages of nothing but older calls, in an order that falls on the whole.
+    Probably,
+    /// Creation times have only fallen, and all of the last page lies well before the window.
+    Surely,
+}
+
+/// How much of a list a pass wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Whole,
+    Tail,
 }

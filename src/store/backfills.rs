@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::FromRow;
 
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
-use crate::domain::{CallUid, SourceName};
+use crate::domain::{CallUid, OrgUid, Outcome, SourceName};
 
 /// Where a backfill stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -51,6 +51,41 @@ impl Origin {
     }
 }
 
+/// What a person wants of a backfill at the moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steering {
+    #[default]
+    Run,
+    Paused,
+    Cancelled,
+}
+
+impl Steering {
+    /// The word in the row.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Run, Self::Paused, Self::Cancelled].into_iter().find(|steering| steering.as_str() == text)
+    }
+}
+
+/// How a backfill is to go about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// No more calls a minute than this.
+    pub rate_per_minute: Option<u32>,
+    /// Not what the source lists but calls of ours that ended like this, once more.
+    pub outcome: Option<Outcome>,
+}
+
 /// A backfill and its progress.
 #[derive(Debug, Clone)]
 pub struct Backfill {
@@ -69,6 +104,14 @@ pub struct Backfill {
     pub reason: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    pub orders: Orders,
+    pub steering: Steering,
+    /// Where the listing stands.
+    pub cursor: Option<serde_json::Value>,
+    /// When feeding began.
+    pub fed_from: Option<Timestamp>,
+    /// When the rate lets the next call go.
+    pub next_feed_at: Option<Timestamp>,
 }
 
 /// A backfill about to start.
@@ -105,6 +148,34 @@ struct Row {
     reason: Option<String>,
     created_at: i64,
     updated_at: i64,
+    steering: Option<String>,
+    rate_per_minute: Option<i64>,
+    where_outcome: Option<String>,
+    cursor_json: Option<String>,
+    fed_from: Option<i64>,
+    next_feed_at: Option<i64>,
+}
+
+/// A call a backfill adds.
+#[derive(Debug, Clone, Copy)]
+pub struct NewItem {
+    pub call: CallUid,
+    pub org: Option<OrgUid>,
+    pub ended_at: Timestamp,
+    /// When the source is expected to have deleted its copy.
+    pub expires_at: Option<Timestamp>,
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT b.id, b.source, b.from_at, b.to_at, b.again, b.origin, b.state, b.listed, b.enqueued, b.done, \
+             b.failed, b.skipped_json, b.reason, b.created_at, b.updated_at, o.steering, o.rate_per_minute, \
+             o.where_outcome, o.cursor_json, o.fed_from, o.next_feed_at \
+             FROM backfill b LEFT JOIN backfill_order o ON o.backfill_id = b.id ",
+            $rest
+        )
+    };
 }
 
 impl Store {
@@ -148,10 +219,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn backfill(&self, id: &str) -> Result<Option<Backfill>, StoreError> {
-        let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as("SELECT * FROM backfill WHERE id = $1")
-            .bind(id)
-            .fetch_optional(pool)
-            .await?);
+        let row: Option<Row> =
+            on_pool!(&self.db, |pool| sqlx::query_as(select!("WHERE b.id = $1")).bind(id).fetch_optional(pool).await?);
         row.map(Row::read).transpose()
     }
 
@@ -160,9 +229,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn backfills(&self) -> Result<Vec<Backfill>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as("SELECT * FROM backfill ORDER BY id DESC")
-            .fetch_all(pool)
-            .await?);
+        let rows: Vec<Row> =
+            on_pool!(&self.db, |pool| sqlx::query_as(select!("ORDER BY b.id DESC")).fetch_all(pool).await?);
         rows.into_iter().map(Row::read).collect()
     }
 
@@ -170,39 +238,54 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_backfill_item(
-        &self,
-        tx: &mut Tx,
-        backfill: &str,
-        call: CallUid,
-        ended_at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    pub async fn add_backfill_item(&self, tx: &mut Tx, backfill: &str, item: NewItem) -> Result<bool, StoreError> {
         let added = on_tx!(tx, |conn| sqlx::query(
-            "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state) VALUES ($1, $2, $3, 'listed') \
-             ON CONFLICT (backfill_id, call_uid) DO NOTHING"
+            "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state, org_uid, expires_at) \
+             VALUES ($1, $2, $3, 'listed', $4, $5) ON CONFLICT (backfill_id, call_uid) DO NOTHING"
         )
         .bind(backfill)
-        .bind(call.to_string())
-        .bind(to_ms(ended_at))
+        .bind(item.call.to_string())
+        .bind(to_ms(item.ended_at))
+        .bind(item.org.map(|org| org.to_string()))
+        .bind(item.expires_at.map(to_ms))
         .execute(conn)
         .await?
         .rows_affected());
         Ok(added == 1)
     }
 
-    /// The oldest calls not yet fed to the queue.
+    /// The calls to be fed next: those whose source copy is gone before `urgent_until`, soonest first; then the oldest
+    /// of every organisation in turn.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next_backfill_items(&self, backfill: &str, limit: u32) -> Result<Vec<BackfillItem>, StoreError> {
-        let uids: Vec<String> = on_pool!(&self.db, |pool| sqlx::query_scalar(
-            "SELECT call_uid FROM backfill_item WHERE backfill_id = $1 AND state = 'listed' \
-             ORDER BY ended_at, call_uid LIMIT $2"
+    pub async fn next_backfill_items(
+        &self,
+        backfill: &str,
+        urgent_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BackfillItem>, StoreError> {
+        let mut uids: Vec<String> = on_pool!(&self.db, |pool| sqlx::query_scalar(
+            "SELECT call_uid FROM backfill_item WHERE backfill_id = $1 AND state = 'listed' AND expires_at < $2 \
+             ORDER BY expires_at, call_uid LIMIT $3"
         )
         .bind(backfill)
+        .bind(to_ms(urgent_until))
         .bind(i64::from(limit))
         .fetch_all(pool)
         .await?);
+        if uids.len() < limit as usize {
+            let others: Vec<String> = on_pool!(&self.db, |pool| sqlx::query_scalar(
+                "SELECT call_uid FROM backfill_item WHERE backfill_id = $1 AND state = 'listed' \
+                 AND (expires_at IS NULL OR expires_at >= $2) ORDER BY turn, ended_at, call_uid LIMIT $3"
+            )
+            .bind(backfill)
+            .bind(to_ms(urgent_until))
+            .bind(i64::from(limit) - uids.len() as i64)
+            .fetch_all(pool)
+            .await?);
+            uids.extend(others);
+        }
         uids.iter()
             .map(|uid| {
                 let call_uid = CallUid::parse(uid).map_err(|err| corrupt("backfill item", uid, err))?;
@@ -234,36 +317,43 @@ impl Store {
         Ok(())
     }
 
-    /// Marks fed items whose job has ended, and counts all items by state. A job that is gone (an erasure takes the
-    /// jobs of its call along) has ended too.
+    /// Marks fed items whose job has ended and adds them to the backfill's counts. Returns how many fed ones have not
+    /// ended. A job that is gone (an erasure takes the jobs of its call along) has ended too.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn settle_backfill(&self, backfill: &str) -> Result<BTreeMap<String, u64>, StoreError> {
-        on_pool!(&self.db, |pool| sqlx::query(
-            "UPDATE backfill_item SET state = CASE WHEN j.state = 'completed' THEN 'done' ELSE 'failed' END \
-             FROM river_job j WHERE j.id = backfill_item.job_id AND backfill_item.backfill_id = $1 \
-             AND backfill_item.state = 'enqueued' AND j.finalized_at IS NOT NULL",
-        )
-        .bind(backfill)
-        .execute(pool)
-        .await
-        .map(drop)?);
-        on_pool!(&self.db, |pool| sqlx::query(
+    pub async fn settle_backfill(&self, tx: &mut Tx, backfill: &mut Backfill) -> Result<u64, StoreError> {
+        const DONE: &str = "UPDATE backfill_item SET state = $2 FROM river_job j WHERE j.id = backfill_item.job_id \
+                 AND backfill_item.backfill_id = $1 AND backfill_item.state = 'enqueued' \
+                 AND j.finalized_at IS NOT NULL AND j.state = 'completed'";
+        const FAILED: &str = "UPDATE backfill_item SET state = $2 FROM river_job j WHERE j.id = backfill_item.job_id \
+                 AND backfill_item.backfill_id = $1 AND backfill_item.state = 'enqueued' \
+                 AND j.finalized_at IS NOT NULL AND j.state <> 'completed'";
+        let counts = [(DONE, "done", &mut backfill.done), (FAILED, "failed", &mut backfill.failed)];
+        for (sql, state, count) in counts {
+            let moved = on_tx!(&mut *tx, |conn| sqlx::query(sql)
+                .bind(&backfill.id)
+                .bind(state)
+                .execute(conn)
+                .await?
+                .rows_affected());
+            *count += moved;
+        }
+        backfill.done += on_tx!(&mut *tx, |conn| sqlx::query(
             "UPDATE backfill_item SET state = 'done' WHERE backfill_id = $1 AND state = 'enqueued' \
              AND NOT EXISTS (SELECT 1 FROM river_job j WHERE j.id = backfill_item.job_id)",
         )
-        .bind(backfill)
-        .execute(pool)
-        .await
-        .map(drop)?);
-        let rows: Vec<(String, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
-            "SELECT state, COUNT(*) FROM backfill_item WHERE backfill_id = $1 GROUP BY state"
+        .bind(&backfill.id)
+        .execute(conn)
+        .await?
+        .rows_affected());
+        let open: i64 = on_tx!(tx, |conn| sqlx::query_scalar(
+            "SELECT COUNT(*) FROM backfill_item WHERE backfill_id = $1 AND state = 'enqueued'"
         )
-        .bind(backfill)
-        .fetch_all(pool)
+        .bind(&backfill.id)
+        .fetch_one(conn)
         .await?);
-        Ok(rows.into_iter().map(|(state, count)| (state, count as u64)).collect())
+        Ok(open as u64)
     }
 
     /// Writes state and counts.
@@ -272,7 +362,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn save_backfill(&self, tx: &mut Tx, backfill: &Backfill, now: Timestamp) -> Result<(), StoreError> {
         let skipped = write_json("backfill", &backfill.id, &backfill.skipped)?;
-        on_tx!(tx, |conn| sqlx::query(
+        on_tx!(&mut *tx, |conn| sqlx::query(
             "UPDATE backfill SET state = $2, listed = $3, enqueued = $4, done = $5, failed = $6, skipped_json = $7, \
              reason = $8, updated_at = $9 WHERE id = $1",
         )
@@ -285,6 +375,17 @@ impl Store {
         .bind(skipped)
         .bind(backfill.reason.as_deref())
         .bind(to_ms(now))
+        .execute(conn)
+        .await
+        .map(drop)?);
+        // What steers it is somebody else's to write.
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE backfill_order SET cursor_json = $2, fed_from = $3, next_feed_at = $4 WHERE backfill_id = $1"
+        )
+        .bind(&backfill.id)
+        .bind(backfill.cursor.as_ref().map(ToString::to_string))
+        .bind(backfill.fed_from.map(to_ms))
+        .bind(backfill.next_feed_at.map(to_ms))
         .execute(conn)
         .await
         .map(drop)?);
@@ -323,6 +424,20 @@ impl Row {
             reason: self.reason,
             created_at: from_ms(self.created_at),
             updated_at: from_ms(self.updated_at),
+            orders: Orders {
+                rate_per_minute: self.rate_per_minute.and_then(|rate| u32::try_from(rate).ok()),
+                outcome: self
+                    .where_outcome
+                    .as_deref()
+                    .map(str::parse)
+                    .transpose()
+                    .map_err(|err| corrupt("backfill", id, err))?,
+            },
+            steering: self.steering.as_deref().and_then(Steering::parse).unwrap_or_default(),
+            // One that another build wrote is begun anew.
+            cursor: self.cursor_json.and_then(|text| serde_json::from_str(&text).ok()),
+            fed_from: self.fed_from.map(from_ms),
+            next_feed_at: self.next_feed_at.map(from_ms),
             id: self.id,
         })
     }

@@ -2,24 +2,33 @@
 //! PostgreSQL (`store.url` is the only difference); both engines read `$1` placeholders, `ON CONFLICT` and `RETURNING`.
 
 mod audit;
+mod backfill_orders;
 mod backfills;
 mod calls;
 mod holds;
 mod keys;
+mod ledger;
 mod listing;
+mod migrate;
 pub mod operations;
 mod outbox;
+mod pace;
+mod reconciliation;
 mod record;
 mod transcripts;
 
 pub use audit::AuditEntry;
-pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, Origin};
+pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
 pub use calls::{Admitted, CallFilter, Finished};
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
+pub use ledger::{By, LedgerEntry, Pricing, Sum};
 pub use listing::{EXCERPT, Listed, Listing};
+pub use migrate::Moved;
 pub use outbox::OutboxRow;
-pub use record::CallRecord;
+pub use pace::PaceRow;
+pub use reconciliation::{Known, ReconcileState};
+pub use record::{CallRecord, Earlier};
 pub use transcripts::TranscriptRow;
 
 use std::str::FromStr;
@@ -138,7 +147,10 @@ impl Store {
         } else {
             Db::Postgres(connect_postgres(url, settings).await?)
         };
-        on_pool!(&db, |pool| sqlx::migrate!("src/store/migrations").run(pool).await)?;
+        // A newer build may have migrated the database already: during a rolling upgrade both work on it.
+        let mut migrator = sqlx::migrate!("src/store/migrations");
+        migrator.set_ignore_missing(true);
+        on_pool!(&db, |pool| migrator.run(pool).await)?;
         Ok(Self { db })
     }
 
@@ -186,7 +198,7 @@ async fn connect_sqlite(url: &str, settings: &config::Store) -> Result<SqlitePoo
     let bad = |reason: String| StoreError::BadUrl { url: url.to_owned(), reason };
     let options = SqliteConnectOptions::from_str(url).map_err(|err| bad(err.to_string()))?;
     if let Some(dir) = options.get_filename().parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|err| bad(format!("cannot create {}: {err}", dir.display())))?;
+        config::private_dir(dir).map_err(|err| bad(format!("cannot create {}: {err}", dir.display())))?;
     }
     let options = options
         .create_if_missing(true)

@@ -122,6 +122,13 @@ impl Dialect {
         })
     }
 
+    /// The first page of what was made at this moment or later; `None` where a platform has no such filter. To be used
+    /// only once its server was seen to obey.
+    #[must_use]
+    pub fn first_page_since(&self, since: Timestamp) -> Option<Cursor> {
+        (self.platform == Platform::Krosai).then(|| self.first_page().since(since))
+    }
+
     /// Asks for a page of calls.
     #[must_use]
     pub fn list(&self, at: &Cursor) -> Request {

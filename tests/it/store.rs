@@ -7,7 +7,7 @@ use aftercall::domain::{
     SourceCall, SourceName,
 };
 use aftercall::queue::Verdict;
-use aftercall::store::{Admitted, BackfillState, CallRecord, Finished, NewBackfill, Origin, Scope, Store};
+use aftercall::store::{Admitted, BackfillState, CallRecord, Finished, NewBackfill, NewItem, Origin, Scope, Store};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -313,12 +313,13 @@ async fn a_backfill_counts_what_became_of_its_calls(backend: Backend) {
         let uid = admit(&app.store, &source_call(&format!("c-{n}")), app.now()).await.uid;
         let mut tx = app.store.begin().await.unwrap();
         let ended = newest - SignedDuration::from_hours(n);
-        assert!(app.store.add_backfill_item(&mut tx, &backfill, uid, ended).await.unwrap());
-        assert!(!app.store.add_backfill_item(&mut tx, &backfill, uid, ended).await.unwrap(), "rows move while paging");
+        let item = NewItem { call: uid, org: None, ended_at: ended, expires_at: None };
+        assert!(app.store.add_backfill_item(&mut tx, &backfill, item).await.unwrap());
+        assert!(!app.store.add_backfill_item(&mut tx, &backfill, item).await.unwrap(), "rows move while paging");
         tx.commit().await.unwrap();
         uids.push(uid);
     }
-    let next = app.store.next_backfill_items(&backfill, 3).await.unwrap();
+    let next = app.store.next_backfill_items(&backfill, app.now(), 3).await.unwrap();
     let oldest_first: Vec<CallUid> = next.iter().map(|item| item.call_uid).collect();
     assert_eq!(oldest_first, [uids[3], uids[2], uids[1]]);
 
@@ -336,9 +337,12 @@ async fn a_backfill_counts_what_became_of_its_calls(backend: Backend) {
     eventually("both jobs to end", async || app.jobs().await.iter().all(|job| job.state.is_finished()).then_some(()))
         .await;
     crew.drain().await;
-    let counts = app.store.settle_backfill(&backfill).await.unwrap();
-    let counts: Vec<(&str, u64)> = counts.iter().map(|(state, count)| (state.as_str(), *count)).collect();
-    assert_eq!(counts, [("done", 2), ("failed", 1), ("listed", 1)]);
+    let mut read = app.store.backfill(&backfill).await.unwrap().unwrap();
+    let mut tx = app.store.begin().await.unwrap();
+    assert_eq!(app.store.settle_backfill(&mut tx, &mut read).await.unwrap(), 0, "all fed ones have ended");
+    tx.commit().await.unwrap();
+    assert_eq!((read.done, read.failed), (2, 1));
+    assert_eq!(app.store.waiting_items(&backfill, app.now()).await.unwrap(), (1, 0));
 }
 
 async fn keys_are_found_by_their_secret_until_revoked(backend: Backend) {

@@ -167,6 +167,7 @@ pub fn job(key: &str) -> NewJob {
         kind: Kind::Deliver,
         unique: key.to_owned(),
         subject: Some(key.to_owned()),
+        tenant: None,
         payload: serde_json::json!({ "key": key }),
         lane: Lane::Live,
         priority: 1,

@@ -1,0 +1,120 @@
+//! `/v1/backfills`: see them, start them, steer them. For keys of no organisation: a backfill is of a whole source.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::keys::Caller;
+use super::problem::Problem;
+use crate::app::App;
+use crate::domain::{Outcome, SourceName};
+use crate::jobs::backfill;
+use crate::jobs::backfill_plan;
+use crate::store::{Backfill, NewBackfill, Orders, Origin, Scope, Steering};
+
+/// A backfill asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    source: SourceName,
+    from: Timestamp,
+    to: Option<Timestamp>,
+    #[serde(default)]
+    again: bool,
+    rate_per_minute: Option<u32>,
+    where_outcome: Option<Outcome>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+fn allowed(caller: &Caller) -> Result<(), Problem> {
+    caller.require(Scope::CallsWrite)?;
+    match caller.organizations() {
+        [None, None] => Ok(()),
+        _ => Err(Problem::new(StatusCode::FORBIDDEN, "forbidden")
+            .saying("a backfill is of a whole source; this key or request is of one organisation")),
+    }
+}
+
+/// All of them, newest first.
+pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Value>, Problem> {
+    allowed(&caller)?;
+    let all = app.store.backfills().await?;
+    let shown: Vec<Value> = all.iter().map(|backfill| backfill::shown(backfill, app.now())).collect();
+    Ok(Json(json!({ "backfills": shown })))
+}
+
+async fn found(app: &App, id: &str) -> Result<Backfill, Problem> {
+    let nothing = || Problem::new(StatusCode::NOT_FOUND, "not_found").saying("there is no such backfill");
+    app.store.backfill(id).await?.ok_or_else(nothing)
+}
+
+/// One of them.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    caller: Caller,
+) -> Result<Json<Value>, Problem> {
+    allowed(&caller)?;
+    Ok(Json(backfill::shown(&found(&app, &id).await?, app.now())))
+}
+
+/// Starts one (201), or says what it would do (`dry_run`, 200).
+pub(super) async fn start(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    allowed(&caller)?;
+    let invalid = |said: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_body").saying(said);
+    let wanted: Wanted = serde_json::from_slice(&body).map_err(|err| invalid(err.to_string()))?;
+    if app.platform(&wanted.source).is_none() {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_source")
+            .saying(format!("there is no source `{}` in the configuration", wanted.source)));
+    }
+    let (now, source, from) = (app.now(), &wanted.source, wanted.from);
+    let to = wanted.to.unwrap_or(now);
+    if from >= to {
+        return Err(invalid("from: must be before to".to_owned()));
+    }
+    if wanted.rate_per_minute == Some(0) {
+        return Err(invalid("rate_per_minute: must be at least 1".to_owned()));
+    }
+    let orders = Orders { rate_per_minute: wanted.rate_per_minute, outcome: wanted.where_outcome };
+    if wanted.dry_run {
+        let plan = backfill_plan::plan(&app, source, (from, to), wanted.again, orders).await?;
+        let plan = serde_json::to_value(plan).map_err(|err| Problem::internal(&err.to_string()))?;
+        return Ok((StatusCode::OK, Json(plan)));
+    }
+    let new = NewBackfill { source, from, to, again: wanted.again, origin: Origin::Command, now };
+    let id = backfill::start_ordered(&app, &new, orders).await?;
+    let id = id.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "already_running"))?;
+    Ok((StatusCode::CREATED, Json(backfill::shown(&found(&app, &id).await?, now))))
+}
+
+/// `POST …/{id}/pause`, `resume`, `cancel`.
+pub(super) async fn steer(
+    State(app): State<Arc<App>>,
+    Path((id, verb)): Path<(String, String)>,
+    caller: Caller,
+) -> Result<Json<Value>, Problem> {
+    allowed(&caller)?;
+    let steering = match verb.as_str() {
+        "pause" => Steering::Paused,
+        "resume" => Steering::Run,
+        "cancel" => Steering::Cancelled,
+        _ => return Err(Problem::new(StatusCode::NOT_FOUND, "not_found")),
+    };
+    let changed = app.store.steer_backfill(&id, steering).await?;
+    let backfill = found(&app, &id).await?;
+    if !changed {
+        return Err(Problem::new(StatusCode::CONFLICT, "is_over").saying("this backfill is over"));
+    }
+    Ok(Json(backfill::shown(&backfill, app.now())))
+}

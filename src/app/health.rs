@@ -1,0 +1,92 @@
+//! Whether this worker is fit for work. Jobs that fail one after another for reasons of the worker's own (a full disk, a
+//! bucket or database out of reach) would only use up their attempts here: then it rests, and says why.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+use super::App;
+use crate::domain::Side;
+
+/// What a probe writes to see whether there is room: more than the smallest recordings.
+static PROBE: [u8; 65_536] = [0; 65_536];
+const PROBES: usize = 16;
+
+/// Failures of the worker's own, in a row.
+#[derive(Debug)]
+pub struct Health {
+    in_a_row: AtomicU32,
+    rest_after: u32,
+    cause: watch::Sender<Option<String>>,
+}
+
+impl Health {
+    pub(super) fn new(rest_after: u32) -> Self {
+        Self { in_a_row: AtomicU32::new(0), rest_after, cause: watch::Sender::new(None) }
+    }
+
+    /// A job has done its work.
+    pub fn worked(&self) {
+        self.in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    /// A job has failed in a way that may pass. Only what is on this worker's own side counts.
+    pub fn failed(&self, side: Side, cause: &str) {
+        if !matches!(side, Side::Worker | Side::ObjectStore | Side::Database) || self.rest_after == 0 {
+            return;
+        }
+        if self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= self.rest_after {
+            self.cause.send_replace(Some(cause.to_owned()));
+        }
+    }
+
+    /// Waits until the worker should rest; says why.
+    pub async fn unfit(&self) -> String {
+        let mut cause = self.cause.subscribe();
+        loop {
+            if let Some(cause) = cause.borrow_and_update().clone() {
+                return cause;
+            }
+            // The sender lives as long as `self`.
+            let _ = cause.changed().await;
+        }
+    }
+
+    fn fit_again(&self) {
+        self.worked();
+        self.cause.send_replace(None);
+    }
+}
+
+impl App {
+    /// Tries everything a job needs of this worker's own: room in the spool, the object store, the database. Says what
+    /// does not work; when all does, the worker is fit again.
+    ///
+    /// # Errors
+    /// What does not work, in words for an operator.
+    pub async fn probe_health(&self) -> Result<(), String> {
+        let spool = self.config.spool_dir();
+        write_and_remove(&spool.join("probe")).await.map_err(|err| format!("spool {}: {err}", spool.display()))?;
+        self.objects.check().await.map_err(|err| format!("object store: {err}"))?;
+        self.store.fact("ready").await.map_err(|err| err.to_string())?;
+        self.health.fit_again();
+        Ok(())
+    }
+}
+
+async fn write_and_remove(path: &std::path::Path) -> std::io::Result<()> {
+    let written = async {
+        if let Some(dir) = path.parent() {
+            tokio::fs::create_dir_all(dir).await?;
+        }
+        let mut file = tokio::fs::File::create(path).await?;
+        for _ in 0..PROBES {
+            file.write_all(&PROBE).await?;
+        }
+        file.sync_all().await
+    };
+    let written = written.await;
+    let _ = tokio::fs::remove_file(path).await;
+    written
+}

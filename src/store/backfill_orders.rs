@@ -1,0 +1,186 @@
+//! Steering a backfill, and the questions that only its whole list of calls can answer.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::backfills::{Backfill, Orders, Steering};
+use super::{Store, StoreError, Tx, on_pool, on_tx, to_ms};
+use crate::domain::{Outcome, SourceName};
+
+impl Store {
+    /// Writes how a new backfill is to go about it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn order_backfill(&self, tx: &mut Tx, id: &str, orders: Orders) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query(
+            "INSERT INTO backfill_order (backfill_id, steering, rate_per_minute, where_outcome) \
+             VALUES ($1, 'run', $2, $3)"
+        )
+        .bind(id)
+        .bind(orders.rate_per_minute.map(i64::from))
+        .bind(orders.outcome.map(Outcome::as_str))
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(())
+    }
+
+    /// Pauses, resumes or cancels a backfill. False when there is none with this id, when it has ended, or when it was
+    /// cancelled before: that is for good.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn steer_backfill(&self, id: &str, steering: Steering) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |conn| sqlx::query(
+            "INSERT INTO backfill_order (backfill_id, steering) \
+             SELECT id, 'run' FROM backfill WHERE id = $1 ON CONFLICT (backfill_id) DO NOTHING"
+        )
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(drop)?);
+        let changed = on_tx!(&mut tx, |conn| sqlx::query(
+            "UPDATE backfill_order SET steering = $2 WHERE backfill_id = $1 AND steering <> 'cancelled' \
+             AND EXISTS (SELECT 1 FROM backfill WHERE id = $1 AND state IN ('listing', 'feeding'))"
+        )
+        .bind(id)
+        .bind(steering.as_str())
+        .execute(conn)
+        .await?
+        .rows_affected());
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
+    /// How many backfills feed calls now: they share the lane.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn feeding_backfills(&self) -> Result<u64, StoreError> {
+        let count: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
+            "SELECT COUNT(*) FROM backfill b LEFT JOIN backfill_order o ON o.backfill_id = b.id \
+             WHERE b.state = 'feeding' AND COALESCE(o.steering, 'run') = 'run'"
+        )
+        .fetch_one(pool)
+        .await?);
+        Ok(count as u64)
+    }
+
+    /// Adds every kept call of a source that ended like this inside the backfill's window. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_backfill_items_by_outcome(
+        &self,
+        tx: &mut Tx,
+        backfill: &Backfill,
+        outcome: Outcome,
+    ) -> Result<u64, StoreError> {
+        Ok(on_tx!(tx, |conn| sqlx::query(
+            "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state, org_uid) \
+             SELECT $1, uid, COALESCE(ended_at, first_seen_at), 'listed', org_uid FROM call_record \
+             WHERE source = $2 AND outcome = $3 AND retention_state = 'active' \
+             AND COALESCE(ended_at, first_seen_at) >= $4 AND COALESCE(ended_at, first_seen_at) < $5 \
+             ON CONFLICT (backfill_id, call_uid) DO NOTHING"
+        )
+        .bind(&backfill.id)
+        .bind(backfill.source.as_str())
+        .bind(outcome.as_str())
+        .bind(to_ms(backfill.from))
+        .bind(to_ms(backfill.to))
+        .execute(conn)
+        .await?
+        .rows_affected()))
+    }
+
+    /// Gives every call of a backfill its turn: the n-th oldest of its organisation.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_turns(&self, tx: &mut Tx, backfill: &str) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE backfill_item SET turn = r.turn FROM (SELECT call_uid, \
+             row_number() OVER (PARTITION BY org_uid ORDER BY ended_at, call_uid) AS turn \
+             FROM backfill_item WHERE backfill_id = $1) r \
+             WHERE backfill_item.backfill_id = $1 AND backfill_item.call_uid = r.call_uid"
+        )
+        .bind(backfill)
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(())
+    }
+
+    /// The fed calls of a backfill that have not ended, by their jobs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn fed_jobs(&self, backfill: &str) -> Result<Vec<i64>, StoreError> {
+        Ok(on_pool!(&self.db, |pool| sqlx::query_scalar(
+            "SELECT job_id FROM backfill_item WHERE backfill_id = $1 AND state = 'enqueued' AND job_id IS NOT NULL \
+             ORDER BY job_id"
+        )
+        .bind(backfill)
+        .fetch_all(pool)
+        .await?))
+    }
+
+    /// Calls of a backfill that wait to be fed, and those of them whose source copy is expected to be gone by `until`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn waiting_items(&self, backfill: &str, until: Timestamp) -> Result<(u64, u64), StoreError> {
+        let (waiting, expiring): (i64, i64) = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT (SELECT COUNT(*) FROM backfill_item WHERE backfill_id = $1 AND state = 'listed'), \
+             (SELECT COUNT(*) FROM backfill_item WHERE backfill_id = $1 AND state = 'listed' AND expires_at < $2)"
+        )
+        .bind(backfill)
+        .bind(to_ms(until))
+        .fetch_one(pool)
+        .await?);
+        Ok((waiting as u64, expiring as u64))
+    }
+
+    /// Kept calls of a source that ended inside a stretch of time: how many by outcome, and their length in all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ended_as(
+        &self,
+        source: &SourceName,
+        (from, to): (Timestamp, Timestamp),
+        outcome: Outcome,
+    ) -> Result<(u64, u64), StoreError> {
+        let (count, ms): (i64, i64) = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(duration_ms), 0) AS BIGINT) FROM call_record \
+             WHERE source = $1 AND outcome = $2 AND retention_state = 'active' \
+             AND COALESCE(ended_at, first_seen_at) >= $3 AND COALESCE(ended_at, first_seen_at) < $4"
+        )
+        .bind(source.as_str())
+        .bind(outcome.as_str())
+        .bind(to_ms(from))
+        .bind(to_ms(to))
+        .fetch_one(pool)
+        .await?);
+        Ok((count as u64, ms as u64))
+    }
+
+    /// Calls that ended within the last so many milliseconds, by the minute: what the workers have managed lately.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ended_by_minute(&self, now: Timestamp, window_ms: i64) -> Result<BTreeMap<i64, u64>, StoreError> {
+        let rows: Vec<(i64, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT outcome_at / 60000, COUNT(*) FROM call_record WHERE outcome_at >= $1 AND outcome_at < $2 \
+             GROUP BY outcome_at / 60000"
+        )
+        .bind(to_ms(now) - window_ms)
+        .bind(to_ms(now))
+        .fetch_all(pool)
+        .await?);
+        Ok(rows.into_iter().map(|(minute, count)| (minute, count as u64)).collect())
+    }
+}

@@ -1,0 +1,142 @@
+//! The pace of each source: how often it was asked today, when it may be asked again, who is asking now.
+
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use super::{Store, StoreError, Tx, on_pool, on_tx, to_ms};
+use crate::domain::SourceName;
+
+/// A source's row. A source without one has never been asked under a limit and never failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, FromRow)]
+pub struct PaceRow {
+    /// UTC days since 1970 that the counts are of.
+    pub day: i64,
+    pub asked_first: i64,
+    pub asked_rest: i64,
+    pub first_before: i64,
+    /// Microseconds since 1970.
+    pub next_free_us: i64,
+    /// Milliseconds since 1970.
+    pub held_until: i64,
+    pub held_for: Option<String>,
+    pub failures: i64,
+    pub openings: i64,
+}
+
+const READ: &str = "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, \
+                    openings FROM source_pace WHERE source = $1";
+const LOCK: &str = "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, \
+                    openings FROM source_pace WHERE source = $1 FOR UPDATE";
+
+impl Store {
+    /// The row as it stands.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pace(&self, source: &SourceName) -> Result<PaceRow, StoreError> {
+        let row: Option<PaceRow> =
+            on_pool!(&self.db, |pool| sqlx::query_as(READ).bind(source.as_str()).fetch_optional(pool).await?);
+        Ok(row.unwrap_or_default())
+    }
+
+    /// The row, held until the transaction ends.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn lock_pace(&self, tx: &mut Tx, source: &SourceName) -> Result<PaceRow, StoreError> {
+        on_tx!(&mut *tx, |conn| sqlx::query(
+            "INSERT INTO source_pace (source) VALUES ($1) ON CONFLICT (source) DO NOTHING"
+        )
+        .bind(source.as_str())
+        .execute(conn)
+        .await
+        .map(drop)?);
+        // SQLite's transaction holds the only write lock already.
+        Ok(match tx {
+            Tx::Sqlite(tx) => sqlx::query_as(READ).bind(source.as_str()).fetch_one(&mut **tx).await?,
+            Tx::Postgres(tx) => sqlx::query_as(LOCK).bind(source.as_str()).fetch_one(&mut **tx).await?,
+        })
+    }
+
+    /// Writes the row back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn save_pace(&self, tx: &mut Tx, source: &SourceName, row: &PaceRow) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE source_pace SET day = $2, asked_first = $3, asked_rest = $4, first_before = $5, \
+             next_free_us = $6, held_until = $7, held_for = $8, failures = $9, openings = $10 WHERE source = $1",
+        )
+        .bind(source.as_str())
+        .bind(row.day)
+        .bind(row.asked_first)
+        .bind(row.asked_rest)
+        .bind(row.first_before)
+        .bind(row.next_free_us)
+        .bind(row.held_until)
+        .bind(row.held_for.as_deref())
+        .bind(row.failures)
+        .bind(row.openings)
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(())
+    }
+
+    /// Requests to a source that are under way now. Those whose worker died are forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn requests_under_way(
+        &self,
+        tx: &mut Tx,
+        source: &SourceName,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        on_tx!(&mut *tx, |conn| sqlx::query("DELETE FROM source_request WHERE source = $1 AND until_at <= $2")
+            .bind(source.as_str())
+            .bind(to_ms(now))
+            .execute(conn)
+            .await
+            .map(drop)?);
+        let count: i64 = on_tx!(tx, |conn| sqlx::query_scalar("SELECT COUNT(*) FROM source_request WHERE source = $1")
+            .bind(source.as_str())
+            .fetch_one(conn)
+            .await?);
+        Ok(count as u64)
+    }
+
+    /// Notes a request under way, which is over at `until` whatever happens.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn enter_request(
+        &self,
+        tx: &mut Tx,
+        source: &SourceName,
+        id: &str,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query("INSERT INTO source_request (id, source, until_at) VALUES ($1, $2, $3)")
+            .bind(id)
+            .bind(source.as_str())
+            .bind(to_ms(until))
+            .execute(conn)
+            .await
+            .map(drop)?);
+        Ok(())
+    }
+
+    /// Notes that a request is over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn leave_request(&self, id: &str) -> Result<(), StoreError> {
+        on_pool!(&self.db, |pool| sqlx::query("DELETE FROM source_request WHERE id = $1")
+            .bind(id)
+            .execute(pool)
+            .await
+            .map(drop)?);
+        Ok(())
+    }
+}
