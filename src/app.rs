@@ -24,6 +24,7 @@ use crate::fetch::{Fetcher, HostPolicy};
 use crate::queue::Queue;
 use crate::source::Source;
 use crate::store::Store;
+use crate::transcript::engines::Engines;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -84,6 +85,8 @@ pub struct App {
     pub network: Arc<Semaphore>,
     /// How many recordings are decoded at once.
     pub cpu: Arc<Semaphore>,
+    /// Speech-to-text; a model is loaded when it is first needed and then kept.
+    pub engines: Arc<Engines>,
     /// How many of these may be a backfill's: a core is kept for live calls where there are two.
     pub backfill_cpu: Arc<Semaphore>,
     /// How many calls speech engines listen to at once.
@@ -134,6 +137,7 @@ impl App {
         let permits =
             |wanted: usize, otherwise: usize| Arc::new(Semaphore::new(if wanted == 0 { otherwise } else { wanted }));
         let worker = &config.worker;
+        let engines = Arc::new(Engines::new(&config, decoders));
         Ok(Arc::new(Self {
             network: permits(worker.network_concurrency, 2 * worker.concurrency),
             cpu: permits(decoders, 1),
@@ -148,6 +152,7 @@ impl App {
             fetcher,
             platforms,
             receivers,
+            engines,
         }))
     }
 

@@ -169,6 +169,13 @@ impl Config {
         self.source(source).and_then(|source| source.retention_days).unwrap_or(self.retention.days)
     }
 
+    /// Where pulled models are.
+    #[must_use]
+    pub fn models_dir(&self) -> PathBuf {
+        let named = &self.transcript.models_dir;
+        if named.as_os_str().is_empty() { self.data_dir.join("models") } else { named.clone() }
+    }
+
     /// Where downloads and decoded audio wait while a job runs.
     #[must_use]
     pub fn spool_dir(&self) -> PathBuf {

@@ -35,8 +35,15 @@ pub async fn record(
     let text = transcript::text(words);
     let (outcome, reason, flags, quality) = match media {
         Media::Measured(measured) => {
-            let outcome = if text.is_some() { Outcome::Done } else { Outcome::NoEngine };
-            (outcome, None, measured.quality.flags.as_slice(), Some(&measured.quality))
+            let missing = words.reason.as_deref().filter(|_| text.is_none());
+            let outcome = match missing {
+                _ if text.is_some() => Outcome::Done,
+                Some(transcript::NO_SPEECH) => Outcome::NoSpeech,
+                _ => Outcome::NoEngine,
+            };
+            // The outcome's own word would say nothing more.
+            let reason = missing.filter(|reason| *reason != outcome.as_str()).map(str::to_owned);
+            (outcome, reason, measured.quality.flags.as_slice(), Some(&measured.quality))
         }
         Media::Ended { outcome, reason, flags, .. } => (*outcome, reason.clone(), flags.as_slice(), None),
     };

@@ -12,6 +12,7 @@ mod hold;
 mod jobs;
 mod keys;
 mod migrate;
+mod models;
 mod out;
 mod process;
 mod reconcile;
@@ -90,6 +91,9 @@ enum Command {
     /// Call records
     #[command(subcommand)]
     Calls(calls::Command),
+    /// Speech-to-text models: what there is, fetching one, where it is
+    #[command(subcommand)]
+    Models(models::Command),
     /// What the work used and what it cost
     Costs(costs::Args),
     /// Move an installation from SQLite to PostgreSQL, without losing a job or a record
@@ -209,6 +213,7 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Hold(command) => hold::run(&open(file).await?, command).await,
         Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
+        Command::Models(command) => models::run(load(file)?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
         Command::Costs(args) => costs::run(&open(file).await?, args).await,
         Command::Migrate(args) => migrate::run(load(file)?, args).await,

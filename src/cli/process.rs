@@ -9,15 +9,18 @@ use tokio::sync::Semaphore;
 
 use super::{Ended, out};
 use crate::audio;
+use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, Normalized, probe};
-use crate::config::{self, Config};
+use crate::config::{self, Config, EngineChoice};
 use crate::domain::artifact::MANIFEST_SCHEMA;
+use crate::domain::transcript::EngineInfo;
 use crate::domain::{Container, Network, Quality, RecordingUrl, Transcript};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::quality;
 use crate::transcript;
 use crate::transcript::Form;
+use crate::transcript::engines::Engines;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -36,6 +39,15 @@ pub struct Args {
     /// Measure the audio only
     #[arg(long)]
     no_transcript: bool,
+    /// Who makes the words where none are given: auto, embedded or off
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["transcript", "no_transcript"])]
+    engine: Option<String>,
+    /// The model to use, by name or folder, whatever the language
+    #[arg(long, value_name = "NAME|DIR", conflicts_with_all = ["transcript", "no_transcript"])]
+    model: Option<String>,
+    /// The language spoken (en, yo, …); no engine speaks without it, unless --model names one
+    #[arg(long, value_name = "TAG", conflicts_with_all = ["transcript", "no_transcript"])]
+    language: Option<String>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
@@ -63,14 +75,31 @@ struct Done {
 enum Words {
     Skipped,
     Known(Arc<Transcript>),
-    None,
+    Heard(Arc<Ears>),
+}
+
+/// What listens where no words are given.
+struct Ears {
+    engines: Engines,
+    model: Option<String>,
+    language: Option<String>,
+}
+
+impl Ears {
+    fn words(&self, speech: &Speech) -> Result<Transcript> {
+        let language = self.language.as_deref();
+        Ok(match &self.model {
+            Some(model) => transcript::recognise_with(&*self.engines.named(model)?, speech, language)?,
+            None => transcript::recognise(&self.engines, speech, language)?,
+        })
+    }
 }
 
 /// Processes everything named; fails when any recording was damaged or unreadable.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let words = match (&args.transcript, args.no_transcript) {
         (_, true) => Words::Skipped,
-        (None, false) => Words::None,
+        (None, false) => Words::Heard(Arc::new(ears(&config, &args)?)),
         (Some(path), false) => {
             let bytes = std::fs::read(path).with_context(|| format!("--transcript: cannot read {}", path.display()))?;
             let known = transcript::parse_file(&bytes, None);
@@ -90,6 +119,24 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
         table(&done);
     }
     Ok(if done.iter().all(|done| done.result.is_ok()) { Ended::Well } else { Ended::Failed })
+}
+
+fn ears(config: &Config, args: &Args) -> Result<Ears> {
+    let mut config = config.clone();
+    if let Some(name) = &args.engine {
+        config.transcript.engine = match name.as_str() {
+            "auto" => EngineChoice::Auto,
+            "embedded" => EngineChoice::Embedded,
+            "off" => EngineChoice::Off,
+            other => bail!("--engine {other}: is none of auto, embedded, off"),
+        };
+    }
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let engines = Engines::new(&config, jobs);
+    if let Some(model) = &args.model {
+        engines.named(model).context("--model")?;
+    }
+    Ok(Ears { engines, model: args.model.clone(), language: args.language.clone() })
 }
 
 /// One recording per core at a time; the order of the results is that of the inputs.
@@ -190,7 +237,10 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let wav = task.out.join("audio.wav");
     let request =
         audio::Request { input: &task.file, container, settings, spool: spool.path(), wav: Some(&wav), flac: None };
-    let normalized = match audio::normalize(&request, &mut [&mut meter], &CancelFlag::default()) {
+    let mut speech = matches!(words, Words::Heard(_)).then(|| SpeechSink::new(settings, spool.path()));
+    let mut sinks: Vec<&mut dyn audio::BlockSink> = vec![&mut meter];
+    sinks.extend(speech.as_mut().map(|sink| sink as &mut dyn audio::BlockSink));
+    let normalized = match audio::normalize(&request, &mut sinks, &CancelFlag::default()) {
         Ok(normalized) => normalized,
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
         Err(err) => return Ok(damaged(task, &written, &err)),
@@ -198,10 +248,11 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     if let Some(wav) = &normalized.wav {
         written.note("audio.wav", "audio/wav", wav.size_bytes, &wav.sha256.to_string());
     }
-    let transcript = match words {
-        Words::Skipped => None,
-        Words::Known(known) => Some(known.as_ref().clone()),
-        Words::None => Some(transcript::without_text(None)),
+    let speech = speech.map(SpeechSink::finish).transpose().with_context(|| task.name.clone())?;
+    let transcript = match (words, &speech) {
+        (Words::Known(known), _) => Some(known.as_ref().clone()),
+        (Words::Heard(ears), Some(speech)) => Some(ears.words(speech).with_context(|| task.name.clone())?),
+        _ => None,
     };
     let quality = measure(&normalized, &meter.finish(), transcript.as_ref());
     written.json("quality.json", &quality)?;
@@ -209,7 +260,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let turns = transcript.as_ref().map(ColouredTurn::of).unwrap_or_default();
     written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
     written.bytes("waveform.png", "image/png", &normalized.waveform.png(&turns)?)?;
-    let files = written.manifest(settings)?;
+    let files = written.manifest(settings, transcript.as_ref().and_then(|transcript| transcript.engine.as_ref()))?;
     for warning in &normalized.warnings {
         out::note(&format!("{}: {warning}", task.name));
     }
@@ -294,12 +345,12 @@ impl Files {
         );
     }
 
-    fn manifest(mut self, settings: &config::Audio) -> Result<Vec<String>> {
+    fn manifest(mut self, settings: &config::Audio, engine: Option<&EngineInfo>) -> Result<Vec<String>> {
         let manifest = json!({
             "schema": MANIFEST_SCHEMA,
             "software": concat!("aftercall ", env!("CARGO_PKG_VERSION")),
             "artifacts": self.all,
-            "engine": null,
+            "engine": engine,
             "parameters": { "target_lufs": settings.target_lufs, "ceiling_dbtp": settings.ceiling_dbtp, "rate_hz": 48_000 },
         });
         let mut names: Vec<String> =
