@@ -18,6 +18,7 @@ use crate::telemetry;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
+const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -188,6 +189,8 @@ async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<S
         }
         if let Err(err) = app.queue.beat(&worker, &host).await {
             tracing::error!(error = %err, "heartbeat failed");
+            // A database that was restarted is back within moments, and dead workers' jobs wait for this loop.
+            beat.reset_after(AFTER_A_FAILURE);
             continue;
         }
         match app.queue.rescue(&worker, settings.silent_after.0).await {

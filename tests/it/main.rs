@@ -24,4 +24,5 @@ mod scale;
 mod source;
 mod store;
 mod transcript;
+mod upgrade;
 mod wire;
