@@ -22,6 +22,7 @@ use crate::telemetry;
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
 /// A platform that has asked for nothing but patience for so long is left for the next run.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
+const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -192,6 +193,8 @@ async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<S
         }
         if let Err(err) = app.queue.beat(&worker, &host).await {
             tracing::error!(error = %err, "heartbeat failed");
+            // A database that was restarted is back within moments, and dead workers' jobs wait for this loop.
+            beat.reset_after(AFTER_A_FAILURE);
             continue;
         }
         match app.queue.rescue(&worker, settings.silent_after.0).await {
