@@ -9,12 +9,14 @@ use super::original::{Original, spool_failure};
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::audio;
+use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
 use crate::domain::{Artifact, ArtifactKind, Container, Outcome, Quality, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
+use crate::transcript::{self, Attributed, Hints};
 
 /// What became of the recording.
 pub enum Media {
@@ -28,12 +30,24 @@ pub enum Media {
     },
 }
 
+impl Media {
+    /// The transcript with its speakers placed on the audio, where there is audio.
+    pub fn transcript(&self) -> Option<&Transcript> {
+        match self {
+            Self::Measured(measured) => Some(&measured.transcript),
+            Self::Ended { .. } => None,
+        }
+    }
+}
+
 /// A measured recording, everything about it stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     pub original: Artifact,
     pub derived: Vec<Artifact>,
     pub quality: Quality,
+    /// Who said what, placed on the audio.
+    pub transcript: Transcript,
 }
 
 /// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
@@ -50,7 +64,7 @@ pub async fn measure(
     work: &mut Work<'_>,
     call: &SourceCall,
     original: Original,
-    transcript: &Transcript,
+    words: &Transcript,
 ) -> Result<Media, Stop> {
     let (artifact, container) = match original {
         Original::Stored { artifact, container } => (artifact, container),
@@ -74,27 +88,32 @@ pub async fn measure(
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
     let input = local_copy(work, &artifact, &spool).await?;
     let flac = spool.join("audio.flac");
-    let (normalized, signal) = match decode(work, input, container, spool.clone(), flac.clone()).await {
-        Ok(measured) => measured,
+    let recording = Recording { input, container, spool, flac: flac.clone() };
+    let heard = match decode(work, recording, words.clone()).await {
+        Ok(heard) => heard,
         Err(err) => return ended(err, artifact),
     };
+    let Heard { normalized, signal, speech, attributed } = heard;
     let inputs = quality::Inputs {
         normalized: &normalized,
         signal: &signal,
         network: &call.network,
         leg: None,
         record_duration_ms: call.duration_ms,
-        transcript: Some(transcript),
+        transcript: Some(&attributed.transcript),
+        method: attributed.method,
+        speech: Some((&speech, &attributed.legs)),
     };
     let mut quality = quality::assemble(&inputs);
     if call.ended_at_estimated {
         quality.flags.push(Flag::EndEstimated);
     }
-    if transcript.redacted {
+    if words.redacted {
         quality.flags.push(Flag::Redacted);
     }
     work.boundary("audio").await;
-    let measured = Measured { original: artifact, derived: store(work, &normalized, &flac).await?, quality };
+    let derived = store(work, &normalized, &flac).await?;
+    let measured = Measured { original: artifact, derived, quality, transcript: attributed.transcript };
     let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
@@ -121,32 +140,44 @@ async fn local_copy(work: &Work<'_>, artifact: &Artifact, spool: &Path) -> Resul
     Ok(path)
 }
 
-type Decoded = (Normalized, quality::signal::MeasuredSignal);
-
-async fn decode(
-    work: &Work<'_>,
+/// A recording on this machine, and where its audio goes.
+struct Recording {
     input: PathBuf,
     container: Container,
     spool: PathBuf,
     flac: PathBuf,
-) -> Result<Decoded, AudioError> {
+}
+
+/// What was heard in it.
+struct Heard {
+    normalized: Normalized,
+    signal: quality::signal::MeasuredSignal,
+    speech: Speech,
+    attributed: Attributed,
+}
+
+async fn decode(work: &Work<'_>, recording: Recording, words: Transcript) -> Result<Heard, AudioError> {
     let cancel = CancelFlag::default();
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
+    let channels = work.platform.settings.dual_channels;
     let permit = work.app.cpu.clone().acquire_owned().await;
     let task = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let request = audio::Request {
-            input: &input,
-            container,
+            input: &recording.input,
+            container: recording.container,
             settings: &settings,
-            spool: &spool,
+            spool: &recording.spool,
             wav: None,
-            flac: Some(&flac),
+            flac: Some(&recording.flac),
         };
         let mut meter = quality::signal::SignalMeter::new();
-        let normalized = audio::normalize(&request, &mut [&mut meter], &cancel)?;
-        Ok((normalized, meter.finish()))
+        let mut speech = SpeechSink::new(&settings, &recording.spool);
+        let normalized = audio::normalize(&request, &mut [&mut meter, &mut speech], &cancel)?;
+        let speech = speech.finish()?;
+        let attributed = transcript::attribute(words, &speech, Hints { channels, agent_text: None })?;
+        Ok(Heard { normalized, signal: meter.finish(), speech, attributed })
     });
     task.await.unwrap_or_else(|err| Err(AudioError::Internal { what: "decoder", cause: format!("it stopped: {err}") }))
 }

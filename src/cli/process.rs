@@ -9,15 +9,17 @@ use tokio::sync::Semaphore;
 
 use super::{Ended, out};
 use crate::audio;
+use crate::audio::speech::SpeechSink;
 use crate::audio::waveform::ColouredTurn;
-use crate::audio::{AudioError, CancelFlag, Normalized, probe};
+use crate::audio::{AudioError, CancelFlag, probe};
 use crate::config::{self, Config};
 use crate::domain::artifact::MANIFEST_SCHEMA;
-use crate::domain::{Container, Network, Quality, RecordingUrl, Transcript};
+use crate::domain::quality::ConversationMethod;
+use crate::domain::{Container, DualChannels, Network, Quality, RecordingUrl, Transcript};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::quality;
 use crate::transcript;
-use crate::transcript::Form;
+use crate::transcript::{Form, Hints};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -36,9 +38,21 @@ pub struct Args {
     /// Measure the audio only
     #[arg(long)]
     no_transcript: bool,
+    /// The channel the caller is on, in recordings with two legs
+    #[arg(long, value_name = "left|right", conflicts_with = "no_transcript")]
+    caller_channel: Option<Side>,
+    /// What the agent is known to say (its greeting or prompt): tells the agent from the caller
+    #[arg(long, value_name = "FILE", conflicts_with = "no_transcript")]
+    agent_text: Option<PathBuf>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Side {
+    Left,
+    Right,
 }
 
 /// A recording to process.
@@ -58,25 +72,23 @@ struct Done {
     files: Vec<String>,
 }
 
-/// What the words are to come from.
+/// What is to be made of the words, and what is known beforehand.
 #[derive(Clone)]
 enum Words {
     Skipped,
-    Known(Arc<Transcript>),
-    None,
+    Wanted(Arc<Known>),
+}
+
+/// What the user knows of a recording.
+struct Known {
+    words: Option<Transcript>,
+    channels: DualChannels,
+    agent_text: Option<String>,
 }
 
 /// Processes everything named; fails when any recording was damaged or unreadable.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
-    let words = match (&args.transcript, args.no_transcript) {
-        (_, true) => Words::Skipped,
-        (None, false) => Words::None,
-        (Some(path), false) => {
-            let bytes = std::fs::read(path).with_context(|| format!("--transcript: cannot read {}", path.display()))?;
-            let known = transcript::parse_file(&bytes, None);
-            Words::Known(Arc::new(known.with_context(|| format!("--transcript: {}", path.display()))?))
-        }
-    };
+    let words = if args.no_transcript { Words::Skipped } else { Words::Wanted(Arc::new(known(&args)?)) };
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out: cannot create {}", args.out.display()))?;
     let downloads = tempfile::tempdir_in(&args.out).context("--out: cannot write there")?;
     let tasks = tasks(&config, &args, downloads.path()).await?;
@@ -90,6 +102,26 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
         table(&done);
     }
     Ok(if done.iter().all(|done| done.result.is_ok()) { Ended::Well } else { Ended::Failed })
+}
+
+fn known(args: &Args) -> Result<Known> {
+    let read = |option: &str, path: &Path| {
+        std::fs::read(path).with_context(|| format!("{option}: cannot read {}", path.display()))
+    };
+    let words = args.transcript.as_ref().map(|path| {
+        let known = transcript::parse_file(&read("--transcript", path)?, None);
+        known.with_context(|| format!("--transcript: {}", path.display()))
+    });
+    let agent_text = args.agent_text.as_ref().map(|path| {
+        String::from_utf8(read("--agent-text", path)?)
+            .with_context(|| format!("--agent-text: {} is not UTF-8", path.display()))
+    });
+    let channels = match args.caller_channel {
+        Some(Side::Left) => DualChannels::CallerLeft,
+        Some(Side::Right) => DualChannels::AgentLeft,
+        None => DualChannels::Auto,
+    };
+    Ok(Known { words: words.transpose()?, channels, agent_text: agent_text.transpose()? })
 }
 
 /// One recording per core at a time; the order of the results is that of the inputs.
@@ -189,21 +221,39 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let wav = task.out.join("audio.wav");
     let request =
         audio::Request { input: &task.file, container, settings, spool: spool.path(), wav: Some(&wav), flac: None };
-    let normalized = match audio::normalize(&request, &mut [&mut meter], &CancelFlag::default()) {
+    let mut speech = matches!(words, Words::Wanted(_)).then(|| SpeechSink::new(settings, spool.path()));
+    let mut sinks: Vec<&mut dyn audio::BlockSink> = vec![&mut meter];
+    sinks.extend(speech.as_mut().map(|sink| sink as &mut dyn audio::BlockSink));
+    let normalized = match audio::normalize(&request, &mut sinks, &CancelFlag::default()) {
         Ok(normalized) => normalized,
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
         Err(err) => return Ok(damaged(task, &written, &err)),
     };
     written.note("audio.wav", "audio/wav")?;
-    let transcript = match words {
-        Words::Skipped => None,
-        Words::Known(known) => Some(known.as_ref().clone()),
-        Words::None => Some(transcript::without_text(None)),
+    let speech = speech.map(SpeechSink::finish).transpose().with_context(|| task.name.clone())?;
+    let attributed = match (words, &speech) {
+        (Words::Wanted(known), Some(speech)) => {
+            let words = known.words.clone().unwrap_or_else(|| transcript::without_text(None));
+            let hints = Hints { channels: known.channels, agent_text: known.agent_text.as_deref() };
+            Some(transcript::attribute(words, speech, hints).with_context(|| task.name.clone())?)
+        }
+        _ => None,
     };
-    let quality = measure(&normalized, &meter.finish(), transcript.as_ref());
+    let transcript = attributed.as_ref().map(|attributed| &attributed.transcript);
+    let network = Network::default();
+    let quality = quality::assemble(&quality::Inputs {
+        normalized: &normalized,
+        signal: &meter.finish(),
+        network: &network,
+        leg: None,
+        record_duration_ms: None,
+        transcript,
+        method: attributed.as_ref().map_or(ConversationMethod::ProviderTurns, |attributed| attributed.method),
+        speech: speech.as_ref().zip(attributed.as_ref().map(|attributed| attributed.legs.as_slice())),
+    });
     written.json("quality.json", &quality)?;
-    write_words(&mut written, &task.name, transcript.as_ref())?;
-    let turns = transcript.as_ref().map(ColouredTurn::of).unwrap_or_default();
+    write_words(&mut written, &task.name, transcript)?;
+    let turns = transcript.map(ColouredTurn::of).unwrap_or_default();
     written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
     written.bytes("waveform.png", "image/png", &normalized.waveform.png(&turns)?)?;
     let files = written.manifest(settings)?;
@@ -211,18 +261,6 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         out::note(&format!("{}: {warning}", task.name));
     }
     Ok(Done { task, result: Ok(quality), files })
-}
-
-fn measure(normalized: &Normalized, signal: &quality::signal::MeasuredSignal, words: Option<&Transcript>) -> Quality {
-    let network = Network::default();
-    quality::assemble(&quality::Inputs {
-        normalized,
-        signal,
-        network: &network,
-        leg: None,
-        record_duration_ms: None,
-        transcript: words,
-    })
 }
 
 fn refused(task: Task, why: &str) -> Done {

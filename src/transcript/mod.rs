@@ -8,16 +8,19 @@
 //!                                                    └─► rttm  speech stretches
 //! ```
 //!
-//! Two promises hold everywhere: no word is lost or changed beyond the folding of line breaks in the line-based forms,
-//! and no role is written that the source did not give.
+//! Promises: no word is lost or changed beyond the folding of line breaks in the line-based forms; a role that the source
+//! gave is never overruled, and one it did not give is written only on the evidence that stands beside it.
 
 mod captions;
 mod file;
 mod forms;
 mod provider;
 mod rttm;
+pub mod score;
+mod speakers;
 mod text;
 mod voice;
+pub mod voices;
 
 #[cfg(test)]
 mod tests;
@@ -26,4 +29,5 @@ pub use file::parse_file;
 pub use forms::{Form, TranscriptError, render};
 pub use provider::{APPROXIMATE_TIMES, INCOMPLETE_TIMES, NO_ENGINE, NO_TIMES, from_source, from_turns, without_text};
 pub use rttm::rttm;
+pub use speakers::{Attributed, Hints, attribute};
 pub use text::{parse_text, text};
