@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Ended, out};
+use super::{Ended, leftovers, out};
 use crate::audio;
 use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, Normalized, probe};
@@ -82,6 +82,10 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let tasks = tasks(&config, &args, downloads.path()).await?;
     if tasks.len() > 1 && args.transcript.is_some() {
         bail!("--transcript belongs to one recording, but {} were named", tasks.len());
+    }
+    let inputs: Vec<&Path> = tasks.iter().map(|task| task.file.as_path()).chain(args.transcript.as_deref()).collect();
+    for task in &tasks {
+        leftovers::clear(&task.out, &inputs)?;
     }
     let done = process_all(&config, tasks, words).await?;
     if args.json {
@@ -194,6 +198,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
         Err(err) => return Ok(damaged(task, &written, &err)),
     };
+    written.open_to_all("audio.wav")?;
     written.note("audio.wav", "audio/wav")?;
     let transcript = match words {
         Words::Skipped => None,
@@ -269,10 +274,16 @@ impl Files {
     }
 
     fn place(&mut self, file: tempfile::NamedTempFile, name: &str, content_type: &str) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644))?;
         file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
+        self.open_to_all(name)?;
         self.note(name, content_type)
+    }
+
+    /// Temporary files are their owner's alone; what is handed out has the mode of any other file.
+    fn open_to_all(&self, name: &str) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(self.dir.join(name), mode).with_context(|| format!("cannot set the mode of {name}"))
     }
 
     fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
