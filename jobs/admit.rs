@@ -1,12 +1,17 @@
 //! Letting a call in: from a trigger, a backfill or a reconciliation, always the same way, always in one transaction
 //! with the job it makes.
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::app::App;
 use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall, SourceName};
 use crate::jobs::Job;
 use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
-use crate::store::{Admitted, CallRecord, Finished, Store, StoreError, Tx};
+use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, Finished, Store, StoreError, Tx};
 use crate::telemetry;
+
+/// An explained end is looked into again after this long.
+const REOPEN_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a seen call means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +34,13 @@ pub enum Repeat {
 /// Writes a listed call into its record and says what it means. Makes no job.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`QueueError`].
 pub async fn see(
     app: &App,
     tx: &mut Tx,
     source: &SourceName,
     call: &SourceCall,
-) -> Result<(Admission, Option<CallRecord>), StoreError> {
+) -> Result<(Admission, Option<CallRecord>), QueueError> {
     if call.status == CallStatus::Unknown {
         metrics::counter!(telemetry::UNKNOWN_STATUS_TOTAL, "source" => source.to_string()).increment(1);
     }
@@ -49,10 +54,16 @@ pub async fn see(
     let bare = (past || call.opt_out).then(|| bare(call));
     let admitted = Admitted { source, call_id: &call.id, call: Some(bare.as_ref().unwrap_or(call)), now, term };
     let record = app.store.admit(tx, admitted).await?;
-    let ended = match record.outcome {
-        Some(outcome) if !reopens(outcome, call) => Some(outcome),
+    if call.opt_out && record.holds_content() && withdraw(app, tx, &record).await? {
+        return Ok((Admission::Ended(Outcome::Erased), Some(record)));
+    }
+    let ended = match record.earlier() {
+        Some(earlier) if !reopens(earlier, call, now) => Some(earlier.outcome),
         Some(_) => {
             app.store.reopen(tx, record.uid).await?;
+            // Once more, now with a URL that can be used.
+            let open = CallRecord { outcome: None, ..record.clone() };
+            app.store.refresh(tx, &open, bare.as_ref().unwrap_or(call), now).await?;
             None
         }
         None if record.retention_state != RetentionState::Active => Some(Outcome::Erased),
@@ -77,14 +88,37 @@ fn unkept(call: &SourceCall, past: bool) -> Option<Outcome> {
     }
 }
 
-/// Whether the source now shows what an earlier end missed.
+/// Whether the source now shows what an earlier end missed. An end that was explained by what the source or its host
+/// said is looked into again now and then only: the list may go on saying what the rest does not bear out.
 #[must_use]
-pub fn reopens(outcome: Outcome, call: &SourceCall) -> bool {
-    match outcome {
+pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
+    let shown = match earlier.outcome {
         Outcome::NoRecording => call.recording_url.is_some() || call.dual_url.is_some(),
         Outcome::NotEligible | Outcome::Vanished => call.eligible(),
         _ => false,
+    };
+    shown && (!earlier.explained || now.duration_since(earlier.at) >= REOPEN_PAUSE)
+}
+
+/// Condemns what is stored of a call that opted out late, and enqueues its erasure. False while it is held.
+///
+/// # Errors
+/// [`QueueError`].
+pub(super) async fn withdraw(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<bool, QueueError> {
+    if !app.store.condemn(tx, record.uid, app.now()).await? {
+        return Ok(false);
     }
+    let entry = AuditEntry {
+        at: app.now(),
+        actor: "source".to_owned(),
+        action: "condemned".to_owned(),
+        subject: record.uid.to_string(),
+        detail: "the call opted out of storage".to_owned(),
+    };
+    app.store.audit(tx, &entry).await?;
+    let job = Job::EraseCall { call: record.uid };
+    app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await?;
+    Ok(true)
 }
 
 /// Ids, times, status and organisation: all that is ever known of a call that may not be kept.
@@ -117,7 +151,7 @@ pub async fn end_without_content(
     tx: &mut Tx,
     record: &CallRecord,
     outcome: Outcome,
-    now: jiff::Timestamp,
+    now: Timestamp,
 ) -> Result<bool, StoreError> {
     let finished =
         Finished { outcome, reason: None, artifacts: &[], quality: None, flags: &[], transcript_version: None, now };

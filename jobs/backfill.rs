@@ -63,9 +63,33 @@ pub(super) async fn start_in(
 }
 
 pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
+    let ended = go_on(app, job, id).await;
+    if let Err(Stop::Trouble(trouble)) = &ended
+        && trouble.ends(job)
+    {
+        // Its job becomes a dead letter: whoever waits for it must see that, and the next one may start.
+        fail(app, id, &trouble.cause).await?;
+    }
+    ended
+}
+
+async fn fail(app: &App, id: &str, cause: &str) -> Result<(), Stop> {
+    let Some(mut backfill) = app.store.backfill(id).await.at(Stage::Backfill)? else { return Ok(()) };
+    (backfill.state, backfill.reason) = (BackfillState::Failed, Some(cause.to_owned()));
+    let mut tx = app.store.begin().await.at(Stage::Backfill)?;
+    app.store.save_backfill(&mut tx, &backfill, app.now()).await.at(Stage::Backfill)?;
+    tx.commit().await.at(Stage::Backfill)
+}
+
+async fn go_on(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
     let Some(mut backfill) = app.store.backfill(id).await.at(Stage::Backfill)? else {
         return Err(Stop::permanent(format!("there is no backfill {id}")));
     };
+    if backfill.state == BackfillState::Failed {
+        // Its dead letter was put back to work: it goes on where it stood.
+        backfill.state = if backfill.fed_from.is_some() { BackfillState::Feeding } else { BackfillState::Listing };
+        backfill.reason = None;
+    }
     if backfill.state == BackfillState::Listing {
         list(app, &mut backfill).await?;
     }
@@ -151,7 +175,7 @@ async fn note(
     call: &SourceCall,
     known: Option<&Known>,
 ) -> Result<(), Stop> {
-    let settled = known.and_then(|known| settled(known, call)).filter(|_| !backfill.again);
+    let settled = known.and_then(|known| settled(known, call, app.now())).filter(|_| !backfill.again);
     if let Some(outcome) = settled {
         backfill.listed += 1;
         *backfill.skipped.entry(outcome.as_str().to_owned()).or_default() += 1;
@@ -181,13 +205,13 @@ async fn note(
 }
 
 /// How a call has ended for good, seen without opening its record.
-pub(super) fn settled(known: &Known, call: &SourceCall) -> Option<Outcome> {
+pub(super) fn settled(known: &Known, call: &SourceCall, now: Timestamp) -> Option<Outcome> {
     if call.status != crate::domain::CallStatus::Completed || call.opt_out {
         return None;
     }
-    match known.outcome {
+    match known.earlier {
         _ if known.retention_state != RetentionState::Active => Some(Outcome::Erased),
-        Some(outcome) if !admit::reopens(outcome, call) => Some(outcome),
+        Some(earlier) if !admit::reopens(earlier, call, now) => Some(earlier.outcome),
         _ => None,
     }
 }

@@ -94,7 +94,7 @@ async fn look_through(app: &App, plan: &mut Plan, again: bool) -> Result<u64, St
         for call in &calls {
             plan.listed += 1;
             let known = known.get(call.id.as_str());
-            let settled = known.and_then(|known| backfill::settled(known, call));
+            let settled = known.and_then(|known| backfill::settled(known, call, app.now()));
             let skipped = match settled {
                 _ if call.status != CallStatus::Completed => Some("not_completed"),
                 Some(outcome) if !again || !backfill::repeatable(outcome) => Some(outcome.as_str()),

@@ -174,7 +174,9 @@ impl Jobs {
                 count(job.kind, "throttled");
                 // Never sooner than asked, and not all at once; a pause until midnight is not stretched by hours.
                 let spread = (retry_after / 5).min(Duration::from_secs(60));
-                Verdict::Snooze(retry_after + spread.mul_f64(rand::random_range(0.0..1.0)))
+                let after = retry_after + spread.mul_f64(rand::random_range(0.0..1.0));
+                let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
+                Verdict::Throttled { failure, after, since_ms }
             }
             Fault::Transient if job.attempt < job.max_attempts => {
                 let after = self.backoff(job.attempt);

@@ -1,6 +1,7 @@
 //! The mission: a completed call becomes a stored original, measured and normalised audio, and a labelled transcript
 //! on its record. Read `steps_of` first.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
@@ -10,8 +11,9 @@ use crate::domain::{CallUid, RetentionState, Side, SourceCall, Stage};
 use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
 use crate::jobs::{At, Stop, Trouble};
 use crate::queue;
-use crate::store::CallRecord;
+use crate::store::{CallRecord, LedgerEntry, Pricing};
 use crate::telemetry;
+use crate::telemetry::{Use, Used};
 
 /// How often a doubtful answer must repeat itself before it is believed.
 const LEAST_LOOKS: u32 = 3;
@@ -31,10 +33,12 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
     let call = match stage(Stage::Source, source::fresh(work)).await? {
         source::Fresh::Call(call) => *call,
         source::Fresh::Ends(outcome, reason) => return finish::without_content(work, outcome, reason).await,
+        source::Fresh::Withdrawn => return Ok("withdrawn"),
     };
     let original = stage(Stage::Fetch, original::secure(work, &call)).await?;
     let transcript = stage(Stage::Transcript, words::from_platform(&call)).await?;
     let media = stage(Stage::Audio, audio::measure(work, &call, original, &transcript)).await?;
+    let transcript = media.transcript().cloned().unwrap_or(transcript);
     let stored = stage(Stage::Artifacts, artifacts::store(work, &media, &transcript)).await?;
     stage(Stage::Writeback, finish::record(work, &call, &media, &transcript, stored)).await
 }
@@ -54,7 +58,31 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool)
         return Err(unknown_source(&record));
     };
     let mut work = Work { app, job, platform, record };
-    steps_of(&mut work).await
+    let used = Arc::new(Used::default());
+    let ended = telemetry::counting(used.clone(), Box::pin(steps_of(&mut work))).await;
+    if ended.is_err() {
+        book_failure(&work, &used).await;
+    }
+    ended
+}
+
+/// What an attempt used that came to nothing was used all the same.
+async fn book_failure(work: &Work<'_>, used: &Used) {
+    if [Use::PlatformRequests, Use::ObjectWrites, Use::BytesFetched].iter().all(|what| used.of(*what) == 0) {
+        return;
+    }
+    let (app, record) = (work.app, &work.record);
+    let (at, ended, pricing) = (app.now(), "failed", Pricing::Free);
+    let (source, org, call) = (&record.source, record.org_uid, record.uid);
+    let entry = LedgerEntry { at, source, org, call, ended, used, audio_ms: 0, engine: None, pricing };
+    let booked = async {
+        let mut tx = app.store.begin().await?;
+        app.store.enter_ledger(&mut tx, &entry).await?;
+        tx.commit().await
+    };
+    if let Err(err) = booked.await {
+        tracing::warn!(error = %err, "cannot enter a failed attempt into the ledger");
+    }
 }
 
 fn unknown_source(record: &CallRecord) -> Stop {

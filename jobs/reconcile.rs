@@ -13,7 +13,7 @@ use super::admit::{self, Admission, Repeat};
 use super::{At, Stop, backfill};
 use crate::app::{App, Platform};
 use crate::domain::{CallStatus, Classify, Fault, Outcome, SourceCall, SourceName, Stage};
-use crate::queue::Lane;
+use crate::queue::{Kind, Lane};
 use crate::source::Walk;
 use crate::store::ReconcileState;
 use crate::telemetry;
@@ -64,6 +64,18 @@ impl Balance {
     }
 }
 
+impl Balance {
+    /// Rows whose id cannot be used: nobody can ask for those calls, and nobody should believe they are not there.
+    fn count_unusable(&mut self, walk: &Walk<'_>) {
+        let rows = walk.unusable();
+        if rows > 0 {
+            self.listed += rows;
+            self.completed += rows;
+            *self.terminal.entry("unusable_id".to_owned()).or_default() += rows;
+        }
+    }
+}
+
 /// A pass that is gone on with at every poll.
 #[derive(Debug, Serialize, Deserialize)]
 struct Pass {
@@ -83,6 +95,7 @@ pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<B
     while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
         account(app, &mut balance, &calls).await?;
     }
+    balance.count_unusable(&walk);
     balance.vanished = vanished(app, source, window, started_at).await?;
     Ok(balance)
 }
@@ -100,7 +113,7 @@ async fn account(app: &App, balance: &mut Balance, calls: &[SourceCall]) -> Resu
     let known = app.store.known(&balance.source, &ids).await.at(Stage::Reconcile)?;
     for call in calls {
         balance.listed += 1;
-        match known.get(call.id.as_str()).and_then(|known| backfill::settled(known, call)) {
+        match known.get(call.id.as_str()).and_then(|known| backfill::settled(known, call, app.now())) {
             Some(Outcome::Done) => {
                 balance.completed += 1;
                 balance.done += 1;
@@ -164,6 +177,8 @@ fn is_due(now: Timestamp, last: Option<Timestamp>, every: SignedDuration) -> boo
 }
 
 pub(super) async fn run(app: &App, source: &SourceName, from: Timestamp, to: Timestamp) -> Result<&'static str, Stop> {
+    // This poll does what earlier ones could not: one dead letter a source is enough to look at.
+    app.queue.drop_dead_letters(Kind::Reconcile, source.as_str()).await.at(Stage::Reconcile)?;
     Ok(if poll(app, source, Window { from, to }).await? == 0 { "balanced" } else { "missing" })
 }
 
@@ -220,6 +235,7 @@ async fn tail(app: &App, platform: &Platform, window: Window, state: &mut Reconc
         open = open.min(oldest.unwrap_or(open));
         account(app, &mut balance, &calls).await?;
     }
+    balance.count_unusable(&walk);
     if state.tail_from.is_none() {
         // The first poll of a source has gone through the whole window.
         state.since_at = Some(window.from);
@@ -285,10 +301,14 @@ async fn some_pages(app: &App, platform: &Platform, pass: &mut Pass, state: &mut
     };
     loop {
         pass.cursor = walk.place().cloned();
-        let Some(calls) = walk.step().await.at(Stage::Reconcile)? else { return Ok(true) };
+        let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
+            pass.balance.count_unusable(&walk);
+            return Ok(true);
+        };
         account(app, &mut pass.balance, &calls).await?;
         if walk.pages() >= app.config.reconcile.pages_per_poll && walk.place().is_some() {
             pass.cursor = walk.place().cloned();
+            pass.balance.count_unusable(&walk);
             return Ok(false);
         }
     }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use crate::domain::{Classify, Fault, Side, Stage};
+use crate::queue;
 
 /// Why a job stops before its end.
 #[derive(Debug)]
@@ -31,6 +32,18 @@ impl Stop {
     #[must_use]
     pub fn permanent(cause: String) -> Self {
         Self::Trouble(Trouble { stage: None, fault: Fault::Permanent, side: Side::Worker, cause })
+    }
+}
+
+impl Trouble {
+    /// Whether this failure makes the job a dead letter.
+    #[must_use]
+    pub const fn ends(&self, job: &queue::Job) -> bool {
+        match self.fault {
+            Fault::Permanent => true,
+            Fault::Transient => job.attempt >= job.max_attempts,
+            Fault::Throttled { .. } | Fault::NotReady { .. } | Fault::Fenced => false,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::fetch::{Fetcher, HostPolicy};
 use crate::queue::Queue;
 use crate::source::Source;
 use crate::store::Store;
+use crate::transcript::engines::Engines;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -84,6 +85,8 @@ pub struct App {
     pub network: Arc<Semaphore>,
     /// How many recordings are decoded at once.
     pub cpu: Arc<Semaphore>,
+    /// Speech-to-text; a model is loaded when it is first needed and then kept.
+    pub engines: Arc<Engines>,
     /// How many of these may be a backfill's: a core is kept for live calls where there are two.
     pub backfill_cpu: Arc<Semaphore>,
     /// How many calls speech engines listen to at once.
@@ -112,9 +115,12 @@ impl App {
     pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
         // ring is the only crypto provider in the build; a second install in one process changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        std::fs::create_dir_all(&config.data_dir)
+        config::private_dir(&config.data_dir)
             .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
+        if let Some(place) = store.moved_to().await? {
+            anyhow::bail!("store.url: this database was moved to {place}; set store.url to that");
+        }
         let queue = Queue::open(&store).await?;
         let objects = artifacts::open(&config.objects)?;
         let fetcher = Fetcher::new(&config.fetch);
@@ -131,6 +137,7 @@ impl App {
         let permits =
             |wanted: usize, otherwise: usize| Arc::new(Semaphore::new(if wanted == 0 { otherwise } else { wanted }));
         let worker = &config.worker;
+        let engines = Arc::new(Engines::new(&config, decoders));
         Ok(Arc::new(Self {
             network: permits(worker.network_concurrency, 2 * worker.concurrency),
             cpu: permits(decoders, 1),
@@ -145,6 +152,7 @@ impl App {
             fetcher,
             platforms,
             receivers,
+            engines,
         }))
     }
 

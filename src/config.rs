@@ -28,6 +28,16 @@ use layers::Layers;
 /// Read when `--config` is not given and it exists.
 pub const DEFAULT_FILE: &str = "aftercall.toml";
 
+/// Makes a directory that nobody but this user can look into: what is kept here is personal. One that is there stays as
+/// its owner made it.
+///
+/// # Errors
+/// As [`std::fs::DirBuilder::create`].
+pub fn private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// A length of time written as `20s`, `15m`, `1h 30m`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -148,6 +158,13 @@ impl Config {
     #[must_use]
     pub fn retention_term(&self, source: &SourceName) -> RetentionTerm {
         self.source(source).and_then(|source| source.retention_days).unwrap_or(self.retention.days)
+    }
+
+    /// Where pulled models are.
+    #[must_use]
+    pub fn models_dir(&self) -> PathBuf {
+        let named = &self.transcript.models_dir;
+        if named.as_os_str().is_empty() { self.data_dir.join("models") } else { named.clone() }
     }
 
     /// Where downloads and decoded audio wait while a job runs.

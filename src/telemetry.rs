@@ -1,6 +1,8 @@
-//! Logs to stderr and the metrics registry. Open to every part.
+//! Logs to stderr, the metrics registry, and what a job uses up while it runs. Open to every part.
 
+use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -41,6 +43,51 @@ pub const RECORDINGS_AT_RISK: &str = "aftercall_recordings_at_risk";
 
 /// 1 while this worker takes no work because of a trouble of its own.
 pub const WORKER_RESTING: &str = "aftercall_worker_resting";
+
+/// What a job can use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    PlatformRequests,
+    ObjectWrites,
+    BytesFetched,
+    BytesStored,
+    /// Milliseconds a speech engine worked.
+    EngineMs,
+    /// Milliseconds of audio that a foreign engine bills.
+    BilledMs,
+}
+
+/// What a job has used up so far.
+#[derive(Debug, Default)]
+pub struct Used([AtomicU64; 6]);
+
+impl Used {
+    /// One of its figures.
+    #[must_use]
+    pub fn of(&self, what: Use) -> u64 {
+        self.0[what as usize].load(Ordering::Relaxed)
+    }
+}
+
+tokio::task_local! {
+    static USED: Arc<Used>;
+}
+
+/// Counts what `work` uses up.
+pub async fn counting<T>(used: Arc<Used>, work: impl Future<Output = T>) -> T {
+    USED.scope(used, work).await
+}
+
+/// Counts something that the job running here used up. Outside of a job nobody asks.
+pub fn used(what: Use, amount: u64) {
+    let _ = USED.try_with(|used| used.0[what as usize].fetch_add(amount, Ordering::Relaxed));
+}
+
+/// What the job running here has used up so far.
+#[must_use]
+pub fn used_so_far() -> Arc<Used> {
+    USED.try_with(Arc::clone).unwrap_or_default()
+}
 
 const STAGE_BUCKETS: [f64; 11] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::config;
 use crate::domain::{CallUid, RetentionState};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
@@ -18,6 +20,8 @@ use crate::telemetry;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
+/// A platform that has asked for nothing but patience for so long is left for the next run.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -41,7 +45,7 @@ impl DataLock {
     /// # Errors
     /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        config::private_dir(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
         let path = data_dir.join("lock");
         let file = File::options()
             .create(true)
@@ -90,9 +94,12 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     let schedules = if until == Until::Stopped { Some(Schedules::load(&app)?) } else { None };
     let slots = app.config.worker.concurrency;
     tracing::info!(worker, concurrency = slots, "worker started");
-    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules));
+    let over = CancellationToken::new();
+    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules, over.clone()));
     let ended = work(&app, &worker, until, &signals).await;
-    upkeep.abort();
+    // A heartbeat on its way would enter the worker again after it has left.
+    over.cancel();
+    let _ = upkeep.await;
     app.queue.leave(&worker).await?;
     tracing::info!(worker, "worker stopped");
     ended
@@ -163,7 +170,7 @@ async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool
 /// Returns when nothing runs and nothing is due.
 async fn idle(app: &App) {
     loop {
-        match app.queue.due(IDLE_HORIZON).await {
+        match app.queue.due(IDLE_HORIZON, app.now() - PATIENCE).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(err) => tracing::warn!(error = %err, "cannot look at the queue"),
@@ -173,12 +180,16 @@ async fn idle(app: &App) {
 }
 
 /// Heartbeat, rescue of dead workers' jobs, schedules: every few seconds.
-async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>) {
+async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>, over: CancellationToken) {
     let settings = &app.config.worker;
     let mut beat = tokio::time::interval(settings.heartbeat.0);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        beat.tick().await;
+        tokio::select! {
+            biased;
+            () = over.cancelled() => return,
+            _ = beat.tick() => {}
+        }
         if let Err(err) = app.queue.beat(&worker, &host).await {
             tracing::error!(error = %err, "heartbeat failed");
             continue;
@@ -212,7 +223,7 @@ fn report(rescued: Rescued) {
 /// Removes what dead runs left in the spool of calls that are through with it.
 async fn empty_spool(app: &App) -> Result<()> {
     let spool = app.config.spool_dir();
-    std::fs::create_dir_all(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
+    config::private_dir(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
     for entry in std::fs::read_dir(&spool).with_context(|| format!("cannot read the spool {}", spool.display()))? {
         let entry = entry?;
         let call = entry.file_name().to_str().and_then(|name| CallUid::parse(name).ok());

@@ -76,5 +76,6 @@ pub async fn write(
     if !store.finish_call(tx, record.uid, record.generation, &finished).await? {
         return Ok(None);
     }
+    store.forget_permissions(tx, record).await?;
     Ok(Some(version.unwrap_or(record.transcript_version)))
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::original::{Original, spool_failure};
+use super::words;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::audio;
+use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
 use crate::domain::{Artifact, ArtifactKind, Container, Outcome, Quality, SourceCall, Stage, Transcript};
@@ -16,6 +18,7 @@ use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
 use crate::queue::Lane;
+use crate::transcript;
 
 /// What became of the recording.
 pub enum Media {
@@ -29,12 +32,24 @@ pub enum Media {
     },
 }
 
+impl Media {
+    /// The transcript with what the audio says, where there is audio.
+    pub fn transcript(&self) -> Option<&Transcript> {
+        match self {
+            Self::Measured(measured) => Some(&measured.transcript),
+            Self::Ended { .. } => None,
+        }
+    }
+}
+
 /// A measured recording, everything about it stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     pub original: Artifact,
     pub derived: Vec<Artifact>,
     pub quality: Quality,
+    /// Who said what, as the platform or an engine has it.
+    pub transcript: Transcript,
 }
 
 /// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
@@ -75,10 +90,11 @@ pub async fn measure(
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
     let input = local_copy(work, &artifact, &spool).await?;
     let flac = spool.join("audio.flac");
-    let (normalized, signal) = match decode(work, input, container, spool.clone(), flac.clone()).await {
+    let (normalized, signal, speech) = match decode(work, input, container, spool.clone(), flac.clone()).await {
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
+    let transcript = &words::heard(work, call, transcript, speech).await?;
     let inputs = quality::Inputs {
         normalized: &normalized,
         signal: &signal,
@@ -91,11 +107,15 @@ pub async fn measure(
     if call.ended_at_estimated {
         quality.flags.push(Flag::EndEstimated);
     }
+    if transcript.reason.as_deref() == Some(transcript::TEXT_MISFIT) {
+        quality.flags.push(Flag::TextMisfit);
+    }
     if transcript.redacted {
         quality.flags.push(Flag::Redacted);
     }
     work.boundary("audio").await;
-    let measured = Measured { original: artifact, derived: store(work, &normalized, &flac).await?, quality };
+    let derived = store(work, &normalized, &flac).await?;
+    let measured = Measured { original: artifact, derived, quality, transcript: transcript.clone() };
     let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
@@ -122,7 +142,7 @@ async fn local_copy(work: &Work<'_>, artifact: &Artifact, spool: &Path) -> Resul
     Ok(path)
 }
 
-type Decoded = (Normalized, quality::signal::MeasuredSignal);
+type Decoded = (Normalized, quality::signal::MeasuredSignal, Speech);
 
 async fn decode(
     work: &Work<'_>,
@@ -150,8 +170,9 @@ async fn decode(
             flac: Some(&flac),
         };
         let mut meter = quality::signal::SignalMeter::new();
-        let normalized = audio::normalize(&request, &mut [&mut meter], &cancel)?;
-        Ok((normalized, meter.finish()))
+        let mut speech = SpeechSink::new(&settings, &spool);
+        let normalized = audio::normalize(&request, &mut [&mut meter, &mut speech], &cancel)?;
+        Ok((normalized, meter.finish(), speech.finish()?))
     });
     task.await.unwrap_or_else(|err| Err(AudioError::Internal { what: "decoder", cause: format!("it stopped: {err}") }))
 }

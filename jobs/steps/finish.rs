@@ -9,6 +9,8 @@ use crate::domain::{Artifact, Outcome, RetentionState, SourceCall, Stage, Transc
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Job, Stop};
 use crate::queue::{self, Lane};
+use crate::store::{LedgerEntry, Pricing};
+use crate::telemetry;
 use crate::transcript;
 use crate::writeback;
 use crate::writeback::Ending;
@@ -33,8 +35,15 @@ pub async fn record(
     let text = transcript::text(words);
     let (outcome, reason, flags, quality) = match media {
         Media::Measured(measured) => {
-            let outcome = if text.is_some() { Outcome::Done } else { Outcome::NoEngine };
-            (outcome, None, measured.quality.flags.as_slice(), Some(&measured.quality))
+            let missing = words.reason.as_deref().filter(|_| text.is_none());
+            let outcome = match missing {
+                _ if text.is_some() => Outcome::Done,
+                Some(transcript::NO_SPEECH) => Outcome::NoSpeech,
+                _ => Outcome::NoEngine,
+            };
+            // The outcome's own word would say nothing more.
+            let reason = missing.filter(|reason| *reason != outcome.as_str()).map(str::to_owned);
+            (outcome, reason, measured.quality.flags.as_slice(), Some(&measured.quality))
         }
         Media::Ended { outcome, reason, flags, .. } => (*outcome, reason.clone(), flags.as_slice(), None),
     };
@@ -59,8 +68,26 @@ pub async fn record(
     Ok(outcome.as_str())
 }
 
+/// What an ending is worth: words and measures, measures, a reason.
+const fn worth(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Done => 3,
+        Outcome::NoSpeech | Outcome::NoEngine => 2,
+        Outcome::Damaged | Outcome::TooLong | Outcome::UnsupportedMedia => 1,
+        _ => 0,
+    }
+}
+
 async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static str>) -> Result<(), Stop> {
     let app = work.app;
+    if work.record.outcome.is_some_and(|earlier| worth(earlier) > worth(ending.outcome)) {
+        // Asked for again, and the source has forgotten something since: what was kept is not given up for less.
+        tracing::warn!(
+            outcome = ending.outcome.as_str(),
+            "this run brought less than is there, the record stays as it is"
+        );
+        return nothing(app, work.job).await;
+    }
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
     let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending).await;
     let Some(version) = written.at(Stage::Writeback)? else {
@@ -68,6 +95,19 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
         work.withdraw().await;
         return Err(Stop::Fenced);
     };
+    let entry = LedgerEntry {
+        at: ending.now,
+        source: &work.record.source,
+        org: work.record.org_uid,
+        call: work.record.uid,
+        ended: ending.outcome.as_str(),
+        used: &telemetry::used_so_far(),
+        audio_ms: ending.quality.and_then(|quality| quality["duration_ms"].as_u64()).unwrap_or(0),
+        engine: ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str()),
+        // Engines of our own and the platform's text cost nothing; none that does is called from here.
+        pricing: Pricing::Free,
+    };
+    app.store.enter_ledger(&mut tx, &entry).await.at(Stage::Writeback)?;
     if let Some(target) = target {
         let delivery =
             app.store.owe_delivery(&mut tx, work.record.uid, target, version, ending.now).await.at(Stage::Writeback)?;

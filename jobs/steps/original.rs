@@ -30,7 +30,10 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
     // It has that name once it is whole and durable: an attempt that was killed after its download need not ask again.
     if !tokio::fs::try_exists(&path).await.map_err(|err| spool_failure(&path, &err))? {
         match fetch(work, call).await? {
-            Ok(fetched) => metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes),
+            Ok(fetched) => {
+                metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes);
+                telemetry::used(telemetry::Use::BytesFetched, fetched.size_bytes);
+            }
             Err((outcome, reason)) => return Ok(Original::None { outcome, reason }),
         }
     }

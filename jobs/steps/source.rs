@@ -17,6 +17,8 @@ pub enum Fresh {
     Call(Box<SourceCall>),
     /// There is none, for this reason.
     Ends(Outcome, Option<String>),
+    /// The call opted out after something of it was stored: its erasure is on its way, and this job is complete.
+    Withdrawn,
 }
 
 /// Asks the source for the call and writes what it says into the record.
@@ -36,6 +38,14 @@ pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
     let mut tx = work.app.store.begin().await.at(Stage::Source)?;
     work.record =
         work.app.store.refresh(&mut tx, &work.record, bare.as_ref().unwrap_or(&call), now).await.at(Stage::Source)?;
+    if call.opt_out && work.record.holds_content() {
+        admit::withdraw(work.app, &mut tx, &work.record).await.at(Stage::Source)?;
+        if !work.app.queue.complete(&mut tx, work.job).await.at(Stage::Source)? {
+            return Err(Stop::Fenced);
+        }
+        tx.commit().await.at(Stage::Source)?;
+        return Ok(Fresh::Withdrawn);
+    }
     tx.commit().await.at(Stage::Source)?;
     work.boundary("source").await;
     if call.opt_out {

@@ -236,6 +236,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, artifact: &Artifact, body: Body) -> Result<()> {
+        super::count_write(artifact);
         let sent = if artifact.size_bytes > self.multipart_above_bytes {
             self.put_in_parts(artifact, &body).await?
         } else {

@@ -228,6 +228,7 @@ impl ObjectStore for DirStore {
     }
 
     async fn put(&self, artifact: &Artifact, body: Body) -> Result<()> {
+        super::count_write(artifact);
         let (store, artifact) = (self.clone(), artifact.clone());
         blocking(move || store.put_now(&artifact, &body)).await
     }

@@ -20,6 +20,8 @@ use jiff::Timestamp;
 use crate::config::Objects;
 use crate::config::ObjectsKind;
 use crate::domain::{Artifact, ArtifactKey, ArtifactKind, CallUid, OrgUid, Sha256};
+use crate::telemetry;
+use crate::telemetry::Use;
 
 pub use bucket::S3Store;
 pub use dir::DirStore;
@@ -203,4 +205,10 @@ where
             cause: Box::new(stopped),
         })
     })
+}
+
+/// Counts a write against the job that makes it.
+fn count_write(artifact: &Artifact) {
+    telemetry::used(Use::ObjectWrites, 1);
+    telemetry::used(Use::BytesStored, artifact.size_bytes);
 }

@@ -31,11 +31,10 @@ impl Block {
         }
     }
 
-    /// Largest magnitude; infinite when a sample is not a finite number.
+    /// Whether all samples are numbers of a magnitude up to `most`.
     #[must_use]
-    pub fn peak(&self) -> f32 {
-        let finite = self.planes.iter().all(|plane| all_finite(plane));
-        if finite { self.planes.iter().map(|plane| peak(plane)).fold(0.0, f32::max) } else { f32::INFINITY }
+    pub fn within(&self, most: f32) -> bool {
+        self.planes.iter().all(|plane| within(plane, most))
     }
 }
 
@@ -56,16 +55,57 @@ pub fn peak(samples: &[f32]) -> f32 {
     rest.iter().map(|sample| sample.abs()).chain(lanes).fold(0.0, f32::max)
 }
 
-fn all_finite(samples: &[f32]) -> bool {
-    // Zero times anything finite is zero, times anything else not a number, and that sticks.
-    let mut lanes = [0.0f32; LANES];
-    let (chunks, rest) = samples.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &sample) in lanes.iter_mut().zip(chunk) {
-            *lane += sample * 0.0;
+fn within(samples: &[f32], most: f32) -> bool {
+    let (groups, rest) = samples.as_chunks::<LANES>();
+    let mut beyond = [false; LANES];
+    for group in groups {
+        for (beyond, sample) in beyond.iter_mut().zip(group) {
+            let magnitude = sample.abs();
+            *beyond |= magnitude > most || magnitude.is_nan();
         }
     }
-    rest.iter().map(|sample| sample * 0.0).chain(lanes).all(|product| !product.is_nan())
+    !beyond.contains(&true) && rest.iter().all(|sample| sample.abs() <= most)
+}
+
+/// Samples in a step, the grain of levels and of the limiter (a third of a millisecond at 48 kHz).
+pub const STEP: usize = 16;
+
+/// Levels of one step.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Step {
+    /// Largest magnitude.
+    pub peak: f32,
+    /// Sum of squares.
+    pub energy: f32,
+}
+
+/// Appends the levels of each whole step of `samples`.
+pub fn measure_steps(samples: &[f32], steps: &mut Vec<Step>) {
+    let level = fearless_simd::Level::new();
+    fearless_simd::dispatch!(level, _simd => steps.extend(samples.as_chunks::<STEP>().0.iter().map(Step::of)));
+}
+
+impl Step {
+    // Compiled for each instruction set only where it is inlined under `dispatch!`.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    fn of(samples: &[f32; STEP]) -> Self {
+        let (mut peaks, mut energies) = ([0.0f32; LANES], [0.0f32; LANES]);
+        for half in samples.as_chunks::<LANES>().0 {
+            for ((peak, energy), sample) in peaks.iter_mut().zip(&mut energies).zip(half) {
+                let magnitude = sample.abs();
+                *peak = if magnitude > *peak { magnitude } else { *peak };
+                *energy += sample * sample;
+            }
+        }
+        let larger = |a: f32, b: f32| if a > b { a } else { b };
+        let peak = |n: usize| larger(peaks[n], peaks[n + LANES / 2]);
+        let energy = |n: usize| energies[n] + energies[n + LANES / 2];
+        Self {
+            peak: larger(larger(peak(0), peak(2)), larger(peak(1), peak(3))),
+            energy: (energy(0) + energy(2)) + (energy(1) + energy(3)),
+        }
+    }
 }
 
 /// A meter that listens on the first pass, before any gain.
@@ -74,6 +114,9 @@ pub trait BlockSink {
     fn recorded(&mut self, block: &Block);
     /// The same, mixed to one channel at 48 kHz.
     fn mono(&mut self, samples: &[f32]);
+    /// Levels of the mix, step by step from its start, for meters that need no more. The last step is filled up with
+    /// silence.
+    fn steps(&mut self, _steps: &[Step]) {}
 }
 
 #[cfg(test)]
@@ -87,12 +130,22 @@ mod tests {
             samples[n] = -0.75;
             let block = |samples: &[f32]| Block { rate_hz: 8000, planes: vec![samples.to_vec()] };
             assert!((peak(&samples) - 0.75).abs() < 1e-9, "{n}");
-            assert!((block(&samples).peak() - 0.75).abs() < 1e-9, "{n}");
+            assert!(block(&samples).within(0.75) && !block(&samples).within(0.74), "{n}");
             for bad in [f32::NAN, f32::INFINITY] {
                 samples[n] = bad;
-                assert!(block(&samples).peak().is_infinite(), "{n}");
+                assert!(!block(&samples).within(4.0), "{n}");
             }
         }
         assert!(peak(&[]) < 1e-9);
+    }
+
+    #[test]
+    fn levels_of_steps() {
+        let mut samples = [0.5f32; 3 * STEP];
+        samples[STEP + 3] = -0.75;
+        let mut steps = Vec::new();
+        measure_steps(&samples, &mut steps);
+        assert_eq!(steps.iter().map(|step| step.peak).collect::<Vec<_>>(), [0.5, 0.75, 0.5]);
+        assert!((steps[0].energy - 4.0).abs() < 1e-6 && (steps[1].energy - 4.3125).abs() < 1e-6);
     }
 }

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use symphonia::core::audio::Channels;
 use symphonia::core::codecs::audio::well_known as id;
-use symphonia::core::codecs::audio::{AudioCodecId, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
@@ -19,6 +20,7 @@ use super::block::Block;
 use super::decode::{Decode, Facts, Step, guarded, make_decoder, undecodable};
 use super::error::AudioError;
 use super::mp4::{self, EditList, Padded};
+use super::opus::{self, Opus};
 use crate::domain::Container;
 
 /// Packets in a row that may fail before the rest of the file is given up.
@@ -30,10 +32,66 @@ const JUMP_SECONDS: f64 = 24.0 * 3600.0;
 /// Header and audio may differ by a packet or so before anything is called missing, seconds.
 const MISSING_SECONDS: f64 = 0.06;
 
+/// What turns packets into samples.
+enum Engine {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(Box<Opus>),
+}
+
+impl Engine {
+    fn of(params: &AudioCodecParameters) -> Result<Self, AudioError> {
+        if params.codec == id::CODEC_ID_OPUS {
+            let channels = params.channels.as_ref().map_or(1, Channels::count);
+            return Ok(Self::Opus(Box::new(Opus::open(params.extra_data.as_deref(), channels)?)));
+        }
+        let decoder = make_decoder(params, AudioDecoderOptions::default(), codec_name(params.codec))?;
+        Ok(Self::Symphonia(decoder))
+    }
+
+    /// A codec header inside the container may know better than the container.
+    fn rate_hz(&self, params: &AudioCodecParameters) -> u32 {
+        match self {
+            Self::Symphonia(decoder) => decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0),
+            Self::Opus(_) => opus::RATE_HZ,
+        }
+    }
+
+    /// Samples of delay at the start that the demuxer leaves in.
+    fn pre_skip(&self) -> u64 {
+        match self {
+            Self::Symphonia(_) => 0,
+            Self::Opus(opus) => u64::from(opus.pre_skip),
+        }
+    }
+
+    /// Fills the block, trimmed as the container says, with `trim` being samples at the front and at the end.
+    fn decode(&mut self, packet: &Packet, trim: (usize, usize), block: &mut Block) -> Option<()> {
+        match self {
+            Self::Symphonia(decoder) => {
+                let rate_hz = guarded(|| {
+                    let buffer = decoder.decode(packet).ok()?;
+                    buffer.copy_to_vecs_planar(&mut block.planes);
+                    Some(buffer.spec().rate())
+                });
+                block.rate_hz = rate_hz.flatten()?;
+            }
+            Self::Opus(opus) => {
+                opus.decode(&packet.data, block)?;
+                let keep = block.frames().saturating_sub(trim.1);
+                for plane in &mut block.planes {
+                    plane.truncate(keep);
+                    plane.drain(..trim.0.min(keep));
+                }
+            }
+        }
+        Some(())
+    }
+}
+
 /// Decoder of a file with a container.
 pub struct Contained {
     format: Box<dyn FormatReader>,
-    decoder: Box<dyn AudioDecoder>,
+    decoder: Engine,
     track_id: u32,
     time_base: Option<TimeBase>,
     rate_hz: u32,
@@ -83,16 +141,15 @@ impl Contained {
             return Err(AudioError::Unsupported { codec: codec.to_owned() });
         };
         let codec = codec_name(params.codec);
-        let decoder = make_decoder(params, AudioDecoderOptions::default(), codec)?;
-        // A codec header inside the container may know better than the container.
-        let rate_hz = decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0);
+        let decoder = Engine::of(params)?;
+        let rate_hz = decoder.rate_hz(params);
         let seconds =
             |ticks: u64, base: TimeBase| ticks as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get());
         let declared = track.duration.zip(track.time_base).map(|(duration, base)| seconds(duration.get(), base));
         let frames = track.num_frames.filter(|_| rate_hz > 0).map(|frames| frames as f64 / f64::from(rate_hz));
         let scaled = |seconds: f64| (seconds * f64::from(rate_hz)).round() as u64;
         let declared = declared.or(frames).filter(|seconds| *seconds > 0.0 && *seconds < JUMP_SECONDS * 2.0);
-        let (mut skip, mut left, mut expected) = (0, None, declared);
+        let (mut skip, mut left, mut expected) = (decoder.pre_skip(), None, declared);
         if let Some(edits) = edits {
             skip = scaled(edits.start_seconds);
             left = edits.length_seconds.map(scaled);
@@ -151,8 +208,9 @@ impl Contained {
         else {
             return Err(AudioError::Unsupported { codec: "unknown".to_owned() });
         };
-        self.decoder = make_decoder(params, AudioDecoderOptions::default(), codec_name(params.codec))?;
-        self.rate_hz = self.decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0);
+        self.decoder = Engine::of(params)?;
+        self.rate_hz = self.decoder.rate_hz(params);
+        self.skip = self.decoder.pre_skip();
         (self.track_id, self.time_base, self.position) = (track.id, track.time_base, 0);
         // The first link's header spoke for that link only.
         self.expected_seconds = None;
@@ -195,24 +253,18 @@ impl Contained {
     }
 
     fn decode(&mut self, packet: &Packet, block: &mut Block) -> Step {
-        let decoder = &mut self.decoder;
         // An AAC packet ends in ones (ISO/IEC 14496-3 4.5.2.1, ID_END); holes and cut off ends are zeros, and decode.
         let hole = self.facts.codec == "aac" && packet.data.iter().all(|&byte| byte == 0);
-        let decoded = guarded(|| {
-            if hole {
-                return None;
-            }
-            let buffer = decoder.decode(packet).ok()?;
-            buffer.copy_to_vecs_planar(&mut block.planes);
-            Some((buffer.spec().rate(), buffer.num_planes()))
-        });
-        match decoded.flatten() {
+        let trim = (packet.trim_start.get(), packet.trim_end.get());
+        let trim = (self.samples(trim.0).unwrap_or(0) as usize, self.samples(trim.1).unwrap_or(0) as usize);
+        let decoded = if hole { None } else { self.decoder.decode(packet, trim, block) };
+        match decoded {
             // The first packet of Vorbis puts out nothing by design, and a packet may be all delay.
-            Some(_) if block.frames() == 0 && packet.dur.get() > 0 && self.position > 0 => {}
-            Some((rate_hz, channels)) => {
+            Some(()) if block.frames() == 0 && packet.dur.get() > 0 && self.position > 0 => {}
+            Some(()) => {
                 self.failures = 0;
-                (block.rate_hz, self.rate_hz) = (rate_hz, rate_hz);
-                self.facts.saw(rate_hz, channels as u16);
+                self.rate_hz = block.rate_hz;
+                self.facts.saw(block.rate_hz, block.planes.len() as u16);
                 let frames = block.frames() as u64;
                 self.position += frames;
                 let (front, keep) = self.trim(frames);

@@ -1,10 +1,10 @@
-//! Decodes MP3 and ADTS frames. The walk over the frames is ours, so that holes, appended files and changes of form
+//! Decodes MPEG audio and ADTS frames. The walk over the frames is ours, so that holes, appended files and changes of form
 //! stay on the timeline; symphonia turns each frame into samples.
 
 use std::fs::File;
 use std::path::Path;
 
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP3};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
@@ -123,6 +123,9 @@ impl Elementary {
     }
 
     fn decode_frame(&mut self, header: &FrameHeader, block: &mut Block) -> Result<Step, AudioError> {
+        if self.facts.rate_hz == 0 {
+            codec_name(header).clone_into(&mut self.facts.codec);
+        }
         self.facts.saw(header.rate_hz, header.channels);
         if self.decoder.is_none() {
             self.decoder = Some(decoder_for(self.syntax, header)?);
@@ -177,17 +180,26 @@ impl Elementary {
 fn decoder_for(syntax: Syntax, header: &FrameHeader) -> Result<Box<dyn AudioDecoder>, AudioError> {
     let mut params = AudioCodecParameters::new();
     match syntax {
-        Syntax::Mpeg => params.for_codec(CODEC_ID_MP3),
+        Syntax::Mpeg => params.for_codec(match header.layer {
+            1 => CODEC_ID_MP1,
+            2 => CODEC_ID_MP2,
+            _ => CODEC_ID_MP3,
+        }),
         Syntax::Adts => params
             .for_codec(CODEC_ID_AAC)
             .with_sample_rate(header.rate_hz)
             .with_channels(super::decode::channel_layout(header.channels)),
     };
-    make_decoder(
-        &params,
-        AudioDecoderOptions::default().gapless(false),
-        if syntax == Syntax::Mpeg { "mp3" } else { "aac" },
-    )
+    make_decoder(&params, AudioDecoderOptions::default().gapless(false), codec_name(header))
+}
+
+const fn codec_name(header: &FrameHeader) -> &'static str {
+    match header.layer {
+        0 => "aac",
+        1 => "mp1",
+        2 => "mp2",
+        _ => "mp3",
+    }
 }
 
 impl Decode for Elementary {

@@ -1,8 +1,9 @@
 //! First pass: decode, repair, mix, resample, and measure on the way; the 48 kHz mono result is kept for the second.
 
-use super::block::{Block, BlockSink, OUTPUT_RATE_HZ, peak};
+use super::block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step, measure_steps, peak};
 use super::decode;
 use super::error::AudioError;
+use super::level::Profile;
 use super::loudness::{Levels, Meter};
 use super::mix::Mixer;
 use super::resample::Resampler;
@@ -18,6 +19,7 @@ pub struct Heard {
     /// Of the mono mix: what the gain is worked out from.
     pub levels: Levels,
     pub true_peak: f32,
+    pub profile: Profile,
     pub recorded: Recorded,
     pub mixer: Mixer,
 }
@@ -42,11 +44,16 @@ struct Stereo {
 
 impl Recorded {
     fn push(&mut self, block: &Block) {
-        self.sample_peak = block.planes.iter().map(|plane| peak(plane)).fold(self.sample_peak, f32::max);
         let channels = block.planes.len();
         if channels < 2 {
             self.close();
             self.had_one_channel = true;
+        }
+        // At 48 kHz the mix of one channel is that channel.
+        if channels >= 2 || block.rate_hz != OUTPUT_RATE_HZ {
+            self.sample_peak = block.planes.iter().map(|plane| peak(plane)).fold(self.sample_peak, f32::max);
+        }
+        if channels < 2 {
             return;
         }
         if self.stereo.as_ref().is_some_and(|stereo| stereo.rate_hz != block.rate_hz || stereo.peaks.len() != channels)
@@ -91,8 +98,10 @@ impl Recorded {
 struct Mono<'a, 'b> {
     resampler: Option<Resampler>,
     out: Vec<f32>,
+    steps: Vec<Step>,
     meter: Meter,
     peaks: PeakMeter,
+    profile: Profile,
     samples: Spill,
     sinks: &'a mut [&'b mut dyn BlockSink],
 }
@@ -108,27 +117,54 @@ impl Mono<'_, '_> {
         };
         resampler.push(samples, &mut self.out)?;
         self.resampler = Some(resampler);
-        self.drain()
+        self.drain(self.out.len() / STEP * STEP)
     }
 
     fn end_rate(&mut self) -> Result<(), AudioError> {
         if let Some(resampler) = self.resampler.take() {
             resampler.finish(&mut self.out)?;
         }
-        self.drain()
+        self.drain(self.out.len() / STEP * STEP)
     }
 
-    fn drain(&mut self) -> Result<(), AudioError> {
-        if !self.out.is_empty() {
-            self.meter.push(&[&self.out]);
-            self.peaks.push(&self.out);
-            for sink in self.sinks.iter_mut() {
-                sink.mono(&self.out);
-            }
-            self.samples.push(&self.out)?;
-            self.out.clear();
+    /// Lets everybody hear the next `count` samples, whole steps of them; what is left begins the next step.
+    fn drain(&mut self, count: usize) -> Result<(), AudioError> {
+        if count > 0 {
+            self.steps.clear();
+            measure_steps(&self.out[..count], &mut self.steps);
+            self.hear(count)?;
+            self.out.drain(..count);
         }
         Ok(())
+    }
+
+    fn hear(&mut self, count: usize) -> Result<(), AudioError> {
+        let samples = &self.out[..count];
+        self.meter.push(&[samples]);
+        let highest = self.steps.iter().fold(0.0, |high: f32, step| if step.peak > high { step.peak } else { high });
+        self.peaks.push_of_peak(samples, highest);
+        self.profile.push(samples, &self.steps);
+        for sink in self.sinks.iter_mut() {
+            sink.mono(samples);
+            sink.steps(&self.steps);
+        }
+        self.samples.push(samples)
+    }
+
+    /// The last samples, less than a step: filled up for the levels alone.
+    fn finish(&mut self) -> Result<(), AudioError> {
+        self.end_rate()?;
+        let count = self.out.len();
+        if count > 0 {
+            let mut whole = [0.0; STEP];
+            whole[..count].copy_from_slice(&self.out);
+            self.steps.clear();
+            measure_steps(&whole, &mut self.steps);
+            self.hear(count)?;
+        }
+        self.profile.finish();
+        self.peaks.finish();
+        self.samples.finish()
     }
 }
 
@@ -146,6 +182,8 @@ pub fn listen(
     let mut mono = Mono {
         resampler: None,
         out: Vec::new(),
+        steps: Vec::new(),
+        profile: Profile::default(),
         meter: Meter::new(OUTPUT_RATE_HZ, 1),
         peaks: PeakMeter::default(),
         samples: Spill::new(request.settings.memory_cap_bytes, request.spool),
@@ -176,14 +214,17 @@ pub fn listen(
     if rate_hz != 0 {
         mono.push(rate_hz, &mixed)?;
     }
-    mono.end_rate()?;
+    mono.finish()?;
     recorded.close();
-    mono.peaks.finish();
+    if recorded.had_one_channel {
+        recorded.sample_peak = recorded.sample_peak.max(mono.peaks.sample_peak());
+    }
     Ok(Heard {
         survival: timeline.survival(),
         samples: mono.samples,
         levels: mono.meter.finish(),
         true_peak: mono.peaks.true_peak(),
+        profile: mono.profile,
         recorded,
         mixer,
     })

@@ -1,19 +1,16 @@
 //! FLAC (RFC 9639) for the stored normalised form: fixed predictors and partitioned Rice codes. Adaptive linear
 //! prediction would save a few per cent of telephone speech and cost ten times the time.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use md5::{Digest as _, Md5};
-use sha2::Sha256 as Hasher;
 use tempfile::NamedTempFile;
 
 use super::bits::BitWriter;
 use super::block::OUTPUT_RATE_HZ;
 use super::error::AudioError;
-use super::wav::{WrittenFile, put_in_place, temp_beside};
-use crate::domain::Sha256;
+use super::wav::{WrittenFile, hash, put_in_place, temp_beside};
 
 /// Samples in a frame (RFC 9639 section 9.1.1: code 12).
 const BLOCK: usize = 4096;
@@ -87,24 +84,11 @@ impl FlacWriter {
         temp.write_all(&stream_info(self.samples, &self.md5.finalize().into())).map_err(&error)?;
         temp.flush().map_err(&error)?;
         // The header was written last, so the hash is taken of the whole file as it lies there.
-        let (size_bytes, sha256) = hash(temp.as_file_mut()).map_err(&error)?;
+        temp.seek(SeekFrom::Start(0)).map_err(&error)?;
+        let sha256 = hash(temp.as_file_mut()).map_err(&error)?;
+        let size_bytes = temp.as_file().metadata().map_err(&error)?.len();
         put_in_place(temp, &self.path)?;
         Ok(WrittenFile { path: self.path, size_bytes, sha256 })
-    }
-}
-
-fn hash(file: &mut File) -> std::io::Result<(u64, Sha256)> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let mut hasher = Hasher::new();
-    let (mut size, mut buffer) = (0, vec![0; 64 * 1024]);
-    loop {
-        let read = reader.read(&mut buffer)?;
-        if read == 0 {
-            return Ok((size, Sha256::from_bytes(hasher.finalize().into())));
-        }
-        hasher.update(&buffer[..read]);
-        size += read as u64;
     }
 }
 

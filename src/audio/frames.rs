@@ -1,4 +1,4 @@
-//! Frame headers of the two streams that come without a container: MPEG audio layer III (ISO/IEC 11172-3 2.4.2.3,
+//! Frame headers of the two streams that come without a container: MPEG audio layers I to III (ISO/IEC 11172-3 2.4.2.3,
 //! 13818-3) and AAC in ADTS (ISO/IEC 13818-7 6.2), and the Xing, LAME and VBRI notes encoders leave in MP3s.
 
 /// Longest header either syntax needs.
@@ -24,6 +24,8 @@ pub struct FrameHeader {
     pub kind: u32,
     /// Bytes between the start of the frame and its main data (MPEG) or payload (ADTS).
     pub main_data: usize,
+    /// Layer of MPEG audio, 0 for ADTS. Only the third has a bit reservoir and notes on the stream.
+    pub layer: u8,
     /// MPEG 1 proper, whose side information has another shape than MPEG 2's.
     mpeg1: bool,
 }
@@ -40,13 +42,29 @@ impl Syntax {
 }
 
 fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
-    const KBPS_V1: [u32; 15] = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
-    const KBPS_V2: [u32; 15] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
+    // By MPEG 1 or later, then layer I, II, III; kbit/s.
+    const KBPS: [[[u32; 15]; 3]; 2] = [
+        [
+            [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
+            [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
+            [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+        ],
+        [
+            [0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
+            [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+            [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+        ],
+    ];
     const RATES: [u32; 3] = [44_100, 48_000, 32_000];
     let &[sync, second, third, fourth, ..] = bytes else { return None };
-    if sync != 0xff || second & 0xe0 != 0xe0 || (second >> 1) & 3 != 1 {
+    if sync != 0xff || second & 0xe0 != 0xe0 {
         return None;
     }
+    // 3: layer I, 2: II, 1: III, 0: reserved (and what ADTS has there).
+    let layer = match (second >> 1) & 3 {
+        0 => return None,
+        bits => 4 - bits,
+    };
     // 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5 (half the rates again), 1: reserved.
     let version = u32::from(second >> 3) & 3;
     let (mpeg1, divisor) = match version {
@@ -55,7 +73,7 @@ fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
         0 => (false, 4),
         _ => return None,
     };
-    let bit_rates = if mpeg1 { &KBPS_V1 } else { &KBPS_V2 };
+    let bit_rates = &KBPS[usize::from(!mpeg1)][usize::from(layer) - 1];
     // Index 0 is free format, whose frame length only the next header tells; 15 is forbidden.
     let bit_rate = *bit_rates.get(usize::from(third >> 4)).filter(|&&kbps| kbps > 0)? * 1000;
     let rate_hz = RATES.get(usize::from(third >> 2) & 3)? / divisor;
@@ -64,21 +82,29 @@ fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
         return None;
     }
     let channels: u16 = if fourth >> 6 == 3 { 1 } else { 2 };
-    let samples = if mpeg1 { 1152 } else { 576 };
+    let samples = match layer {
+        1 => 384,
+        3 if !mpeg1 => 576,
+        _ => 1152,
+    };
     let padding = u32::from(third >> 1) & 1;
     let side = match (mpeg1, channels) {
+        _ if layer < 3 => 0,
         (true, 1) | (false, 2) => 17,
         (true, _) => 32,
         (false, _) => 9,
     };
     let crc = if second & 1 == 0 { 2 } else { 0 };
+    // Layer I counts in slots of four bytes.
+    let slot = if layer == 1 { 4 } else { 1 };
     Some(FrameHeader {
-        len: (samples / 8 * bit_rate / rate_hz + padding) as usize,
+        len: ((samples / 8 / slot * bit_rate / rate_hz + padding) * slot) as usize,
         samples,
         rate_hz,
         channels,
-        kind: version << 24 | rate_hz << 4 | u32::from(channels),
+        kind: version << 24 | u32::from(layer) << 26 | rate_hz << 4 | u32::from(channels),
         main_data: 4 + crc + side,
+        layer,
         mpeg1,
     })
 }
@@ -99,13 +125,16 @@ fn adts(bytes: &[u8]) -> Option<FrameHeader> {
     }
     let blocks = u32::from(seventh & 3) + 1;
     let kind = u32::from(third >> 6) << 28 | rate_hz << 4 | u32::from(channels);
-    Some(FrameHeader { len, samples: 1024 * blocks, rate_hz, channels, kind, main_data, mpeg1: false })
+    Some(FrameHeader { len, samples: 1024 * blocks, rate_hz, channels, kind, main_data, layer: 0, mpeg1: false })
 }
 
 impl FrameHeader {
     /// How many bytes of earlier frames this MPEG frame leans on (`main_data_begin`, the bit reservoir).
     #[must_use]
     pub fn reservoir_bytes(&self, frame: &[u8]) -> usize {
+        if self.layer != 3 {
+            return 0;
+        }
         let side = if frame.get(1).is_some_and(|byte| byte & 1 == 0) { 6 } else { 4 };
         match frame.get(side..side + 2) {
             Some(&[high, low]) if self.mpeg1 => usize::from(high) << 1 | usize::from(low >> 7),
@@ -130,6 +159,9 @@ pub struct StreamInfo {
 /// Reads a Xing/Info (with LAME's extension) or VBRI note out of a frame; `None` for a frame of sound.
 #[must_use]
 pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
+    if header.layer != 3 {
+        return None;
+    }
     let word = |at: usize| frame.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     if frame.get(36..40) == Some(b"VBRI") {
         return Some(StreamInfo { frames: word(50).filter(|&n| n > 0), delay: 0, padding: 0, gapless: false });
@@ -180,10 +212,20 @@ mod tests {
         // MPEG 2.5, 8 kHz, 8 kbit/s.
         let header = Syntax::Mpeg.parse(&[0xff, 0xe3, 0x18, 0xc0]).unwrap();
         assert_eq!((header.len, header.samples, header.rate_hz), (72, 576, 8_000));
-        for bad in [[0xff, 0xfb, 0x04, 0xc0], [0xff, 0xfb, 0xf4, 0xc0], [0xff, 0xfb, 0x5c, 0xc0], [0xff, 0xfd, 0x54, 0]]
+        for bad in [[0xff, 0xfb, 0x04, 0xc0], [0xff, 0xfb, 0xf4, 0xc0], [0xff, 0xfb, 0x5c, 0xc0], [0xff, 0xf9, 0x54, 0]]
         {
             assert_eq!(Syntax::Mpeg.parse(&bad), None, "{bad:x?}");
         }
+    }
+
+    #[test]
+    fn layers_one_and_two() {
+        // Layer II, 48 kHz, mono, 64 kbit/s; layer I, 44.1 kHz, stereo, 128 kbit/s.
+        let header = Syntax::Mpeg.parse(&[0xff, 0xfd, 0x44, 0xc0]).unwrap();
+        assert_eq!((header.layer, header.len, header.samples, header.channels), (2, 192, 1152, 1));
+        let header = Syntax::Mpeg.parse(&[0xff, 0xff, 0x40, 0x00]).unwrap();
+        assert_eq!((header.layer, header.len, header.samples, header.channels), (1, 136, 384, 2));
+        assert_eq!((header.reservoir_bytes(&[0xff; 64]), stream_info(&header, b"Info")), (0, None));
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! How much to raise or lower a recording: one gain for all of it, and a limiter where peaks stand in the way.
 
-use super::block::OUTPUT_RATE_HZ;
-use super::error::AudioError;
+use super::block::{OUTPUT_RATE_HZ, STEP, Step};
 use super::limiter::{GainRide, LOOK_AHEAD};
 use super::loudness::Levels;
-use super::spill::Spill;
-use super::true_peak::{STEP, StepPeaks};
+use super::true_peak::{Phases, REACH};
 
 /// The most the limiter may take off a peak, dB. More would be heard.
 const MOST_LIMITED_DB: f64 = 6.0;
@@ -16,10 +14,12 @@ const CLOSE_LU: f64 = 0.01;
 /// A loudness missed by more than this is said to be missed, LU.
 const MISSED_LU: f64 = 0.1;
 const TRIES: usize = 8;
-/// Steps whose energy is kept as one: 1.3 ms, short against the limiter's movements.
+/// Steps kept as one: 1.3 ms, short against the limiter's movements.
 const GRAIN: usize = 4;
-/// Steps of the limiter in the 100 ms of [`Levels`].
-const HOP_STEPS: usize = OUTPUT_RATE_HZ as usize / 10 / STEP;
+/// Grains in the 100 ms of [`Levels`].
+const HOP_GRAINS: usize = OUTPUT_RATE_HZ as usize / 10 / STEP / GRAIN;
+/// [`MOST_LIMITED_DB`] as a factor: the limiter never meets a peak below this share of the highest.
+const LIMITED_SHARE: f32 = 0.5;
 
 /// What will be done.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,25 +45,25 @@ impl Plan {
     pub fn make(
         levels: &Levels,
         true_peak: f32,
-        samples: &mut Spill,
+        profile: &Profile,
         target_lufs: f64,
         ceiling_dbtp: f64,
-    ) -> Result<Option<Self>, AudioError> {
-        let Some(wanted) = levels.gain_to(target_lufs) else { return Ok(None) };
+    ) -> Option<Self> {
+        let wanted = levels.gain_to(target_lufs)?;
         let ceiling_db = ceiling_dbtp - CLEARANCE_DB;
         let headroom = ceiling_db - 20.0 * f64::from(true_peak).log10();
         if wanted <= headroom {
-            return Ok(Some(Self { gain_db: wanted, ceiling: None, peak_limited: false, output_lufs: target_lufs }));
+            return Some(Self { gain_db: wanted, ceiling: None, peak_limited: false, output_lufs: target_lufs });
         }
         let ceiling = 10f64.powf(ceiling_db / 20.0) as f32;
         let most = headroom + MOST_LIMITED_DB;
-        let profile = Profile::of(samples, ceiling / 10f64.powf(most / 20.0) as f32)?;
+        let plain = profile.hop_energies();
         let mut plan =
             Self { gain_db: wanted.min(most), ceiling: Some(ceiling), peak_limited: false, output_lufs: target_lufs };
         // Loudness gained for each decibel of gain: 1 to begin with, less once the limiter is seen to take its share.
         let (mut slope, mut last) = (1.0, None::<(f64, f64)>);
         for _ in 0..TRIES {
-            plan.output_lufs = profile.loudness_after(&plan, ceiling, levels);
+            plan.output_lufs = profile.loudness_after(&plan, ceiling, levels, &plain);
             let short = target_lufs - plan.output_lufs;
             plan.peak_limited = short > MISSED_LU;
             if let Some((gain_db, lufs)) = last {
@@ -76,87 +76,89 @@ impl Plan {
             last = Some((plan.gain_db, plan.output_lufs));
             plan.gain_db += step;
         }
-        Ok(Some(plan))
+        Some(plan)
     }
 }
 
-/// What the limiter will meet, kept small: a byte for the energy of every four steps and the few steps with a high peak. With
-/// it a gain can be tried without going through the samples again.
-#[derive(Debug)]
-struct Profile {
-    /// By [`GRAIN`] steps.
+/// What the limiter will meet, gathered on the first pass and kept small: two bytes a grain. With it a gain can be tried
+/// without going through the samples again.
+#[derive(Debug, Default)]
+pub struct Profile {
     energies: Vec<u8>,
-    steps: usize,
-    /// Step and true peak, where that may matter at any gain in question.
-    peaks: Vec<(u32, f32)>,
+    /// True peaks, 0 where too low to matter at any gain in question.
+    peaks: Vec<u8>,
+    phases: Phases,
+    highest: f32,
+    /// The grain at hand: energy, peak, steps.
+    grain: (f32, f32, usize),
 }
 
 impl Profile {
-    fn of(samples: &mut Spill, floor: f32) -> Result<Self, AudioError> {
-        // Sized at once: growing by doubling would cost a three-hour call as much again.
-        let grains = samples.len() as usize / (STEP * GRAIN) + 2;
-        let mut profile = Self { energies: Vec::with_capacity(grains), steps: 0, peaks: Vec::new() };
-        let mut energy = 0.0;
-        let mut peaks = StepPeaks::default();
-        let mut step = [0.0f32; STEP];
-        let mut filled = 0;
-        let mut put = |step: &[f32; STEP]| {
-            if let Some(peak) = peaks.push(step, floor)
-                && peak > floor
-            {
-                profile.peaks.push((profile.steps as u32 - 1, peak));
+    /// Takes the next steps, with their samples.
+    pub fn push(&mut self, samples: &[f32], steps: &[Step]) {
+        for (index, step) in steps.iter().enumerate() {
+            self.highest = self.highest.max(step.peak);
+            let floor = self.highest * LIMITED_SHARE;
+            let (energy, peak, count) = &mut self.grain;
+            *energy += step.energy;
+            *count += 1;
+            if self.phases.can_pass(step.peak, floor) {
+                // At the edges of what is given the samples alone have to do: this is an estimate.
+                let region =
+                    (index * STEP + 1).checked_sub(REACH).and_then(|start| samples.get(start..)?.first_chunk());
+                let here = region.map_or(step.peak, |region| self.phases.step_peak(region, step.peak, floor));
+                *peak = peak.max(here);
             }
-            energy += step.iter().map(|sample| sample * sample).sum::<f32>();
-            profile.steps += 1;
-            if profile.steps.is_multiple_of(GRAIN) {
-                // The mean square, which unlike a sum is never beyond what a byte can say.
-                profile.energies.push(pack(energy / (STEP * GRAIN) as f32));
-                energy = 0.0;
+            if *count == GRAIN {
+                self.end_grain();
             }
-        };
-        samples.read(|mut block| {
-            while !block.is_empty() {
-                let take = (STEP - filled).min(block.len());
-                step[filled..filled + take].copy_from_slice(&block[..take]);
-                (filled, block) = (filled + take, &block[take..]);
-                if filled == STEP {
-                    put(&step);
-                    filled = 0;
-                }
-            }
-            Ok(())
-        })?;
-        step[filled..].fill(0.0);
-        put(&step);
-        put(&[0.0; STEP]);
-        Ok(profile)
+        }
+    }
+
+    fn end_grain(&mut self) {
+        let (energy, peak, _) = std::mem::take(&mut self.grain);
+        // The mean square, which unlike a sum is never beyond what a byte can say.
+        self.energies.push(pack(energy / (STEP * GRAIN) as f32));
+        self.peaks.push(pack_peak(peak));
+    }
+
+    /// Ends the last grain.
+    pub fn finish(&mut self) {
+        if self.grain.2 > 0 {
+            self.end_grain();
+        }
+    }
+
+    fn hop_energies(&self) -> Vec<f64> {
+        self.energies.chunks(HOP_GRAINS).map(|hop| hop.iter().map(|&code| f64::from(unpack(code))).sum()).collect()
     }
 
     /// Integrated loudness with this gain and the limiter in the way. The limiter's gain moves slowly against the sound,
     /// so what it leaves of the plain energy in 100 ms is, closely, what it leaves of the weighted energy.
-    fn loudness_after(&self, plan: &Plan, ceiling: f32, levels: &Levels) -> f64 {
+    fn loudness_after(&self, plan: &Plan, ceiling: f32, levels: &Levels, plain: &[f64]) -> f64 {
         let ceiling = ceiling / plan.gain();
         let mut ride = GainRide::default();
-        let mut high = self.peaks.iter().peekable();
-        let power = 10f64.powf(plan.gain_db / 10.0);
-        let mut hops: Vec<f64> = levels.hops().iter().map(|level| level * power).collect();
-        let (mut before, mut after) = (0.0f64, 0.0f64);
-        for n in 0..self.steps + LOOK_AHEAD {
-            let peak = high.next_if(|&&(step, _)| step as usize == n).map_or(0.0, |&(_, peak)| peak);
-            let gain = f64::from(ride.next(if peak > ceiling { ceiling / peak } else { 1.0 }));
-            let Some(step) = n.checked_sub(LOOK_AHEAD) else { continue };
-            let energy = f64::from(unpack(self.energies.get(step / GRAIN).copied().unwrap_or(0)));
-            before += energy;
-            after += energy * gain * gain;
-            if (step + 1) % HOP_STEPS == 0 {
-                if let Some(hop) = hops.get_mut(step / HOP_STEPS)
-                    && before > 0.0
-                {
-                    *hop *= after / before;
+        let mut taken = vec![0.0; plain.len()];
+        let flush = LOOK_AHEAD.div_ceil(GRAIN) + 1;
+        for (grain, &code) in self.peaks.iter().chain(std::iter::repeat_n(&0, flush)).enumerate() {
+            let peak = unpack_peak(code);
+            if peak <= ceiling && ride.at_rest() {
+                continue;
+            }
+            let borne = if peak > ceiling { ceiling / peak } else { 1.0 };
+            for step in grain * GRAIN..(grain + 1) * GRAIN {
+                let gain = f64::from(ride.next(borne));
+                // The gain told now is that of an earlier step.
+                let Some(at) = step.checked_sub(LOOK_AHEAD).map(|step| step / GRAIN) else { continue };
+                if let (Some(&energy), Some(taken)) = (self.energies.get(at), taken.get_mut(at / HOP_GRAINS)) {
+                    *taken += f64::from(unpack(energy)) * (1.0 - gain * gain) / GRAIN as f64;
                 }
-                (before, after) = (0.0, 0.0);
             }
         }
+        let power = 10f64.powf(plan.gain_db / 10.0);
+        let left = |(plain, taken): (&f64, &f64)| if *plain > 0.0 { (1.0 - taken / plain).max(0.0) } else { 1.0 };
+        let shares = plain.iter().zip(&taken).map(left).chain(std::iter::repeat(1.0));
+        let hops = levels.hops().iter().zip(shares).map(|(level, share)| level * power * share).collect();
         Levels::from_hops(hops).integrated(0.0).unwrap_or(f64::NEG_INFINITY)
     }
 }
@@ -172,6 +174,17 @@ fn unpack(code: u8) -> f32 {
     if code == 0 { 0.0 } else { f32::from_bits((u32::from(code) + PACK_BASE) << 20 | 1 << 19) }
 }
 
+/// Exponent and four bits of mantissa, from 2^-13 up: steps of about a third of a decibel.
+const PEAK_BASE: u32 = (127 - 13) << 4;
+
+fn pack_peak(peak: f32) -> u8 {
+    (peak.to_bits() >> 19).saturating_sub(PEAK_BASE).min(255) as u8
+}
+
+fn unpack_peak(code: u8) -> f32 {
+    if code == 0 { 0.0 } else { f32::from_bits((u32::from(code) + PEAK_BASE) << 19 | 1 << 18) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,5 +197,10 @@ mod tests {
         }
         assert_eq!((pack(0.0), unpack(0)), (0, 0.0));
         assert_eq!(pack(f32::MAX), 255);
+        for peak in [0.001f32, 0.03, 0.5, 0.99, 3.9] {
+            let ratio = unpack_peak(pack_peak(peak)) / peak;
+            assert!(ratio > 0.965 && ratio < 1.035, "{peak}: {ratio}");
+        }
+        assert_eq!((pack_peak(0.0), unpack_peak(0)), (0, 0.0));
     }
 }

@@ -1,8 +1,8 @@
 //! A look-ahead limiter: pulls the gain down smoothly before a true peak arrives and lets it go slowly after. It works in
 //! steps of 16 samples, so that its cost is that of one multiplication a sample.
 
-use super::block::OUTPUT_RATE_HZ;
-use super::true_peak::{STEP, StepPeaks};
+use super::block::{OUTPUT_RATE_HZ, STEP, Step, measure_steps};
+use super::true_peak::{Phases, REACH as PEAK_REACH};
 
 /// Steps before a peak at which the gain begins to fall: 5 ms, too short to be heard as a dip, long enough not to click.
 pub const LOOK_AHEAD: usize = 15;
@@ -12,9 +12,9 @@ const REACH: usize = LOOK_AHEAD + 1;
 const RELEASE_SECONDS: f64 = 0.06;
 /// Within this of 1 the gain is 1 (0.001 dB).
 const SETTLED: f32 = 1e-4;
-/// Steps between one going in and its samples coming out: its peak is told a step later, its gain after the look-ahead,
-/// and the ramp over it ends at the gain of the step after it.
-const DELAY_STEPS: usize = LOOK_AHEAD + 2;
+/// Steps between the one whose peak is looked at and the one that comes out: the look-ahead, and one more because the ramp
+/// over a step ends at the gain of the step after it.
+const DELAY_STEPS: usize = LOOK_AHEAD + 1;
 
 /// From the gain each step could bear to the gain it gets.
 #[derive(Debug, Clone)]
@@ -25,8 +25,8 @@ pub struct GainRide {
     at: usize,
     current: f32,
     release: f32,
-    /// Steps in a row that could bear a gain of 1.
-    calm: u32,
+    /// Steps in a row that could bear a gain of 1 and had it.
+    calm: usize,
     least: f32,
 }
 
@@ -40,7 +40,7 @@ impl Default for GainRide {
             at: 0,
             current: 1.0,
             release: release as f32,
-            calm: u32::MAX / 2,
+            calm: 2 * REACH,
             least: 1.0,
         }
     }
@@ -51,9 +51,7 @@ impl GainRide {
     /// The mean is over gains each of which already respects every step up to here, so at a peak all of them do; a step
     /// counts at both its ends because the gain moves in a straight line between them.
     pub fn next(&mut self, borne: f32) -> f32 {
-        self.calm = if borne < 1.0 { 0 } else { self.calm.saturating_add(1) };
-        if self.calm as usize > 2 * REACH && self.current >= 1.0 && self.released.iter().all(|&gain| gain >= 1.0) {
-            self.last_borne = 1.0;
+        if borne >= 1.0 && self.at_rest() {
             return 1.0;
         }
         self.at = (self.at + 1) % REACH;
@@ -65,7 +63,14 @@ impl GainRide {
         self.released[self.at] = self.current;
         let gain = self.released.iter().sum::<f32>() / REACH as f32;
         self.least = self.least.min(gain);
+        self.calm = if borne < 1.0 || gain < 1.0 { 0 } else { self.calm + 1 };
         gain
+    }
+
+    /// Whether every gain within reach is 1: it stays so until a step cannot bear that.
+    #[must_use]
+    pub const fn at_rest(&self) -> bool {
+        self.calm >= 2 * REACH
     }
 
     /// The most that was taken off, dB (0 or more).
@@ -78,32 +83,36 @@ impl GainRide {
 /// One channel at 48 kHz. Output lines up with input once [`Limiter::finish`] has been called.
 #[derive(Debug)]
 pub struct Limiter {
-    gain: f32,
     ceiling: f32,
-    peaks: StepPeaks,
+    phases: Phases,
     ride: GainRide,
-    /// Samples waiting for their gain, and how many of them have been looked at.
+    /// Samples waiting for their gain, after a few that have gone out and that peaks still lean on.
     line: Vec<f32>,
-    seen: usize,
+    /// Where in the line the next step begins whose peak is to be looked at.
+    next: usize,
+    /// Levels of that step and of those after it, and the peak of the one before.
+    steps: Vec<Step>,
+    before: f32,
     /// Gain at the start of the step that comes out next.
     node: f32,
-    /// Steps still to go in before the first comes out.
+    /// Steps still to be looked at before the first comes out.
     wait: usize,
     taken: u64,
     given: u64,
 }
 
 impl Limiter {
-    /// `gain` and `ceiling` are factors of amplitude.
+    /// `ceiling` is an amplitude.
     #[must_use]
-    pub fn new(gain: f32, ceiling: f32) -> Self {
+    pub fn new(ceiling: f32) -> Self {
         Self {
-            gain,
             ceiling,
-            peaks: StepPeaks::default(),
+            phases: Phases::new(),
             ride: GainRide::default(),
-            line: Vec::new(),
-            seen: 0,
+            line: vec![0.0; PEAK_REACH],
+            next: PEAK_REACH,
+            steps: Vec::new(),
+            before: 0.0,
             node: 1.0,
             wait: DELAY_STEPS,
             taken: 0,
@@ -121,36 +130,75 @@ impl Limiter {
     pub fn finish(&mut self, out: &mut Vec<f32>) {
         let due = self.taken - self.given;
         let before = out.len();
-        self.run(&[0.0; (DELAY_STEPS + 2) * STEP], out);
+        self.run(&[0.0; (DELAY_STEPS + 3) * STEP], out);
         out.truncate(before + due as usize);
     }
 
     fn run(&mut self, samples: &[f32], out: &mut Vec<f32>) {
-        self.line.extend(samples.iter().map(|sample| sample * self.gain));
-        let mut done = 0;
-        while let Some(step) = self.line.get(self.seen..).and_then(<[f32]>::first_chunk::<STEP>) {
-            self.seen += STEP;
-            let Some(peak) = self.peaks.push(step, self.ceiling) else { continue };
-            let next = self.ride.next(if peak > self.ceiling { self.ceiling / peak } else { 1.0 });
-            if self.wait > 1 {
-                // Gains of steps before the first.
-                self.wait -= 1;
-                self.node = next;
-                continue;
-            }
-            let step = &self.line[done..done + STEP];
-            if self.node >= 1.0 && next >= 1.0 {
-                out.extend_from_slice(step);
+        let before = out.len();
+        self.line.extend_from_slice(samples);
+        let measured = self.next + self.steps.len() * STEP;
+        measure_steps(&self.line[measured..], &mut self.steps);
+        // The last step is not looked at: peaks lean on samples after them.
+        let known = self.steps.len().saturating_sub(1);
+        let mut at = 0;
+        while at < known {
+            let calm = if self.ride.at_rest() && self.wait == 0 { self.calm_steps(at, known) } else { 0 };
+            if calm > 0 {
+                let start = self.next + at * STEP - DELAY_STEPS * STEP;
+                out.extend_from_slice(&self.line[start..start + calm * STEP]);
+                self.before = self.steps[at + calm - 1].peak;
+                at += calm;
             } else {
-                let slope = (next - self.node) / STEP as f32;
-                out.extend(step.iter().enumerate().map(|(n, sample)| sample * (self.node + slope * n as f32)));
+                self.one(at, out);
+                at += 1;
             }
-            self.node = next;
-            done += STEP;
         }
-        self.given += done as u64;
-        self.line.drain(..done);
-        self.seen -= done;
+        self.given += (out.len() - before) as u64;
+        self.next += at * STEP;
+        self.steps.drain(..at);
+        let gone = self.next.saturating_sub((DELAY_STEPS - self.wait) * STEP + PEAK_REACH);
+        self.line.drain(..gone);
+        self.next -= gone;
+    }
+
+    /// How many steps from `at` on cannot hold a peak above the ceiling.
+    fn calm_steps(&self, at: usize, known: usize) -> usize {
+        let low = |step: &Step| !self.phases.can_pass(step.peak, self.ceiling);
+        if self.phases.can_pass(self.before, self.ceiling) {
+            return 0;
+        }
+        // Each of them and the one after it have to be low.
+        let run = self.steps[at..=known].iter().take_while(|step| low(step)).count();
+        run.saturating_sub(1)
+    }
+
+    /// Looks at one step, and lets out the one that has waited long enough.
+    fn one(&mut self, at: usize, out: &mut Vec<f32>) {
+        let (here, after) = (self.steps[at].peak, self.steps[at + 1].peak);
+        let start = self.next + at * STEP;
+        let mut peak = here;
+        if self.phases.can_pass(self.before.max(here).max(after), self.ceiling)
+            && let Some(region) = self.line.get(start + 1 - PEAK_REACH..).and_then(<[f32]>::first_chunk)
+        {
+            peak = self.phases.step_peak(region, here, self.ceiling);
+        }
+        self.before = here;
+        let next = self.ride.next(if peak > self.ceiling { self.ceiling / peak } else { 1.0 });
+        if self.wait > 0 {
+            // Gains of steps before the first.
+            self.wait -= 1;
+            self.node = next;
+            return;
+        }
+        let step = &self.line[start - DELAY_STEPS * STEP..start - LOOK_AHEAD * STEP];
+        if self.node >= 1.0 && next >= 1.0 {
+            out.extend_from_slice(step);
+        } else {
+            let slope = (next - self.node) / STEP as f32;
+            out.extend(step.iter().enumerate().map(|(n, sample)| sample * (self.node + slope * n as f32)));
+        }
+        self.node = next;
     }
 
     /// The most that was taken off, dB (0 or more).
@@ -166,8 +214,9 @@ mod tests {
     use crate::audio::true_peak::PeakMeter;
 
     fn limit(samples: &[f32], gain: f32, ceiling: f32) -> (Vec<f32>, Limiter) {
-        let (mut limiter, mut out) = (Limiter::new(gain, ceiling), Vec::new());
-        for chunk in samples.chunks(1013) {
+        let (mut limiter, mut out) = (Limiter::new(ceiling), Vec::new());
+        let scaled: Vec<f32> = samples.iter().map(|sample| sample * gain).collect();
+        for chunk in scaled.chunks(1013) {
             limiter.push(chunk, &mut out);
         }
         limiter.finish(&mut out);

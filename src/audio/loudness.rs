@@ -1,6 +1,8 @@
 //! Programme loudness: ITU-R BS.1770-4 (K-weighting, gating), EBU Tech 3342 (range). One pass gathers the energy of every
 //! 100 ms; all figures, also those after a gain, are worked out from that.
 
+use super::k_weighting::KWeighting;
+
 /// BS.1770-4 annex 1: loudness of a mean square `z` is `-0.691 + 10 lg z`.
 const OFFSET_LU: f64 = -0.691;
 /// Gates of BS.1770-4 (integrated) and EBU Tech 3342 (range).
@@ -19,59 +21,10 @@ fn mean_square(lufs: f64) -> f64 {
     10f64.powf((lufs - OFFSET_LU) / 10.0)
 }
 
-/// One second-order section, transposed direct form II.
-#[derive(Debug, Clone, Copy, Default)]
-struct Section {
-    b: [f64; 3],
-    a: [f64; 2],
-    z: [f64; 2],
-}
-
-impl Section {
-    #[inline]
-    fn run(&mut self, x: f64) -> f64 {
-        // No `mul_add`: without the instruction, which the default target lacks, it is a slow library call.
-        let y = self.b[0] * x + self.z[0];
-        self.z[0] = self.b[1] * x - self.a[0] * y + self.z[1];
-        self.z[1] = self.b[2] * x - self.a[1] * y;
-        y
-    }
-
-    /// Recursive filters decay into denormal numbers, which some processors handle a hundred times slower.
-    fn settle(&mut self) {
-        for z in &mut self.z {
-            if z.abs() < 1e-30 {
-                *z = 0.0;
-            }
-        }
-    }
-}
-
-/// The two stages of the K-weighting for any sample rate. BS.1770-4 gives coefficients at 48 kHz only; these are the
-/// analogue prototypes that lead to them.
-fn k_weighting(rate_hz: f64) -> [Section; 2] {
-    let (f0, gain_db, q) = (1_681.974_450_955_533, 3.999_843_853_973_347, 0.707_175_236_955_419_6);
-    let k = (std::f64::consts::PI * f0 / rate_hz).tan();
-    let vh = 10f64.powf(gain_db / 20.0);
-    let vb = vh.powf(0.499_666_774_154_541_6);
-    let a0 = 1.0 + k / q + k * k;
-    let shelf = Section {
-        b: [(vh + vb * k / q + k * k) / a0, 2.0 * (k * k - vh) / a0, (vh - vb * k / q + k * k) / a0],
-        a: [2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0],
-        z: [0.0; 2],
-    };
-    let (f0, q) = (38.135_470_876_024_44, 0.500_327_037_323_877_3);
-    let k = (std::f64::consts::PI * f0 / rate_hz).tan();
-    let a0 = 1.0 + k / q + k * k;
-    let high_pass =
-        Section { b: [1.0, -2.0, 1.0], a: [2.0 * (k * k - 1.0) / a0, (1.0 - k / q + k * k) / a0], z: [0.0; 2] };
-    [shelf, high_pass]
-}
-
 /// Gathers the energy of a stretch of one rate and number of channels.
 #[derive(Debug)]
 pub struct Meter {
-    filters: Vec<[Section; 2]>,
+    filters: Vec<KWeighting>,
     rate_hz: u32,
     /// Samples seen, and the number of the sample at which the current 100 ms end.
     seen: u64,
@@ -84,7 +37,7 @@ pub struct Meter {
 impl Meter {
     #[must_use]
     pub fn new(rate_hz: u32, channels: usize) -> Self {
-        let filters = vec![k_weighting(f64::from(rate_hz)); channels];
+        let filters = vec![KWeighting::new(rate_hz); channels];
         let mut meter =
             Self { filters, rate_hz, seen: 0, hop_end: 0, hop_start: 0, energy: 0.0, levels: Levels::default() };
         meter.hop_end = meter.end_of_hop(1);
@@ -103,12 +56,12 @@ impl Meter {
         while at < frames {
             let take = ((self.hop_end - self.seen) as usize).min(frames - at);
             for (filter, plane) in self.filters.iter_mut().zip(planes) {
-                self.energy += weighted_energy(filter, &plane.as_ref()[at..at + take]);
+                self.energy += filter.energy(&plane.as_ref()[at..at + take]);
             }
             at += take;
             self.seen += take as u64;
             if self.seen == self.hop_end {
-                self.levels.hops.push(self.energy / (self.hop_end - self.hop_start) as f64);
+                self.levels.hops.push(self.energy.max(0.0) / (self.hop_end - self.hop_start) as f64);
                 self.energy = 0.0;
                 self.hop_start = self.hop_end;
                 self.hop_end = self.end_of_hop(self.levels.hops.len() as u64 + 1);
@@ -121,19 +74,6 @@ impl Meter {
     pub fn finish(self) -> Levels {
         self.levels
     }
-}
-
-fn weighted_energy([shelf, high_pass]: &mut [Section; 2], samples: &[f32]) -> f64 {
-    let (mut first, mut second) = (*shelf, *high_pass);
-    let mut energy = 0.0;
-    for &sample in samples {
-        let y = second.run(first.run(f64::from(sample)));
-        energy += y * y;
-    }
-    first.settle();
-    second.settle();
-    (*shelf, *high_pass) = (first, second);
-    energy
 }
 
 /// K-weighted mean squares, one for each 100 ms, summed over channels.

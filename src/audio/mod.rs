@@ -1,6 +1,6 @@
 //! From a recording to measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary`, `contained`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
+//! `probe` → `decode` (`elementary`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
 //! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
 //! in memory as a whole.
 
@@ -13,11 +13,13 @@ pub mod error;
 mod first_pass;
 mod flac;
 mod frames;
+mod k_weighting;
 mod level;
 mod limiter;
 pub mod loudness;
 mod mix;
 mod mp4;
+mod opus;
 pub mod probe;
 mod resample;
 mod riff;
@@ -34,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use block::{Block, BlockSink, OUTPUT_RATE_HZ};
+pub use block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step};
 pub use error::AudioError;
 pub use wav::WrittenFile;
 
@@ -107,7 +109,7 @@ pub fn normalize(
         return Err(AudioError::Damaged { expected_ms: survival.expected_ms, lost_ms: survival.lost_ms, reason });
     }
     let (target, ceiling) = (request.settings.target_lufs, request.settings.ceiling_dbtp);
-    let plan = Plan::make(&heard.levels, heard.true_peak, &mut heard.samples, target, ceiling)?;
+    let plan = Plan::make(&heard.levels, heard.true_peak, &heard.profile, target, ceiling);
     let written = second_pass::write(request, &mut heard, plan, cancel)?;
     let flags = [
         (plan.is_some_and(|plan| plan.peak_limited), Flag::PeakLimited),

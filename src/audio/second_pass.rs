@@ -5,6 +5,7 @@ use super::first_pass::Heard;
 use super::flac::FlacWriter;
 use super::level::Plan;
 use super::limiter::Limiter;
+use super::spill::whole;
 use super::true_peak::PeakMeter;
 use super::wav::{WavWriter, WrittenFile};
 use super::waveform::Waveform;
@@ -30,7 +31,7 @@ struct Outputs {
 impl Outputs {
     fn push(&mut self, samples: &[f32]) -> Result<(), AudioError> {
         self.pcm.clear();
-        self.pcm.extend(samples.iter().map(|&sample| quantize(sample)));
+        quantize(samples, &mut self.pcm);
         if let Some(wav) = &mut self.wav {
             wav.push(&self.pcm)?;
         }
@@ -42,10 +43,10 @@ impl Outputs {
     }
 }
 
-/// To 16 bits, rounding half away from zero; the cast saturates. No dither: digital silence stays silent.
-fn quantize(sample: f32) -> i16 {
-    let scaled = sample * 32_768.0;
-    (scaled + 0.5f32.copysign(scaled)) as i16
+/// To 16 bits, to the nearest; beyond full scale is full scale. No dither: digital silence stays silent.
+fn quantize(samples: &[f32], pcm: &mut Vec<i16>) {
+    let level = fearless_simd::Level::new();
+    fearless_simd::dispatch!(level, _simd => pcm.extend(samples.iter().map(|sample| whole(sample * 32_768.0))));
 }
 
 /// Runs the pass. `plan` is `None` for what has no loudness: it passes as it is.
@@ -57,7 +58,7 @@ pub fn write(
 ) -> Result<Written, AudioError> {
     let samples = heard.samples.len();
     let mut outputs = Outputs {
-        wav: request.wav.map(WavWriter::create).transpose()?,
+        wav: request.wav.map(|path| WavWriter::create(path, samples)).transpose()?,
         flac: request.flac.map(FlacWriter::create).transpose()?,
         waveform: Waveform::default(),
         pcm: Vec::new(),
@@ -65,8 +66,8 @@ pub fn write(
     let target_lufs = request.settings.target_lufs;
     let normalization = match plan {
         Some(Plan { ceiling: Some(ceiling), gain_db, output_lufs, .. }) => {
-            let limiter = Limiter::new(10f64.powf(gain_db / 20.0) as f32, ceiling);
-            let figures = write_limited(heard, limiter, &mut outputs, cancel)?;
+            let gain = 10f64.powf(gain_db / 20.0) as f32;
+            let figures = write_limited(heard, gain, Limiter::new(ceiling), &mut outputs, cancel)?;
             Normalization { target_lufs, gain_db, output_integrated_lufs: Some(output_lufs), ..figures }
         }
         plan => {
@@ -94,19 +95,17 @@ pub fn write(
 }
 
 fn write_plain(heard: &mut Heard, gain: f32, outputs: &mut Outputs, cancel: &CancelFlag) -> Result<(), AudioError> {
-    let mut scaled = Vec::new();
-    heard.samples.read(|block| {
+    heard.samples.read(gain, |block| {
         if cancel.is_cancelled() {
             return Err(AudioError::Cancelled);
         }
-        scaled.clear();
-        scaled.extend(block.iter().map(|sample| sample * gain));
-        outputs.push(&scaled)
+        outputs.push(block)
     })
 }
 
 fn write_limited(
     heard: &mut Heard,
+    gain: f32,
     mut limiter: Limiter,
     outputs: &mut Outputs,
     cancel: &CancelFlag,
@@ -119,7 +118,7 @@ fn write_limited(
         out.clear();
         done
     };
-    heard.samples.read(|block| {
+    heard.samples.read(gain, |block| {
         if cancel.is_cancelled() {
             return Err(AudioError::Cancelled);
         }
@@ -134,15 +133,4 @@ fn write_limited(
         output_true_peak_dbtp: super::decibels(peaks.true_peak()),
         ..Normalization::default()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounding_is_symmetric_and_saturates() {
-        assert_eq!((quantize(0.0), quantize(1.4 / 32_768.0), quantize(-1.6 / 32_768.0)), (0, 1, -2));
-        assert_eq!((quantize(1.5), quantize(-1.5), quantize(f32::NAN)), (i16::MAX, i16::MIN, 0));
-    }
 }

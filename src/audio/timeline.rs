@@ -52,7 +52,7 @@ impl Timeline {
                 Step::Audio => {
                     check_form(block.rate_hz, block.planes.len())?;
                     let seconds = block.frames() as f64 / f64::from(block.rate_hz);
-                    if block.peak() > IMPLAUSIBLE {
+                    if !block.within(IMPLAUSIBLE) {
                         for plane in &mut block.planes {
                             plane.fill(0.0);
                         }

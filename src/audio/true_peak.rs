@@ -1,24 +1,39 @@
 //! True peak: the peak of the continuous wave, estimated at four times the rate (ITU-R BS.1770-4 annex 2).
 
-use super::block::peak;
+use super::block::{STEP, peak};
 
 /// Taps of each of the four phases.
 const TAPS: usize = 16;
 /// Samples on each side of the point between two samples.
-const REACH: usize = TAPS / 2;
+pub const REACH: usize = TAPS / 2;
 /// Samples looked at together by the skip bound.
 const BLOCK: usize = 64;
+/// A bound this close above the sample peak is as good as the peak itself (0.04 dB).
+const CLOSE: f32 = 1.005;
 
 /// The three fractional phases of a windowed sinc; phase 0 is the sample itself.
+///
+/// Each phase is the straight line between the two samples around its point, plus a part that sees the curvature of the
+/// wave alone (the second difference), plus a small one that sees its slope. So a peak between samples is bounded by the
+/// samples and the curvature around it, and a slow wave needs no interpolation.
 #[derive(Debug, Clone)]
-struct Phases {
+pub struct Phases {
     taps: [[f32; TAPS]; 3],
     /// The largest value any phase can reach from samples of magnitude 1.
     bound: f32,
+    /// The most a curvature of 1, and a magnitude of 1 through the slope, can add to the straight line.
+    by_curve: f32,
+    by_slope: f32,
+}
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Phases {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut taps = [[0.0f32; TAPS]; 3];
         for (index, phase) in taps.iter_mut().enumerate() {
             let offset = (index + 1) as f64 / 4.0;
@@ -35,7 +50,53 @@ impl Phases {
             }
         }
         let bound = taps.iter().map(|phase| phase.iter().map(|tap| tap.abs()).sum::<f32>()).fold(1.0, f32::max);
-        Self { taps, bound }
+        let (mut by_curve, mut by_slope) = (0.0f64, 0.0f64);
+        for (index, phase) in taps.iter().enumerate() {
+            let offset = (index + 1) as f64 / 4.0;
+            let mut rest = phase.map(f64::from);
+            rest[REACH - 1] -= 1.0 - offset;
+            rest[REACH] -= offset;
+            let slope: f64 = rest.iter().enumerate().map(|(tap, rest)| tap as f64 * rest).sum();
+            rest[REACH - 1] += slope;
+            rest[REACH] -= slope;
+            // What is left is the second difference of this, its sum summed.
+            let (mut once, mut twice, mut reach) = (0.0, 0.0, 0.0);
+            for value in rest {
+                once += value;
+                twice += once;
+                reach += f64::abs(twice);
+            }
+            by_curve = by_curve.max(reach);
+            by_slope = by_slope.max(2.0 * slope.abs());
+        }
+        // Rounded up: the taps are in single precision.
+        Self { taps, bound: bound * 1.0001, by_curve: by_curve as f32 * 1.001, by_slope: by_slope as f32 + 1e-5 }
+    }
+
+    /// Whether samples up to this magnitude can make a peak above `floor`.
+    #[must_use]
+    pub fn can_pass(&self, magnitude: f32, floor: f32) -> bool {
+        magnitude * self.bound > floor
+    }
+
+    /// The most a peak can be between samples of at most `magnitude`, the samples around it being `region`.
+    fn most(&self, magnitude: f32, region: &[f32]) -> f32 {
+        magnitude * (1.0 + self.by_slope) + self.by_curve * curvature(region)
+    }
+
+    /// The true peak of a step: of its samples and the points after each of them. `region` is the step with `REACH - 1`
+    /// samples before and `REACH` after it. Where that cannot exceed `floor`, the largest sample.
+    #[must_use]
+    pub fn step_peak(&self, region: &[f32; STEP + TAPS - 1], here: f32, floor: f32) -> f32 {
+        let most = self.most(here.max(region[REACH - 1 + STEP].abs()), region);
+        if most <= floor {
+            return here;
+        }
+        if most <= here * CLOSE {
+            return most;
+        }
+        let windows = region.windows(TAPS);
+        windows.filter_map(|window| window.first_chunk()).map(|window| self.between(window)).fold(here, f32::max)
     }
 
     /// Peak of the three points after sample `REACH - 1` of the window.
@@ -70,6 +131,26 @@ fn kaiser(x: f64) -> f64 {
     if x.abs() >= 1.0 { 0.0 } else { bessel(BETA * (1.0 - x * x).sqrt()) / bessel(BETA) }
 }
 
+/// Largest magnitude of the second difference.
+fn curvature(samples: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let mut most = |lane: usize, n: usize, window: &[f32]| {
+        let bend = (window[n] - 2.0 * window[n + 1] + window[n + 2]).abs();
+        lanes[lane] = if bend > lanes[lane] { bend } else { lanes[lane] };
+    };
+    let mut at = 0;
+    while let Some(window) = samples.get(at..at + 10) {
+        for lane in 0..8 {
+            most(lane, lane, window);
+        }
+        at += 8;
+    }
+    for (lane, window) in samples[at..].windows(3).enumerate() {
+        most(lane, 0, window);
+    }
+    lanes.into_iter().fold(0.0, f32::max)
+}
+
 /// Sample peak and true peak of one channel.
 #[derive(Debug, Clone)]
 pub struct PeakMeter {
@@ -88,19 +169,32 @@ impl Default for PeakMeter {
 
 impl PeakMeter {
     pub fn push(&mut self, samples: &[f32]) {
+        self.push_of_peak(samples, peak(samples));
+    }
+
+    /// The same, for samples whose largest magnitude is known.
+    pub fn push_of_peak(&mut self, samples: &[f32], largest: f32) {
+        self.sample_peak = self.sample_peak.max(largest);
         let start = self.window.len();
+        let mut before = peak(&self.window);
+        // No phase can raise the peak here: nothing to interpolate. This is nearly every time.
+        if !self.phases.can_pass(before.max(largest), self.true_peak())
+            && let Some(last) = samples.last_chunk::<{ TAPS - 1 }>()
+        {
+            self.window.copy_from_slice(last);
+            return;
+        }
         self.window.extend_from_slice(samples);
-        let mut before = peak(&self.window[..start]);
         for (index, block) in samples.chunks(BLOCK).enumerate() {
             let here = peak(block);
-            self.sample_peak = self.sample_peak.max(here);
-            // No phase can raise the peak here: nothing to interpolate. This is nearly every block.
-            if before.max(here) * self.phases.bound > self.true_peak {
+            if self.phases.can_pass(before.max(here), self.true_peak()) {
                 let first = start + index * BLOCK - (TAPS - 1);
                 let region = &self.window[first..first + block.len() + TAPS - 1];
-                for window in region.windows(TAPS) {
-                    if let Some(window) = window.first_chunk::<TAPS>() {
-                        self.true_peak = self.true_peak.max(self.phases.between(window));
+                if self.phases.most(before.max(here), region) > self.true_peak() {
+                    for window in region.windows(TAPS) {
+                        if let Some(window) = window.first_chunk::<TAPS>() {
+                            self.true_peak = self.true_peak.max(self.phases.between(window));
+                        }
                     }
                 }
             }
@@ -120,50 +214,10 @@ impl PeakMeter {
     pub const fn true_peak(&self) -> f32 {
         self.true_peak.max(self.sample_peak)
     }
-}
 
-/// Samples in a step, the time grain of the limiter (a third of a millisecond).
-pub const STEP: usize = 16;
-
-/// For the limiter: the true peak of each step, told once the step after it is known.
-#[derive(Debug, Clone)]
-pub struct StepPeaks {
-    phases: Phases,
-    /// From `REACH` samples before the step to be told next to the newest sample.
-    window: Vec<f32>,
-    /// Sample peaks of the step before, and of the one to be told next.
-    before: f32,
-    here: f32,
-    primed: bool,
-}
-
-impl Default for StepPeaks {
-    fn default() -> Self {
-        Self { phases: Phases::new(), window: vec![0.0; REACH], before: 0.0, here: 0.0, primed: false }
-    }
-}
-
-impl StepPeaks {
-    /// Takes the next step; tells the peak of the one before it, or 0 where that cannot exceed `floor`. `None` for the
-    /// first step, which has none before it.
-    pub fn push(&mut self, step: &[f32; STEP], floor: f32) -> Option<f32> {
-        let next = peak(step);
-        self.window.extend_from_slice(step);
-        let told = self.primed.then(|| {
-            if self.before.max(self.here).max(next) * self.phases.bound <= floor {
-                return 0.0;
-            }
-            // The point after sample n leans on the samples n - 7 to n + 8.
-            let windows = self.window[1..].windows(TAPS).take(STEP);
-            windows.filter_map(|window| window.first_chunk()).map(|w| self.phases.between(w)).fold(self.here, f32::max)
-        });
-        if self.primed {
-            self.window.drain(..STEP);
-            self.before = self.here;
-        }
-        self.here = next;
-        self.primed = true;
-        told
+    #[must_use]
+    pub const fn sample_peak(&self) -> f32 {
+        self.sample_peak
     }
 }
 
@@ -236,19 +290,50 @@ mod tests {
         assert!((whole - plain.max(peak(&wave))).abs() < 1e-7);
     }
 
+    /// Peaks of all steps but the first and the last, by the bound and by plain interpolation.
+    fn step_peaks(wave: &[f32], floor: f32) -> Vec<(f32, f32)> {
+        let phases = Phases::new();
+        let last = wave.len() / STEP - 1;
+        let region = |step: usize| wave[step * STEP + 1 - REACH..].first_chunk::<{ STEP + TAPS - 1 }>().unwrap();
+        (1..last)
+            .map(|step| {
+                let here = peak(&wave[step * STEP..(step + 1) * STEP]);
+                let windows = region(step).windows(TAPS);
+                let plain = windows.map(|w| phases.between(w.first_chunk().unwrap())).fold(here, f32::max);
+                (phases.step_peak(region(step), here, floor), plain)
+            })
+            .collect()
+    }
+
     #[test]
     fn step_peaks_are_those_of_their_step() {
         let mut wave = vec![0.0f32; 25 * STEP];
         wave[12 * STEP + 3] = 0.9;
-        let mut peaks = StepPeaks::default();
-        let told: Vec<f32> = wave.as_chunks::<STEP>().0.iter().filter_map(|step| peaks.push(step, 0.1)).collect();
-        assert_eq!(told.len(), 24);
+        let told: Vec<f32> = step_peaks(&wave, 0.1).iter().map(|told| told.0).collect();
         let top = told.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-        assert_eq!((top.0, *top.1), (12, 0.9));
+        assert_eq!((top.0, *top.1), (11, 0.9));
         // A wave at a quarter of the rate whose peaks lie between the samples: 3 dB above them.
-        let wave = sine(0.25, 45.0, 0.5);
-        let mut peaks = StepPeaks::default();
-        let told = wave.as_chunks::<STEP>().0.iter().filter_map(|step| peaks.push(step, 0.1)).fold(0.0, f32::max);
+        let told = step_peaks(&sine(0.25, 45.0, 0.5), 0.1).iter().map(|told| told.0).fold(0.0, f32::max);
         assert!((told - 0.5).abs() < 0.01, "{told}");
+    }
+
+    #[test]
+    fn the_bound_by_curvature_is_never_under_the_peak() {
+        let mut state = 5u32;
+        let mut smooth = [0.0f32; 2];
+        for share in [1.0f32, 0.5, 0.1, 0.02] {
+            let wave: Vec<f32> = (0..40_000)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    smooth[0] += share * ((state >> 8) as f32 / 8_388_608.0 - 1.0 - smooth[0]);
+                    smooth[1] += share * (smooth[0] - smooth[1]);
+                    smooth[1]
+                })
+                .collect();
+            let floor = 0.7 * peak(&wave);
+            for (told, plain) in step_peaks(&wave, floor) {
+                assert!(told <= plain * CLOSE && (told >= plain - 1e-6 || plain <= floor), "{share}: {told} {plain}");
+            }
+        }
     }
 }

@@ -227,7 +227,11 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
             } else {
                 table(app, std::slice::from_ref(&backfill));
             }
-            return Ok(if backfill.failed == 0 { Ended::Well } else { Ended::Failed });
+            if let Some(reason) = &backfill.reason {
+                out::error(&format!("backfill {id} failed: {reason}"));
+            }
+            let well = backfill.state == BackfillState::Done && backfill.failed == 0;
+            return Ok(if well { Ended::Well } else { Ended::Failed });
         }
         if app.queue.live_workers(app.config.worker.silent_after.0).await? == 0 {
             bar.finish_and_clear();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Ended, out};
 use crate::app::App;
-use crate::domain::{CallId, CallUid, Outcome, SourceName};
+use crate::domain::{CallId, CallUid, Outcome, RetentionState, SourceName};
 use crate::store::{CallFilter, CallRecord};
 
 #[derive(Debug, clap::Subcommand)]
@@ -116,7 +116,14 @@ fn table(calls: &[CallRecord]) {
 }
 
 async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
-    let versions = app.store.transcripts(record.uid).await?;
+    let shell;
+    // Once erasure is decided the content is nobody's to read.
+    let (record, versions) = if record.retention_state == RetentionState::Active {
+        (record, app.store.transcripts(record.uid).await?)
+    } else {
+        shell = CallRecord { artifacts: Vec::new(), quality: None, ..record.clone() };
+        (&shell, Vec::new())
+    };
     let text = versions.last().map(|version| version.text.as_str());
     if !json {
         table(std::slice::from_ref(record));

@@ -102,7 +102,8 @@ fn configuration(dir: &Path, base_url: &str) -> Result<Config> {
     let place = place.to_str().context("the folder's path is not UTF-8")?;
     let text = format!(
         "data_dir = {place:?}\n[store]\nurl = \"sqlite://{place}/aftercall.db\"\n[objects]\npath = \"{place}/objects\"\n\
-         [fetch]\nnot_ready_pause = \"500ms\"\n[worker]\npoll = \"100ms\"\n[log]\nlevel = \"error\"\n{}",
+         [fetch]\nnot_ready_pause = \"500ms\"\n[worker]\npoll = \"100ms\"\n[log]\nlevel = \"error\"\n\
+         [transcript]\nmodel = \"sample\"\n{}",
         demo::sources_toml(base_url)
     );
     let path = dir.join("aftercall.toml");

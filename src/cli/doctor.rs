@@ -8,7 +8,10 @@ use serde::Serialize;
 use super::{Ended, out};
 use crate::app::{App, Clock};
 use crate::config::Config;
+use crate::config::EngineChoice;
 use crate::jobs::schedule::Schedules;
+use crate::transcript::engine::{EngineError, SAMPLE, sample_sentence};
+use crate::transcript::engines::installed;
 use crate::worker::DataLock;
 
 #[derive(Debug, clap::Args)]
@@ -116,9 +119,60 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
             detail: "none configured: add a [[source]]".to_owned(),
         });
     }
+    findings.push(self_test(app));
+    findings.push(engine(app));
     if !app.config.retention.enabled {
         let detail = "retention.enabled is false: nothing is ever erased".to_owned();
         findings.push(Finding { what: "retention".to_owned(), ok: false, detail });
     }
     findings
+}
+
+/// Recognises a sentence that is part of the program with the model that is: whether networks run on this machine.
+fn self_test(app: &App) -> Finding {
+    let (samples, text) = sample_sentence();
+    let duration_ms = samples.len() as u64 / 16;
+    let tried = app.engines.named(SAMPLE).and_then(|engine| {
+        let words = engine.recognise(&mut samples.as_slice(), std::slice::from_ref(&(0..duration_ms)), duration_ms)?;
+        let said: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        Ok(said.join(" "))
+    });
+    let what = "speech engine".to_owned();
+    match tried {
+        Ok(said) if said == text => {
+            Finding { what, ok: true, detail: format!("recognises its self-test (\u{201c}{said}\u{201d})") }
+        }
+        Ok(said) => Finding {
+            what,
+            ok: false,
+            detail: format!("heard \u{201c}{said}\u{201d} where \u{201c}{text}\u{201d} is said"),
+        },
+        Err(err) => Finding { what, ok: false, detail: err.to_string() },
+    }
+}
+
+/// The model that real calls would get.
+fn engine(app: &App) -> Finding {
+    let what = "speech model".to_owned();
+    let settings = &app.config.transcript;
+    let all = installed(&app.config.models_dir());
+    let named = if settings.model.is_empty() {
+        all.first().map(|dir| dir.display().to_string())
+    } else {
+        Some(settings.model.clone())
+    };
+    match (settings.engine, named) {
+        (EngineChoice::Off, _) => {
+            Finding { what, ok: true, detail: "off: only the platform's text is used".to_owned() }
+        }
+        (choice, None) => Finding {
+            what,
+            ok: choice != EngineChoice::Embedded,
+            detail: "none installed: calls without text end as no_engine; see `aftercall models list`".to_owned(),
+        },
+        (_, Some(name)) => {
+            let loaded: Result<_, EngineError> = app.engines.named(&name);
+            Finding::of(what, loaded, |engine| format!("{} loads", engine.manifest().name))
+        }
+    }
 }

@@ -24,7 +24,12 @@ pub enum Command {
         json: bool,
     },
     /// One job, with the whole chain of causes
-    Show { id: i64 },
+    Show {
+        id: i64,
+        /// JSON on stdout, which it is anyway
+        #[arg(long)]
+        json: bool,
+    },
     /// Put dead letters, or jobs waiting between attempts, back to work now
     #[command(
         after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call"
@@ -59,7 +64,7 @@ fn filter(text: &str) -> Result<Filter, String> {
 pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { all, limit, json } => list(app, all, limit, json).await,
-        Command::Show { id } => {
+        Command::Show { id, json: _ } => {
             let jobs = app.queue.jobs(Finished::Included, u64::MAX).await?;
             let job = jobs.into_iter().find(|job| job.id == id).with_context(|| format!("there is no job {id}"))?;
             out::json(&shown(app, &job).await?)?;

@@ -4,6 +4,7 @@
 mod backfill;
 mod calls;
 mod check;
+mod costs;
 mod demo;
 mod doctor;
 mod healthcheck;
@@ -11,6 +12,8 @@ mod hold;
 mod jobs;
 mod keys;
 mod leftovers;
+mod migrate;
+mod models;
 mod out;
 mod process;
 mod reconcile;
@@ -91,6 +94,13 @@ enum Command {
     /// Call records
     #[command(subcommand)]
     Calls(calls::Command),
+    /// Speech-to-text models: what there is, fetching one, where it is
+    #[command(subcommand)]
+    Models(models::Command),
+    /// What the work used and what it cost
+    Costs(costs::Args),
+    /// Move an installation from SQLite to PostgreSQL, without losing a job or a record
+    Migrate(migrate::Args),
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -221,7 +231,10 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Hold(command) => hold::run(&open(file).await?, command).await,
         Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
+        Command::Models(command) => models::run(load(file)?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
+        Command::Costs(args) => costs::run(&open(file).await?, args).await,
+        Command::Migrate(args) => migrate::run(load(file)?, args).await,
         Command::Check(args) => check::run(file, &args),
         Command::Doctor(args) => doctor::run(load(file)?, args).await,
         Command::Healthcheck => healthcheck::run(&load(file)?).await,

@@ -9,15 +9,18 @@ use tokio::sync::Semaphore;
 
 use super::{Ended, leftovers, out};
 use crate::audio;
+use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, Normalized, probe};
-use crate::config::{self, Config};
+use crate::config::{self, Config, EngineChoice};
 use crate::domain::artifact::MANIFEST_SCHEMA;
+use crate::domain::transcript::EngineInfo;
 use crate::domain::{Container, Network, Quality, RecordingUrl, Transcript};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::quality;
 use crate::transcript;
 use crate::transcript::Form;
+use crate::transcript::engines::Engines;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -36,6 +39,15 @@ pub struct Args {
     /// Measure the audio only
     #[arg(long)]
     no_transcript: bool,
+    /// Who makes the words where none are given: auto, embedded or off
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["transcript", "no_transcript"])]
+    engine: Option<String>,
+    /// The model to use, by name or folder, whatever the language
+    #[arg(long, value_name = "NAME|DIR", conflicts_with_all = ["transcript", "no_transcript"])]
+    model: Option<String>,
+    /// The language spoken (en, yo, …); no engine speaks without it, unless --model names one
+    #[arg(long, value_name = "TAG", conflicts_with_all = ["transcript", "no_transcript"])]
+    language: Option<String>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
@@ -63,14 +75,31 @@ struct Done {
 enum Words {
     Skipped,
     Known(Arc<Transcript>),
-    None,
+    Heard(Arc<Ears>),
+}
+
+/// What listens where no words are given.
+struct Ears {
+    engines: Engines,
+    model: Option<String>,
+    language: Option<String>,
+}
+
+impl Ears {
+    fn words(&self, speech: &Speech) -> Result<Transcript> {
+        let language = self.language.as_deref();
+        Ok(match &self.model {
+            Some(model) => transcript::recognise_with(&*self.engines.named(model)?, speech, language)?,
+            None => transcript::recognise(&self.engines, speech, language)?,
+        })
+    }
 }
 
 /// Processes everything named; fails when any recording was damaged or unreadable.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let words = match (&args.transcript, args.no_transcript) {
         (_, true) => Words::Skipped,
-        (None, false) => Words::None,
+        (None, false) => Words::Heard(Arc::new(ears(&config, &args)?)),
         (Some(path), false) => {
             let bytes = std::fs::read(path).with_context(|| format!("--transcript: cannot read {}", path.display()))?;
             let known = transcript::parse_file(&bytes, None);
@@ -94,6 +123,24 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
         table(&done);
     }
     Ok(if done.iter().all(|done| done.result.is_ok()) { Ended::Well } else { Ended::Failed })
+}
+
+fn ears(config: &Config, args: &Args) -> Result<Ears> {
+    let mut config = config.clone();
+    if let Some(name) = &args.engine {
+        config.transcript.engine = match name.as_str() {
+            "auto" => EngineChoice::Auto,
+            "embedded" => EngineChoice::Embedded,
+            "off" => EngineChoice::Off,
+            other => bail!("--engine {other}: is none of auto, embedded, off"),
+        };
+    }
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let engines = Engines::new(&config, jobs);
+    if let Some(model) = &args.model {
+        engines.named(model).context("--model")?;
+    }
+    Ok(Ears { engines, model: args.model.clone(), language: args.language.clone() })
 }
 
 /// One recording per core at a time; the order of the results is that of the inputs.
@@ -187,23 +234,30 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         probe::Sniffed::Text => return Ok(refused(task, "the file is text, not audio")),
         probe::Sniffed::Unknown => Container::Other,
     };
-    written.copy(&task.file, &format!("original.{}", container.extension()), container.content_type())?;
+    let original = std::fs::File::open(&task.file).with_context(|| format!("cannot read {}", task.name))?;
+    written.copy(original, &format!("original.{}", container.extension()), container.content_type())?;
     let spool = tempfile::tempdir_in(&task.out).context("--out: cannot write there")?;
     let mut meter = quality::signal::SignalMeter::new();
     let wav = task.out.join("audio.wav");
     let request =
         audio::Request { input: &task.file, container, settings, spool: spool.path(), wav: Some(&wav), flac: None };
-    let normalized = match audio::normalize(&request, &mut [&mut meter], &CancelFlag::default()) {
+    let mut speech = matches!(words, Words::Heard(_)).then(|| SpeechSink::new(settings, spool.path()));
+    let mut sinks: Vec<&mut dyn audio::BlockSink> = vec![&mut meter];
+    sinks.extend(speech.as_mut().map(|sink| sink as &mut dyn audio::BlockSink));
+    let normalized = match audio::normalize(&request, &mut sinks, &CancelFlag::default()) {
         Ok(normalized) => normalized,
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
         Err(err) => return Ok(damaged(task, &written, &err)),
     };
-    written.open_to_all("audio.wav")?;
-    written.note("audio.wav", "audio/wav")?;
-    let transcript = match words {
-        Words::Skipped => None,
-        Words::Known(known) => Some(known.as_ref().clone()),
-        Words::None => Some(transcript::without_text(None)),
+    if let Some(wav) = &normalized.wav {
+        open_to_all(&wav.path)?;
+        written.note("audio.wav", "audio/wav", wav.size_bytes, &wav.sha256.to_string());
+    }
+    let speech = speech.map(SpeechSink::finish).transpose().with_context(|| task.name.clone())?;
+    let transcript = match (words, &speech) {
+        (Words::Known(known), _) => Some(known.as_ref().clone()),
+        (Words::Heard(ears), Some(speech)) => Some(ears.words(speech).with_context(|| task.name.clone())?),
+        _ => None,
     };
     let quality = measure(&normalized, &meter.finish(), transcript.as_ref());
     written.json("quality.json", &quality)?;
@@ -211,7 +265,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let turns = transcript.as_ref().map(ColouredTurn::of).unwrap_or_default();
     written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
     written.bytes("waveform.png", "image/png", &normalized.waveform.png(&turns)?)?;
-    let files = written.manifest(settings)?;
+    let files = written.manifest(settings, transcript.as_ref().and_then(|transcript| transcript.engine.as_ref()))?;
     for warning in &normalized.warnings {
         out::note(&format!("{}: {warning}", task.name));
     }
@@ -254,6 +308,13 @@ fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>)
     written.bytes("turns.rttm", "text/plain; charset=utf-8", transcript::rttm(transcript, recording).as_bytes())
 }
 
+/// Temporary files are their owner's alone; what is handed out has the mode of any other file.
+fn open_to_all(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
 /// Files written so far, each whole or not at all; the manifest comes last.
 struct Files {
     dir: PathBuf,
@@ -262,59 +323,45 @@ struct Files {
 
 impl Files {
     fn bytes(&mut self, name: &str, content_type: &str, bytes: &[u8]) -> Result<()> {
-        let file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
-        std::fs::write(file.path(), bytes).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
-        self.place(file, name, content_type)
+        self.copy(bytes, name, content_type)
     }
 
-    fn copy(&mut self, from: &Path, name: &str, content_type: &str) -> Result<()> {
-        let file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
-        std::fs::copy(from, file.path()).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
-        self.place(file, name, content_type)
-    }
-
-    fn place(&mut self, file: tempfile::NamedTempFile, name: &str, content_type: &str) -> Result<()> {
+    fn copy(&mut self, mut from: impl std::io::Read, name: &str, content_type: &str) -> Result<()> {
+        use sha2::{Digest, Sha256};
+        use std::io::Write as _;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
+        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
+        loop {
+            let read = from.read(&mut block).with_context(|| format!("cannot read what is to be {name}"))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&block[..read]);
+            size += read as u64;
+            file.write_all(&block[..read]).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
+        }
+        open_to_all(file.path())?;
         file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
-        self.open_to_all(name)?;
-        self.note(name, content_type)
-    }
-
-    /// Temporary files are their owner's alone; what is handed out has the mode of any other file.
-    fn open_to_all(&self, name: &str) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::Permissions::from_mode(0o644);
-        std::fs::set_permissions(self.dir.join(name), mode).with_context(|| format!("cannot set the mode of {name}"))
+        self.note(name, content_type, size, &hex::encode(hash.finalize()));
+        Ok(())
     }
 
     fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
         self.bytes(name, "application/json", &serde_json::to_vec_pretty(value)?)
     }
 
-    fn note(&mut self, name: &str, content_type: &str) -> Result<()> {
-        use sha2::{Digest, Sha256};
-        let mut file = std::fs::File::open(self.dir.join(name))?;
-        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
-        loop {
-            let read = std::io::Read::read(&mut file, &mut block)?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&block[..read]);
-            size += read as u64;
-        }
-        let sha256 = hex::encode(hash.finalize());
+    fn note(&mut self, name: &str, content_type: &str, size: u64, sha256: &str) {
         self.all.push(
             json!({ "name": name, "key": name, "size_bytes": size, "sha256": sha256, "content_type": content_type }),
         );
-        Ok(())
     }
 
-    fn manifest(mut self, settings: &config::Audio) -> Result<Vec<String>> {
+    fn manifest(mut self, settings: &config::Audio, engine: Option<&EngineInfo>) -> Result<Vec<String>> {
         let manifest = json!({
             "schema": MANIFEST_SCHEMA,
             "software": concat!("aftercall ", env!("CARGO_PKG_VERSION")),
             "artifacts": self.all,
-            "engine": null,
+            "engine": engine,
             "parameters": { "target_lufs": settings.target_lufs, "ceiling_dbtp": settings.ceiling_dbtp, "rate_hz": 48_000 },
         });
         let mut names: Vec<String> =

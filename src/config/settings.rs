@@ -122,14 +122,21 @@ pub struct Audio {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineChoice {
+    /// A model of this machine that knows the call's language, where there is one.
     Auto,
     Off,
+    /// As `auto`; a model must be there.
+    Embedded,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TranscriptSettings {
     pub engine: EngineChoice,
+    pub model: String,
+    pub models_dir: PathBuf,
+    pub mirror: String,
+    pub beam: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -204,6 +204,16 @@ impl SourceCall {
         self.status == CallStatus::Completed && self.channel != CallChannel::Chat && !self.opt_out
     }
 
+    /// The same call with the signatures taken out of its recordings' URLs.
+    #[must_use]
+    pub fn without_permissions(self) -> Self {
+        Self {
+            recording_url: self.recording_url.map(RecordingUrl::without_permission),
+            dual_url: self.dual_url.map(RecordingUrl::without_permission),
+            ..self
+        }
+    }
+
     /// This detail laid over a list row: a value of the detail wins, an absent one never erases the row's.
     #[must_use]
     pub fn merged_over(self, row: Self) -> Self {

@@ -193,6 +193,8 @@ pub enum Flag {
     /// When the call ended was not given; another time stands in for it.
     EndEstimated,
     Redacted,
+    /// The platform's text is not what the recording says.
+    TextMisfit,
 }
 
 impl Flag {
@@ -214,6 +216,7 @@ impl Flag {
             Self::AntiPhase => "anti_phase",
             Self::EndEstimated => "end_estimated",
             Self::Redacted => "redacted",
+            Self::TextMisfit => "text_misfit",
         }
     }
 }

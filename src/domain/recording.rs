@@ -59,15 +59,20 @@ impl RecordingUrl {
     /// The URL without query and fragment, fit for logs and records.
     #[must_use]
     pub fn without_query(&self) -> String {
-        match &self.0 {
-            Told::Usable(url) => {
-                let mut url = url.clone();
-                url.set_query(None);
-                url.set_fragment(None);
-                url.into()
-            }
+        match self.clone().without_permission().0 {
+            Told::Usable(url) => url.into(),
             Told::Unusable { why, .. } => why.to_string(),
         }
+    }
+
+    /// Where the recording is, without the signature that lets one have it.
+    #[must_use]
+    pub fn without_permission(mut self) -> Self {
+        if let Told::Usable(url) = &mut self.0 {
+            url.set_query(None);
+            url.set_fragment(None);
+        }
+        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! Figures of the waveform itself, gathered while the recording is decoded, before any gain.
 
 use super::spectrum::Spectrum;
-use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, block};
+use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step};
 use crate::domain::quality::{Flag, Signal};
 
 /// A sample at or beyond this is at full scale; three in a row are clipped, not loud.
@@ -9,8 +9,8 @@ const FULL_SCALE: f32 = 0.999;
 const CLIPPED_RUN: u64 = 3;
 /// Share of clipped samples above which a recording is called clipped.
 const CLIPPED_SHARE: f64 = 1e-4;
-/// Frames of 20 ms for levels.
-const FRAME: usize = OUTPUT_RATE_HZ as usize / 50;
+/// Steps in the frames of 20 ms for levels.
+const FRAME_STEPS: usize = OUTPUT_RATE_HZ as usize / 50 / STEP;
 /// Levels from -120 dBFS up, in steps of half a decibel.
 const LEVEL_STEPS_PER_DB: f64 = 2.0;
 const LOWEST_DBFS: f64 = -120.0;
@@ -19,8 +19,8 @@ const SILENT_DBFS: f64 = -100.0;
 /// Percentiles taken for noise and for speech.
 const NOISE_SHARE: f64 = 0.10;
 const SPEECH_SHARE: f64 = 0.95;
-/// Grain of the dropout search, 1 ms; below this peak a grain is digital silence, above that one it is sound.
-const GRAIN: usize = OUTPUT_RATE_HZ as usize / 1000;
+/// Steps in the grains of the dropout search, 1 ms; below this peak a grain is digital silence, above that one it is sound.
+const GRAIN_STEPS: usize = OUTPUT_RATE_HZ as usize / 1000 / STEP;
 const GRAIN_SILENT: f32 = 3e-5;
 const GRAIN_LOUD: f32 = 0.01;
 /// Sound within so many grains before and after the silence makes it a dropout: speech itself fades.
@@ -54,17 +54,11 @@ struct Channel {
 impl Channel {
     fn push(&mut self, samples: &[f32]) {
         self.samples += samples.len() as u64;
-        let (chunks, rest) = samples.as_chunks::<8>();
-        let (mut sums, mut squares) = ([0.0f32; 8], [0.0f32; 8]);
-        for chunk in chunks {
-            for ((sum, square), sample) in sums.iter_mut().zip(&mut squares).zip(chunk) {
-                *sum += sample;
-                *square += sample * sample;
-            }
-        }
-        self.sum += f64::from(sums.iter().chain(rest).sum::<f32>());
-        self.squares += f64::from(squares.iter().copied().chain(rest.iter().map(|s| s * s)).sum::<f32>());
-        if block::peak(samples) < FULL_SCALE {
+        let level = fearless_simd::Level::new();
+        let (sum, squares, peak) = fearless_simd::dispatch!(level, _simd => figures(samples));
+        self.sum += f64::from(sum);
+        self.squares += f64::from(squares);
+        if peak < FULL_SCALE {
             self.end_run();
             return;
         }
@@ -91,6 +85,29 @@ impl Channel {
     fn mean_square(&self) -> f64 {
         self.squares / self.samples.max(1) as f64
     }
+}
+
+/// Sum, sum of squares and largest magnitude, in one go. Compiled for each instruction set where it is inlined.
+#[allow(clippy::inline_always)]
+#[inline(always)]
+fn figures(samples: &[f32]) -> (f32, f32, f32) {
+    const LANES: usize = 8;
+    let (groups, rest) = samples.as_chunks::<LANES>();
+    let (mut sums, mut squares, mut peaks) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+    for group in groups {
+        for lane in 0..LANES {
+            let magnitude = group[lane].abs();
+            sums[lane] += group[lane];
+            squares[lane] += group[lane] * group[lane];
+            peaks[lane] = if magnitude > peaks[lane] { magnitude } else { peaks[lane] };
+        }
+    }
+    let square = |sample: &f32| sample * sample;
+    (
+        sums.iter().chain(rest).sum(),
+        squares.iter().copied().chain(rest.iter().map(square)).sum(),
+        rest.iter().map(|sample| sample.abs()).chain(peaks).fold(0.0, f32::max),
+    )
 }
 
 /// Looks for silence cut into sound.
@@ -149,7 +166,8 @@ pub struct SignalMeter {
     channels: Vec<Channel>,
     /// How many frames had each level.
     levels: Vec<u64>,
-    frame: (f64, usize),
+    /// Energy, and peak, of the frame and the grain at hand, and how many steps of them are there.
+    frame: (f32, usize),
     grain: (f32, usize),
     dropouts: Dropouts,
     spectrum: Spectrum,
@@ -228,7 +246,7 @@ impl SignalMeter {
     }
 
     fn end_frame(&mut self) {
-        let level = 10.0 * (self.frame.0 / FRAME as f64).log10();
+        let level = 10.0 * f64::from(self.frame.0 / (FRAME_STEPS * STEP) as f32).log10();
         self.frame = (0.0, 0);
         if level > SILENT_DBFS {
             let step = ((level - LOWEST_DBFS) * LEVEL_STEPS_PER_DB) as usize;
@@ -253,20 +271,17 @@ impl BlockSink for SignalMeter {
 
     fn mono(&mut self, samples: &[f32]) {
         self.spectrum.push(samples);
-        let mut rest = samples;
-        while !rest.is_empty() {
-            // A frame is a whole number of grains, so a grain never spans two frames.
-            let take = (GRAIN - self.grain.1).min(rest.len());
-            let part = &rest[..take];
-            rest = &rest[take..];
-            self.grain = (self.grain.0.max(block::peak(part)), self.grain.1 + take);
-            self.frame.0 += f64::from(part.iter().map(|sample| sample * sample).sum::<f32>());
-            self.frame.1 += take;
-            if self.grain.1 == GRAIN {
+    }
+
+    fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.grain = (self.grain.0.max(step.peak), self.grain.1 + 1);
+            self.frame = (self.frame.0 + step.energy, self.frame.1 + 1);
+            if self.grain.1 == GRAIN_STEPS {
                 self.dropouts.grain(self.grain.0);
                 self.grain = (0.0, 0);
             }
-            if self.frame.1 == FRAME {
+            if self.frame.1 == FRAME_STEPS {
                 self.end_frame();
             }
         }
@@ -279,12 +294,17 @@ mod tests {
 
     fn measure(planes: &[Vec<f32>]) -> MeasuredSignal {
         let mut meter = SignalMeter::new();
-        for start in (0..planes[0].len()).step_by(1000) {
-            let end = (start + 1000).min(planes[0].len());
+        for start in (0..planes[0].len()).step_by(960) {
+            let end = (start + 960).min(planes[0].len());
             let block =
                 Block { rate_hz: 48_000, planes: planes.iter().map(|plane| plane[start..end].to_vec()).collect() };
             meter.recorded(&block);
             meter.mono(&block.planes[0]);
+            let step = |samples: &[f32]| Step {
+                peak: samples.iter().fold(0.0, |peak, sample| sample.abs().max(peak)),
+                energy: samples.iter().map(|sample| sample * sample).sum(),
+            };
+            meter.steps(&block.planes[0].chunks(STEP).map(step).collect::<Vec<_>>());
         }
         meter.finish()
     }

@@ -4,8 +4,11 @@ use crate::audio::OUTPUT_RATE_HZ;
 
 /// Points of the transform: 47 Hz apart at 48 kHz.
 const POINTS: usize = 1024;
-/// One transform in this many samples (about three a second) is plenty for an average.
+/// One transform in this many samples is plenty for an average: three a second in the first twenty, then one.
 const EVERY: u64 = OUTPUT_RATE_HZ as u64 / 3;
+const LATER: (u64, u64) = (60, OUTPUT_RATE_HZ as u64);
+/// After a pause was met, the next look comes this much later.
+const AFTER_PAUSE: u64 = OUTPUT_RATE_HZ as u64 / 10;
 /// Quieter windows (mean square, -55 dBFS) are pauses and say nothing of the band.
 const LOUD: f32 = 3e-6;
 /// Content weaker than this against the strongest band is not worth the name, dB.
@@ -55,7 +58,9 @@ impl Spectrum {
                 let energy: f32 = self.pending.iter().map(|sample| sample * sample).sum();
                 if energy > LOUD * POINTS as f32 {
                     self.add();
-                    self.pause = EVERY;
+                    self.pause = if self.windows < LATER.0 { EVERY } else { LATER.1 };
+                } else {
+                    self.pause = AFTER_PAUSE;
                 }
                 self.pending.clear();
             }

@@ -232,11 +232,39 @@ impl Queue {
         Ok(())
     }
 
-    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could.
+    /// Removes the dead letters of a kind about a subject.
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn due(&self, horizon: Duration) -> Result<u64, QueueError> {
+    pub async fn drop_dead_letters(&self, kind: Kind, subject: &str) -> Result<(), QueueError> {
+        match self.store.db() {
+            Db::Sqlite(pool) => sqlx::query(
+                "DELETE FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 AND state = 'discarded'",
+            )
+            .bind(subject)
+            .bind(kind.as_str())
+            .execute(pool)
+            .await
+            .map(drop)?,
+            Db::Postgres(pool) => {
+                sqlx::query("DELETE FROM river_job WHERE args->>'subject' = $1 AND kind = $2 AND state = 'discarded'")
+                    .bind(subject)
+                    .bind(kind.as_str())
+                    .execute(pool)
+                    .await
+                    .map(drop)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could; those
+    /// that have been asked to wait since before `patience`, again and again, count only when their moment has come.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn due(&self, horizon: Duration, patience: Timestamp) -> Result<u64, QueueError> {
+        let patience = patience.as_millisecond();
         let seconds = horizon.as_secs_f64();
         let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         let count: i64 = match self.store.db() {
@@ -247,11 +275,14 @@ impl Queue {
                         "SELECT COUNT(*) FROM river_job WHERE state IN ",
                         unfinished!(),
                         " AND +kind IN (SELECT value FROM json_each($2)) AND (state = 'running' \
-                         OR scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds'))"
+                         OR scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') \
+                         OR (scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds') \
+                         AND COALESCE(json_extract(metadata, '$.throttled_since'), $3) >= $3))"
                     ),
                 )
                 .bind(seconds)
                 .bind(Value::from(kinds).to_string())
+                .bind(patience)
                 .fetch_one(pool)
                 .await?
             }
@@ -259,11 +290,13 @@ impl Queue {
                 sqlx::query_scalar(concat!(
                     "SELECT COUNT(*) FROM river_job WHERE state IN ",
                     unfinished!(),
-                    " AND kind = ANY($2) AND (state = 'running' \
-                         OR scheduled_at <= now() + make_interval(secs => $1))"
+                    " AND kind = ANY($2) AND (state = 'running' OR scheduled_at <= now() \
+                     OR (scheduled_at <= now() + make_interval(secs => $1) \
+                     AND COALESCE((metadata->>'throttled_since')::bigint, $3) >= $3))"
                 ))
                 .bind(seconds)
                 .bind(kinds)
+                .bind(patience)
                 .fetch_one(pool)
                 .await?
             }

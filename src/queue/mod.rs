@@ -30,6 +30,8 @@ pub enum QueueError {
     River(#[from] riverqueue::Error),
     #[error("queue: {0}")]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     #[error("queue: the schema could not be brought up to date: {0}")]
     Migrate(String),
     #[error("queue: transaction of another database engine")]
@@ -42,6 +44,7 @@ impl Classify for QueueError {
     fn fault(&self) -> Fault {
         match self {
             Self::River(_) | Self::Database(_) | Self::Migrate(_) => Fault::Transient,
+            Self::Store(err) => err.fault(),
             Self::WrongEngine | Self::Unreadable(_) => Fault::Permanent,
         }
     }
@@ -221,6 +224,8 @@ pub struct Job {
     pub max_attempts: i32,
     /// How often a look came too early: [`Verdict::LookAgain`] so far.
     pub looks: u32,
+    /// Since when it has been asked to wait, and nothing else: milliseconds since 1970.
+    pub throttled_since: Option<i64>,
     /// Ends when the worker must stop now.
     pub cancelled: CancellationToken,
     ticket: Ticket,

@@ -25,6 +25,8 @@ const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
 const LOOK: Duration = Duration::from_secs(1);
 /// Where a job's metadata counts its looks.
 const LOOKS: &str = "looks";
+/// And where, since when it has been throttled.
+const THROTTLED_SINCE: &str = "throttled_since";
 
 /// How a handler's run of a job ended.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub enum Verdict {
     Complete,
     /// Nothing is wrong, it was only too early. Costs no attempt, and is counted as a look.
     LookAgain(Duration),
-    /// Nothing is wrong, somebody asked for a pause. Costs no attempt.
+    /// Nothing is wrong, there is a time to wait for. Costs no attempt.
     Snooze(Duration),
+    /// Somebody asked for a pause. Costs no attempt, and is shown as the job's failure meanwhile.
+    Throttled { failure: Failure, after: Duration, since_ms: i64 },
     /// Try again after this pause, as long as attempts are left.
     Retry { failure: Failure, after: Duration },
     /// Trying again changes nothing.
@@ -131,6 +135,7 @@ impl Runner {
             context: Some(ContextDebug(context.clone())),
         };
         let looks = row.metadata.get::<u32>(LOOKS).ok().flatten().unwrap_or(0);
+        let throttled_since = row.metadata.get::<i64>(THROTTLED_SINCE).ok().flatten();
         let job = Job {
             id: row.id,
             kind,
@@ -139,6 +144,7 @@ impl Runner {
             attempt: row.attempt,
             max_attempts: row.max_attempts,
             looks,
+            throttled_since,
             cancelled: cancelled.clone(),
             ticket: ticket.clone(),
         };
@@ -149,6 +155,9 @@ impl Runner {
             // Dropping the handler's future stops it at its next await; what it started in a transaction rolls back.
             () = cancelled.cancelled() => Verdict::Interrupted,
         };
+        if throttled_since.is_some() && !matches!(verdict, Verdict::Throttled { .. }) {
+            context.metadata_set(THROTTLED_SINCE, Value::Null)?;
+        }
         match (self.standing(&context, &ticket).await, verdict) {
             (Standing::Elsewhere, _) => self.abandon(&context, &ticket).await,
             // Ended already, as a rule by the handler's own transaction: River's completion then matches no row.
@@ -159,6 +168,11 @@ impl Runner {
                 Ok(WorkOutcome::Snooze(pause))
             }
             (Standing::Mine, Verdict::Snooze(pause)) => Ok(WorkOutcome::Snooze(pause)),
+            (Standing::Mine, Verdict::Throttled { failure, after, since_ms }) => {
+                context.metadata_set("failure", &failure)?;
+                context.metadata_set(THROTTLED_SINCE, since_ms)?;
+                Ok(WorkOutcome::Snooze(after))
+            }
             (Standing::Mine, Verdict::DeadLetter(failure)) => {
                 context.metadata_set("failure", &failure)?;
                 Ok(WorkOutcome::Discard)

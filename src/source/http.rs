@@ -13,6 +13,8 @@ use url::Url;
 use super::error::{SourceError, said};
 use super::gate::{Answered, Gate, Open, Urgency};
 use crate::domain::SourceName;
+use crate::telemetry;
+use crate::telemetry::Use;
 use crate::wire::retry::{PauseHeaders, pause};
 use crate::wire::{Credentials, Dialect, Method, Request, WireError};
 
@@ -165,6 +167,7 @@ impl Api {
         if let Some(key) = idempotency_key {
             builder = builder.header("idempotency-key", key);
         }
+        telemetry::used(Use::PlatformRequests, 1);
         let response = builder.send().await.map_err(|err| self.unreachable(err))?;
         let (status, headers) = (response.status(), response.headers().clone());
         tracing::debug!(source = %self.source_name, path = request.path, status = status.as_u16(), "platform answered");

@@ -175,7 +175,11 @@ impl Store {
             Some(org) if record.original.is_none() => self.organization(tx, &record.source, org).await?,
             _ => record.org_uid,
         };
-        let json = write_json("call", &uid, &merged)?;
+        let json = match record.outcome {
+            // A signature is kept while a job may need it, no longer.
+            Some(_) => write_json("call", &uid, &merged.clone().without_permissions())?,
+            None => write_json("call", &uid, &merged)?,
+        };
         on_tx!(&mut *tx, |conn| sqlx::query(
             "UPDATE call_record SET call_json = $2, org_uid = $3, org_id = $4, direction = $5, status = $6, \
              ended_at = $7, duration_ms = $8, retain_until = $9, retention_basis = $10, updated_at = $11 \
@@ -306,6 +310,25 @@ impl Store {
         .await?
         .rows_affected());
         Ok(changed == 1)
+    }
+
+    /// Takes the signatures out of a finished call's URLs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_permissions(&self, tx: &mut Tx, record: &CallRecord) -> Result<(), StoreError> {
+        let Some(call) = &record.call else { return Ok(()) };
+        let uid = record.uid.to_string();
+        let json = write_json("call", &uid, &call.clone().without_permissions())?;
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE call_record SET call_json = $2 WHERE uid = $1 AND retention_state = 'active'"
+        )
+        .bind(uid)
+        .bind(json)
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(())
     }
 
     /// Takes a terminal outcome back because the source now shows what was missing.

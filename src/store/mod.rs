@@ -7,7 +7,9 @@ mod backfills;
 mod calls;
 mod holds;
 mod keys;
+mod ledger;
 mod listing;
+mod migrate;
 pub mod operations;
 mod outbox;
 mod pace;
@@ -20,11 +22,13 @@ pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem,
 pub use calls::{Admitted, CallFilter, Finished};
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
+pub use ledger::{By, LedgerEntry, Pricing, Sum};
 pub use listing::{EXCERPT, Listed, Listing};
+pub use migrate::Moved;
 pub use outbox::OutboxRow;
 pub use pace::PaceRow;
 pub use reconciliation::{Known, ReconcileState};
-pub use record::CallRecord;
+pub use record::{CallRecord, Earlier};
 pub use transcripts::TranscriptRow;
 
 use std::str::FromStr;
@@ -194,7 +198,7 @@ async fn connect_sqlite(url: &str, settings: &config::Store) -> Result<SqlitePoo
     let bad = |reason: String| StoreError::BadUrl { url: url.to_owned(), reason };
     let options = SqliteConnectOptions::from_str(url).map_err(|err| bad(err.to_string()))?;
     if let Some(dir) = options.get_filename().parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|err| bad(format!("cannot create {}: {err}", dir.display())))?;
+        config::private_dir(dir).map_err(|err| bad(format!("cannot create {}: {err}", dir.display())))?;
     }
     let options = options
         .create_if_missing(true)

@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
+use super::record::Earlier;
 use super::{Db, Store, StoreError, corrupt, from_ms, on_pool, to_ms};
-use crate::domain::{CallUid, Outcome, RetentionState, SourceName};
+use crate::domain::{CallUid, RetentionState, SourceName};
 
 /// What a record says of a listed call, without the call itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
     pub uid: CallUid,
-    pub outcome: Option<Outcome>,
+    pub earlier: Option<Earlier>,
     pub retention_state: RetentionState,
 }
 
@@ -50,6 +51,8 @@ struct KnownRow {
     call_id: String,
     uid: String,
     outcome: Option<String>,
+    outcome_at: Option<i64>,
+    explained: bool,
     retention_state: String,
 }
 
@@ -60,32 +63,32 @@ impl Store {
     /// [`StoreError`].
     pub async fn known(&self, source: &SourceName, ids: &[&str]) -> Result<HashMap<String, Known>, StoreError> {
         let rows: Vec<KnownRow> = match &self.db {
-            Db::Sqlite(pool) => {
-                sqlx::query_as(
-                    "SELECT call_id, uid, outcome, retention_state FROM call_record \
+            Db::Sqlite(pool) => sqlx::query_as(
+                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state \
+                     FROM call_record \
                      WHERE source = $1 AND call_id IN (SELECT value FROM json_each($2))",
-                )
-                .bind(source.as_str())
-                .bind(serde_json::Value::from(ids.to_vec()).to_string())
-                .fetch_all(pool)
-                .await?
-            }
-            Db::Postgres(pool) => {
-                sqlx::query_as(
-                    "SELECT call_id, uid, outcome, retention_state FROM call_record \
+            )
+            .bind(source.as_str())
+            .bind(serde_json::Value::from(ids.to_vec()).to_string())
+            .fetch_all(pool)
+            .await?,
+            Db::Postgres(pool) => sqlx::query_as(
+                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state \
+                     FROM call_record \
                      WHERE source = $1 AND call_id = ANY($2)",
-                )
-                .bind(source.as_str())
-                .bind(ids)
-                .fetch_all(pool)
-                .await?
-            }
+            )
+            .bind(source.as_str())
+            .bind(ids)
+            .fetch_all(pool)
+            .await?,
         };
         let read = |row: KnownRow| {
             let id = row.uid.as_str();
+            let outcome = row.outcome.map(|o| o.parse()).transpose().map_err(|err| corrupt("outcome", id, err))?;
+            let at = from_ms(row.outcome_at.unwrap_or(0));
             let known = Known {
                 uid: CallUid::parse(id).map_err(|err| corrupt("call uid", id, err))?,
-                outcome: row.outcome.map(|o| o.parse()).transpose().map_err(|err| corrupt("outcome", id, err))?,
+                earlier: outcome.map(|outcome| Earlier { outcome, at, explained: row.explained }),
                 retention_state: RetentionState::parse(&row.retention_state)
                     .map_err(|err| corrupt("state", id, err))?,
             };

@@ -41,7 +41,23 @@ pub struct CallRecord {
     pub transcript_version: u32,
 }
 
+/// How and when a call ended before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earlier {
+    pub outcome: Outcome,
+    pub at: Timestamp,
+    /// The end carries a reason: something was there, and was not what it should be.
+    pub explained: bool,
+}
+
 impl CallRecord {
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn earlier(&self) -> Option<Earlier> {
+        let at = self.outcome_at.unwrap_or(Timestamp::UNIX_EPOCH);
+        self.outcome.map(|outcome| Earlier { outcome, at, explained: self.outcome_reason.is_some() })
+    }
+
     /// Whether anything of the call beyond its bare facts is stored.
     #[must_use]
     pub fn holds_content(&self) -> bool {

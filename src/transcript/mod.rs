@@ -12,9 +12,15 @@
 //! and no role is written that the source did not give.
 
 mod captions;
+pub mod engine;
+pub mod engines;
 mod file;
+mod fit;
 mod forms;
+mod heard;
+pub mod models;
 mod provider;
+mod recognise;
 mod rttm;
 mod text;
 mod voice;
@@ -23,7 +29,13 @@ mod voice;
 mod tests;
 
 pub use file::parse_file;
+pub use fit::fit;
 pub use forms::{Form, TranscriptError, render};
-pub use provider::{APPROXIMATE_TIMES, INCOMPLETE_TIMES, NO_ENGINE, NO_TIMES, from_source, from_turns, without_text};
+pub use heard::{HeardLeg, from_engine, speaker_at};
+pub use provider::{
+    APPROXIMATE_TIMES, ENGINE_FAILED, INCOMPLETE_TIMES, LANGUAGE_UNKNOWN, NO_ENGINE, NO_SPEECH, NO_TIMES, TEXT_MISFIT,
+    from_source, from_turns, without_text,
+};
+pub use recognise::{from_audio, recognise, recognise_with};
 pub use rttm::rttm;
 pub use text::{parse_text, text};

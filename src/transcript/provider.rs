@@ -17,6 +17,14 @@ use super::voice::speakers;
 
 /// `reason` of a transcript without words: the platform gave none and no engine made any.
 pub const NO_ENGINE: &str = "no_engine";
+/// `reason` of a transcript without words: nobody speaks in the recording.
+pub const NO_SPEECH: &str = "no_speech";
+/// `reason` of a transcript without words: an engine is there, but nobody says which language the call is in.
+pub const LANGUAGE_UNKNOWN: &str = "language_unknown";
+/// `reason` of a transcript without words: the engine that was to make them could not.
+pub const ENGINE_FAILED: &str = "engine_failed";
+/// `reason` of a transcript whose text is not what the recording says, so that no word has a place in it.
+pub const TEXT_MISFIT: &str = "text_misfit";
 /// `reason` of a transcript whose text has no times at all.
 pub const NO_TIMES: &str = "no_times";
 /// `reason` of a transcript in which some start or end is not known.

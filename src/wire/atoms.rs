@@ -97,7 +97,7 @@ pub fn post_conversation(body: &[u8]) -> Result<SourceCall, WireError> {
 fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
     let either = |plain: &[&str], data: &str| text(call, plain).or_else(|| text(call, &["callData", data]));
     // `_id` is a database id that no path takes.
-    let id = call_id(text(call, &["callId"]), asked)?;
+    let id = call_id(fields::id(call, &["callId"]), asked)?;
     let kind = text(call, &["type"]).or_else(|| text(call, &["conversationType"]));
     let end_reason = either(&["disconnectionReason"], "disconnectionReason").map(|word| end_reason(&word));
     let status_raw = either(&["status"], "callStatus");

@@ -35,6 +35,14 @@ pub(super) fn text(value: &Value, path: &[&str]) -> Option<String> {
     }
 }
 
+/// An id, to the letter: ids are opaque, white space included.
+pub(super) fn id(value: &Value, path: &[&str]) -> Option<String> {
+    match member(value, path)? {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        _ => text(value, path),
+    }
+}
+
 /// A finite number, also one written as text.
 pub(super) fn number(value: &Value, path: &[&str]) -> Option<f64> {
     as_number(member(value, path)?)

@@ -92,7 +92,7 @@ fn form_of(call: &Value) -> Form {
 }
 
 fn read_call(call: &Value, form: Form, unit: LossUnit, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
-    let id = call_id(text(call, &["id"]), asked)?;
+    let id = call_id(fields::id(call, &["id"]), asked)?;
     let end_reason = text(call, &["hangup_cause"]).map(|word| end_reason(&word));
     let status_raw = text(call, &["status"]);
     Ok(finished(SourceCall {

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::SourceCall;
 
+/// Pages after the total should have been reached: rows move while a list is read.
+const PAGES_PAST_TOTAL: u64 = 2;
+/// Pages after a total that was less than what came. A server that makes up rows for ever is left in the end.
+const PAGES_PAST_DISBELIEVED: u64 = 10_000;
+
 /// Where to go on in a list. Can be stored and taken up again; its inside is the dialect's business.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -53,7 +58,8 @@ impl Cursor {
 
     /// The place after `place`, unless that was the end. Ends at an empty page, at a page that repeats the one
     /// before it, and two pages after the total should have been reached; goes on when either the total or the
-    /// server's own word says there is more, and when neither says anything.
+    /// server's own word says there is more, and when neither says anything. A total is no reason to stop at a full
+    /// page, and one that is less than what came is not believed: some servers say how many rows the page has.
     pub(super) fn after(&self, place: Place) -> Option<Self> {
         let repeats = self.first_id.is_some() && self.first_id == place.first_id;
         if place.rows == 0 || repeats {
@@ -61,12 +67,17 @@ impl Cursor {
         }
         let (page, offset) = (self.page.checked_add(1)?, self.offset.saturating_add(place.rows));
         let page_rows = self.page_rows.unwrap_or(place.rows).max(1);
-        if place.total.is_some_and(|total| u64::from(page) >= total.div_ceil(page_rows).saturating_add(2)) {
+        let total = place.total.filter(|total| offset <= *total);
+        let most = if total.is_some() { PAGES_PAST_TOTAL } else { PAGES_PAST_DISBELIEVED };
+        let pages = place.total.map(|total| total.div_ceil(page_rows).saturating_add(most));
+        if pages.is_some_and(|pages| u64::from(page) >= pages) {
             return None;
         }
+        let full = place.rows >= self.limit || (self.page > 0 && place.rows >= page_rows);
         let more = match (place.has_more, place.total) {
             (None, None) => true,
-            (more, total) => more == Some(true) || total.is_some_and(|total| offset < total),
+            (None, Some(_)) => full || total.is_some_and(|total| offset < total),
+            (Some(more), _) => more || total.is_some_and(|total| offset < total),
         };
         let (limit, first_id, page_rows) = (self.limit, place.first_id, Some(page_rows));
         more.then_some(Self { page, offset, limit, first_id, page_rows, since: self.since })
@@ -129,6 +140,24 @@ mod tests {
         let third = second.after(place("b", 50, Some(120))).unwrap();
         assert_eq!((third.page, third.offset), (2, 100));
         assert_eq!(third.after(place("c", 20, Some(120))), None);
+    }
+
+    #[test]
+    fn a_total_that_lies_does_not_end_a_list() {
+        // The total is that of the page, every time, or nothing at all.
+        for total in [Some(100), Some(0)] {
+            let second = Cursor::first(100).after(place("a", 100, total)).unwrap();
+            let third = second.after(place("b", 100, total)).unwrap();
+            assert_eq!(third.offset, 200);
+            assert_eq!(third.after(place("c", 50, total)), None);
+        }
+        // Neither does one that is merely too small, however many pages there are.
+        let mut cursor = Cursor::first(100);
+        for page in 0..20 {
+            cursor = cursor.after(place(&page.to_string(), 100, Some(150))).unwrap();
+        }
+        // A short page that is all there is ends it without another question.
+        assert_eq!(Cursor::first(100).after(place("a", 3, Some(3))), None);
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub(super) fn read_written(body: &[u8]) -> Result<(), WireError> {
 
 fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
     // `id` is a row id that no path takes.
-    let id = call_id(text(call, &["call_id"]), asked)?;
+    let id = call_id(fields::id(call, &["call_id"]), asked)?;
     let end_reason = text(call, &["disconnection_reason"]).map(|word| end_reason(&word));
     let status_raw = text(call, &["call_status"]);
     let (started, ended) = (moment(call, &["start_timestamp"]), moment(call, &["end_timestamp"]));

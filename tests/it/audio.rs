@@ -11,6 +11,9 @@ use aftercall::domain::{Container, Outcome, RecordingState};
 use aftercall::quality::signal::SignalMeter;
 use tempfile::TempDir;
 
+mod damage;
+mod oracles;
+
 const RATE: usize = 48_000;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -134,10 +137,13 @@ fn every_container_sounds_the_same() {
     for (name, container, codec) in [
         ("tones.mp3", Container::Mp3, "mp3"),
         ("tones_bare.mp3", Container::Mp3, "mp3"),
+        ("tones.mp2", Container::Mp3, "mp2"),
         ("tones.m4a", Container::Mp4, "aac"),
         ("tones.aac", Container::Adts, "aac"),
         ("tones.ogg", Container::Ogg, "vorbis"),
         ("tones.flac", Container::Flac, "flac"),
+        ("tones_opus.ogg", Container::Ogg, "opus"),
+        ("tones_opus.webm", Container::Matroska, "opus"),
     ] {
         let studio = Studio::new(&fixture(name));
         assert_eq!(sniff(&studio.input()).unwrap(), Sniffed::Audio(container), "{name}");
@@ -146,8 +152,15 @@ fn every_container_sounds_the_same() {
         let source = &heard.normalized.source;
         assert_eq!((source.codec.as_str(), source.lost_ms, source.state), (codec, 0, RecordingState::Ok), "{name}");
         // Without a note on delay and padding a file keeps them; with one it is as long as what went in.
-        let bare = matches!(name, "tones_bare.mp3" | "tones.aac");
-        let tolerance = if bare { 80 } else { 1 };
+        let bare = matches!(name, "tones_bare.mp3" | "tones.aac" | "tones.mp2");
+        // Symphonia does not read how much of the last packet Matroska says to discard.
+        let tolerance = if bare {
+            80
+        } else if name == "tones_opus.webm" {
+            20
+        } else {
+            1
+        };
         assert!(heard.normalized.duration_ms.abs_diff(6_000) <= tolerance, "{name}: {}", heard.normalized.duration_ms);
     }
 }
@@ -448,8 +461,8 @@ fn limits_and_refusals_are_typed_and_leave_no_file() {
     let error = long.run().unwrap_err();
     assert_eq!((error.outcome(), long.wav().exists()), (Some(Outcome::TooLong), false));
 
-    let opus = Studio::new(&fixture("opus.ogg")).run().unwrap_err();
-    assert!(matches!(&opus, AudioError::Unsupported { codec } if codec == "opus"), "{opus}");
+    let gsm = Studio::new(&wav(0x31, 0, 1, 8_000, &[0; 650], 650)).run().unwrap_err();
+    assert!(matches!(&gsm, AudioError::Unsupported { codec } if codec.contains("0x0031")), "{gsm}");
 
     let ten = wav(1, 16, 10, 48_000, &vec![0; 20_000], 20_000);
     assert!(matches!(Studio::new(&ten).run().unwrap_err(), AudioError::TooManyChannels { channels: 10, .. }));

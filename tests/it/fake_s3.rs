@@ -67,6 +67,9 @@ struct Upload {
     metadata: Option<HashMap<String, String>>,
 }
 
+/// Asked about the operation and the number of every request.
+type Hook = fn(&'static str, usize) -> Option<Fault>;
+
 #[derive(Debug, Default)]
 struct State {
     versioned: bool,
@@ -75,6 +78,7 @@ struct State {
     objects: BTreeMap<String, Vec<Version>>,
     uploads: BTreeMap<String, Upload>,
     faults: HashMap<&'static str, (Fault, u32)>,
+    hook: Option<Hook>,
     requests: Vec<&'static str>,
     next: u64,
 }
@@ -148,6 +152,11 @@ impl FakeS3 {
         self.state().faults.insert(operation, (fault, times));
     }
 
+    /// Every request for which this names a fault goes wrong.
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        self.state().hook = hook;
+    }
+
     /// Every key with anything left under it: versions, delete markers, unfinished uploads.
     pub fn everything(&self) -> Vec<String> {
         let state = self.state();
@@ -187,12 +196,17 @@ impl FakeS3 {
     fn enter(&self, operation: &'static str) -> S3Result<Option<Fault>> {
         let mut state = self.state();
         state.requests.push(operation);
-        let Some((fault, times)) = state.faults.get_mut(operation) else { return Ok(None) };
-        if *times == 0 {
-            return Ok(None);
-        }
-        *times -= 1;
-        match *fault {
+        let number = state.requests.len();
+        let hooked = state.hook.and_then(|hook| hook(operation, number));
+        let fault = match (hooked, state.faults.get_mut(operation)) {
+            (Some(fault), _) => fault,
+            (None, Some((fault, times))) if *times > 0 => {
+                *times -= 1;
+                *fault
+            }
+            _ => return Ok(None),
+        };
+        match fault {
             Fault::Busy => Err(S3ErrorCode::SlowDown.into()),
             Fault::Pause => {
                 let mut err = S3Error::new(S3ErrorCode::SlowDown);

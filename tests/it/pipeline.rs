@@ -1,5 +1,6 @@
 //! The mission from end to end: real HTTP to a platform of four dialects, real recordings, real files.
 
+mod lapses;
 mod trouble;
 mod writeback;
 
@@ -128,7 +129,7 @@ pub(super) async fn beside<T>(fixture: &Fixture, act: impl Future<Output = T>) -
     let acted = async {
         let acted = act.await;
         eventually("nothing to be left to do", async || {
-            (fixture.queue.due(Duration::from_secs(3)).await.unwrap() == 0).then_some(())
+            (fixture.queue.due(Duration::from_secs(3), Timestamp::MIN).await.unwrap() == 0).then_some(())
         })
         .await;
         signals.drain.cancel();

@@ -74,7 +74,29 @@ pub fn cluster() -> Option<&'static Cluster> {
     started.as_ref()
 }
 
+/// A cluster of the caller's own, which it may ill-treat.
+pub fn own() -> Option<Cluster> {
+    cluster()?;
+    binaries().map(|folder| Cluster::start(&folder))
+}
+
 impl Cluster {
+    /// Stops the server (`fast`: connections are cut; `immediate`: as if it had crashed) and starts it again.
+    pub fn restart(&self, mode: &str) {
+        let mut command = as_server_user(&self.root);
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", binaries().unwrap().display());
+        let (data, log) = (self.root.join("data"), self.root.join("server.log"));
+        command.args(["pg_ctl", "-D"]).arg(data).arg("-l").arg(log).args(["-w", "-t", "60", "-m", mode, "-o"]);
+        command.arg(format!("{SETTINGS} -k {}", self.root.display())).arg("restart").env_clear();
+        command.env("PATH", path).env("LC_ALL", "C").current_dir(&self.root);
+        let said = self.root.join("restart.log");
+        let out = fs::File::create(&said).unwrap();
+        let err = out.try_clone().unwrap();
+        let restarted = command.stdin(Stdio::null()).stdout(out).stderr(err).status().unwrap();
+        let said = || fs::read_to_string(&said).unwrap_or_default();
+        assert!(restarted.success(), "the server did not come back: {}", said());
+    }
+
     fn start(binaries: &Path) -> Self {
         // The path of a Unix socket may have 107 bytes at most: too few for what TMPDIR can be.
         let root = tempfile::Builder::new().prefix("aftercall-pg-").tempdir_in("/tmp").unwrap().keep();
@@ -136,7 +158,7 @@ fn binaries() -> Option<PathBuf> {
 
 /// A command that runs its arguments as a user the server accepts: PostgreSQL refuses to run as root.
 fn as_server_user(root: &Path) -> Command {
-    if fs::metadata(root).unwrap().uid() != 0 {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return Command::new("env");
     }
     let (uid, gid) = user("postgres").or_else(|| user("nobody")).expect("a user to run PostgreSQL as");

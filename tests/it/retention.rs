@@ -116,8 +116,7 @@ async fn an_opt_out_that_comes_late_leaves_no_byte_either() {
     site.platform.remove_call(Api::Zudu, &call.id);
     site.platform.add_call(SampleCall { opt_out: true, ..call.clone() });
     balance(&app, Api::Zudu).await;
-    let plan = swept(&app, Consent::Scheduled).await;
-    assert_eq!((plan.due, plan.refused.as_deref()), (1, None));
+    assert_eq!(state(&app, &call).await, RetentionState::Condemned);
     run_pending(&app).await;
     for trace in traces(&call, "late") {
         let found = holding(&data, &trace);

@@ -213,7 +213,11 @@ async fn a_confined_key_sees_its_organisation_and_nothing_else_exists() {
         assert_eq!(refused.code(), "404 not_found");
         assert!(!refused.text.contains("org-b") && !refused.text.contains(&hidden.uid.to_string()));
     }
-    assert_eq!(server.app.queue.due(std::time::Duration::ZERO).await.unwrap(), 0, "refused whole");
+    assert_eq!(
+        server.app.queue.due(std::time::Duration::ZERO, jiff::Timestamp::MIN).await.unwrap(),
+        0,
+        "refused whole"
+    );
     assert_eq!(server.get(&key, &format!("/v1/calls/{}", mine.uid)).await.status, StatusCode::OK);
 
     // The header narrows what a key for every organisation sees, and widens nothing.

@@ -55,12 +55,12 @@ async fn a_call_that_has_ended_is_left_alone_unless_asked_for_again() {
     let expected = json!({ "id": record.uid.to_string(), "call_id": "c1", "source": "desk", "job_id": null,
         "duplicate": false, "state": "already_done", "outcome": "done" });
     assert_eq!(ended.json(), json!({ "triggers": [expected] }));
-    assert_eq!(server.app.queue.due(Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(server.app.queue.due(Duration::ZERO, jiff::Timestamp::MIN).await.unwrap(), 0);
 
     let again = json!({ "source": "desk", "call_id": "c1", "again": true });
     let asked: Vec<_> = join_all((0..5).map(|_| server.trigger(&key, &again))).await;
     assert!(asked.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
-    assert_eq!(server.app.queue.due(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(server.app.queue.due(Duration::ZERO, jiff::Timestamp::MIN).await.unwrap(), 1);
     let job = &server.app.queue.jobs_about(&record.uid.to_string()).await.unwrap()[0];
     assert_eq!(job.kind, "process_call");
 }
@@ -91,7 +91,7 @@ async fn what_may_not_be_kept_is_not_asked_for_again() {
             assert_eq!((&triggered["state"], &triggered["outcome"]), (&json!("erased"), &json!("erased")));
         }
     }
-    assert_eq!(server.app.queue.due(Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(server.app.queue.due(Duration::ZERO, jiff::Timestamp::MIN).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -149,5 +149,5 @@ async fn a_body_that_cannot_be_read_says_where_and_does_nothing() {
     assert_eq!(cut.code(), "400 invalid_body");
     assert!(!cut.text.contains("canary"));
     assert_eq!(post(format!("\"{}\"", "x".repeat(20_000))).await.code(), "413 too_large");
-    assert_eq!(server.app.queue.due(Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(server.app.queue.due(Duration::ZERO, jiff::Timestamp::MIN).await.unwrap(), 0);
 }

@@ -1,0 +1,159 @@
+//! `models`: the speech-to-text models of this machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::{Ended, out};
+use crate::config::Config;
+use crate::transcript::engine::SAMPLE;
+use crate::transcript::engine::manifest::Manifest;
+use crate::transcript::engines::installed;
+use crate::transcript::models::{KNOWN, known, pull, take};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// What can be pulled and what is here
+    List {
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch a model, verify it, and put it where engines look
+    #[command(
+        after_help = "Examples:\n  aftercall models pull parakeet-110m --sha256 model.onnx=HEX --sha256 tokens.txt=HEX\n  aftercall models pull parakeet-110m-int8 --from unpacked/ --sha256 model.onnx=HEX --sha256 tokens.txt=HEX"
+    )]
+    Pull {
+        name: String,
+        /// A folder with its files (or its model.onnx) instead of the network
+        #[arg(long, value_name = "FILE|DIR")]
+        from: Option<PathBuf>,
+        /// A file's hash, where this program does not know it
+        #[arg(long, value_name = "FILE=HEX", value_parser = said)]
+        sha256: Vec<(String, String)>,
+        /// Fetch BASE/NAME/FILE instead of the published URL
+        #[arg(long, value_name = "BASE")]
+        mirror: Option<String>,
+    },
+    /// Where a model is; fails when it is not here
+    Path { name: String },
+}
+
+fn said(text: &str) -> Result<(String, String), String> {
+    let (file, hash) = text.split_once('=').ok_or("write it as FILE=HEX")?;
+    let hex = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex { Ok((file.to_owned(), hash.to_owned())) } else { Err("a sha256 has 64 hexadecimal digits".to_owned()) }
+}
+
+pub async fn run(config: Config, command: Command) -> Result<Ended> {
+    let dir = config.models_dir();
+    match command {
+        Command::List { json: false } => table(&dir),
+        Command::List { json: true } => list(&dir)?,
+        Command::Path { name } => {
+            let place = dir.join(&name);
+            if !place.join("model.onnx").is_file() {
+                bail!("{name} is not in {}", dir.display());
+            }
+            out::line(&place.display().to_string());
+        }
+        Command::Pull { name, from, sha256, mirror } => {
+            let model = known(&name)
+                .with_context(|| format!("no model {name}; there are {}", KNOWN.map(|model| model.name).join(", ")))?;
+            let mirror = mirror.unwrap_or_else(|| config.transcript.mirror.clone());
+            let place = match from {
+                Some(from) => take(model, &from, &dir, &sha256)?,
+                None => fetch(model, &dir, &mirror, &sha256).await?,
+            };
+            out::line(&place.display().to_string());
+        }
+    }
+    Ok(Ended::Well)
+}
+
+async fn fetch(
+    model: &crate::transcript::models::KnownModel,
+    dir: &Path,
+    mirror: &str,
+    said: &[(String, String)],
+) -> Result<PathBuf> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder()
+        .connect_timeout(std::time::Duration::from_secs(15))
+        .read_timeout(std::time::Duration::from_secs(60))
+        .user_agent(concat!("aftercall/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .context("HTTP client")?;
+    let bar = out::bar(u64::from(model.megabytes) * 1_000_000, model.name);
+    let place = pull(&client, model, dir, mirror, said, &|bytes| bar.inc(bytes)).await;
+    bar.finish_and_clear();
+    Ok(place?)
+}
+
+fn table(dir: &Path) {
+    let here = |name: &str| if dir.join(name).join("model.onnx").is_file() { "installed" } else { "–" };
+    let header = ["model", "here", "languages", "licence", "size", "what it is"];
+    let mut rows = vec![vec![
+        SAMPLE.to_owned(),
+        "built in".to_owned(),
+        "en".to_owned(),
+        "MIT OR Apache-2.0".to_owned(),
+        "2 MB".to_owned(),
+        "knows the sample calls' sentences only; for demo, doctor and tests, never chosen by itself".to_owned(),
+    ]];
+    for model in &KNOWN {
+        let languages = if model.languages.is_empty() { "many".to_owned() } else { model.languages.join(" ") };
+        rows.push(vec![
+            model.name.to_owned(),
+            here(model.name).to_owned(),
+            languages,
+            model.licence.to_owned(),
+            format!("{} MB", model.megabytes),
+            model.description.to_owned(),
+        ]);
+    }
+    let own = installed(dir)
+        .into_iter()
+        .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| known(name).is_none()));
+    for path in own {
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let about = Manifest::read(&path).ok();
+        let described = about.as_ref().map_or("cannot be read", |manifest| manifest.description.as_str());
+        let languages = about.as_ref().map_or_else(String::new, |manifest| manifest.languages.join(" "));
+        let licence = about.as_ref().map_or_else(String::new, |manifest| manifest.licence.clone());
+        rows.push(vec![name, "installed".to_owned(), languages, licence, "–".to_owned(), described.to_owned()]);
+    }
+    out::table(&header, rows);
+}
+
+fn list(dir: &Path) -> Result<()> {
+    let mut all = vec![json!({
+        "name": SAMPLE, "installed": true, "built_in": true, "languages": ["en"], "licence": "MIT OR Apache-2.0",
+        "description": "knows the sample calls' sentences only", "files": [],
+    })];
+    for model in &KNOWN {
+        let files: Vec<_> = model
+            .files
+            .iter()
+            .map(|file| json!({ "name": file.name, "url": file.url, "bytes": file.bytes, "sha256": file.sha256 }))
+            .collect();
+        all.push(json!({
+            "name": model.name,
+            "installed": dir.join(model.name).join("model.onnx").is_file(),
+            "languages": model.languages,
+            "licence": model.licence,
+            "megabytes": model.megabytes,
+            "description": model.description,
+            "source": model.source,
+            "files": files,
+        }));
+    }
+    for path in installed(dir) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if known(&name).is_none() {
+            all.push(json!({ "name": name, "installed": true, "path": path }));
+        }
+    }
+    out::json(&all)
+}

@@ -1,0 +1,178 @@
+//! Speech-to-text on this machine: CTC networks in ONNX, run without anything beside this program.
+//!
+//! ```text
+//! speech regions ─► stretches (≤ 30 s) ─► log-mel ─► network (rten) ─► token probabilities ─┬─► words, times, confidence
+//!                                                                                           └─► alignment of known text
+//! ```
+//!
+//! Cost follows speech: what is no speech is never looked at.
+
+pub mod acoustic;
+pub mod align;
+pub mod decode;
+pub mod error;
+pub mod features;
+pub mod manifest;
+pub mod regions;
+mod sample;
+
+use std::ops::Range;
+use std::path::Path;
+
+use sha2::Digest;
+
+pub use acoustic::Posteriors;
+pub use decode::{HeardWord, Search};
+pub use error::EngineError;
+pub use features::RATE_HZ;
+pub use sample::{SAMPLE, sample_sentence};
+
+use self::acoustic::Acoustic;
+use self::decode::Alphabet;
+use self::manifest::Manifest;
+use crate::domain::transcript::EngineInfo;
+
+/// The name of the engine of this machine in configuration and provenance.
+pub const EMBEDDED: &str = "embedded";
+
+/// 16 kHz samples of one leg, read stretch by stretch so that a long call is never in memory as a whole.
+pub trait Samples {
+    /// The samples from `start_ms` to `end_ms`, fewer where the leg ends before.
+    fn read(&mut self, start_ms: u64, end_ms: u64) -> std::io::Result<Vec<f32>>;
+}
+
+impl Samples for &[f32] {
+    fn read(&mut self, start_ms: u64, end_ms: u64) -> std::io::Result<Vec<f32>> {
+        let at = |ms: u64| ((ms * u64::from(RATE_HZ) / 1000) as usize).min(self.len());
+        Ok(self[at(start_ms)..at(end_ms).max(at(start_ms))].to_vec())
+    }
+}
+
+/// A model, ready to recognise. Shared by every job of the process.
+#[derive(Debug)]
+pub struct Recogniser {
+    manifest: Manifest,
+    sha256: String,
+    alphabet: Alphabet,
+    acoustic: Acoustic,
+    search: Search,
+}
+
+impl Recogniser {
+    /// Loads the model in this folder; each recognition will use `threads` threads.
+    ///
+    /// # Errors
+    /// A model that is not complete, not the one its description promises, or none that can be run.
+    pub fn load(dir: &Path, search: Search, threads: usize) -> Result<Self, EngineError> {
+        let manifest = Manifest::read(dir)?;
+        let path = dir.join("model.onnx");
+        let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => EngineError::Missing { path: path.clone() },
+            _ => EngineError::Unreadable { path: path.clone(), source },
+        })?;
+        Self::from_bytes(&path, bytes, manifest, search, threads)
+    }
+
+    /// The model that is part of this program: see [`SAMPLE`].
+    pub fn sample(search: Search, threads: usize) -> Result<Self, EngineError> {
+        let (manifest, bytes) = sample::parts()?;
+        Self::from_bytes(Path::new("sample/model.onnx"), bytes, manifest, search, threads)
+    }
+
+    fn from_bytes(
+        path: &Path,
+        bytes: Vec<u8>,
+        manifest: Manifest,
+        search: Search,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        let found = hex::encode(sha2::Sha256::digest(&bytes));
+        if let Some(expected) = manifest.sha256.clone().filter(|expected| *expected != found) {
+            return Err(EngineError::WrongHash { path: path.to_owned(), expected, found });
+        }
+        let acoustic = Acoustic::from_bytes(path.to_owned(), bytes, &manifest, threads)?;
+        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256: found, manifest, search })
+    }
+
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    #[must_use]
+    pub const fn alphabet(&self) -> &Alphabet {
+        &self.alphabet
+    }
+
+    /// What a transcript says about where its words came from.
+    #[must_use]
+    pub fn provenance(&self) -> EngineInfo {
+        let search = match self.search {
+            Search::Greedy => serde_json::json!("greedy"),
+            Search::Beam(width) => serde_json::json!({ "beam": width }),
+        };
+        EngineInfo {
+            name: EMBEDDED.to_owned(),
+            model: Some(self.manifest.name.clone()),
+            model_sha256: Some(self.sha256.clone()),
+            parameters: serde_json::json!({
+                "search": search,
+                "step_ms": self.manifest.step_ms(),
+                "time_offset_ms": self.manifest.time_offset_ms,
+            }),
+        }
+    }
+
+    /// Token probabilities of one stretch.
+    pub fn posteriors(&self, samples: &[f32]) -> Result<Posteriors, EngineError> {
+        self.acoustic.posteriors(samples)
+    }
+
+    /// The words of one leg, speech region by speech region; times are the leg's.
+    ///
+    /// # Errors
+    /// Samples that cannot be read back, or a network that fails on them.
+    pub fn recognise(
+        &self,
+        leg: &mut dyn Samples,
+        speech: &[Range<u64>],
+        duration_ms: u64,
+    ) -> Result<Vec<HeardWord>, EngineError> {
+        let mut words = Vec::new();
+        for stretch in self.stretches(leg, speech, duration_ms)? {
+            let samples = read(leg, &stretch)?;
+            let heard = self.alphabet.words(&self.posteriors(&samples)?, self.search);
+            let from = stretch.start as f64;
+            words.extend(heard.into_iter().map(|word| HeardWord {
+                start_ms: word.start_ms + from,
+                end_ms: (word.end_ms + from).min(stretch.end as f64),
+                ..word
+            }));
+        }
+        Ok(words)
+    }
+
+    /// The stretches of a leg that are worth looking at.
+    pub fn stretches(
+        &self,
+        leg: &mut dyn Samples,
+        speech: &[Range<u64>],
+        duration_ms: u64,
+    ) -> Result<Vec<Range<u64>>, EngineError> {
+        let mut failed = None;
+        let planned = regions::stretches(speech, duration_ms, |span| match read(leg, &span) {
+            Ok(samples) => span.start + regions::quietest(&samples),
+            Err(err) => {
+                failed = Some(err);
+                span.end
+            }
+        });
+        failed.map_or(Ok(planned), Err)
+    }
+}
+
+/// The samples of a stretch.
+pub fn read(leg: &mut dyn Samples, stretch: &Range<u64>) -> Result<Vec<f32>, EngineError> {
+    leg.read(stretch.start, stretch.end)
+        .map_err(|err| EngineError::Inference { reason: format!("its samples cannot be read back: {err}") })
+}

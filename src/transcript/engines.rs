@@ -1,0 +1,120 @@
+//! Which engine may make the words of a call, and the models that are loaded: each once per process, when it is first
+//! needed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use super::engine::EngineError;
+use super::engine::Recogniser;
+use super::engine::SAMPLE;
+use super::engine::Search;
+use super::engine::manifest::Manifest;
+use super::provider::LANGUAGE_UNKNOWN;
+use super::provider::NO_ENGINE;
+use crate::config::Config;
+use crate::config::EngineChoice;
+
+/// The engines that the configuration allows.
+#[derive(Debug)]
+pub struct Engines {
+    choice: EngineChoice,
+    /// A name, a folder, or empty.
+    model: String,
+    models_dir: PathBuf,
+    search: Search,
+    threads: usize,
+    loaded: Mutex<BTreeMap<PathBuf, Arc<Recogniser>>>,
+}
+
+/// An engine, or the word for why there is none.
+pub type Chosen = Result<Arc<Recogniser>, &'static str>;
+
+impl Engines {
+    /// `jobs` recognitions run at once at most; they share the cores.
+    #[must_use]
+    pub fn new(config: &Config, jobs: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            choice: config.transcript.engine,
+            model: config.transcript.model.clone(),
+            models_dir: config.models_dir(),
+            search: match config.transcript.beam {
+                0 => Search::Greedy,
+                width => Search::Beam(width),
+            },
+            threads: (cores / jobs.max(1)).max(1),
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// The engine for a call in this language. Without a known language none speaks: words in the wrong language are
+    /// worse than none.
+    ///
+    /// # Errors
+    /// A model that is named but cannot be used.
+    pub fn choose(&self, language: Option<&str>) -> Result<Chosen, EngineError> {
+        if self.choice == EngineChoice::Off {
+            return Ok(Err(NO_ENGINE));
+        }
+        let found = if self.model.is_empty() {
+            installed(&self.models_dir).into_iter().find(|dir| {
+                let speaks = |manifest: Manifest| language.is_none_or(|language| manifest.speaks(language));
+                Manifest::read(dir).is_ok_and(speaks)
+            })
+        } else {
+            Some(self.place(&self.model))
+        };
+        let Some(dir) = found else { return Ok(Err(NO_ENGINE)) };
+        let Some(language) = language else { return Ok(Err(LANGUAGE_UNKNOWN)) };
+        let recogniser = self.load(&dir)?;
+        Ok(if recogniser.manifest().speaks(language) { Ok(recogniser) } else { Err(NO_ENGINE) })
+    }
+
+    /// The model of this name or folder, whatever languages it knows.
+    ///
+    /// # Errors
+    /// See [`Recogniser::load`].
+    pub fn named(&self, model: &str) -> Result<Arc<Recogniser>, EngineError> {
+        self.load(&self.place(model))
+    }
+
+    fn place(&self, model: &str) -> PathBuf {
+        let path = Path::new(model);
+        if model == SAMPLE || path.components().count() > 1 || path.is_dir() {
+            return path.to_owned();
+        }
+        self.models_dir.join(model)
+    }
+
+    fn load(&self, dir: &Path) -> Result<Arc<Recogniser>, EngineError> {
+        // The lock is held while loading: two jobs that need a model at once wait for one of them to load it.
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = loaded.get(dir) {
+            return Ok(known.clone());
+        }
+        let fresh = if dir == Path::new(SAMPLE) {
+            Recogniser::sample(self.search, self.threads)?
+        } else if dir.is_dir() {
+            Recogniser::load(dir, self.search, self.threads)?
+        } else {
+            return Err(EngineError::NoModel { name: dir.display().to_string() });
+        };
+        let fresh = Arc::new(fresh);
+        loaded.insert(dir.to_owned(), fresh.clone());
+        Ok(fresh)
+    }
+}
+
+/// The folders of the installed models, by name.
+#[must_use]
+pub fn installed(models_dir: &Path) -> Vec<PathBuf> {
+    let inside = std::fs::read_dir(models_dir).into_iter().flatten().flatten();
+    let mut all: Vec<PathBuf> =
+        inside.map(|entry| entry.path()).filter(|path| path.join("model.onnx").is_file()).collect();
+    all.sort();
+    all
+}

@@ -1,0 +1,323 @@
+//! The models that are known by name, and getting them onto this machine: resumed where a download broke off, verified,
+//! and there whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use reqwest::StatusCode;
+use reqwest::header::RANGE;
+use sha2::Digest;
+use sha2::Sha256;
+
+use crate::domain::Classify;
+use crate::domain::Fault;
+use crate::domain::Side;
+
+/// A file of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelFile {
+    /// What it is called in the model's folder.
+    pub name: &'static str,
+    /// Pinned to a revision, so that it cannot change under its name.
+    pub url: &'static str,
+    /// `None` where nobody could verify it: then the user says it on the first pull.
+    pub bytes: Option<u64>,
+    pub sha256: Option<&'static str>,
+}
+
+/// A model one can pull.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownModel {
+    pub name: &'static str,
+    pub description: &'static str,
+    /// BCP 47 primary tags; empty: many.
+    pub languages: &'static [&'static str],
+    pub licence: &'static str,
+    /// About, as its publisher lists it.
+    pub megabytes: u32,
+    /// Empty where it is published only as an archive, which `source` names: unpack it and pull `--from` its folder.
+    pub files: &'static [ModelFile],
+    pub source: &'static str,
+    /// `model.json` to write beside it: what the files do not say themselves.
+    manifest: &'static str,
+}
+
+/// Every model known by name. No hash is written here that was not computed from the file itself.
+pub const KNOWN: [KnownModel; 3] = [
+    KnownModel {
+        name: "parakeet-110m",
+        description: "English with punctuation and case; NVIDIA parakeet-tdt_ctc-110m, CTC branch, fp32",
+        languages: &["en"],
+        licence: "CC-BY-4.0",
+        megabytes: 458,
+        files: &[
+            ModelFile {
+                name: "model.onnx",
+                url: "https://huggingface.co/csukuangfj/sherpa-onnx-nemo-parakeet_tdt_ctc_110m-en-36000/resolve/e2afb0492ac94a41d53bff86135d6d124282324e/model.onnx",
+                bytes: None,
+                sha256: None,
+            },
+            ModelFile {
+                name: "tokens.txt",
+                url: "https://huggingface.co/csukuangfj/sherpa-onnx-nemo-parakeet_tdt_ctc_110m-en-36000/resolve/e2afb0492ac94a41d53bff86135d6d124282324e/tokens.txt",
+                bytes: None,
+                sha256: None,
+            },
+        ],
+        source: "https://huggingface.co/csukuangfj/sherpa-onnx-nemo-parakeet_tdt_ctc_110m-en-36000",
+        manifest: r#"{"name":"parakeet-110m","languages":["en"],"licence":"CC-BY-4.0","features":"nemo_log_mel","bins":80,"subsampling":8}"#,
+    },
+    KnownModel {
+        name: "parakeet-110m-int8",
+        description: "The same, weights in 8 bits: quicker on processors with AVX512-VNNI",
+        languages: &["en"],
+        licence: "CC-BY-4.0",
+        megabytes: 126,
+        files: &[],
+        source: "https://github.com/k2-fsa/sherpa-onnx/releases/download/asr-models/sherpa-onnx-nemo-parakeet_tdt_ctc_110m-en-36000-int8.tar.bz2",
+        manifest: r#"{"name":"parakeet-110m-int8","languages":["en"],"licence":"CC-BY-4.0","features":"nemo_log_mel","bins":80,"subsampling":8}"#,
+    },
+    KnownModel {
+        name: "omnilingual-300m-int8",
+        description: "1,600 languages, among them Yoruba, Igbo and Hausa; Meta Omnilingual ASR CTC 300M",
+        languages: &[],
+        licence: "Apache-2.0",
+        megabytes: 348,
+        files: &[],
+        source: "https://github.com/k2-fsa/sherpa-onnx/releases/download/asr-models/sherpa-onnx-omnilingual-asr-1600-languages-300M-ctc-int8-2025-11-12.tar.bz2",
+        manifest: r#"{"name":"omnilingual-300m-int8","licence":"Apache-2.0","features":"waveform","subsampling":320,"blank":0}"#,
+    },
+];
+
+/// The model of this name.
+#[must_use]
+pub fn known(name: &str) -> Option<&'static KnownModel> {
+    KNOWN.iter().find(|model| model.name == name)
+}
+
+/// Why a model did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error("{url} answers {status}")]
+    Answer { url: String, status: StatusCode },
+    #[error("{url} cannot be reached or broke off; pull again to go on from there")]
+    Transfer { url: String, source: reqwest::Error },
+    #[error("cannot write {}: {source} (is there room?)", .path.display())]
+    Disk { path: PathBuf, source: std::io::Error },
+    #[error("{} has sha256 {found}, not {expected}; it was not installed", .path.display())]
+    WrongHash { path: PathBuf, expected: String, found: String },
+    #[error("{} has {found} bytes, not {expected}; it was not installed", .path.display())]
+    WrongSize { path: PathBuf, expected: u64, found: u64 },
+    #[error(
+        "the sha256 of {file} is not known to this program: look it up at {source_page}, and pull with --sha256 {file}=HEX"
+    )]
+    HashUnknown { file: &'static str, source_page: &'static str },
+    #[error("{name} is published only as an archive: unpack {url} and pull with --from its folder")]
+    ArchiveOnly { name: &'static str, url: &'static str },
+    #[error("{} holds no {file}", .dir.display())]
+    NotInFolder { dir: PathBuf, file: &'static str },
+}
+
+impl Classify for PullError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Transfer { .. } | Self::Disk { .. } => Fault::Transient,
+            Self::Answer { status, .. } if status.is_server_error() || status.as_u16() == 429 => Fault::Transient,
+            _ => Fault::Permanent,
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Self::Disk { .. } => Side::Worker,
+            Self::HashUnknown { .. } | Self::ArchiveOnly { .. } | Self::NotInFolder { .. } => Side::Configuration,
+            _ => Side::Engine,
+        }
+    }
+}
+
+/// What the user says of a file: its name and hash.
+pub type SaidHash = (String, String);
+
+/// Downloads every file of a model into `models_dir/NAME`, which appears whole or not at all. `progress` hears of bytes.
+///
+/// # Errors
+/// See [`PullError`]. What came so far stays and is gone on with.
+pub async fn pull(
+    client: &reqwest::Client,
+    model: &KnownModel,
+    models_dir: &Path,
+    mirror: &str,
+    said: &[SaidHash],
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<PathBuf, PullError> {
+    if model.files.is_empty() {
+        return Err(PullError::ArchiveOnly { name: model.name, url: model.source });
+    }
+    // Asked before a byte is downloaded: half a gigabyte that nobody can verify helps nobody.
+    let mut hashes = Vec::new();
+    for file in model.files {
+        hashes.push(expected(file.name, file.sha256, said, model.source)?);
+    }
+    let place = staging(models_dir, model.name)?;
+    for (file, hash) in model.files.iter().zip(hashes) {
+        let url = match mirror.trim_end_matches('/') {
+            "" => file.url.to_owned(),
+            base => format!("{base}/{}/{}", model.name, file.name),
+        };
+        let path = place.join(file.name);
+        let part = place.join(format!("{}.part", file.name));
+        if !path.exists() {
+            download(client, &url, &part, progress).await?;
+            verify(&part, file.bytes, &hash)?;
+            std::fs::rename(&part, &path).map_err(disk(&path))?;
+        }
+    }
+    install(model, &place, models_dir)
+}
+
+/// Takes a model's files from a folder (or from the folder of a file) instead of the network.
+///
+/// # Errors
+/// As [`pull`].
+pub fn take(model: &KnownModel, from: &Path, models_dir: &Path, said: &[SaidHash]) -> Result<PathBuf, PullError> {
+    let dir = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new(".")) };
+    let place = staging(models_dir, model.name)?;
+    for name in ["model.onnx", "tokens.txt"] {
+        let named = [dir.join(name), dir.join(name.replace(".onnx", ".int8.onnx"))];
+        let given = if from.is_file() && name == "model.onnx" { from.to_owned() } else { named[0].clone() };
+        let found = [given, named[1].clone()].into_iter().find(|path| path.is_file());
+        let found = found.ok_or(PullError::NotInFolder { dir: dir.to_owned(), file: name })?;
+        let file = model.files.iter().find(|file| file.name == name);
+        let hash = expected(name, file.and_then(|file| file.sha256), said, model.source)?;
+        let path = place.join(name);
+        std::fs::copy(&found, &path).map_err(disk(&path))?;
+        verify(&path, file.and_then(|file| file.bytes), &hash)?;
+    }
+    install(model, &place, models_dir)
+}
+
+fn expected(
+    name: &'static str,
+    known: Option<&str>,
+    said: &[SaidHash],
+    source_page: &'static str,
+) -> Result<String, PullError> {
+    let said = said.iter().find(|(file, _)| file == name).map(|(_, hash)| hash.to_ascii_lowercase());
+    known.map(str::to_owned).or(said).ok_or(PullError::HashUnknown { file: name, source_page })
+}
+
+fn disk(path: &Path) -> impl Fn(std::io::Error) -> PullError + '_ {
+    |source| PullError::Disk { path: path.to_owned(), source }
+}
+
+/// Where a model gathers before it is whole.
+fn staging(models_dir: &Path, name: &str) -> Result<PathBuf, PullError> {
+    let place = models_dir.join(format!(".{name}.part"));
+    std::fs::create_dir_all(&place).map_err(disk(&place))?;
+    Ok(place)
+}
+
+fn install(model: &KnownModel, place: &Path, models_dir: &Path) -> Result<PathBuf, PullError> {
+    let manifest = place.join("model.json");
+    std::fs::write(&manifest, model.manifest).map_err(disk(&manifest))?;
+    let dir = models_dir.join(model.name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(disk(&dir))?;
+    }
+    std::fs::rename(place, &dir).map_err(disk(&dir))?;
+    Ok(dir)
+}
+
+async fn download(
+    client: &reqwest::Client,
+    url: &str,
+    part: &Path,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), PullError> {
+    let broke = |source: reqwest::Error| PullError::Transfer { url: url.to_owned(), source };
+    let have = std::fs::metadata(part).map_or(0, |meta| meta.len());
+    let request = if have > 0 { client.get(url).header(RANGE, format!("bytes={have}-")) } else { client.get(url) };
+    let mut answer = request.send().await.map_err(broke)?;
+    let mut file = match answer.status() {
+        StatusCode::PARTIAL_CONTENT => std::fs::OpenOptions::new().append(true).open(part),
+        // All of it is here already.
+        StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(()),
+        status if status.is_success() => std::fs::File::create(part),
+        status => return Err(PullError::Answer { url: url.to_owned(), status }),
+    }
+    .map_err(disk(part))?;
+    if answer.status() == StatusCode::PARTIAL_CONTENT {
+        progress(have);
+    }
+    while let Some(bytes) = answer.chunk().await.map_err(broke)? {
+        file.write_all(&bytes).map_err(disk(part))?;
+        progress(bytes.len() as u64);
+    }
+    file.sync_all().map_err(disk(part))
+}
+
+/// A file that is not what was promised goes away: going on from it would never end well.
+fn verify(path: &Path, bytes: Option<u64>, expected: &str) -> Result<(), PullError> {
+    let mut file = std::fs::File::open(path).map_err(disk(path))?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    let mut size = 0;
+    loop {
+        let read = std::io::Read::read(&mut file, &mut block).map_err(disk(path))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&block[..read]);
+        size += read as u64;
+    }
+    let found = hex::encode(hash.finalize());
+    let wrong = match bytes {
+        Some(bytes) if bytes != size => PullError::WrongSize { path: path.to_owned(), expected: bytes, found: size },
+        _ if found != expected => PullError::WrongHash { path: path.to_owned(), expected: expected.to_owned(), found },
+        _ => return Ok(()),
+    };
+    std::fs::remove_file(path).map_err(disk(path))?;
+    Err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcript::engine::manifest::Manifest;
+
+    fn hash_of(bytes: &[u8]) -> String {
+        hex::encode(Sha256::digest(bytes))
+    }
+
+    #[test]
+    fn what_the_table_says_of_a_model_can_be_read() {
+        for model in &KNOWN {
+            let manifest = Manifest::parse(model.manifest, Path::new(model.name)).unwrap();
+            assert_eq!(manifest.name, model.name);
+            assert!(model.files.iter().all(|file| file.url.starts_with("https://") && file.url.contains(file.name)));
+            assert!(model.files.iter().all(|file| file.sha256.is_none_or(|hash| hash.len() == 64)));
+        }
+    }
+
+    #[test]
+    fn a_model_from_a_folder_is_there_whole_or_not_at_all() {
+        let (from, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let model = known("parakeet-110m-int8").unwrap();
+        std::fs::write(from.path().join("model.int8.onnx"), "weights").unwrap();
+        let take = |said: &[SaidHash]| take(model, from.path(), models.path(), said);
+        let said = |weights: &str, tokens: &str| {
+            vec![("model.onnx".to_owned(), weights.to_owned()), ("tokens.txt".to_owned(), tokens.to_owned())]
+        };
+        assert!(matches!(take(&[]), Err(PullError::HashUnknown { file: "model.onnx", .. })));
+        let (weights, tokens) = (hash_of(b"weights"), hash_of(b"a 0\n"));
+        assert!(matches!(take(&said(&weights, &tokens)), Err(PullError::NotInFolder { file: "tokens.txt", .. })));
+        std::fs::write(from.path().join("tokens.txt"), "a 0\n").unwrap();
+        assert!(matches!(take(&said(&tokens, &tokens)), Err(PullError::WrongHash { .. })));
+        assert!(!models.path().join(model.name).exists());
+        let dir = take(&said(&weights.to_uppercase(), &tokens)).unwrap();
+        assert_eq!(std::fs::read(dir.join("model.onnx")).unwrap(), b"weights");
+        assert_eq!(crate::transcript::engines::installed(models.path()), [dir]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Words for a call without text: the recording's speech, leg by leg, through the engine that may hear it.
+
+use std::ops::Range;
+
+use super::engine::EngineError;
+use super::engine::Recogniser;
+use super::engine::Samples;
+use super::engines::Engines;
+use super::fit::fit;
+use super::heard::HeardLeg;
+use super::heard::from_engine;
+use super::provider::NO_SPEECH;
+use super::provider::without_text;
+use crate::audio::speech::LegSpeech;
+use crate::audio::speech::Pcm16k;
+use crate::audio::speech::Speech;
+use crate::domain::Role;
+use crate::domain::Transcript;
+use crate::domain::transcript::Speaker;
+use crate::domain::transcript::Turn;
+
+impl Samples for &Pcm16k {
+    fn read(&mut self, start_ms: u64, end_ms: u64) -> std::io::Result<Vec<f32>> {
+        Pcm16k::read(self, start_ms, end_ms).map_err(std::io::Error::other)
+    }
+}
+
+/// The platform's words with their places in the recording, where it gave none of those and the engine knows the
+/// language; where it gave no words, those that the engine hears.
+///
+/// # Errors
+/// As [`recognise`].
+pub fn from_audio(
+    engines: &Engines,
+    words: &Transcript,
+    speech: &Speech,
+    language: Option<&str>,
+) -> Result<Transcript, EngineError> {
+    if words.utterances.is_empty() {
+        return recognise(engines, speech, language);
+    }
+    let timed = words.utterances.iter().any(|utterance| utterance.start_ms.is_some());
+    match engines.choose(language)? {
+        Ok(engine) if !timed => fit(&engine, words, speech),
+        _ => Ok(words.clone()),
+    }
+}
+
+/// What the engine for this language hears; a transcript without words and with the reason where there is no such
+/// engine, or nobody speaks.
+///
+/// # Errors
+/// A model that is named but cannot be used; else as [`recognise_with`].
+pub fn recognise(engines: &Engines, speech: &Speech, language: Option<&str>) -> Result<Transcript, EngineError> {
+    let without = |reason: &str| Transcript { reason: Some(reason.to_owned()), ..without_text(language) };
+    if speech.legs.iter().all(|leg| leg.regions.is_empty()) {
+        return Ok(without(NO_SPEECH));
+    }
+    match engines.choose(language)? {
+        Ok(engine) => recognise_with(&engine, speech, language),
+        Err(reason) => Ok(without(reason)),
+    }
+}
+
+/// What this engine hears. Each of two legs is one speaker; on one leg nobody is told apart until voices are.
+///
+/// # Errors
+/// A network that fails, or samples that cannot be read back.
+pub fn recognise_with(engine: &Recogniser, speech: &Speech, language: Option<&str>) -> Result<Transcript, EngineError> {
+    let mut legs = Vec::new();
+    for (leg, id) in speech.legs.iter().zip(0..) {
+        let regions: Vec<Range<u64>> = leg.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
+        let words = engine.recognise(&mut &leg.samples, &regions, leg.samples.duration_ms())?;
+        legs.push(HeardLeg { speaker: Some(id), words });
+    }
+    let speakers = (0..speech.legs.len() as u32).map(nobody).collect();
+    let mut turns: Vec<Turn> = speech.legs.iter().zip(0..).flat_map(|(leg, id)| turns(leg, id)).collect();
+    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    Ok(from_engine(legs, speakers, turns, language, engine.provenance()))
+}
+
+const fn nobody(id: u32) -> Speaker {
+    Speaker { id, role: Role::Unknown, confidence: None, evidence: None }
+}
+
+fn turns(leg: &LegSpeech, speaker: u32) -> impl Iterator<Item = Turn> + '_ {
+    leg.regions.iter().map(move |region| Turn { speaker, start_ms: region.start_ms, end_ms: region.end_ms })
+}
