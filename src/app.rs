@@ -26,6 +26,8 @@ use crate::source::Source;
 use crate::store::Store;
 use crate::transcript::engines::Engines;
 
+pub use crate::config::private_dir;
+
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What time it is. Tests turn theirs by hand.

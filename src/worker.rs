@@ -10,8 +10,8 @@ use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::app;
 use crate::app::App;
-use crate::config;
 use crate::domain::{CallUid, RetentionState};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
@@ -22,6 +22,7 @@ use crate::telemetry;
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
 /// A platform that has asked for nothing but patience for so long is left for the next run.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
+const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -45,7 +46,7 @@ impl DataLock {
     /// # Errors
     /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
-        config::private_dir(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        app::private_dir(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
         let path = data_dir.join("lock");
         let file = File::options()
             .create(true)
@@ -192,6 +193,8 @@ async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<S
         }
         if let Err(err) = app.queue.beat(&worker, &host).await {
             tracing::error!(error = %err, "heartbeat failed");
+            // A database that was restarted is back within moments, and dead workers' jobs wait for this loop.
+            beat.reset_after(AFTER_A_FAILURE);
             continue;
         }
         match app.queue.rescue(&worker, settings.silent_after.0).await {
@@ -223,7 +226,7 @@ fn report(rescued: Rescued) {
 /// Removes what dead runs left in the spool of calls that are through with it.
 async fn empty_spool(app: &App) -> Result<()> {
     let spool = app.config.spool_dir();
-    config::private_dir(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
+    app::private_dir(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;
     for entry in std::fs::read_dir(&spool).with_context(|| format!("cannot read the spool {}", spool.display()))? {
         let entry = entry?;
         let call = entry.file_name().to_str().and_then(|name| CallUid::parse(name).ok());

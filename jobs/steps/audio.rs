@@ -94,7 +94,8 @@ pub async fn measure(
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
-    let transcript = &words::heard(work, call, transcript, speech).await?;
+    let (attributed, speech) = words::heard(work, call, transcript, speech).await?;
+    let transcript = &attributed.transcript;
     let inputs = quality::Inputs {
         normalized: &normalized,
         signal: &signal,
@@ -102,6 +103,8 @@ pub async fn measure(
         leg: None,
         record_duration_ms: call.duration_ms,
         transcript: Some(transcript),
+        method: attributed.method,
+        speech: Some((&speech, &attributed.legs)),
     };
     let mut quality = quality::assemble(&inputs);
     if call.ended_at_estimated {

@@ -1,4 +1,4 @@
-//! Step 6: who said what, as far as the platform tells, else as far as an engine hears.
+//! Step 6: who said what, as far as the platform tells, else as far as an engine hears; and who speaks when.
 
 use crate::audio::speech::Speech;
 use crate::domain::{Classify, Fault, SourceCall, Stage, Transcript};
@@ -6,6 +6,7 @@ use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::transcript;
 use crate::transcript::engine::EngineError;
+use crate::transcript::{Attributed, Hints};
 
 /// The platform's turns as a transcript; empty with a reason where it gave none.
 #[expect(clippy::unused_async, reason = "a step like the others")]
@@ -13,25 +14,36 @@ pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
     Ok(transcript::from_source(call))
 }
 
-/// The platform's words, their places found in the recording; where it gave none, what an engine hears. A model that
-/// cannot be used is not the call's failure: everything else is done, and a backfill makes the words once it is mended.
-pub async fn heard(work: &Work<'_>, call: &SourceCall, words: &Transcript, speech: Speech) -> Result<Transcript, Stop> {
+/// The platform's words, their places found in the recording; where it gave none, what an engine hears. Then the
+/// speakers, placed on the audio. A model that cannot be used is not the call's failure: everything else is done, and a
+/// backfill makes the words once it is mended.
+pub async fn heard(
+    work: &Work<'_>,
+    call: &SourceCall,
+    words: &Transcript,
+    speech: Speech,
+) -> Result<(Attributed, Speech), Stop> {
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
+    let channels = work.platform.settings.dual_channels;
     let turn = work.app.speech.clone().acquire_owned().await;
     let permit = work.app.cpu.clone().acquire_owned().await;
     let given = words.clone();
     let task = tokio::task::spawn_blocking(move || {
         let _held = (turn, permit);
-        transcript::from_audio(&engines, &given, &speech, language.as_deref())
+        let words = match transcript::from_audio(&engines, &given, &speech, language.as_deref()) {
+            Err(err) if err.fault() == Fault::Permanent => without_engine(given, &err),
+            answer => answer?,
+        };
+        let attributed = transcript::attribute(words, &speech, Hints { channels, agent_text: None });
+        Ok(attributed.map(|attributed| (attributed, speech)))
     });
     let stopped = |err: tokio::task::JoinError| Err(EngineError::Inference { reason: format!("it stopped: {err}") });
-    match task.await.unwrap_or_else(stopped) {
-        Err(err) if err.fault() == Fault::Permanent => {
-            tracing::error!(error = %err, "no words: the engine cannot be used");
-            let reason = words.reason.clone().filter(|_| !words.utterances.is_empty());
-            Ok(Transcript { reason: reason.or(Some(transcript::ENGINE_FAILED.to_owned())), ..words.clone() })
-        }
-        answer => answer.at(Stage::Transcript),
-    }
+    task.await.unwrap_or_else(stopped).at(Stage::Transcript)?.at(Stage::Transcript)
+}
+
+fn without_engine(words: Transcript, err: &EngineError) -> Transcript {
+    tracing::error!(error = %err, "no words: the engine cannot be used");
+    let reason = words.reason.clone().filter(|_| !words.utterances.is_empty());
+    Transcript { reason: reason.or(Some(transcript::ENGINE_FAILED.to_owned())), ..words }
 }

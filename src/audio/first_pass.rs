@@ -168,16 +168,32 @@ impl Mono<'_, '_> {
     }
 }
 
-/// Runs the pass.
+/// Runs the pass. Two legs of unequal loudness are levelled before they are mixed: how much they differ is known only
+/// at the end, so such a recording is decoded twice; sinks hear it once.
 pub fn listen(
     request: &Request<'_>,
     sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
 ) -> Result<Heard, AudioError> {
+    let heard = listen_with(request, sinks, cancel, Mixer::default())?;
+    match heard.mixer.unequal() {
+        Some(raised) => {
+            drop(heard);
+            listen_with(request, &mut [], cancel, Mixer::levelling(raised))
+        }
+        None => Ok(heard),
+    }
+}
+
+fn listen_with(
+    request: &Request<'_>,
+    sinks: &mut [&mut dyn BlockSink],
+    cancel: &CancelFlag,
+    mut mixer: Mixer,
+) -> Result<Heard, AudioError> {
     let limit = request.settings.max_duration.0.as_secs_f64();
     let mut timeline = Timeline::new(decode::open(request.input, request.container)?, limit);
     let mut recorded = Recorded::default();
-    let mut mixer = Mixer::default();
     let mut mixed = Vec::new();
     let mut mono = Mono {
         resampler: None,

@@ -15,6 +15,13 @@ const SAME: f64 = 1e-3;
 /// Share of the active windows that makes a whole recording dual mono, or inverted.
 const MOST: f64 = 0.95;
 const MANY: f64 = 0.5;
+/// Legs that differ by less are left as they are; no leg is raised by more, dB.
+const ALIKE_DB: f64 = 2.0;
+const MOST_RAISED_DB: f64 = 30.0;
+/// Windows this far under a leg's mean are its pauses, dB (the relative gate of BS.1770-4).
+const PAUSE_DB: f64 = 10.0;
+/// A leg whose louder windows stand out less than this from its quieter ones is noise, and is not raised, dB.
+const LIVELY_DB: f64 = 9.0;
 
 /// Downmix to one channel.
 #[derive(Debug, Default)]
@@ -29,9 +36,54 @@ pub struct Mixer {
     opposite: u64,
     /// Samples of a recording that was not two channels throughout.
     other: u64,
+    /// Mean squares of the two channels, window by window.
+    energies: Vec<[f32; 2]>,
+    raised: Option<Raised>,
+}
+
+/// A leg that is raised before mixing, and by how much (a factor of amplitude).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Raised {
+    Left(f32),
+    Right(f32),
 }
 
 impl Mixer {
+    /// A mixer that levels two legs as an earlier one found them to differ.
+    #[must_use]
+    pub fn levelling(raised: Raised) -> Self {
+        Self { raised: Some(raised), ..Self::default() }
+    }
+
+    /// How to make two legs equally loud; `None` where they are, or are not two legs.
+    #[must_use]
+    pub fn unequal(&self) -> Option<Raised> {
+        if self.other > 0 || self.dual_mono() || self.anti_phase() {
+            return None;
+        }
+        let (left, right) = (self.leg_level(0)?, self.leg_level(1)?);
+        let factor = 10f64.powf((left - right).abs().min(MOST_RAISED_DB) / 20.0) as f32;
+        match left - right {
+            difference if difference > ALIKE_DB => Some(Raised::Right(factor)),
+            difference if difference < -ALIKE_DB => Some(Raised::Left(factor)),
+            _ => None,
+        }
+    }
+
+    /// Level of a leg while it sounds, dB; `None` for one that holds nothing but noise or silence.
+    fn leg_level(&self, leg: usize) -> Option<f64> {
+        let mut windows: Vec<f64> = self.energies.iter().map(|pair| f64::from(pair[leg])).collect();
+        windows.sort_by(f64::total_cmp);
+        let decibels = |energy: f64| 10.0 * energy.max(1e-12).log10();
+        let mean = |windows: &[f64]| windows.iter().sum::<f64>() / windows.len().max(1) as f64;
+        let sounding = &windows[windows.partition_point(|energy| *energy < ACTIVE * 0.01)..];
+        let gate = mean(sounding) * 10f64.powf(-PAUSE_DB / 10.0);
+        let loud = &sounding[sounding.partition_point(|energy| *energy < gate)..];
+        let level = decibels(mean(loud));
+        let quiet = decibels(*windows.get(windows.len() / 10)?);
+        (!loud.is_empty() && level - quiet > LIVELY_DB).then_some(level)
+    }
+
     /// Appends the block, mixed, to `out`. Two channels come out a window later: call [`Self::flush`] at the end and
     /// before a change of rate.
     pub fn push(&mut self, block: &Block, out: &mut Vec<f32>) {
@@ -91,6 +143,11 @@ impl Mixer {
         let (from, to) = (sign(was), sign(self.inverted));
         // A change of sign fades over a fortieth of the window (5 ms): a step would click.
         let fade = if was == self.inverted { 0 } else { (self.left.len() / 40).max(1) };
+        match self.raised {
+            Some(Raised::Left(factor)) => self.left.iter_mut().for_each(|sample| *sample *= factor),
+            Some(Raised::Right(factor)) => self.right.iter_mut().for_each(|sample| *sample *= factor),
+            None => {}
+        }
         for (n, (left, right)) in self.left.iter().zip(&self.right).enumerate() {
             let factor = if n < fade { from + (to - from) * (n as f32 / fade as f32) } else { to };
             out.push(0.5 * (left + factor * right));
@@ -112,7 +169,9 @@ impl Mixer {
             rr += f64::from(r2);
             lr += f64::from(cross);
         }
-        let floor = ACTIVE * self.left.len() as f64;
+        let count = self.left.len() as f64;
+        self.energies.push([(ll / count) as f32, (rr / count) as f32]);
+        let floor = ACTIVE * count;
         if ll + rr < 2.0 * floor {
             return;
         }
@@ -189,6 +248,31 @@ mod tests {
         let (out, mixer) = mix(&agent, &caller);
         assert!(out.iter().zip(agent.iter().zip(&caller)).all(|(o, (a, c))| (o - 0.5 * (a + c)).abs() < 1e-6));
         assert!(!mixer.anti_phase() && !mixer.dual_mono());
+    }
+
+    /// Half a second of tone, half a second of pause.
+    fn in_turns(hz: f32, gain: f32, first: bool) -> Vec<f32> {
+        let on = |n: usize| (n / 4000).is_multiple_of(2) == first;
+        tone(hz, 4.0).iter().enumerate().map(|(n, sample)| if on(n) { gain * sample } else { 0.0 }).collect()
+    }
+
+    #[test]
+    fn a_quiet_leg_is_levelled_the_second_time() {
+        let (agent, caller) = (in_turns(440.0, 1.0, true), in_turns(700.0, 0.1, false));
+        let raised = mix(&agent, &caller).1.unequal().unwrap();
+        let Raised::Right(factor) = raised else { panic!("{raised:?}") };
+        assert!((factor - 10.0).abs() < 0.1, "{factor}");
+        let (mut mixer, mut out) = (Mixer::levelling(raised), Vec::new());
+        mixer.push(&Block { rate_hz: 8000, planes: vec![agent.clone(), caller] }, &mut out);
+        mixer.flush(&mut out);
+        assert!((rms(&out[..4000]) - rms(&out[4000..8000])).abs() < 1e-3);
+        assert_eq!(mix(&agent, &in_turns(700.0, 1.0, false)).1.unequal(), None);
+    }
+
+    #[test]
+    fn noise_is_no_leg_to_be_raised() {
+        let hiss: Vec<f32> = tone(3_000.0, 4.0).iter().map(|sample| sample * 0.01).collect();
+        assert_eq!(mix(&in_turns(440.0, 1.0, true), &hiss).1.unequal(), None);
     }
 
     #[test]

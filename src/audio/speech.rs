@@ -4,7 +4,7 @@
 //! carry the same sound; everything else is one leg.
 
 mod detect;
-mod features;
+pub mod features;
 mod network;
 mod pcm;
 
@@ -12,6 +12,8 @@ use std::path::Path;
 
 use super::block::{Block, BlockSink};
 use super::error::AudioError;
+use super::loudness::Levels;
+use super::loudness::Meter;
 use super::resample::Resampler;
 use crate::config;
 
@@ -56,8 +58,10 @@ pub struct Speech {
 /// The speech of one leg.
 #[derive(Debug)]
 pub struct LegSpeech {
-    /// Sorted, apart from each other by at least 200 ms.
+    /// Sorted, apart from each other by at least 200 ms; what was only heard of the other leg is left out.
     pub regions: Vec<Region>,
+    /// Energy over time, as recorded.
+    pub levels: Levels,
     pub samples: Pcm16k,
 }
 
@@ -75,6 +79,7 @@ struct Leg {
     resampler: Option<Resampler>,
     out: Vec<f32>,
     detector: Detector,
+    meter: Meter,
     samples: Pcm16k,
 }
 
@@ -106,12 +111,19 @@ impl SpeechSink {
         if self.sameness.one_leg() {
             self.legs.truncate(1);
         }
-        let mut legs = Vec::new();
+        let mut tracks = Vec::new();
+        let mut kept = Vec::new();
         for mut leg in self.legs {
             leg.samples.close()?;
-            legs.push(LegSpeech { regions: leg.detector.finish(), samples: leg.samples });
+            tracks.push(leg.detector.finish());
+            kept.push((leg.samples, leg.meter.finish()));
         }
-        Ok(Speech { legs })
+        if let [left, right] = tracks.as_mut_slice() {
+            detect::drop_cross_talk(left, right);
+        }
+        let leg =
+            |(track, (samples, levels)): (&detect::Track, _)| LegSpeech { regions: track.regions(), levels, samples };
+        Ok(Speech { legs: tracks.iter().zip(kept).map(leg).collect() })
     }
 
     fn push(&mut self, block: &Block) -> Result<(), AudioError> {
@@ -173,7 +185,13 @@ impl BlockSink for SpeechSink {
 
 impl Leg {
     fn new(samples: Pcm16k) -> Self {
-        Self { resampler: None, out: Vec::new(), detector: Detector::new(), samples }
+        Self {
+            resampler: None,
+            out: Vec::new(),
+            detector: Detector::new(),
+            meter: Meter::new(SPEECH_RATE_HZ, 1),
+            samples,
+        }
     }
 
     fn push(&mut self, rate_hz: u32, plane: &[f32]) -> Result<(), AudioError> {
@@ -198,6 +216,7 @@ impl Leg {
 
     fn drain(&mut self) -> Result<(), AudioError> {
         self.detector.push(&self.out);
+        self.meter.push(&[&self.out]);
         self.samples.push(&self.out)?;
         self.out.clear();
         Ok(())
@@ -240,3 +259,6 @@ impl Sameness {
         self.active > 0 && self.same as f64 >= MOST * self.active as f64
     }
 }
+
+#[cfg(test)]
+mod tests;

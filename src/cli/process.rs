@@ -11,15 +11,16 @@ use super::{Ended, leftovers, out};
 use crate::audio;
 use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::waveform::ColouredTurn;
-use crate::audio::{AudioError, CancelFlag, Normalized, probe};
+use crate::audio::{AudioError, CancelFlag, probe};
 use crate::config::{self, Config, EngineChoice};
 use crate::domain::artifact::MANIFEST_SCHEMA;
+use crate::domain::quality::ConversationMethod;
 use crate::domain::transcript::EngineInfo;
-use crate::domain::{Container, Network, Quality, RecordingUrl, Transcript};
+use crate::domain::{Container, DualChannels, Network, Quality, RecordingUrl, Transcript};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::quality;
 use crate::transcript;
-use crate::transcript::Form;
+use crate::transcript::{Attributed, Form, Hints};
 use crate::transcript::engines::Engines;
 
 #[derive(Debug, clap::Args)]
@@ -48,9 +49,21 @@ pub struct Args {
     /// The language spoken (en, yo, …); no engine speaks without it, unless --model names one
     #[arg(long, value_name = "TAG", conflicts_with_all = ["transcript", "no_transcript"])]
     language: Option<String>,
+    /// The channel the caller is on, in recordings with two legs
+    #[arg(long, value_name = "left|right", conflicts_with = "no_transcript")]
+    caller_channel: Option<Side>,
+    /// What the agent is known to say (its greeting or prompt): tells the agent from the caller
+    #[arg(long, value_name = "FILE", conflicts_with = "no_transcript")]
+    agent_text: Option<PathBuf>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Side {
+    Left,
+    Right,
 }
 
 /// A recording to process.
@@ -74,8 +87,26 @@ struct Done {
 #[derive(Clone)]
 enum Words {
     Skipped,
-    Known(Arc<Transcript>),
-    Heard(Arc<Ears>),
+    Wanted(Arc<Wanted>),
+}
+
+/// What the user knows of a recording, and what listens where no words are given.
+struct Wanted {
+    known: Option<Transcript>,
+    ears: Ears,
+    channels: DualChannels,
+    agent_text: Option<String>,
+}
+
+impl Wanted {
+    fn words(&self, speech: &Speech) -> Result<Attributed> {
+        let words = match &self.known {
+            Some(known) => known.clone(),
+            None => self.ears.words(speech)?,
+        };
+        let hints = Hints { channels: self.channels, agent_text: self.agent_text.as_deref() };
+        Ok(transcript::attribute(words, speech, hints)?)
+    }
 }
 
 /// What listens where no words are given.
@@ -97,15 +128,7 @@ impl Ears {
 
 /// Processes everything named; fails when any recording was damaged or unreadable.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
-    let words = match (&args.transcript, args.no_transcript) {
-        (_, true) => Words::Skipped,
-        (None, false) => Words::Heard(Arc::new(ears(&config, &args)?)),
-        (Some(path), false) => {
-            let bytes = std::fs::read(path).with_context(|| format!("--transcript: cannot read {}", path.display()))?;
-            let known = transcript::parse_file(&bytes, None);
-            Words::Known(Arc::new(known.with_context(|| format!("--transcript: {}", path.display()))?))
-        }
-    };
+    let words = if args.no_transcript { Words::Skipped } else { Words::Wanted(Arc::new(wanted(&config, &args)?)) };
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out: cannot create {}", args.out.display()))?;
     let downloads = tempfile::tempdir_in(&args.out).context("--out: cannot write there")?;
     let tasks = tasks(&config, &args, downloads.path()).await?;
@@ -123,6 +146,26 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
         table(&done);
     }
     Ok(if done.iter().all(|done| done.result.is_ok()) { Ended::Well } else { Ended::Failed })
+}
+
+fn wanted(config: &Config, args: &Args) -> Result<Wanted> {
+    let read = |option: &str, path: &Path| {
+        std::fs::read(path).with_context(|| format!("{option}: cannot read {}", path.display()))
+    };
+    let known = args.transcript.as_ref().map(|path| {
+        let known = transcript::parse_file(&read("--transcript", path)?, None);
+        known.with_context(|| format!("--transcript: {}", path.display()))
+    });
+    let agent_text = args.agent_text.as_ref().map(|path| {
+        String::from_utf8(read("--agent-text", path)?)
+            .with_context(|| format!("--agent-text: {} is not UTF-8", path.display()))
+    });
+    let channels = match args.caller_channel {
+        Some(Side::Left) => DualChannels::CallerLeft,
+        Some(Side::Right) => DualChannels::AgentLeft,
+        None => DualChannels::Auto,
+    };
+    Ok(Wanted { known: known.transpose()?, ears: ears(config, args)?, channels, agent_text: agent_text.transpose()? })
 }
 
 fn ears(config: &Config, args: &Args) -> Result<Ears> {
@@ -241,7 +284,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let wav = task.out.join("audio.wav");
     let request =
         audio::Request { input: &task.file, container, settings, spool: spool.path(), wav: Some(&wav), flac: None };
-    let mut speech = matches!(words, Words::Heard(_)).then(|| SpeechSink::new(settings, spool.path()));
+    let mut speech = matches!(words, Words::Wanted(_)).then(|| SpeechSink::new(settings, spool.path()));
     let mut sinks: Vec<&mut dyn audio::BlockSink> = vec![&mut meter];
     sinks.extend(speech.as_mut().map(|sink| sink as &mut dyn audio::BlockSink));
     let normalized = match audio::normalize(&request, &mut sinks, &CancelFlag::default()) {
@@ -254,34 +297,32 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         written.note("audio.wav", "audio/wav", wav.size_bytes, &wav.sha256.to_string());
     }
     let speech = speech.map(SpeechSink::finish).transpose().with_context(|| task.name.clone())?;
-    let transcript = match (words, &speech) {
-        (Words::Known(known), _) => Some(known.as_ref().clone()),
-        (Words::Heard(ears), Some(speech)) => Some(ears.words(speech).with_context(|| task.name.clone())?),
+    let attributed = match (words, &speech) {
+        (Words::Wanted(wanted), Some(speech)) => Some(wanted.words(speech).with_context(|| task.name.clone())?),
         _ => None,
     };
-    let quality = measure(&normalized, &meter.finish(), transcript.as_ref());
+    let transcript = attributed.as_ref().map(|attributed| &attributed.transcript);
+    let network = Network::default();
+    let quality = quality::assemble(&quality::Inputs {
+        normalized: &normalized,
+        signal: &meter.finish(),
+        network: &network,
+        leg: None,
+        record_duration_ms: None,
+        transcript,
+        method: attributed.as_ref().map_or(ConversationMethod::ProviderTurns, |attributed| attributed.method),
+        speech: speech.as_ref().zip(attributed.as_ref().map(|attributed| attributed.legs.as_slice())),
+    });
     written.json("quality.json", &quality)?;
-    write_words(&mut written, &task.name, transcript.as_ref())?;
-    let turns = transcript.as_ref().map(ColouredTurn::of).unwrap_or_default();
+    write_words(&mut written, &task.name, transcript)?;
+    let turns = transcript.map(ColouredTurn::of).unwrap_or_default();
     written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
     written.bytes("waveform.png", "image/png", &normalized.waveform.png(&turns)?)?;
-    let files = written.manifest(settings, transcript.as_ref().and_then(|transcript| transcript.engine.as_ref()))?;
+    let files = written.manifest(settings, transcript.and_then(|transcript| transcript.engine.as_ref()))?;
     for warning in &normalized.warnings {
         out::note(&format!("{}: {warning}", task.name));
     }
     Ok(Done { task, result: Ok(quality), files })
-}
-
-fn measure(normalized: &Normalized, signal: &quality::signal::MeasuredSignal, words: Option<&Transcript>) -> Quality {
-    let network = Network::default();
-    quality::assemble(&quality::Inputs {
-        normalized,
-        signal,
-        network: &network,
-        leg: None,
-        record_duration_ms: None,
-        transcript: words,
-    })
 }
 
 fn refused(task: Task, why: &str) -> Done {

@@ -1,4 +1,4 @@
-//! Who talked how much, and how long a caller waited for an answer: from turns with times and roles.
+//! Who talked how much, and how long a caller waited for an answer: from stretches of speech with times and roles.
 
 use crate::domain::quality::{Conversation, ConversationMethod, Percentiles};
 use crate::domain::transcript::Transcript;
@@ -13,7 +13,11 @@ pub const NO_TIMES: &str = "no_turn_times";
 pub const NO_ROLES: &str = "no_roles";
 
 /// The figures, or the reason why there are none.
-pub fn measure(transcript: Option<&Transcript>, duration_ms: u64) -> Result<Conversation, &'static str> {
+pub fn measure(
+    transcript: Option<&Transcript>,
+    duration_ms: u64,
+    method: ConversationMethod,
+) -> Result<Conversation, &'static str> {
     let transcript = transcript.ok_or(NO_TRANSCRIPT)?;
     let timed = turns(transcript, duration_ms);
     if timed.is_empty() {
@@ -35,7 +39,7 @@ pub fn measure(transcript: Option<&Transcript>, duration_ms: u64) -> Result<Conv
         overlap_ms: overlap(&agent, &caller),
         interruptions: interruptions(&agent, &caller),
         response_ms: responses(&agent, &caller),
-        method: ConversationMethod::ProviderTurns,
+        method,
     })
 }
 
@@ -148,7 +152,7 @@ mod tests {
     #[test]
     fn figures_of_a_small_call() {
         let turns = [(0, 0, 2_000), (1, 2_500, 5_000), (0, 5_800, 8_000), (1, 7_500, 9_000), (0, 8_900, 9_500)];
-        let talk = measure(Some(&transcript(&turns)), 12_000).unwrap();
+        let talk = measure(Some(&transcript(&turns)), 12_000, ConversationMethod::Channels).unwrap();
         assert_eq!((talk.agent_talk_ms, talk.caller_talk_ms), (4_800, 4_000));
         assert_eq!((talk.speech_ms, talk.overlap_ms), (8_200, 600));
         assert_eq!((talk.longest_silence_ms, talk.interruptions), (2_500, 2));
@@ -160,15 +164,19 @@ mod tests {
 
     #[test]
     fn no_figures_without_times_roles_or_words() {
-        assert_eq!(measure(None, 1_000), Err(NO_TRANSCRIPT));
-        assert_eq!(measure(Some(&transcript(&[])), 1_000), Err(NO_TIMES));
-        assert_eq!(measure(Some(&transcript(&[(2, 0, 500)])), 1_000), Err(NO_ROLES));
-        assert_eq!(measure(Some(&transcript(&[(0, 2_000, 3_000)])), 1_000), Err(NO_TIMES), "past the end");
+        assert_eq!(measure(None, 1_000, ConversationMethod::Channels), Err(NO_TRANSCRIPT));
+        assert_eq!(measure(Some(&transcript(&[])), 1_000, ConversationMethod::Channels), Err(NO_TIMES));
+        assert_eq!(measure(Some(&transcript(&[(2, 0, 500)])), 1_000, ConversationMethod::Channels), Err(NO_ROLES));
+        assert_eq!(
+            measure(Some(&transcript(&[(0, 2_000, 3_000)])), 1_000, ConversationMethod::Channels),
+            Err(NO_TIMES),
+            "past the end"
+        );
     }
 
     #[test]
     fn turns_past_the_end_are_cut() {
-        let talk = measure(Some(&transcript(&[(0, 0, 90_000)])), 1_000).unwrap();
+        let talk = measure(Some(&transcript(&[(0, 0, 90_000)])), 1_000, ConversationMethod::Channels).unwrap();
         assert_eq!((talk.agent_talk_ms, talk.longest_silence_ms), (1_000, 0));
         assert_eq!(talk.response_ms, None);
     }

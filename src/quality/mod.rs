@@ -9,7 +9,10 @@ mod spectrum;
 use std::collections::BTreeMap;
 
 use crate::audio::Normalized;
-use crate::domain::quality::{Flag, Leg, Legs, NetworkFigures, QUALITY_SCHEMA};
+use crate::audio::speech::LegSpeech;
+use crate::audio::speech::Region;
+use crate::audio::speech::Speech;
+use crate::domain::quality::{ConversationMethod, Flag, Leg, Legs, NetworkFigures, QUALITY_SCHEMA};
 use crate::domain::{Network, Quality, Role, Transcript};
 
 use self::signal::MeasuredSignal;
@@ -20,6 +23,8 @@ const MISMATCH_SHARE: f64 = 0.02;
 /// A caller this much quieter than the agent is hard to follow, LU.
 const CALLER_LOW_LU: f64 = 8.0;
 
+/// A side that speaks this long without any answer has probably not been heard.
+const ONE_WAY_MS: u64 = 3_000;
 /// A recording this quiet was recorded wrongly, LUFS.
 const LOW_LEVEL_LUFS: f64 = -32.0;
 
@@ -35,6 +40,10 @@ pub struct Inputs<'a> {
     pub record_duration_ms: Option<u64>,
     /// `None` when no transcript was asked for.
     pub transcript: Option<&'a Transcript>,
+    /// What tells the speakers of the transcript's turns apart.
+    pub method: ConversationMethod,
+    /// The recording's speech and the role on each of its legs; `None` when no speech was looked for.
+    pub speech: Option<(&'a Speech, &'a [Role])>,
 }
 
 /// Puts the document together.
@@ -46,7 +55,7 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     let mut reason = |member: &str, why: &str| {
         reasons.insert(member.to_owned(), why.to_owned());
     };
-    let conversation = conversation::measure(inputs.transcript, duration_ms);
+    let conversation = conversation::measure(inputs.transcript, duration_ms, inputs.method);
     let legs = legs(inputs);
     match &conversation {
         Ok(talk) if talk.response_ms.is_none() => reason("conversation.response_ms", "no_answered_turns"),
@@ -87,6 +96,9 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     }
     if legs.as_ref().is_some_and(caller_low) {
         flags.push(Flag::CallerLow);
+    }
+    if inputs.speech.is_some_and(|(speech, _)| one_way(speech)) {
+        flags.push(Flag::OneWayAudio);
     }
     flags.sort_unstable();
     flags.dedup();
@@ -132,8 +144,13 @@ fn network(inputs: &Inputs<'_>) -> Option<NetworkFigures> {
     })
 }
 
-/// Loudness of each role, where turns with times and roles tell them apart in the mix.
+/// Loudness of each role as recorded: on its own leg, or in the mix where turns with times and roles tell them apart.
 fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
+    if let Some((speech, roles @ [_, _])) = inputs.speech
+        && roles.contains(&Role::Agent)
+    {
+        return Ok(own_legs(speech, roles));
+    }
     let transcript = inputs.transcript.ok_or(conversation::NO_TRANSCRIPT)?;
     let of = |role: Role, other: Role| {
         let duration_ms = inputs.normalized.duration_ms;
@@ -145,6 +162,22 @@ fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
     };
     let legs = Legs { agent: of(Role::Agent, Role::Caller), caller: of(Role::Caller, Role::Agent) };
     if legs.agent.is_none() && legs.caller.is_none() { Err("no_timed_roles") } else { Ok(legs) }
+}
+
+fn own_legs(speech: &Speech, roles: &[Role]) -> Legs {
+    let of = |role: Role| {
+        let leg = roles.iter().position(|on_leg| *on_leg == role).and_then(|at| speech.legs.get(at))?;
+        let stretches: Vec<(u64, u64)> = leg.regions.iter().map(|region| (region.start_ms, region.end_ms)).collect();
+        Some(Leg { integrated_lufs: leg.levels.integrated_within(&stretches) })
+    };
+    Legs { agent: of(Role::Agent), caller: of(Role::Caller) }
+}
+
+/// One side speaks and nothing is ever heard of the other, although it has a channel of its own.
+fn one_way(speech: &Speech) -> bool {
+    let spoken = |leg: &LegSpeech| leg.regions.iter().map(Region::duration_ms).sum::<u64>();
+    matches!(speech.legs.as_slice(), [left, right] if spoken(left).min(spoken(right)) == 0
+        && spoken(left).max(spoken(right)) >= ONE_WAY_MS)
 }
 
 fn without(stretches: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, u64)> {
@@ -235,6 +268,8 @@ mod tests {
             leg: None,
             record_duration_ms,
             transcript,
+            method: ConversationMethod::ProviderTurns,
+            speech: None,
         })
     }
 

@@ -8,8 +8,8 @@
 //!                                                    └─► rttm  speech stretches
 //! ```
 //!
-//! Two promises hold everywhere: no word is lost or changed beyond the folding of line breaks in the line-based forms,
-//! and no role is written that the source did not give.
+//! Promises: no word is lost or changed beyond the folding of line breaks in the line-based forms; a role that the source
+//! gave is never overruled, and one it did not give is written only on the evidence that stands beside it.
 
 mod captions;
 pub mod engine;
@@ -22,8 +22,11 @@ pub mod models;
 mod provider;
 mod recognise;
 mod rttm;
+pub mod score;
+mod speakers;
 mod text;
 mod voice;
+pub mod voices;
 
 #[cfg(test)]
 mod tests;
@@ -38,4 +41,5 @@ pub use provider::{
 };
 pub use recognise::{from_audio, recognise, recognise_with};
 pub use rttm::rttm;
+pub use speakers::{Attributed, Hints, attribute};
 pub use text::{parse_text, text};

@@ -183,12 +183,15 @@ def signals(rng, seconds):
     """Ringing, DTMF, busy and information tones, fax, sweeps."""
     count = int(seconds * RATE)
     t = np.arange(count) / RATE
-    kind = rng.integers(0, 6)
+    kind = rng.choice([0, 0, 0, 1, 1, 2, 3, 4, 5])
     if kind == 0:  # call progress tones with their cadence
         pairs = [(400, 450), (440, 480), (425, 425), (480, 620), (350, 440), (400, 425), (950, 1400), (1000, 1000)]
         low, high = pairs[rng.integers(len(pairs))]
         period = rng.choice([0.5, 1.0, 3.0, 4.0, 5.0, 6.0])
-        gate = (t + rng.uniform(0, period)) % period < period * rng.uniform(0.2, 0.6)
+        at = (t + rng.uniform(0, period)) % period
+        gate = at < period * rng.uniform(0.2, 0.6)
+        if rng.random() < 0.3:  # British and Indian ringing is double
+            gate = (at % 3.0 < 0.4) | ((at % 3.0 > 0.6) & (at % 3.0 < 1.0))
         return gate * (np.sin(2 * np.pi * low * t) + np.sin(2 * np.pi * high * t + rng.uniform(0, 6)))
     if kind in (1, 2):  # DTMF
         out, at = np.zeros(count), 0.0
@@ -238,9 +241,9 @@ def noise(rng, seconds):
 def no_speech(rng, seconds):
     """Some sound in which nobody speaks."""
     kind = rng.random()
-    if kind < 0.30:
+    if kind < 0.25:
         return noise(rng, seconds)
-    if kind < 0.65:
+    if kind < 0.60:
         return music(rng, seconds)
     if kind < 0.90:
         return signals(rng, seconds)

@@ -25,5 +25,6 @@ mod scale;
 mod source;
 mod store;
 mod transcript;
+mod upgrade;
 mod wire;
 mod words;

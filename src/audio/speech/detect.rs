@@ -18,6 +18,12 @@ const FLOOR_STEPS: usize = 15;
 /// A frame begins a region above the first score and ends it under the second.
 const BEGIN: f32 = 0.6;
 const END: f32 = 0.4;
+/// The other leg is this much louder where this one only hears it, half decibels.
+const CROSS_TALK: u8 = 24;
+/// Frames around a key's tone that are its beginning and end, and the pause to the next key.
+const KEY_REACH: usize = 8;
+/// Frames of them that make it a key: one or two are a vowel's accident.
+const KEY_FRAMES: usize = 3;
 /// Pauses shorter than this are part of a turn, frames.
 const PAUSE: usize = 20;
 /// Anything shorter is no speech, frames.
@@ -30,11 +36,33 @@ pub struct Detector {
     /// Frames judged and forgotten.
     gone: usize,
     scores: Vec<u8>,
+    levels: Vec<Level>,
+}
+
+/// Level of a frame in half decibels above -100 dB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Level(u8);
+
+impl Level {
+    fn of(frame: &Frame) -> Self {
+        Self(((frame.level_db + 100.0) * 2.0) as u8)
+    }
+
+    fn decibels(self) -> f32 {
+        f32::from(self.0) * 0.5 - 100.0
+    }
+}
+
+/// The judged frames of one leg.
+#[derive(Debug)]
+pub struct Track {
+    scores: Vec<u8>,
+    levels: Vec<Level>,
 }
 
 impl Detector {
     pub fn new() -> Self {
-        Self { analyser: Analyser::new(), frames: Vec::new(), gone: 0, scores: Vec::new() }
+        Self { analyser: Analyser::default(), frames: Vec::new(), gone: 0, scores: Vec::new(), levels: Vec::new() }
     }
 
     pub fn push(&mut self, samples: &[f32]) {
@@ -44,10 +72,9 @@ impl Detector {
         }
     }
 
-    /// The regions of the whole leg.
-    pub fn finish(mut self) -> Vec<Region> {
+    pub fn finish(mut self) -> Track {
         self.judge(self.frames.len());
-        regions(&self.scores)
+        Track { scores: self.scores, levels: self.levels }
     }
 
     /// Scores the frames up to `end`, and forgets those that no later one looks back to.
@@ -56,7 +83,10 @@ impl Detector {
         let seen: Vec<network::Seen> =
             self.frames.iter().enumerate().map(|(at, frame)| network::Seen::of(frame, &floors[at / STEP])).collect();
         for at in self.scores.len() - self.gone..end {
-            self.scores.push((network::speech(&seen, at) * 255.0) as u8);
+            let near = &self.frames[at.saturating_sub(KEY_REACH)..(at + KEY_REACH + 1).min(self.frames.len())];
+            let pressed = near.iter().filter(|frame| frame.key).count() >= KEY_FRAMES;
+            self.scores.push(if pressed { 0 } else { (network::speech(&seen, at) * 255.0) as u8 });
+            self.levels.push(Level::of(&self.frames[at]));
         }
         // A whole number of steps, or the floors would move.
         let forget = end.saturating_sub(REACH) / STEP * STEP;
@@ -89,6 +119,50 @@ fn floors(frames: &[Frame]) -> Vec<[f32; BANDS]> {
         })
     };
     (0..steps.len()).map(around).collect()
+}
+
+impl Track {
+    /// The regions of the whole leg.
+    pub fn regions(&self) -> Vec<Region> {
+        regions(&self.scores)
+    }
+
+    /// The level this leg speaks at: the loudest tenth of its own frames, those in which the other leg is not much louder.
+    fn own_level(&self, other: &Self) -> Option<f32> {
+        let begin = (BEGIN * 255.0) as u8;
+        let own = |at: &usize| {
+            let louder =
+                other.levels.get(*at).is_some_and(|level| level.0 >= self.levels[*at].0.saturating_add(CROSS_TALK));
+            self.scores[*at] >= begin && !louder
+        };
+        let mut levels: Vec<Level> = (0..self.levels.len()).filter(own).map(|at| self.levels[at]).collect();
+        levels.sort_unstable();
+        // A quarter of a second of it, or there is nothing to go by.
+        (levels.len() >= 25).then(|| levels[levels.len() * 9 / 10].decibels())
+    }
+}
+
+/// Silences what one leg hears of the other: frames in which the other is 12 dB louder, both measured against the level
+/// at which each speaks, so that a caller who is merely quiet is not taken for an echo of the agent.
+pub fn drop_cross_talk(left: &mut Track, right: &mut Track) {
+    let difference = match (left.own_level(right), right.own_level(left)) {
+        (Some(left), Some(right)) => left - right,
+        _ => 0.0,
+    };
+    let smooth = |track: &Track, at: usize| {
+        let near = &track.levels[at.saturating_sub(4)..(at + 5).min(track.levels.len())];
+        near.iter().map(|level| level.decibels()).fold(f32::MIN, f32::max)
+    };
+    let threshold = f32::from(CROSS_TALK) * 0.5;
+    let frames = left.levels.len().min(right.levels.len());
+    let louder: Vec<f32> = (0..frames).map(|at| smooth(left, at) - smooth(right, at) - difference).collect();
+    for (at, louder) in louder.into_iter().enumerate() {
+        if louder >= threshold && right.scores[at] > 0 && left.scores[at] > right.scores[at] / 2 {
+            right.scores[at] = 0;
+        } else if louder <= -threshold && right.scores[at] > left.scores[at] / 2 {
+            left.scores[at] = 0;
+        }
+    }
 }
 
 /// Hysteresis, then short pauses filled and short bursts dropped.

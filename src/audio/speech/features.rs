@@ -21,6 +21,11 @@ const FIRST_BIN: usize = 4;
 const LAST_BIN: usize = 121;
 /// Added to every power: about -85 dBFS in a band, under which all is silence.
 const FLOOR: f32 = 1e-4;
+/// Power of a sine at full scale under the window, dB: half of the window's sum squared, and what leaks beside it.
+const FULL_SCALE_DB: f32 = 41.8;
+/// Bins of the two groups of DTMF (ITU-T Q.23: 697 to 941 Hz, 1209 to 1633 Hz).
+const KEY_ROWS: std::ops::RangeInclusive<usize> = 21..=31;
+const KEY_COLUMNS: std::ops::RangeInclusive<usize> = 37..=53;
 /// A frame is compared with the one this many before it: 60 ms, so that the two share no sample.
 const APART: usize = 6;
 /// Periods of a voice, samples: 400 Hz to 80 Hz.
@@ -33,10 +38,16 @@ pub struct Frame {
     pub bands: [f32; BANDS],
     /// Share of the two strongest partials in all power: 1 for DTMF and for ringing.
     pub peaks: f32,
+    /// Those two partials lie where the keys of a telephone have theirs, and next to nothing else sounds.
+    pub key: bool,
     /// Likeness of the spectrum to that of 60 ms before, -1 to 1: near 1 for anything held.
     pub held: f32,
     /// Height of the first peak of the autocorrelation: near 1 for vowels and for music.
     pub periodic: f32,
+    /// Where that peak is: the period of a voice, samples.
+    pub period: u8,
+    /// Level in the telephone band, dB; a sine at full scale has 0.
+    pub level_db: f32,
 }
 
 /// Cuts samples into frames.
@@ -54,8 +65,8 @@ pub struct Analyser {
     power: Vec<f32>,
 }
 
-impl Analyser {
-    pub fn new() -> Self {
+impl Default for Analyser {
+    fn default() -> Self {
         let forward = RealFftPlanner::new().plan_fft_forward(FFT);
         let window: Vec<f32> =
             (0..WINDOW).map(|n| 0.5 - 0.5 * (std::f32::consts::TAU * (n as f32 + 0.5) / WINDOW as f32).cos()).collect();
@@ -74,7 +85,9 @@ impl Analyser {
             window,
         }
     }
+}
 
+impl Analyser {
     /// Appends the frames that these samples complete.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<Frame>) {
         self.pending.extend_from_slice(samples);
@@ -99,8 +112,11 @@ impl Analyser {
         };
         let mut bands = [0.0; BANDS];
         bands.iter_mut().zip(&self.triangles).for_each(|(out, triangle)| *out = band(triangle));
-        let (peaks, held) = (self.peaks(), self.held());
-        Frame { bands, peaks, held, periodic: self.periodic() }
+        let total: f32 = self.power[FIRST_BIN..=LAST_BIN].iter().sum();
+        let level_db = 10.0 * (total + FLOOR).log10() - FULL_SCALE_DB;
+        let ((peaks, key), held) = (self.peaks(), self.held());
+        let (period, periodic) = self.periodic();
+        Frame { bands, peaks, key, held, periodic, period, level_db }
     }
 
     /// Buffers of the planner's own sizes are what it asks for; it has nothing else to fail at.
@@ -109,7 +125,7 @@ impl Analyser {
         debug_assert!(done.is_ok());
     }
 
-    fn peaks(&self) -> f32 {
+    fn peaks(&self) -> (f32, bool) {
         let power = &self.power[FIRST_BIN..=LAST_BIN];
         let total: f32 = power.iter().sum();
         let strongest = |but: Option<usize>| {
@@ -117,9 +133,13 @@ impl Analyser {
             (0..power.len()).filter(free).max_by(|a, b| power[*a].total_cmp(&power[*b]))
         };
         let around = |n: usize| power[n.saturating_sub(2)..(n + 3).min(power.len())].iter().sum::<f32>();
-        let Some(first) = strongest(None) else { return 0.0 };
-        let second = strongest(Some(first)).map_or(0.0, around);
-        (around(first) + second) / (total + FLOOR)
+        let (Some(first), Some(second)) = (strongest(None), strongest(strongest(None))) else { return (0.0, false) };
+        let share = (around(first) + around(second)) / (total + FLOOR);
+        let (low, high) = (FIRST_BIN + first.min(second), FIRST_BIN + first.max(second));
+        let key = KEY_ROWS.contains(&low) && KEY_COLUMNS.contains(&high);
+        // A vowel may have two partials there too, one of them faint.
+        let alike = power[first] < 16.0 * power[second];
+        (share, key && alike && share > 0.9)
     }
 
     fn held(&mut self) -> f32 {
@@ -144,7 +164,7 @@ impl Analyser {
     }
 
     /// The power spectrum is real and even, so the forward transform of one half of it, mirrored, is the autocorrelation.
-    fn periodic(&mut self) -> f32 {
+    fn periodic(&mut self) -> (u8, f32) {
         for n in 0..=FFT / 2 {
             let inside = (FIRST_BIN - 1..=LAST_BIN).contains(&n);
             let power = if inside { self.power[n] } else { 0.0 };
@@ -154,7 +174,8 @@ impl Analyser {
         self.transform();
         let energy = self.spectrum[0].re + FLOOR * FFT as f32;
         let height = |lag: usize| self.spectrum[lag].re / energy / self.window_lags[lag];
-        PERIODS.map(height).fold(0.0, f32::max).min(1.5)
+        let best = PERIODS.map(|lag| (lag as u8, height(lag))).max_by(|a, b| a.1.total_cmp(&b.1));
+        best.map_or((0, 0.0), |(period, height)| (period, height.clamp(0.0, 1.5)))
     }
 }
 

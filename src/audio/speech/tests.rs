@@ -1,0 +1,137 @@
+use super::*;
+use crate::config::Config;
+
+fn heard(rate_hz: u32, planes: &[Vec<f32>]) -> Speech {
+    let spool = tempfile::tempdir().unwrap();
+    let settings = Config::from_toml("").unwrap().audio;
+    let mut sink = SpeechSink::new(&settings, spool.path());
+    let frames = planes[0].len();
+    for at in (0..frames).step_by(1_152) {
+        let end = (at + 1_152).min(frames);
+        let planes = planes.iter().map(|plane| plane[at..end].to_vec()).collect();
+        sink.recorded(&Block { rate_hz, planes });
+    }
+    sink.finish().unwrap()
+}
+
+fn speech_ms(speech: &Speech) -> u64 {
+    speech.legs.iter().flat_map(|leg| &leg.regions).map(Region::duration_ms).sum()
+}
+
+/// White noise, uniform, by a linear congruential generator.
+fn noise(count: usize, level: f32) -> Vec<f32> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        level * ((state >> 8) as f32 / 8_388_608.0 - 1.0)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn tones(count: usize, rate_hz: u32, hertz: &[f32], on: impl Fn(f32) -> bool) -> Vec<f32> {
+    let sample = |n: usize| {
+        let t = n as f32 / rate_hz as f32;
+        if !on(t) {
+            return 0.0;
+        }
+        hertz
+            .iter()
+            .map(|hz| 0.2 * (std::f64::consts::TAU * f64::from(*hz) * n as f64 / f64::from(rate_hz)).sin() as f32)
+            .sum()
+    };
+    (0..count).map(sample).collect()
+}
+
+#[test]
+fn no_speech_in_what_is_none() {
+    let count = 16_000 * 10;
+    let cases = [
+        ("silence", vec![0.0; count]),
+        ("quiet noise", noise(count, 0.01)),
+        ("loud noise", noise(count, 0.5)),
+        ("chord", tones(count, 16_000, &[261.6, 329.6, 392.0], |_| true)),
+        (
+            "ringback of Europe",
+            tones(count, 16_000, &[400.0, 450.0], |t| t % 3.0 < 0.4 || (0.6..1.0).contains(&(t % 3.0))),
+        ),
+        ("ringback of America", tones(count, 16_000, &[440.0, 480.0], |t| t % 6.0 < 2.0)),
+        ("DTMF", tones(count, 16_000, &[770.0, 1_336.0], |t| t % 0.2 < 0.1)),
+    ];
+    for (name, samples) in cases {
+        assert_eq!(speech_ms(&heard(16_000, &[samples])), 0, "{name}");
+    }
+}
+
+/// Vowels of a buzzing voice that moves, in noise.
+fn talk(seconds: f32, level: f32, hz: f32, spoken: impl Fn(f32) -> bool) -> Vec<f32> {
+    let mut phase = 0.0_f32;
+    let mut band = [[0.0_f32; 2]; 3];
+    let sample = |n: usize| {
+        let t = n as f32 / 16_000.0;
+        phase += hz * (1.0 + 0.15 * (t * 7.0).sin()) / 16_000.0;
+        let pulse = if phase >= 1.0 { 1.0 } else { 0.0 };
+        phase = phase.fract();
+        // Two to four vowels a second: three resonances that move.
+        let open = ((t * 20.0).sin() * 0.5 + 0.5).powi(2);
+        let places = [300.0 + 500.0 * open, 900.0 + 900.0 * (t * 9.0).sin().abs(), 2_500.0];
+        let mut sum = 0.0;
+        for (state, place) in band.iter_mut().zip(places) {
+            let (r, angle) = (0.97_f32, std::f32::consts::TAU * place / 16_000.0);
+            let y = pulse + 2.0 * r * angle.cos() * state[0] - r * r * state[1];
+            *state = [y, state[0]];
+            sum += y;
+        }
+        if spoken(t) { level * sum * (0.15 + open) } else { 0.0 }
+    };
+    (0..(seconds * 16_000.0) as usize).map(sample).collect()
+}
+
+fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+#[test]
+fn turns_are_found_where_they_are() {
+    let voice = talk(8.0, 0.05, 120.0, |t| (1.0..3.0).contains(&t) || (4.5..6.5).contains(&t));
+    let speech = heard(16_000, &[add(&voice, &noise(voice.len(), 0.002))]);
+    let found: Vec<(u64, u64)> = speech.legs[0].regions.iter().map(|region| (region.start_ms, region.end_ms)).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (found, truth) in found.iter().zip([(1_000, 3_000), (4_500, 6_500)]) {
+        assert!(found.0.abs_diff(truth.0) <= 150 && found.1.abs_diff(truth.1) <= 150, "{found:?} {truth:?}");
+    }
+}
+
+#[test]
+fn two_legs_are_two_and_the_same_sound_twice_is_one() {
+    let left = add(&talk(5.0, 0.05, 120.0, |t| t < 2.0), &noise(80_000, 0.001));
+    let right = add(&talk(5.0, 0.05, 210.0, |t| t > 2.5), &noise(80_000, 0.001));
+    let two = heard(16_000, &[left.clone(), right]);
+    assert_eq!(two.legs.len(), 2);
+    assert!(two.legs[0].regions.iter().all(|region| region.end_ms < 2_300), "{:?}", two.legs[0].regions);
+    assert!(two.legs[1].regions.iter().all(|region| region.start_ms > 2_300), "{:?}", two.legs[1].regions);
+    let inverted: Vec<f32> = left.iter().map(|sample| -sample).collect();
+    assert_eq!(heard(16_000, &[left.clone(), left.clone()]).legs.len(), 1);
+    assert_eq!(heard(16_000, &[left.clone(), inverted]).legs.len(), 1);
+}
+
+#[test]
+fn what_leaks_from_the_other_leg_is_not_spoken_on_this_one() {
+    let agent = talk(6.0, 0.05, 120.0, |t| t < 3.0);
+    let caller = talk(6.0, 0.05, 210.0, |t| t > 3.5);
+    let leak: Vec<f32> = agent.iter().map(|sample| sample * 0.1).collect();
+    let speech = heard(16_000, &[agent, add(&caller, &leak)]);
+    assert!(!speech.legs[1].regions.is_empty());
+    assert!(speech.legs[1].regions.iter().all(|region| region.start_ms > 3_200), "{:?}", speech.legs[1].regions);
+}
+
+#[test]
+fn samples_keep_the_time_of_the_recording_at_any_rate() {
+    for rate_hz in [8_000_u32, 11_025, 44_100, 48_000] {
+        let tone = tones(rate_hz as usize * 2, rate_hz, &[440.0], |t| t > 1.0);
+        let speech = heard(rate_hz, &[tone]);
+        let samples = &speech.legs[0].samples;
+        assert_eq!(samples.len(), 32_000, "{rate_hz}");
+        let energy = |from, to| samples.read(from, to).unwrap().iter().map(|s| s * s).sum::<f32>();
+        assert!(energy(0, 995) < 1e-2 && energy(1_000, 2_000) > 100.0, "{rate_hz}");
+    }
+}

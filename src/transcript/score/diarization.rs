@@ -1,0 +1,121 @@
+//! Diarization error rate (NIST Rich Transcription evaluation plan, 2009), overlap scored.
+
+/// One speaker's stretch, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub speaker: usize,
+    pub start_ms: u64,
+    pub end_ms: u64,
+}
+
+/// Speaker time in error, milliseconds, by kind, and all speaker time of the reference.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiarizationError {
+    pub missed_ms: u64,
+    pub false_ms: u64,
+    pub confused_ms: u64,
+    pub total_ms: u64,
+}
+
+impl DiarizationError {
+    /// Share of the reference's speaker time; null where nobody speaks in it.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        let wrong = self.missed_ms + self.false_ms + self.confused_ms;
+        (self.total_ms > 0).then(|| wrong as f64 / self.total_ms as f64)
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.missed_ms += other.missed_ms;
+        self.false_ms += other.false_ms;
+        self.confused_ms += other.confused_ms;
+        self.total_ms += other.total_ms;
+    }
+}
+
+/// Times are compared in steps of this many milliseconds.
+const STEP_MS: u64 = 10;
+/// More speakers than a call has are not mapped.
+const MOST: usize = 6;
+
+/// Compares what was found with the reference, `collar_ms` around every boundary of the reference left out. Speakers are
+/// mapped onto each other as suits the finding best.
+#[must_use]
+pub fn diarization(reference: &[Stretch], found: &[Stretch], collar_ms: u64) -> DiarizationError {
+    let end = reference.iter().chain(found).map(|stretch| stretch.end_ms).max().unwrap_or(0);
+    let steps = end.div_ceil(STEP_MS) as usize;
+    let mut scored = vec![true; steps];
+    if collar_ms > 0 {
+        for edge in reference.iter().flat_map(|stretch| [stretch.start_ms, stretch.end_ms]) {
+            let from = (edge.saturating_sub(collar_ms) / STEP_MS) as usize;
+            let to = ((edge + collar_ms) / STEP_MS) as usize;
+            scored[from.min(steps)..to.min(steps)].fill(false);
+        }
+    }
+    let (truth, ours) = (grid(reference, steps), grid(found, steps));
+    let mut both = [[0_u64; MOST]; MOST];
+    let mut error = DiarizationError::default();
+    let mut agreed = 0;
+    for at in (0..steps).filter(|at| scored[*at]) {
+        let (is, said) = (truth[at].count_ones(), ours[at].count_ones());
+        error.total_ms += u64::from(is) * STEP_MS;
+        error.missed_ms += u64::from(is.saturating_sub(said)) * STEP_MS;
+        error.false_ms += u64::from(said.saturating_sub(is)) * STEP_MS;
+        agreed += u64::from(is.min(said)) * STEP_MS;
+        for (n, row) in both.iter_mut().enumerate() {
+            for (m, time) in row.iter_mut().enumerate() {
+                *time += STEP_MS * u64::from(truth[at] >> n & ours[at] >> m & 1);
+            }
+        }
+    }
+    error.confused_ms = agreed - best(&both, 0, 0).min(agreed);
+    error
+}
+
+/// One bit per speaker for every step.
+fn grid(stretches: &[Stretch], steps: usize) -> Vec<u8> {
+    let mut grid = vec![0_u8; steps];
+    for stretch in stretches {
+        let (from, to) = ((stretch.start_ms / STEP_MS) as usize, (stretch.end_ms / STEP_MS) as usize);
+        for step in &mut grid[from.min(steps)..to.min(steps)] {
+            *step |= 1 << stretch.speaker.min(MOST - 1);
+        }
+    }
+    grid
+}
+
+/// The most time in common that a one-to-one mapping of the speakers from `row` on can give; six on six are 720 ways.
+fn best(both: &[[u64; MOST]; MOST], row: usize, taken: u8) -> u64 {
+    if row == MOST {
+        return 0;
+    }
+    let free = (0..MOST).filter(|column| taken >> column & 1 == 0);
+    free.map(|column| both[row][column] + best(both, row + 1, taken | 1 << column)).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn stretch(speaker: usize, start_ms: u64, end_ms: u64) -> Stretch {
+        Stretch { speaker, start_ms, end_ms }
+    }
+
+    #[test]
+    fn each_kind_of_error_is_counted_once() {
+        let truth = [stretch(0, 0, 1_000), stretch(1, 1_000, 2_000), stretch(0, 1_500, 2_000)];
+        // Names differ, which is no error; one second is given to the wrong one, overlap is missed, 500 ms are invented.
+        let found = [stretch(3, 0, 1_000), stretch(3, 1_000, 1_500), stretch(2, 1_500, 2_500)];
+        let error = diarization(&truth, &found, 0);
+        assert_eq!(error, DiarizationError { missed_ms: 500, false_ms: 500, confused_ms: 500, total_ms: 2_500 });
+        assert!((error.rate().unwrap() - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_collar_forgives_boundaries_and_nothing_else() {
+        let truth = [stretch(0, 1_000, 3_000)];
+        assert_eq!(diarization(&truth, &[stretch(0, 800, 3_200)], 250).rate(), Some(0.0));
+        assert_eq!(diarization(&truth, &[stretch(0, 1_000, 2_000)], 250).missed_ms, 750);
+        assert_eq!(diarization(&[], &[stretch(0, 0, 500)], 250).rate(), None);
+    }
+}

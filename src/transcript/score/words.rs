@@ -1,0 +1,166 @@
+//! Word errors: substitutions, insertions and deletions of the cheapest alignment, after the two texts are written alike.
+
+/// Words of the reference and the errors made in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WordErrors {
+    pub errors: u64,
+    pub words: u64,
+}
+
+impl WordErrors {
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        (self.words > 0).then(|| self.errors as f64 / self.words as f64)
+    }
+
+    pub const fn add(&mut self, other: Self) {
+        self.errors += other.errors;
+        self.words += other.words;
+    }
+}
+
+/// Word errors between two texts already split into words.
+#[must_use]
+pub fn word_errors(reference: &[String], found: &[String]) -> WordErrors {
+    // One row of the edit distance: its cost at every length of `found`.
+    let mut row: Vec<u64> = (0..=found.len() as u64).collect();
+    for (n, word) in reference.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = n as u64 + 1;
+        for (m, other) in found.iter().enumerate() {
+            let substituted = diagonal + u64::from(word != other);
+            diagonal = row[m + 1];
+            row[m + 1] = substituted.min(row[m] + 1).min(diagonal + 1);
+        }
+    }
+    WordErrors { errors: row[found.len()], words: reference.len() as u64 }
+}
+
+/// Contractions and what they stand for, longest ending first: the commonest rules of the English normaliser published
+/// with Whisper (Radford et al., 2022, appendix C).
+const CONTRACTIONS: [(&str, &str); 12] = [
+    ("won't", "will not"),
+    ("can't", "can not"),
+    ("let's", "let us"),
+    ("ain't", "aint"),
+    ("y'all", "you all"),
+    ("n't", " not"),
+    ("'re", " are"),
+    ("'ll", " will"),
+    ("'ve", " have"),
+    ("'d", " would"),
+    ("'m", " am"),
+    ("'s", " is"),
+];
+/// Said to fill a pause.
+const FILLERS: [&str; 6] = ["hmm", "mm", "mhm", "mmm", "uh", "um"];
+const ONES: [&str; 20] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+];
+const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+
+/// The words of a text as they are compared: lower case, without punctuation, fillers and what stands in brackets,
+/// contractions written out, numbers up to 99 as digits, titles in short. Rules for currency and British spelling are left out.
+#[must_use]
+pub fn normalise(text: &str) -> Vec<String> {
+    let lower = without_brackets(&text.to_lowercase()).replace('\u{2019}', "'");
+    let mut words: Vec<String> = Vec::new();
+    for raw in lower.split_whitespace() {
+        let written = CONTRACTIONS.iter().find_map(|(short, long)| {
+            let stem = raw.trim_matches(|c: char| !c.is_alphanumeric() && c != '\'').strip_suffix(short)?;
+            Some(format!("{stem}{long}"))
+        });
+        let written = written.unwrap_or_else(|| raw.to_owned());
+        let spaced: String = written.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
+        words.extend(spaced.split_whitespace().filter(|word| !FILLERS.contains(word)).map(short));
+    }
+    numbers(&words)
+}
+
+fn without_brackets(text: &str) -> String {
+    let mut depth = 0_usize;
+    let keep = |c: char| {
+        match c {
+            '[' | '(' | '<' => depth += 1,
+            ']' | ')' | '>' => {
+                depth = depth.saturating_sub(1);
+                return None;
+            }
+            _ => {}
+        }
+        (depth == 0).then_some(c)
+    };
+    text.chars().filter_map(keep).collect()
+}
+
+fn short(word: &str) -> String {
+    match word {
+        "mister" => "mr",
+        "missus" => "mrs",
+        "doctor" => "dr",
+        "alright" => "all right",
+        "cannot" => "can not",
+        other => other,
+    }
+    .to_owned()
+}
+
+fn numbers(words: &[String]) -> Vec<String> {
+    let ones = |word: &String| ONES.iter().position(|name| name == word);
+    let tens = |word: &String| TENS.iter().position(|name| name == word).map(|at| (at + 2) * 10);
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let (tens, one) = (tens(&words[at]), ones(&words[at]));
+        let next = words.get(at + 1).and_then(ones).filter(|one| (1..10).contains(one));
+        match (tens, one, next) {
+            (Some(tens), _, Some(one)) => {
+                out.push((tens + one).to_string());
+                at += 1;
+            }
+            (Some(number), ..) | (_, Some(number), _) => out.push(number.to_string()),
+            _ => out.extend(words[at].split(' ').map(str::to_owned)),
+        }
+        at += 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_written_alike_before_they_are_compared() {
+        assert_eq!(normalise("I'm, um, [laughs] twenty-one; can't Mister X?"), normalise("i am 21 can not mr x"));
+        assert_eq!(normalise("It's seven four one."), ["it", "is", "7", "4", "1"]);
+        assert_eq!(normalise("won\u{2019}t  cannot"), ["will", "not", "can", "not"]);
+    }
+
+    #[test]
+    fn errors_are_those_of_the_cheapest_alignment() {
+        let errors = |a: &str, b: &str| word_errors(&normalise(a), &normalise(b));
+        assert_eq!(errors("a b c d", "a x c d e"), WordErrors { errors: 2, words: 4 });
+        assert_eq!(errors("", "a"), WordErrors { errors: 1, words: 0 });
+        assert_eq!(errors("a b", ""), WordErrors { errors: 2, words: 2 });
+    }
+}

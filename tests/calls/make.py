@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Makes synthetic calls with exact truth, for `aftercall evaluate`.
+
+    python3 tests/calls/make.py OUT [--mono 100] [--dual 50] [--alone 20] [--seed 1]
+
+Writes `OUT/NAME.mp3` (or `.wav`) with `NAME.json` (speakers, roles, utterances with words and times, what was done to
+the sound) and `NAME.rttm` (speech stretches, split at pauses of 200 ms) beside it. `mono-*`: both sides in one channel,
+the same sex in half of them, overlap in a third; `dual-*`: a channel each, both orders, one in five with a caller 20 dB down;
+`alone-*`: one speaker. Voices differ from those that `train_speech.py` and `train_voices.py` learn from. Needs numpy,
+libespeak-ng, ffmpeg.
+"""
+import argparse
+import json
+import subprocess
+import tempfile
+import wave
+from pathlib import Path
+
+import numpy as np
+
+import synth
+
+BASES = ["en-us", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-gb-x-gbclan"]
+MEN = ["m2", "m3", "m7", "m8", "adam", "Lee", "Michael", "robert", "quincy"]
+WOMEN = ["f1", "f3", "f5", "linda", "steph", "Alicia"]
+
+AGENT = """Good morning, how can I help you today?
+Thank you for waiting, I have found your order.
+May I have the number on the top of the letter, please?
+I am sorry to hear that. Let me see what I can do.
+The driver was delayed and will be with you before noon.
+Is there anything else I can do for you?
+I have made a note of that on your account.
+Your appointment is on Thursday at half past three.
+Could you spell the name of the street for me?
+Please hold the blue button for five seconds.
+There is a place free tomorrow morning at nine.
+The technician will call you thirty minutes before the visit.
+Of course.
+Certainly.
+One moment, please.
+You are welcome. Have a pleasant evening.
+That will be forty two dollars, including delivery.
+I can send the papers to you by post or by message.
+Your balance has been updated and nothing is due this month.
+Would you like to keep the same seat on the later flight?""".split("\n")
+CALLER = """Hi, I am calling about a parcel that should have come yesterday.
+Yes.
+No, thank you.
+It is seven four one nine two.
+My internet has been down since the storm on Sunday.
+I would like to move my appointment to the afternoon.
+Okay.
+Right.
+Before noon is fine. Can he leave it with the neighbour?
+I already told your colleague about this last week.
+How long is that going to take?
+It says ready now. That was easy.
+Could you repeat that, please? The line is not very good.
+I need a double room for two nights from Friday.
+The bill is higher than it was in the spring.
+Wonderful, thank you very much.
+What do I have to send you?
+My name is Tunde and I live at twelve Palm Court.
+Sure.
+And if it gets worse, whom should I call?""".split("\n")
+
+
+def cast(rng, same_sex):
+    """Two voices: name, speed, pitch, range."""
+    if same_sex:
+        pool = MEN if rng.random() < 0.5 else WOMEN
+        picked = list(rng.choice(pool, 2, replace=False))
+    else:
+        picked = [rng.choice(MEN), rng.choice(WOMEN)]
+        rng.shuffle(picked)
+    return [(f"{rng.choice(BASES)}+{voice}", rng.uniform(145, 190), rng.uniform(35, 65), rng.uniform(35, 65)) for voice in picked]
+
+
+def dialogue(rng, speaker, voices, overlap, turns):
+    """Tracks, utterances with times in ms, and the stretches in which each side sounds."""
+    placed, end, who = [], rng.uniform(0.3, 1.0), int(rng.integers(2))
+    for _ in range(turns):
+        lines = (AGENT, CALLER)[who % 2]
+        count = int(rng.choice([1, 1, 1, 2]))
+        text = " ".join(rng.choice(lines, count, replace=False))
+        voice, speed, pitch, spread = voices[who]
+        said, words = speaker.speak(voice, text, speed, pitch, spread)
+        active = synth.activity(said)
+        at = np.flatnonzero(active)
+        first, last = int(at[0]) * 160, int(min(len(said), (at[-1] + 2) * 160))
+        gap = rng.uniform(0.15, 1.4)
+        if overlap and placed and rng.random() < 0.3:
+            gap = -min(rng.uniform(0.3, 1.2), 0.6 * (last - first) / synth.RATE)
+        start = max(0.05, end + gap)
+        begin = int(start * synth.RATE)
+        shift = begin - first
+        placed.append((who, text, said, shift, active, [(w, t + shift / 16.0) for w, t in words], begin, shift + last))
+        end = max(end, (shift + last) / synth.RATE)
+        who = 1 - who if rng.random() < 0.9 else who
+    count = int((end + rng.uniform(0.4, 1.0)) * synth.RATE)
+    tracks = np.zeros((2, count))
+    marks = np.zeros((2, count // 160 + 2), bool)
+    utterances = []
+    for who, text, said, shift, active, words, begin, stop in placed:
+        lo, hi = max(0, -shift), min(len(said), count - shift)
+        tracks[who, shift + lo : shift + hi] += said[lo:hi]
+        index = np.flatnonzero(active) + shift // 160 + 1
+        marks[who, index[(index >= 0) & (index < marks.shape[1])]] = True
+        utterances.append({
+            "speaker": who, "start_ms": begin // 16, "end_ms": stop // 16, "text": text,
+            "words": [{"text": w, "start_ms": round(t)} for w, t in words],
+        })
+    return tracks, utterances, [stretches(synth.fill(row, 19)) for row in marks]
+
+
+def stretches(active):
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(int), [0]])))
+    return [(int(a) * 10, int(b) * 10) for a, b in zip(edges[::2], edges[1::2])]
+
+
+def line(rng, track, narrow):
+    """A handset, a room and a line."""
+    track = synth.room(rng, track)
+    if narrow:
+        track = synth.band(track, 250, 3400)
+    return track / (np.sqrt(np.mean(track[np.abs(track) > 0.01 * np.abs(track).max()] ** 2)) + 1e-9) * 0.08
+
+
+def write(out, name, channels, narrow, rng):
+    """As MP3 or WAV; returns what was done."""
+    sound = np.clip(np.stack(channels, 1), -1, 1)
+    rate = 8000 if narrow else 16000
+    with tempfile.TemporaryDirectory() as scratch:
+        wav = Path(scratch) / "call.wav"
+        with wave.open(str(wav), "wb") as file:
+            file.setparams((len(channels), 2, synth.RATE, 0, "NONE", None))
+            file.writeframes((sound * 32767).astype("<i2").tobytes())
+        kind = rng.choice(["mp3-48k", "mp3-own", "wav"], p=[0.6, 0.2, 0.2])
+        path = out / f"{name}.{'wav' if kind == 'wav' else 'mp3'}"
+        options = ["-ar", "48000" if kind == "mp3-48k" else str(rate)]
+        if kind != "wav":
+            options += ["-c:a", "libmp3lame", "-b:a", f"{(32 if kind == 'mp3-48k' else 16) * len(channels)}k", "-joint_stereo", "0"]
+        subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", str(wav), *options, str(path)], check=True)
+    return {"file": path.name, "kind": str(kind), "narrow": bool(narrow)}
+
+
+def call(rng, speaker, out, name, kind, number):
+    same, overlap = number % 2 == 0, number % 3 == 0
+    voices = cast(rng, same)
+    if kind == "alone":
+        voices[1] = voices[0]
+    tracks, utterances, spoken = dialogue(rng, speaker, voices, overlap and kind != "alone", int(rng.integers(10, 18)))
+    narrow = rng.random() < 0.5
+    legs = [line(rng, track, narrow) for track in tracks]
+    snr, far = rng.uniform(20, 45), 0.0
+    if kind == "mono":
+        legs[1] *= 10 ** (rng.uniform(-6, 3) / 20)
+    if kind == "dual" and number % 5 == 0:
+        far = 20.0
+        legs[1] *= 0.1
+    hiss = lambda: synth.noise(rng, len(legs[0]) / synth.RATE + 0.01)[: len(legs[0])]
+    quiet = [0.08 * 10 ** (-snr / 20) * hiss() / 3 for _ in legs]
+    caller_left = bool(number % 2)
+    if kind == "dual":
+        leak = 10 ** (-rng.uniform(22, 40) / 20) if rng.random() < 0.5 else 0
+        legs = [legs[0] + quiet[0] + leak * legs[1], legs[1] + quiet[1] * (0.1 if far else 1) + leak * legs[0] * (0.1 if far else 1)]
+        channels = legs[::-1] if caller_left else legs
+    else:
+        channels = [legs[0] + legs[1] + quiet[0]]
+    roles = ["agent", "caller"]
+    if kind == "alone":
+        for u in utterances:
+            u["speaker"] = 0
+        joined = np.zeros(len(tracks[0]) // 160 + 2, bool)
+        for a, b in sum(spoken, []):
+            joined[a // 10 : b // 10] = True
+        spoken, roles = [stretches(synth.fill(joined, 19))], ["unknown"]
+    done = write(out, name, channels, narrow, rng)
+    truth = {
+        **done, "channels": len(channels), "same_sex": bool(same), "overlap": bool(overlap), "snr_db": round(snr, 1), "caller_down_db": far,
+        "dual_channels": ("caller_left" if caller_left else "agent_left") if kind == "dual" else None,
+        "speakers": [{"id": i, "role": role, "voice": voices[i][0]} for i, role in enumerate(roles)],
+        "turns": sorted(({"speaker": i, "start_ms": a, "end_ms": b} for i, of in enumerate(spoken) for a, b in of), key=lambda t: t["start_ms"]),
+        "utterances": utterances,
+    }
+    (out / f"{name}.json").write_text(json.dumps(truth, indent=1) + "\n")
+    lines = [f"SPEAKER {name} 1 {t['start_ms'] / 1000:.3f} {(t['end_ms'] - t['start_ms']) / 1000:.3f} <NA> <NA> {roles[t['speaker']]} <NA> <NA>" for t in truth["turns"]]
+    (out / f"{name}.rttm").write_text("\n".join(lines) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    for kind, count in (("mono", 100), ("dual", 50), ("alone", 20)):
+        parser.add_argument(f"--{kind}", type=int, default=count)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    speaker = synth.Synthesiser()
+    for kind in ("mono", "dual", "alone"):
+        for number in range(getattr(args, kind)):
+            rng = np.random.default_rng([args.seed, len(kind), ord(kind[0]), number])
+            call(rng, speaker, args.out, f"{kind}-{number:03}", kind, number)
+
+
+if __name__ == "__main__":
+    main()

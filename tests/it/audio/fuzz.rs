@@ -1,0 +1,94 @@
+//! Bytes changed, cut out, doubled and swapped at random: every file ends in a result or a typed error, never longer than
+//! its bytes can account for. `AFTERCALL_FUZZ_FILES=10000 cargo test --release --test it fuzz` is the long run; coverage
+//! guided targets are under `tests/fuzz`.
+
+use aftercall::domain::Classify;
+use aftercall::domain::Fault;
+
+use super::{Noise, Studio, fixture, pcm16, sine, wav};
+
+/// Files per codec where nothing is asked for.
+const FEW: u32 = 6;
+/// The longest anything made of six seconds may become: all of it said twice, and a hole as long again.
+const MOST_MS: u64 = 60_000;
+
+fn files() -> u32 {
+    std::env::var("AFTERCALL_FUZZ_FILES").ok().and_then(|count| count.parse().ok()).unwrap_or(FEW)
+}
+
+fn mutate(bytes: &mut Vec<u8>, noise: &mut Noise) {
+    for _ in 0..=noise.next() % 40 {
+        if bytes.is_empty() {
+            return;
+        }
+        // Headers are where the interesting lies are: half of the changes go there.
+        let reach = if noise.next().is_multiple_of(2) { bytes.len() } else { bytes.len().min(300) };
+        let at = noise.next() as usize % reach;
+        let len = (noise.next() as usize % 200).min(bytes.len() - at);
+        match noise.next() % 6 {
+            0 => bytes[at] = noise.next() as u8,
+            1 => bytes[at..at + len].fill(0),
+            2 => bytes[at..(at + 8).min(reach)].fill(0xff),
+            3 => drop(bytes.drain(at..at + len)),
+            4 => bytes.truncate(bytes.len() - len),
+            _ => {
+                let copy = bytes[at..at + len].to_vec();
+                bytes.splice(at..at, copy);
+            }
+        }
+    }
+}
+
+/// Runs the seeded corpus of one recording; how many of it gave a result.
+fn run(name: &str, whole: &[u8]) -> u32 {
+    let mut good = 0;
+    for seed in 0..files() {
+        let mut noise = Noise(seed.wrapping_mul(2_654_435_761) ^ whole.len() as u32);
+        let mut bytes = whole.to_vec();
+        mutate(&mut bytes, &mut noise);
+        match Studio::new(&bytes).run() {
+            Ok(heard) => {
+                good += 1;
+                let ms = heard.normalized.duration_ms;
+                assert!(ms < MOST_MS, "{name}, seed {seed}: {ms} ms");
+            }
+            // The recording's fault, never this program's: nothing to be tried again.
+            Err(error) => {
+                assert!(error.fault() == Fault::Permanent && error.outcome().is_some(), "{name}, seed {seed}: {error}");
+            }
+        }
+    }
+    good
+}
+
+macro_rules! codecs {
+    ($($test:ident: $file:literal),* $(,)?) => {
+        $(#[test]
+        fn $test() {
+            run($file, &fixture($file));
+        })*
+    };
+}
+
+codecs! {
+    mp3: "tones.mp3",
+    mp3_without_note: "tones_bare.mp3",
+    mp3_stereo: "other.mp3",
+    mp2: "tones.mp2",
+    mp4: "tones.m4a",
+    adts: "tones.aac",
+    vorbis: "tones.ogg",
+    flac: "tones.flac",
+    opus_in_ogg: "tones_opus.ogg",
+    opus_in_matroska: "tones_opus.webm",
+}
+
+#[test]
+fn wav_of_all_kinds() {
+    let tone = sine(8_000, 500.0, 0.25, 2.0);
+    let sixteen = pcm16(&tone);
+    let eight: Vec<u8> = tone.iter().map(|sample| (sample * 127.0 + 128.0) as u8).collect();
+    for (tag, bits, data) in [(1, 16, &sixteen), (1, 8, &eight), (7, 8, &eight), (6, 8, &eight)] {
+        run("wav", &wav(tag, bits, 1, 8_000, data, data.len() as u32));
+    }
+}

@@ -1,0 +1,133 @@
+//! A rolling upgrade: the build before this one and this one on one database, with work in flight.
+//!
+//! `AFTERCALL_PREVIOUS` names the program of the build before (`git worktree add ../before TAG && cargo build` there);
+//! without it there is nothing to compare with and the test says so.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use aftercall::app::{App, Clock};
+use aftercall::config::Config;
+use aftercall::demo::{self, Api, Platform, SampleCall};
+use aftercall::domain::Outcome;
+use aftercall::jobs::{backfill, reconcile};
+use aftercall::queue::{Finished, JobState};
+use aftercall::store::{CallFilter, Db, NewBackfill, Origin};
+use aftercall::wire::Window;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+use crate::harness::eventually;
+use crate::postgres;
+use crate::process::{ago, source, terminate};
+
+const CALLS: u32 = 60;
+
+fn worker(program: &str, dir: &std::path::Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut command = Command::new(program);
+    command.env_clear().current_dir(dir).args(["--config", "aftercall.toml", "work"]).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
+    let Ok(previous) = std::env::var("AFTERCALL_PREVIOUS") else {
+        eprintln!("AFTERCALL_PREVIOUS is not set: no build to share a database with");
+        return;
+    };
+    let Some(cluster) = postgres::cluster() else { return };
+    let calls: Vec<SampleCall> = (0..CALLS)
+        .map(|n| SampleCall::numbered(Api::Atoms, n, ago(SignedDuration::from_mins(i64::from(n) + 2))))
+        .collect();
+    let platform = Platform::builder(std::sync::Arc::new(Timestamp::now)).calls(calls.clone()).build();
+    for call in &calls {
+        platform.register_record(&call.id, json!({ "call_id": call.id, "status": "completed" }));
+    }
+    let serving = platform.serve(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap();
+    let place = tempfile::Builder::new().prefix("aftercall-upgrade-").tempdir().unwrap();
+    let url = cluster.database();
+    // Objects are shared as a bucket would be; only keys that the build before knows.
+    let settings = |dir: &std::path::Path| {
+        format!(
+            "data_dir = \"{}\"\n[store]\nurl = \"{url}\"\n[objects]\npath = \"{}\"\n[worker]\nconcurrency = 2\n\
+             poll = \"50ms\"\n[schedule]\nenabled = false\n[log]\nlevel = \"warn\"\n{}",
+            dir.display(),
+            place.path().join("objects").display(),
+            demo::sources_toml(&serving.base_url())
+        )
+    };
+    let make = |name: &str| -> PathBuf {
+        let dir = place.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("aftercall.toml"), settings(&dir.join("data"))).unwrap();
+        dir
+    };
+    let (old_dir, new_dir) = (make("old"), make("new"));
+    let mut old = worker(&previous, &old_dir);
+    let mut admin = sqlx::postgres::PgPoolOptions::new().connect_lazy(&url).unwrap();
+    eventually("the build before to have made its tables and to beat", async || {
+        let beating = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM worker").fetch_one(&admin).await;
+        beating.is_ok_and(|workers| workers == 1).then_some(())
+    })
+    .await;
+    let mut command = Command::new(&previous);
+    command.env_clear().current_dir(&old_dir).args(["--config", "aftercall.toml", "backfill", "start"]);
+    command.args(["--source", "atoms", "--from", "2020-01-01"]).stdin(Stdio::null());
+    let said = command.output().await.unwrap();
+    assert!(said.status.success(), "{said:?}");
+    eventually("the build before to have begun", async || {
+        let done = "SELECT COUNT(*) FROM call_record WHERE outcome IS NOT NULL";
+        let done = sqlx::query_scalar::<_, i64>(done).fetch_one(&admin).await.unwrap_or(0);
+        (done >= 3).then_some(())
+    })
+    .await;
+    admin.close().await;
+
+    // This build migrates the database under the other's hands, takes part, and starts work of its own.
+    let mut new = worker(env!("CARGO_BIN_EXE_aftercall"), &new_dir);
+    let app =
+        App::build(Config::from_toml(&settings(&place.path().join("ours"))).unwrap(), Clock::system()).await.unwrap();
+    let Db::Postgres(pool) = app.store.db() else { unreachable!() };
+    admin = pool.clone();
+    let (atoms, from, to) = (source(Api::Atoms), ago(SignedDuration::from_hours(900)), Timestamp::now());
+    let again = NewBackfill { source: &atoms, from, to, again: true, origin: Origin::Command, now: app.now() };
+    backfill::start(&app, &again).await.unwrap().unwrap();
+    let mut looks = 0;
+    loop {
+        let left = app.queue.jobs(Finished::Left, 10).await.unwrap();
+        if left.is_empty() {
+            break;
+        }
+        looks += 1;
+        assert!(looks < 2400, "not done: {left:?}");
+        assert!(old.try_wait().unwrap().is_none(), "the build before has ended by itself");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let by: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT w.version, COUNT(*) FROM river_job j JOIN worker w ON w.id = j.attempted_by[array_length(attempted_by, 1)] \
+         WHERE j.kind = 'process_call' GROUP BY w.id, w.version ORDER BY 2",
+    )
+    .fetch_all(&admin)
+    .await
+    .unwrap();
+    eprintln!("processed by either worker: {by:?}");
+    assert_eq!(by.len(), 2, "both builds took part: {by:?}");
+    let window = Window { from, to };
+    let balance = reconcile::balance(&app, &atoms, window).await.unwrap();
+    assert_eq!((balance.done, balance.missing, balance.enqueued), (u64::from(CALLS), 0, 0), "{balance:?}");
+    let jobs = app.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+    let unwell: Vec<_> = jobs.iter().filter(|job| job.state != JobState::Completed).collect();
+    assert!(unwell.is_empty(), "{unwell:?}");
+    for record in app.store.calls(&CallFilter::default()).await.unwrap() {
+        assert_eq!(record.outcome, Some(Outcome::Done));
+        assert_eq!(app.store.transcripts(record.uid).await.unwrap().len(), record.transcript_version as usize);
+    }
+    for worker in [&mut old, &mut new] {
+        terminate(worker.id().unwrap());
+        assert!(worker.wait().await.unwrap().success());
+    }
+}
