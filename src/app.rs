@@ -117,7 +117,7 @@ impl App {
     pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
         // ring is the only crypto provider in the build; a second install in one process changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        config::private_dir(&config.data_dir)
+        private_dir(&config.data_dir)
             .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
         if let Some(place) = store.moved_to().await? {

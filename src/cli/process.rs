@@ -20,8 +20,8 @@ use crate::domain::{Container, DualChannels, Network, Quality, RecordingUrl, Tra
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::quality;
 use crate::transcript;
-use crate::transcript::{Attributed, Form, Hints};
 use crate::transcript::engines::Engines;
+use crate::transcript::{Attributed, Form, Hints};
 
 #[derive(Debug, clap::Args)]
 #[command(
