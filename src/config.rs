@@ -1,12 +1,15 @@
 //! The only reader of the configuration file and the environment. Defaults are `config.default.toml`, compiled in.
 
+mod layers;
 mod settings;
+mod write_back;
 
 pub use settings::{
-    Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, HttpWriteBack, Log, LogFormat, Objects,
-    ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, Retention, Schedule, Source, Sse, Store,
+    Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, Log, LogFormat, Objects, ObjectsKind,
+    OrganizationPlacement, PacketLossUnit, Poll, Reconcile, Retention, Schedule, Source, Sse, Store,
     TranscriptSettings, Worker, WriteBack,
 };
+pub use write_back::{Body, HttpWriteBack, RequestError};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,8 +23,8 @@ use url::Url;
 
 use crate::domain::{RetentionTerm, SourceName};
 
-const DEFAULTS: &str = include_str!("config.default.toml");
-const ENV_PREFIX: &str = "AFTERCALL";
+use layers::Layers;
+
 /// Read when `--config` is not given and it exists.
 pub const DEFAULT_FILE: &str = "aftercall.toml";
 
@@ -66,8 +69,7 @@ impl Config {
     /// # Errors
     /// Names the file or variable, the key and the reason.
     pub fn load(file: Option<&Path>) -> Result<Self> {
-        let chosen = chosen(file);
-        Self::from_sources(sources(chosen.as_deref())?, chosen.as_deref())
+        Layers::read(file)?.config()
     }
 
     /// What [`Config::load`] would use, as a table with secrets as `***`.
@@ -75,8 +77,9 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn effective(file: Option<&Path>) -> Result<toml::Table> {
-        Self::load(file)?;
-        let mut table: toml::Table = sources(chosen(file).as_deref())?.build()?.try_deserialize()?;
+        let layers = Layers::read(file)?;
+        layers.config()?;
+        let mut table = layers.table()?;
         hide_secrets(&mut table);
         Ok(table)
     }
@@ -86,22 +89,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_toml(text: &str) -> Result<Self> {
-        let builder = config::Config::builder()
-            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
-            .add_source(config::File::from_str(text, config::FileFormat::Toml));
-        Self::from_sources(builder, None)
-    }
-
-    fn from_sources(
-        builder: config::ConfigBuilder<config::builder::DefaultState>,
-        file: Option<&Path>,
-    ) -> Result<Self> {
-        let place = file.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
-        let merged = builder.build().with_context(|| place.clone())?;
-        let mut config: Self = merged.try_deserialize().map_err(|err| anyhow::anyhow!("{place}: {err}"))?;
-        config.read_secret_files().with_context(|| place.clone())?;
-        config.validate().with_context(|| place)?;
-        Ok(config)
+        Layers::of_text(text).config()
     }
 
     fn read_secret_files(&mut self) -> Result<()> {
@@ -148,11 +136,14 @@ impl Config {
             bail!("store.url: must start with sqlite:// or postgres://");
         }
         let mut seen = std::collections::BTreeSet::new();
-        for source in &self.source {
+        for (index, source) in self.source.iter().enumerate() {
             if !seen.insert(source.name.as_str()) {
                 bail!("source `{}`: the name is used twice", source.name);
             }
             source.validate().with_context(|| format!("source `{}`", source.name))?;
+            if let Some(Err(err)) = source.http.as_ref().map(HttpWriteBack::check) {
+                bail!("{}", err.in_source(index));
+            }
         }
         Ok(())
     }
@@ -220,25 +211,6 @@ impl fmt::Display for DialectName {
             Self::Atoms => "atoms",
         })
     }
-}
-
-fn chosen(file: Option<&Path>) -> Option<PathBuf> {
-    match file {
-        Some(path) => Some(path.to_owned()),
-        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
-    }
-}
-
-fn sources(file: Option<&Path>) -> Result<config::ConfigBuilder<config::builder::DefaultState>> {
-    let mut builder = config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
-    if let Some(path) = file {
-        let shown = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read configuration file {shown}"))?;
-        toml::from_str::<toml::Table>(&text).map_err(|err| anyhow::anyhow!("{shown}: {err}"))?;
-        builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
-    }
-    let environment = config::Environment::with_prefix(ENV_PREFIX).prefix_separator("__").separator("__");
-    Ok(builder.add_source(environment.try_parsing(true)))
 }
 
 /// Keys whose values are secret wherever they stand.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::domain::SourceCall;
 use crate::store::{CallRecord, EXCERPT};
-use crate::wire::krosai::{call_logs, cockpit};
+use crate::wire::krosai::{call_logs, cockpit, number_shown};
 
 /// The call as the platforms' shapes take it, without what is not for readers: the platform's text (ours stands in its
 /// place) and its recording URLs, which are its own keys.
@@ -41,6 +41,9 @@ pub(super) fn detail(record: &CallRecord, transcript: Option<&str>, legal_hold: 
 fn with_ours(mut call: Value, record: &CallRecord) -> Value {
     call["uid"] = json!(record.uid);
     call["source"] = json!(record.source);
+    let cost = record.call.as_ref().and_then(|call| call.cost);
+    call["cost"] = json!(cost.map(|cost| number_shown(cost.amount)));
+    call["cost_unit"] = json!(cost.map(|cost| cost.unit));
     call["org_id"] = json!(record.org_id);
     call["outcome"] = json!(record.outcome);
     call["transcript_version"] = json!(record.transcript_version);
@@ -60,10 +63,10 @@ fn add_quality(detail: &mut Value, record: &CallRecord) {
         (None, None) => (None, None),
     };
     let metrics = &mut detail["quality_metrics"];
-    metrics["mos"] = json!(mos);
+    metrics["mos"] = json!(mos.map(number_shown));
     metrics["mos_source"] = json!(source);
-    metrics["jitter_ms"] = json!(network.jitter_ms);
-    metrics["packet_loss_percent"] = json!(network.packet_loss_percent);
+    metrics["jitter_ms"] = json!(network.jitter_ms.map(number_shown));
+    metrics["packet_loss_percent"] = json!(network.packet_loss_percent.map(number_shown));
 }
 
 /// The start of a text, visibly cut, as the platform's own list shows it.

@@ -70,7 +70,7 @@ pub fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioE
         Container::Mp4 | Container::Flac | Container::Ogg | Container::Matroska => {
             Ok(Box::new(Contained::open(path, container)?))
         }
-        Container::Other => Err(AudioError::Unsupported { codec: "unknown container".to_owned() }),
+        Container::Other => Err(AudioError::UnknownContainer),
     }
 }
 

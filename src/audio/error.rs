@@ -10,6 +10,9 @@ pub enum AudioError {
     /// The bytes are no audio in any container we know.
     #[error("not audio: {reason}")]
     NotAudio { reason: &'static str },
+    /// Bytes that are neither text nor any container we know.
+    #[error("no container we know")]
+    UnknownContainer,
     /// Audio in a codec that cannot be read.
     #[error("unsupported codec {codec}")]
     Unsupported { codec: String },
@@ -47,9 +50,10 @@ impl AudioError {
     pub const fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::NotAudio { .. } => Some(Outcome::NotARecording),
-            Self::Unsupported { .. } | Self::TooManyChannels { .. } | Self::SampleRate { .. } => {
-                Some(Outcome::UnsupportedMedia)
-            }
+            Self::UnknownContainer
+            | Self::Unsupported { .. }
+            | Self::TooManyChannels { .. }
+            | Self::SampleRate { .. } => Some(Outcome::UnsupportedMedia),
             Self::Damaged { .. } => Some(Outcome::Damaged),
             Self::TooLong { .. } => Some(Outcome::TooLong),
             Self::Io { .. } | Self::Internal { .. } | Self::Cancelled => None,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Ended, Failed, out};
+use super::{BadUsage, Ended, Failed, out};
 use crate::app::App;
 use crate::domain::{Outcome, SourceName};
 use crate::jobs::backfill;
@@ -152,7 +152,7 @@ impl Which {
         }
         let to = self.to.unwrap_or_else(|| app.now());
         if self.from >= to {
-            bail!("--from {} is not before --to {to}", self.from);
+            return Err(BadUsage(format!("--from {} is not before --to {to}", self.from)).into());
         }
         Ok((self.from, to))
     }

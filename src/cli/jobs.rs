@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Ended, out};
@@ -35,11 +35,29 @@ pub enum Command {
         after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call"
     )]
     Retry {
+        #[arg(required_unless_present = "filter")]
         ids: Vec<i64>,
         /// Every dead letter with this value
-        #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids")]
-        filter: Option<String>,
+        #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids", value_parser = filter)]
+        filter: Option<Filter>,
     },
+}
+
+/// Dead letters whose `column`, as it is shown, is `value`.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    column: &'static str,
+    value: String,
+}
+
+fn filter(text: &str) -> Result<Filter, String> {
+    const COLUMNS: [(&str, &str); 5] =
+        [("stage", "stage"), ("kind", "kind"), ("side", "side"), ("fault", "fault"), ("call", "call_id")];
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as stage=fetch")?;
+    match COLUMNS.iter().find(|(name, _)| *name == key) {
+        Some((_, column)) => Ok(Filter { column, value: value.to_owned() }),
+        None => Err(format!("`{key}` is none of stage, kind, side, fault, call")),
+    }
 }
 
 /// Dispatches.
@@ -98,20 +116,13 @@ async fn shown(app: &App, job: &JobView) -> Result<Value> {
     }))
 }
 
-async fn retry(app: &Arc<App>, mut ids: Vec<i64>, filter: Option<String>) -> Result<Ended> {
-    if let Some(filter) = filter {
-        let (key, value) = filter.split_once('=').context("--where: expected KEY=VALUE, such as stage=fetch")?;
-        if !["stage", "kind", "side", "fault", "call"].contains(&key) {
-            bail!("--where: `{key}` is none of stage, kind, side, fault, call");
-        }
-        let key = if key == "call" { "call_id" } else { key };
+async fn retry(app: &Arc<App>, mut ids: Vec<i64>, filter: Option<Filter>) -> Result<Ended> {
+    if let Some(Filter { column, value }) = filter {
         for job in app.queue.jobs(Finished::Left, u64::MAX).await? {
-            if job.state == JobState::DeadLetter && shown(app, &job).await?[key] == value {
+            if job.state == JobState::DeadLetter && shown(app, &job).await?[column] == value {
                 ids.push(job.id);
             }
         }
-    } else if ids.is_empty() {
-        bail!("name job ids, or --where KEY=VALUE");
     }
     let mut missed = 0;
     for id in &ids {

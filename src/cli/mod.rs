@@ -11,6 +11,7 @@ mod healthcheck;
 mod hold;
 mod jobs;
 mod keys;
+mod leftovers;
 mod migrate;
 mod models;
 mod out;
@@ -42,6 +43,8 @@ use crate::worker::Locked;
 
 /// `EX_CONFIG` and `EX_TEMPFAIL` are the names sysexits.h has for these; the first is 78 there, 64 here by contract.
 const BAD_CONFIGURATION: u8 = 64;
+/// As clap exits where a command line cannot be parsed.
+const BAD_USAGE: u8 = 2;
 const TRY_AGAIN: u8 = 75;
 
 /// The after-call worker: recordings in, measured audio and labelled transcripts out, under a retention policy.
@@ -131,6 +134,18 @@ impl fmt::Display for BadConfiguration {
 
 impl std::error::Error for BadConfiguration {}
 
+/// Arguments that parse, but make no sense together.
+#[derive(Debug)]
+struct BadUsage(String);
+
+impl fmt::Display for BadUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadUsage {}
+
 /// A job's stop, met at the command line.
 #[derive(Debug)]
 struct Failed {
@@ -185,6 +200,9 @@ fn report(err: &anyhow::Error) -> ExitCode {
 fn exit_code(err: &anyhow::Error) -> u8 {
     if err.downcast_ref::<BadConfiguration>().is_some() {
         return BAD_CONFIGURATION;
+    }
+    if err.downcast_ref::<BadUsage>().is_some() {
+        return BAD_USAGE;
     }
     let passes = |fault: Fault| !matches!(fault, Fault::Permanent | Fault::Fenced);
     let temporary = err.chain().any(|cause| {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Ended, out};
+use super::{Ended, leftovers, out};
 use crate::audio;
 use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::waveform::ColouredTurn;
@@ -134,6 +134,10 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let tasks = tasks(&config, &args, downloads.path()).await?;
     if tasks.len() > 1 && args.transcript.is_some() {
         bail!("--transcript belongs to one recording, but {} were named", tasks.len());
+    }
+    let inputs: Vec<&Path> = tasks.iter().map(|task| task.file.as_path()).chain(args.transcript.as_deref()).collect();
+    for task in &tasks {
+        leftovers::clear(&task.out, &inputs)?;
     }
     let done = process_all(&config, tasks, words).await?;
     if args.json {
@@ -289,6 +293,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         Err(err) => return Ok(damaged(task, &written, &err)),
     };
     if let Some(wav) = &normalized.wav {
+        open_to_all(&wav.path)?;
         written.note("audio.wav", "audio/wav", wav.size_bytes, &wav.sha256.to_string());
     }
     let speech = speech.map(SpeechSink::finish).transpose().with_context(|| task.name.clone())?;
@@ -344,6 +349,13 @@ fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>)
     written.bytes("turns.rttm", "text/plain; charset=utf-8", transcript::rttm(transcript, recording).as_bytes())
 }
 
+/// Temporary files are their owner's alone; what is handed out has the mode of any other file.
+fn open_to_all(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
 /// Files written so far, each whole or not at all; the manifest comes last.
 struct Files {
     dir: PathBuf,
@@ -358,7 +370,6 @@ impl Files {
     fn copy(&mut self, mut from: impl std::io::Read, name: &str, content_type: &str) -> Result<()> {
         use sha2::{Digest, Sha256};
         use std::io::Write as _;
-        use std::os::unix::fs::PermissionsExt;
         let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
         let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
         loop {
@@ -370,7 +381,7 @@ impl Files {
             size += read as u64;
             file.write_all(&block[..read]).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
         }
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644))?;
+        open_to_all(file.path())?;
         file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
         self.note(name, content_type, size, &hex::encode(hash.finalize()));
         Ok(())

@@ -1,6 +1,5 @@
 //! The shape of the configuration: one struct per table of the file, refusing keys it does not know.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use super::write_back::HttpWriteBack;
 use super::{Span, parse_span};
 use crate::domain::{DualChannels, RetentionTerm, SourceName};
 
@@ -299,31 +299,10 @@ pub struct Source {
     pub http: Option<HttpWriteBack>,
 }
 
-/// A write-back request for users who own the call record's service.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HttpWriteBack {
-    #[serde(default = "default_method")]
-    pub method: String,
-    /// A template; `{{ call.id }}` and the members of the body template are available.
-    pub url: String,
-    #[serde(default)]
-    pub headers: BTreeMap<String, SecretString>,
-    /// A template that gives JSON; a sensible body when absent.
-    pub body: Option<String>,
-    /// Ask with GET first and send `If-Match` with the `ETag` it answers.
-    #[serde(default)]
-    pub if_match: bool,
-}
-
 fn default_poll() -> Poll {
     Poll::Every(Duration::from_secs(300))
 }
 
 const fn default_recording_grace() -> Span {
     Span(Duration::from_secs(900))
-}
-
-fn default_method() -> String {
-    "PATCH".to_owned()
 }

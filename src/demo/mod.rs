@@ -26,7 +26,7 @@ mod tests;
 pub use calls::{Sample, sample_calls};
 pub use fault::FaultAnswer;
 pub use platform::{Builder, Clock, Keys, ListOrder, Platform, Running, ZuduDetail};
-pub use receiver::Record;
+pub use receiver::{IdempotencyKeys, Record};
 pub use sample::{Api, SampleAudio, SampleCall, SampleRecording, SampleText, atoms_id};
 pub use watch::{Hook, Kind, RequestInfo, Requests};
 

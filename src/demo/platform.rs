@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Connection, CuttableListener};
 use super::entries::{Entries, Entry};
 use super::fault::FaultAnswer;
-use super::receiver::{Record, Records};
+use super::receiver::{IdempotencyKeys, Record, Records};
 use super::sample::{Api, SampleCall};
 use super::watch::{Asked, Kind, Log, RequestInfo, Requests, Watch, watch};
 use super::{DemoError, atoms, cockpit, host, krosai, receiver, zudu};
@@ -142,6 +142,12 @@ impl Builder {
     #[must_use]
     pub const fn zudu_detail(mut self, detail: ZuduDetail) -> Self {
         self.inner.zudu_detail = detail;
+        self
+    }
+
+    #[must_use]
+    pub const fn idempotency_keys(mut self, keys: IdempotencyKeys) -> Self {
+        self.inner.records.keys = keys;
         self
     }
 

@@ -45,9 +45,22 @@ struct Held {
     by_key: HashMap<String, Remembered>,
 }
 
+/// What is made of an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IdempotencyKeys {
+    /// A repeated request gets its first answer.
+    #[default]
+    Remembered,
+    /// As by most services: a repeated request is carried out once more.
+    Ignored,
+}
+
 /// All records.
 #[derive(Default)]
-pub(super) struct Records(Mutex<Held>);
+pub(super) struct Records {
+    held: Mutex<Held>,
+    pub keys: IdempotencyKeys,
+}
 
 #[derive(Clone, Copy)]
 enum Change {
@@ -58,17 +71,17 @@ enum Change {
 impl Records {
     pub(super) fn register(&self, call_id: &str, body: Value) {
         let record = Record { version: 1, effects: 0, body };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).records.insert(call_id.to_owned(), record);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).records.insert(call_id.to_owned(), record);
     }
 
     pub(super) fn get(&self, call_id: &str) -> Option<Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).records.get(call_id).cloned()
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).records.get(call_id).cloned()
     }
 
     fn write(&self, call_id: String, headers: &HeaderMap, asked: Value, change: Change) -> Response {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let key = text("idempotency-key").map(str::to_owned);
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = text("idempotency-key").filter(|_| self.keys == IdempotencyKeys::Remembered).map(str::to_owned);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // A repeated request gets its first answer, although its condition no longer holds.
         if let Some(known) = key.as_ref().and_then(|key| held.by_key.get(key)) {
             if known.call_id != call_id || known.asked != asked {

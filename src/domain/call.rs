@@ -238,8 +238,8 @@ impl SourceCall {
             ended_at_estimated: if keep_row_ended { row.ended_at_estimated } else { self.ended_at_estimated },
             duration_ms: self.duration_ms.or(row.duration_ms),
             cost: self.cost.or(row.cost),
-            recording_url: self.recording_url.or(row.recording_url),
-            dual_url: self.dual_url.or(row.dual_url),
+            recording_url: fetchable(self.recording_url, row.recording_url),
+            dual_url: fetchable(self.dual_url, row.dual_url),
             turns: if self.turns.is_empty() { row.turns } else { self.turns },
             language: self.language.or(row.language),
             opt_out: self.opt_out || row.opt_out,
@@ -250,6 +250,12 @@ impl SourceCall {
             raw: self.raw,
         }
     }
+}
+
+/// The first, unless only the second leads anywhere.
+fn fetchable(first: Option<RecordingUrl>, second: Option<RecordingUrl>) -> Option<RecordingUrl> {
+    let leads = |url: &RecordingUrl| url.as_url().is_ok();
+    if first.as_ref().is_some_and(leads) || !second.as_ref().is_some_and(leads) { first.or(second) } else { second }
 }
 
 impl Network {

@@ -18,6 +18,12 @@ impl ParseError {
     pub(crate) const fn new(what: &'static str, reason: &'static str) -> Self {
         Self { what, reason }
     }
+
+    /// What is wrong, without what it was meant to be.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 macro_rules! text_newtype {

@@ -7,10 +7,21 @@ use url::Url;
 
 use super::id::ParseError;
 
-/// Where a recording can be fetched: a short-lived capability. `Debug` hides the query, which may be a signature.
+/// Where a source says a recording can be fetched: a short-lived capability. `Debug` hides the query, which may be a
+/// signature.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RecordingUrl(Url);
+#[serde(from = "String", into = "String")]
+pub struct RecordingUrl(Told);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Told {
+    Usable(Url),
+    /// What stood in its place, without a query, and why nothing can be fetched from there.
+    Unusable {
+        text: String,
+        why: ParseError,
+    },
+}
 
 impl RecordingUrl {
     /// Accepts absolute `http` and `https` URLs with a host; whether the host may be asked is the fetcher's decision.
@@ -18,38 +29,65 @@ impl RecordingUrl {
     /// # Errors
     /// [`ParseError`] for another scheme, a missing host or embedded credentials.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let url = Url::parse(text.trim()).map_err(|_| ParseError::new("recording url", "is not an absolute URL"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(ParseError::new("recording url", "must be http or https"));
-        }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(ParseError::new("recording url", "has no host"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(ParseError::new("recording url", "carries credentials"));
-        }
-        Ok(Self(url))
+        usable(text).map(|url| Self(Told::Usable(url)))
+    }
+
+    /// What a source told, whatever it is: a URL that nothing can be fetched from is no missing recording, and whoever
+    /// asks for the recording is told why there is none.
+    #[must_use]
+    pub fn told(text: &str) -> Self {
+        Self(match usable(text) {
+            Ok(url) => Told::Usable(url),
+            Err(why) => {
+                let text = text.split(['?', '#']).next().unwrap_or_default().to_owned();
+                Told::Unusable { text, why }
+            }
+        })
     }
 
     /// The whole URL, signature included. Never log this.
-    #[must_use]
-    pub const fn as_url(&self) -> &Url {
-        &self.0
+    ///
+    /// # Errors
+    /// Why nothing can be fetched from there.
+    pub const fn as_url(&self) -> Result<&Url, &ParseError> {
+        match &self.0 {
+            Told::Usable(url) => Ok(url),
+            Told::Unusable { why, .. } => Err(why),
+        }
     }
 
     /// The URL without query and fragment, fit for logs and records.
     #[must_use]
     pub fn without_query(&self) -> String {
-        self.clone().without_permission().0.into()
+        match self.clone().without_permission().0 {
+            Told::Usable(url) => url.into(),
+            Told::Unusable { why, .. } => why.to_string(),
+        }
     }
 
     /// Where the recording is, without the signature that lets one have it.
     #[must_use]
     pub fn without_permission(mut self) -> Self {
-        self.0.set_query(None);
-        self.0.set_fragment(None);
+        if let Told::Usable(url) = &mut self.0 {
+            url.set_query(None);
+            url.set_fragment(None);
+        }
         self
     }
+}
+
+fn usable(text: &str) -> Result<Url, ParseError> {
+    let url = Url::parse(text.trim()).map_err(|_| ParseError::new("recording url", "is not an absolute URL"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(ParseError::new("recording url", "must be http or https"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(ParseError::new("recording url", "has no host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(ParseError::new("recording url", "carries credentials"));
+    }
+    Ok(url)
 }
 
 impl fmt::Debug for RecordingUrl {
@@ -58,16 +96,18 @@ impl fmt::Debug for RecordingUrl {
     }
 }
 
-impl TryFrom<String> for RecordingUrl {
-    type Error = ParseError;
-    fn try_from(text: String) -> Result<Self, ParseError> {
-        Self::parse(&text)
+impl From<String> for RecordingUrl {
+    fn from(text: String) -> Self {
+        Self::told(&text)
     }
 }
 
 impl From<RecordingUrl> for String {
     fn from(url: RecordingUrl) -> Self {
-        url.0.into()
+        match url.0 {
+            Told::Usable(url) => url.into(),
+            Told::Unusable { text, .. } => text,
+        }
     }
 }
 
@@ -158,5 +198,20 @@ mod tests {
         for text in ["file:///etc/passwd", "ftp://h/x", "https://u:p@h/x", "not a url", "https://"] {
             assert!(RecordingUrl::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_url_keeps_its_reason_and_is_not_shown() {
+        for (text, reason) in [("file:///srv/s3cret.wav?sig=s3cret", "http or https"), ("s3cret thing", "absolute")] {
+            let url = RecordingUrl::told(text);
+            let why = url.as_url().unwrap_err().to_string();
+            assert!(why.contains(reason), "{why}");
+            let shown = format!("{url:?} {} {why}", url.without_query());
+            assert!(!shown.contains("s3cret"), "{shown}");
+            let stored = serde_json::to_string(&url).unwrap();
+            assert!(!stored.contains("sig="), "{stored}");
+            assert_eq!(serde_json::from_str::<RecordingUrl>(&stored).unwrap(), url);
+        }
+        assert_eq!(RecordingUrl::told(" https://h.test/a?b"), RecordingUrl::parse("https://h.test/a?b").unwrap());
     }
 }

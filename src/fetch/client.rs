@@ -11,7 +11,6 @@ use url::Url;
 
 use super::error::FetchError;
 use super::guard::{GuardedResolver, HostPolicy, RefusedAddress, Route};
-use crate::domain::RecordingUrl;
 
 const USER_AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
 /// Idle connections to a recording host are of little use and their addresses age.
@@ -47,13 +46,13 @@ impl Clients {
     /// Asks for the recording, or for its rest, following redirects as far as the policy and the limit allow.
     pub(super) async fn get(
         &self,
-        url: &RecordingUrl,
+        url: &Url,
         policy: &HostPolicy,
         rest: Option<(u64, &str)>,
         max_redirects: u8,
         patience: Duration,
     ) -> Result<Answer, FetchError> {
-        let mut url = url.as_url().clone();
+        let mut url = url.clone();
         for _ in 0..=max_redirects {
             let host = url.host_str().unwrap_or_default().to_owned();
             let made = self.of(policy.route(&url)?)?;

@@ -9,9 +9,9 @@ use crate::domain::{Classify, Fault, Side};
 /// Why there is no spooled recording.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// This host may not be asked; no byte was sent to it.
-    #[error("recording host `{host}` refused: {reason}")]
-    RefusedUrl { host: String, reason: &'static str },
+    /// This host may not be asked, or the URL names none; no byte was sent anywhere.
+    #[error("{} refused: {reason}", refused(host.as_deref()))]
+    RefusedUrl { host: Option<String>, reason: &'static str },
     /// 400, 401 or 403: what an expired signature looks like. A fresh URL may be asked for once.
     #[error("recording host `{host}` denied the download with status {status}; the URL may have expired")]
     Denied { host: String, status: u16 },
@@ -51,6 +51,10 @@ pub enum FetchError {
     /// No client can be made, above all where the system has no CA certificates.
     #[error("no https client: {0}; install the system's CA certificates (package ca-certificates)")]
     Client(String),
+}
+
+fn refused(host: Option<&str>) -> String {
+    host.map_or_else(|| "the recording's URL is".to_owned(), |host| format!("recording host `{host}`"))
 }
 
 fn expected(size: Option<u64>) -> String {

@@ -127,7 +127,7 @@ const PRIVATE: &str =
     "its address is private, local or reserved; name the host in recording_hosts if recordings really are there";
 
 fn refused(host: &str, reason: &'static str) -> FetchError {
-    FetchError::RefusedUrl { host: host.to_owned(), reason }
+    FetchError::RefusedUrl { host: Some(host.to_owned()).filter(|host| !host.is_empty()), reason }
 }
 
 /// A host as it is compared: lower case, no brackets, no final dot.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use url::Url;
 
 use crate::config::Fetch;
 use crate::domain::{RecordingUrl, Sha256};
@@ -84,10 +85,11 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`]; none of them repeats the URL's query.
     pub async fn fetch(&self, url: &RecordingUrl, policy: &HostPolicy, dest: &Path) -> Result<Fetched, FetchError> {
-        policy.route(url.as_url())?;
+        let address = url.as_url().map_err(|why| FetchError::RefusedUrl { host: None, reason: why.reason() })?;
+        policy.route(address)?;
         let mut partial = Partial::open(url, dest).await?;
         let limit = self.limits.total_timeout.0;
-        let transfer = tokio::time::timeout(limit, self.transfer(url, policy, &mut partial)).await;
+        let transfer = tokio::time::timeout(limit, self.transfer(address, policy, &mut partial)).await;
         match transfer.unwrap_or(Err(FetchError::TimedOut { limit })) {
             Ok(()) => {
                 let size_bytes = partial.received_bytes;
@@ -105,7 +107,7 @@ impl Fetcher {
         }
     }
 
-    async fn transfer(&self, url: &RecordingUrl, policy: &HostPolicy, partial: &mut Partial) -> Result<(), FetchError> {
+    async fn transfer(&self, url: &Url, policy: &HostPolicy, partial: &mut Partial) -> Result<(), FetchError> {
         let mut resumes = 0;
         loop {
             match self.attempt(url, policy, partial).await {
@@ -120,7 +122,7 @@ impl Fetcher {
     }
 
     /// One request, and as much of the body as it brings.
-    async fn attempt(&self, url: &RecordingUrl, policy: &HostPolicy, partial: &mut Partial) -> Result<(), FetchError> {
+    async fn attempt(&self, url: &Url, policy: &HostPolicy, partial: &mut Partial) -> Result<(), FetchError> {
         if partial.validator.is_none() && partial.received_bytes > 0 {
             partial.restart().await?;
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::fields::{self, flag, member, number, object, seconds_as_ms, text};
 use super::page::Place;
-use super::record::{blank, call_id, direction, finished, phone, url, without_queries};
+use super::record::{blank, call_id, direction, finished, phone, twin_url, url, without_queries};
 use super::status::{end_reason, status};
 use super::text as transcript;
 use super::time::{as_moment, between_ms, later, moment};
@@ -128,7 +128,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
         duration_ms,
         cost: number(call, &["callCost"]).map(|amount| Cost { amount, unit: CostUnit::Credits }),
         recording_url: url(text(call, &["recordingUrl"])),
-        dual_url: url(text(call, &["recordingDualUrl"])),
+        dual_url: twin_url(text(call, &["recordingDualUrl"])),
         turns: turns(call, answered),
         language: text(call, &["language"]),
         network: Network {
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!((call.recording_url, call.dual_url), (None, None));
         assert_eq!(read_recording(br#"{"status":true,"data":{"presignedUrl":""}}"#), Ok(None));
         let link = read_recording(br#"{"status":true,"data":{"presignedUrl":"https://s3.test/a?X-Amz-Signature=1"}}"#);
-        assert_eq!(link.unwrap().unwrap().url.as_url().query(), Some("X-Amz-Signature=1"));
+        assert_eq!(link.unwrap().unwrap().url.as_url().unwrap().query(), Some("X-Amz-Signature=1"));
     }
 
     #[test]

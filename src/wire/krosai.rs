@@ -122,7 +122,13 @@ fn read_call(call: &Value, form: Form, unit: LossUnit, asked: Option<&CallId>) -
 
 fn cost(call: &Value) -> Option<Cost> {
     let amount = number(call, &["cost_cents"]).or_else(|| number(call, &["cost"]))?;
-    Some(Cost { amount, unit: CostUnit::Cents })
+    // Only answers of ours name a unit.
+    let unit = match text(call, &["cost_unit"]).as_deref() {
+        Some("credits") => CostUnit::Credits,
+        Some("unknown") => CostUnit::Unknown,
+        _ => CostUnit::Cents,
+    };
+    Some(Cost { amount, unit })
 }
 
 fn network(call: &Value, form: Form, unit: LossUnit) -> Network {
@@ -169,6 +175,18 @@ fn seconds(ms: u64) -> Value {
     if ms.is_multiple_of(1000) { json!(ms / 1000) } else { json!(ms as f64 / 1000.0) }
 }
 
+/// A number as these documents write theirs: whole ones without a fraction.
+#[must_use]
+pub fn number_shown(number: f64) -> Value {
+    // Beyond 2^53 not every whole number has a double of its own.
+    if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 { json!(number as i64) } else { json!(number) }
+}
+
+/// What a call cost in cents; null where its unit is another one, or not known.
+fn cents(cost: Option<Cost>) -> Value {
+    json!(cost.filter(|cost| cost.unit == CostUnit::Cents).map(|cost| number_shown(cost.amount)))
+}
+
 /// Whether a request names an organisation in its `x-organization-id` header; only Cockpit's document has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrganizationHeader {
@@ -194,7 +212,7 @@ pub fn form_asked<'a>(query_keys: impl IntoIterator<Item = &'a str>, header: Org
 #[must_use]
 pub fn recording(link: &RecordingLink, format: &str) -> Value {
     json!({
-        "recording_url": link.url.as_url().as_str(),
+        "recording_url": link.url,
         "expires_at": link.expires_at,
         "duration_seconds": link.duration_ms.map(seconds),
         "format": format,
@@ -268,6 +286,25 @@ mod tests {
         let body = br#"{"calls":[{"id":""},{"status":"completed"},{"id":"a\nb"},7,{"id":"ok"}],"total":5}"#;
         let (form, page) = read_page(body, &Cursor::first(100), LossUnit::Documented).unwrap();
         assert_eq!((form, page.calls.len(), page.unusable, page.next), (Form::CallLogs, 1, 4, None));
+    }
+
+    #[test]
+    fn money_of_another_unit_is_no_cents_and_whole_numbers_are_whole() {
+        let id = CallId::parse("c").unwrap();
+        let mut call = blank(id);
+        (call.network.latency_ms, call.network.mos, call.network.jitter_ms) = (Some(120.0), Some(4.5), Some(-0.0));
+        let shown = |unit, amount| {
+            let call = SourceCall { cost: Some(Cost { amount, unit }), ..call.clone() };
+            (call_logs::detail(&call), cockpit::detail(&call))
+        };
+        let (call_logs, cockpit) = shown(CostUnit::Cents, 3.0);
+        assert_eq!((call_logs["cost_cents"].to_string(), cockpit["cost"].to_string()), ("3".into(), "3".into()));
+        assert_eq!(call_logs["quality_metrics"]["latency_ms"].to_string(), "120");
+        assert_eq!(cockpit["quality_metrics"].to_string(), r#"{"jitter_ms":0,"mos":4.5,"packet_loss":null}"#);
+        let (call_logs, cockpit) = shown(CostUnit::Credits, 3.25);
+        assert_eq!((&call_logs["cost_cents"], &cockpit["cost"]), (&Value::Null, &json!(3.25)));
+        assert_eq!(shown(CostUnit::Unknown, 1.0).0["cost_cents"], Value::Null);
+        assert_eq!((number_shown(1e300), number_shown(-2.0)), (json!(1e300), json!(-2)));
     }
 
     #[test]

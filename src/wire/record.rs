@@ -135,8 +135,13 @@ pub(super) fn phone(text: Option<String>) -> Option<PhoneNumber> {
     PhoneNumber::parse(&text?).ok()
 }
 
-/// A recording's URL; an empty text means "not ready yet".
+/// A recording's URL, also one that leads nowhere; an empty text means "not ready yet".
 pub(super) fn url(text: Option<String>) -> Option<RecordingUrl> {
+    Some(RecordingUrl::told(&text?))
+}
+
+/// The URL of a twin: one that leads nowhere must not hide the recording itself.
+pub(super) fn twin_url(text: Option<String>) -> Option<RecordingUrl> {
     RecordingUrl::parse(&text?).ok()
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::fields::{self, flag, member, number, object, text, whole_ms};
 use super::page::Place;
-use super::record::{blank, call_id, direction, finished, phone, url, without_queries};
+use super::record::{blank, call_id, direction, finished, phone, twin_url, url, without_queries};
 use super::status::{end_reason, status};
 use super::text as transcript;
 use super::time::{between_ms, moment};
@@ -135,7 +135,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
             .or_else(|| started.zip(ended).and_then(|(from, to)| between_ms(from, to))),
         cost: number(call, &["call_cost", "combined_cost"]).map(|amount| Cost { amount, unit: CostUnit::Unknown }),
         recording_url: url(text(call, &["recording_url"])),
-        dual_url: url(text(call, &["recording_multi_channel_url"])),
+        dual_url: twin_url(text(call, &["recording_multi_channel_url"])),
         turns: turns(call),
         language: text(call, &["language"]),
         opt_out: storage_wish(call).unwrap_or(false),

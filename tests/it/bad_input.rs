@@ -262,3 +262,109 @@ async fn a_bad_configuration_is_64_with_file_key_and_reason() {
     assert_eq!(said.code(), Some(64), "{said:?}");
     assert!(said.stderr.contains(&file), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_in_the_environment_names_its_variable_and_not_the_file() {
+    let site = Site::start(Vec::new(), "").await;
+    let file = site.config_file().display().to_string();
+    for (variable, value, named) in [
+        ("AFTERCALL__FOO__BAR", "1", "unknown field `foo`"),
+        ("AFTERCALL__WORKER__CONCURRENCY", "many", "worker.concurrency"),
+        ("AFTERCALL__OBJECTS__KIND", "disk", "`dir` or `s3`"),
+    ] {
+        let said = site.run_with(&["check"], &[(variable, value)]).await;
+        assert_eq!(said.code(), Some(64), "{said:?}");
+        assert!(said.stderr.contains(variable) && said.stderr.contains(named), "{said:?}");
+        assert!(!said.stderr.contains(&file), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_that_make_no_sense_are_2() {
+    let site = Site::start(Vec::new(), "").await;
+    let from_to = ["--from", "2026-02-02", "--to", "2026-02-01"];
+    for (command, named) in [
+        (&["jobs", "retry"][..], "<IDS>"),
+        (&["jobs", "retry", "--where", "foo=bar"], "none of stage"),
+        (&["jobs", "retry", "--where", "stage"], "KEY=VALUE"),
+        (&[&["backfill", "start", "--source", "krosai"], &from_to[..]].concat(), "is not before"),
+        (&[&["backfill", "plan", "--source", "krosai"], &from_to[..]].concat(), "is not before"),
+    ] {
+        let said = site.run(command).await;
+        assert_eq!(said.code(), Some(2), "{command:?}: {said:?}");
+        assert!(said.stderr.contains(named), "{command:?}: {said:?}");
+    }
+    // Making sense and finding nothing is another thing.
+    site.well(&["jobs", "retry", "--where", "stage=fetch"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_filled_before_keeps_nothing_of_an_earlier_recording() {
+    let site = Site::start(Vec::new(), "").await;
+    let (good, noise, out) = (site.place().join("call.wav"), site.place().join("noise"), site.place().join("out"));
+    let tone: Vec<i16> = (0..24_000).map(|n| (f64::from(n) * 0.2).sin() * 8000.0).map(|x| x as i16).collect();
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(&good, spec).unwrap();
+    for sample in tone {
+        writer.write_sample(sample).unwrap();
+    }
+    writer.finalize().unwrap();
+    // Bytes of no format: neither text nor a signature of any kind.
+    std::fs::write(
+        &noise,
+        (0..5000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80).collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let out_arg = out.display().to_string();
+    let process =
+        |file: &PathBuf| vec!["process".to_owned(), file.display().to_string(), "--out".to_owned(), out_arg.clone()];
+    let run = |args: Vec<String>| {
+        let site = &site;
+        async move { site.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(&out).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(run(process(&good)).await.code(), Some(0));
+    for file in files_below(&out) {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o644, "{}", file.display());
+    }
+    assert!(names().contains(&"audio.wav".to_owned()) && names().contains(&"manifest.json".to_owned()));
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    let said = run(process(&noise)).await;
+    assert_eq!(said.code(), Some(1), "{said:?}");
+    assert!(said.stdout.contains("no container we know") && !said.stdout.contains("codec"), "{said:?}");
+    assert_eq!(names(), ["notes.txt", "original.bin"]);
+    // What is worked on now is no leftover, even under a known name.
+    std::fs::copy(&good, out.join("original.wav")).unwrap();
+    assert_eq!(run(process(&out.join("original.wav"))).await.code(), Some(0));
+    assert!(names().contains(&"original.wav".to_owned()) && !names().contains(&"original.bin".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_back_nobody_could_make_is_64_with_its_field() {
+    let site = Site::start(Vec::new(), "").await;
+    let source = "[[source]]\nname = \"a\"\ndialect = \"atoms\"\nbase_url = \"https://a.test\"\napi_key = \"k\"\n\
+                  write_back = \"http\"\n[source.http]\n";
+    for (http, named, reason) in [
+        ("url = 'https://h.test/{{ call.id'", "source[0].http.url: ", "syntax error"),
+        ("url = '/calls/{{ call.id }}'", "source[0].http.url: ", "absolute"),
+        ("url = 'https://h.test/'\nmethod = 'P T'", "source[0].http.method: ", "P T"),
+        ("url = 'https://h.test/'\nbody = '{{ nothing }}'", "source[0].http.body: ", "`nothing`"),
+        ("url = 'https://h.test/'\n[source.http.headers]\n'a b' = 'c'", "source[0].http.headers.a b: ", "name"),
+    ] {
+        std::fs::write(site.config_file(), format!("{source}{http}")).unwrap();
+        let said = site.run(&["check"]).await;
+        assert_eq!(said.code(), Some(64), "{http}: {said:?}");
+        assert!(said.stderr.contains(named) && said.stderr.contains(reason), "{http}: {said:?}");
+    }
+}

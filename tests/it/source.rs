@@ -392,7 +392,11 @@ async fn a_fresh_link_is_asked_for_where_each_platform_has_it() {
         source.fresh_recording_url(&SourceCall { id: id(name), ..known }).await.unwrap()
     };
     assert_eq!(fresh("new").await.unwrap().size_bytes, Some(9));
-    assert_eq!(fresh("old").await.unwrap().url.as_url().query(), Some("sig=3"), "no such route: the call is asked");
+    assert_eq!(
+        fresh("old").await.unwrap().url.as_url().unwrap().query(),
+        Some("sig=3"),
+        "no such route: the call is asked"
+    );
     assert_eq!(fresh("gone").await, None);
 
     let atoms = Platform::start(|seen, _| match seen.path.as_str() {
@@ -404,7 +408,7 @@ async fn a_fresh_link_is_asked_for_where_each_platform_has_it() {
     .await;
     let source = atoms.source("atoms", "");
     let call = source.get(&id("a")).await.unwrap().unwrap();
-    assert_eq!(source.fresh_recording_url(&call).await.unwrap().unwrap().url.as_url().query(), Some("sig=1"));
+    assert_eq!(source.fresh_recording_url(&call).await.unwrap().unwrap().url.as_url().unwrap().query(), Some("sig=1"));
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ pub fn detail(call: &SourceCall) -> Value {
 /// The answer of `GET /conversation/{callId}/recording/download-url`.
 #[must_use]
 pub fn download_url(url: &RecordingUrl) -> Value {
-    json!({ "status": true, "data": { "presignedUrl": url.as_url().as_str() } })
+    json!({ "status": true, "data": { "presignedUrl": url } })
 }
 
 /// An error body.
@@ -64,7 +64,7 @@ pub fn rate_limited(retry_after_seconds: u64) -> Value {
 }
 
 fn common(call: &SourceCall) -> Value {
-    let url = |url: &Option<RecordingUrl>| url.as_ref().map_or(String::new(), |url| url.as_url().to_string());
+    let url = |url: &Option<RecordingUrl>| url.clone().map_or(String::new(), String::from);
     json!({
         "callId": call.id,
         "status": status_word(call.status),

@@ -6,6 +6,7 @@ use crate::domain::{Direction, SourceCall};
 
 use super::super::status::{end_reason_word, status_word};
 use super::super::text;
+use super::{cents, number_shown};
 
 /// Characters of a transcript shown in a list.
 const EXCERPT: usize = 40;
@@ -38,9 +39,9 @@ pub fn detail(call: &SourceCall) -> Value {
     detail["phone_number"] = json!(call.phone_number_id.as_ref().map(|id| json!({ "id": id, "number": ours })));
     detail["transcript"] = json!((!call.turns.is_empty()).then(|| text::write(&call.turns)));
     detail["quality_metrics"] = json!({
-        "latency_ms": call.network.latency_ms,
+        "latency_ms": call.network.latency_ms.map(number_shown),
         "audio_codec": call.network.codec,
-        "packet_loss": call.network.packet_loss_raw,
+        "packet_loss": call.network.packet_loss_raw.map(number_shown),
     });
     detail["hangup_cause"] = json!(call.end_reason.map(end_reason_word));
     detail
@@ -54,7 +55,7 @@ fn common(call: &SourceCall) -> Value {
         "direction": call.direction,
         "status": status_word(call.status),
         "duration": call.duration_ms.map(super::seconds),
-        "cost_cents": call.cost.map(|cost| cost.amount),
+        "cost_cents": cents(call.cost),
         "recording_url": call.recording_url,
         "created_at": call.created_at,
         "answered_at": call.answered_at,

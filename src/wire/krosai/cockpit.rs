@@ -6,6 +6,7 @@ use crate::domain::SourceCall;
 
 use super::super::status::{end_reason_word, status_word};
 use super::super::text;
+use super::number_shown;
 
 /// A list of [`row`]s; `page` counts from 1.
 #[must_use]
@@ -23,8 +24,8 @@ pub fn row(call: &SourceCall) -> Value {
         "direction": call.direction,
         "status": status_word(call.status),
         "duration": call.duration_ms.map(super::seconds),
-        "cost": call.cost.map(|cost| cost.amount),
-        "latency_ms": call.network.latency_ms,
+        "cost": call.cost.map(|cost| number_shown(cost.amount)),
+        "latency_ms": call.network.latency_ms.map(number_shown),
         "phone_number_id": call.phone_number_id,
         "endpoint_id": call.agent_id,
         "recording_url": call.recording_url,
@@ -41,9 +42,9 @@ pub fn row(call: &SourceCall) -> Value {
 pub fn detail(call: &SourceCall) -> Value {
     let mut detail = row(call);
     detail["quality_metrics"] = json!({
-        "mos": call.network.mos,
-        "jitter_ms": call.network.jitter_ms,
-        "packet_loss": call.network.packet_loss_percent,
+        "mos": call.network.mos.map(number_shown),
+        "jitter_ms": call.network.jitter_ms.map(number_shown),
+        "packet_loss": call.network.packet_loss_percent.map(number_shown),
     });
     let media = call.network.codec.as_ref().map(|codec| {
         json!({

@@ -1,6 +1,6 @@
 //! `GET /v1/calls` in the platform's two forms.
 
-use aftercall::domain::{CallStatus, Direction, Outcome, SourceCall};
+use aftercall::domain::{CallStatus, Cost, CostUnit, Direction, Outcome, SourceCall};
 use aftercall::store::Scope;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, StatusCode};
@@ -71,16 +71,30 @@ async fn rows_have_the_members_of_their_form_and_no_more_text_than_a_glimpse() {
     for member in documented {
         assert_eq!(row[member].is_null(), member == "recording_url", "{member}: {row}");
     }
-    assert_eq!((&row["duration"], &row["cost_cents"], &row["outcome"]), (&json!(42), &json!(3.0), &json!("done")));
+    assert_eq!((&row["duration"], &row["cost_cents"], &row["outcome"]), (&json!(42), &json!(3), &json!("done")));
+    assert_eq!((&row["cost"], &row["cost_unit"]), (&json!(3), &json!("cents")));
     let glimpse = row["transcript"].as_str().unwrap();
     assert!(glimpse.starts_with("[Agent]: Good morning, canary-words") && glimpse.ends_with("..."), "{glimpse}");
     assert_eq!(glimpse.chars().count(), 83);
 
     let answer = server.get(&key, "/v1/calls?page=1").await;
     let row = answer.json()["data"][0].clone();
-    assert_eq!((&row["cost"], &row["organization_id"]), (&json!(3.0), &json!("org-a")));
+    assert_eq!((&row["cost"], &row["organization_id"]), (&json!(3), &json!("org-a")));
     assert_eq!((row.get("transcript"), row.get("cost_cents")), (None, None));
     assert!(!answer.text.contains("canary"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn credits_do_not_pass_for_cents() {
+    let server = Server::start().await;
+    for (id, amount, unit) in [("c1", 3.25, CostUnit::Credits), ("c2", 7.0, CostUnit::Unknown)] {
+        server.admit("desk", &SourceCall { cost: Some(Cost { amount, unit }), ..call(id) }).await;
+    }
+    let key = server.key(&[Scope::CallsRead], None).await;
+    for (id, cost, unit) in [("c1", json!(3.25), "credits"), ("c2", json!(7), "unknown")] {
+        let call = server.get(&key, &format!("/v1/calls/{id}")).await.json();
+        assert_eq!((&call["cost_cents"], &call["cost"], &call["cost_unit"]), (&json!(null), &cost, &json!(unit)));
+    }
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ async fn the_platforms_client_reads_a_call_back_with_our_words_in_it() {
 
     let shown = answer.json();
     let metrics = json!({ "mos": 4.2, "mos_source": "e-model", "jitter_ms": null, "packet_loss": 0.01,
-        "packet_loss_percent": null, "latency_ms": 120.0, "audio_codec": "opus" });
+        "packet_loss_percent": null, "latency_ms": 120, "audio_codec": "opus" });
     assert_eq!(shown["quality_metrics"], metrics);
     assert_eq!(shown["endpoint"], json!({ "id": "ep_1" }));
     assert_eq!(shown["phone_number"], json!({ "id": "pn_1", "number": "+2348000000001" }));

@@ -20,6 +20,7 @@ on_every_backend!(
     a_storm_of_server_errors_passes,
     a_later_failure_never_costs_a_second_download,
     a_recording_at_a_forbidden_address_is_refused,
+    a_recording_url_that_leads_nowhere_is_refused_with_its_reason,
     an_oversized_recording_is_refused,
 );
 
@@ -164,6 +165,27 @@ async fn a_later_failure_never_costs_a_second_download(backend: Backend) {
     fixture.run_pending().await;
     done(&fixture, &fixture.record(Api::KrosaiV1, ID).await).await;
     assert_eq!(fixture.asked(Kind::Recording, ID), 1);
+}
+
+async fn a_recording_url_that_leads_nowhere_is_refused_with_its_reason(backend: Backend) {
+    let urls = ["file:///srv/s3cret.wav", "not a s3cret", "https://user:s3cret@storage.test/a.mp3"];
+    let mut calls = Vec::new();
+    let fixture = Fixture::start(backend, |now| {
+        let told = |(api, url): (Api, &str)| SampleCall { recording_url: Some(url.to_owned()), ..short(api, 1, now) };
+        calls = [Api::KrosaiV1, Api::Zudu, Api::Atoms].into_iter().zip(urls).map(told).collect();
+        calls.clone()
+    })
+    .await;
+    for (call, reason) in calls.iter().zip(["http or https", "not an absolute URL", "credentials"]) {
+        let (api, id) = (call.api, call.id.clone());
+        fixture.trigger(api, &id).await;
+        fixture.run_pending().await;
+        let record = fixture.record(api, &id).await;
+        assert_eq!(record.outcome, Some(Outcome::RefusedUrl), "{api:?}: {:?}", record.outcome_reason);
+        let said = record.outcome_reason.unwrap();
+        assert!(said.contains(reason) && !said.contains("s3cret"), "{said}");
+        assert_eq!(fixture.asked(Kind::Recording, &id), 0);
+    }
 }
 
 async fn a_recording_at_a_forbidden_address_is_refused(backend: Backend) {

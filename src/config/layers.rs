@@ -1,0 +1,187 @@
+//! The layers a configuration is made of, and which of them is to blame when it cannot be used.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use config::builder::DefaultState;
+use config::{ConfigBuilder, Environment, File, FileFormat};
+
+use super::{Config, DEFAULT_FILE};
+
+const DEFAULTS: &str = include_str!("../config.default.toml");
+/// Of a variable `AFTERCALL__SECTION__KEY`.
+const PREFIX: &str = "AFTERCALL";
+const SEPARATOR: &str = "__";
+
+/// The defaults, a file's text, the environment: later ones win.
+#[derive(Debug, Default)]
+pub(super) struct Layers {
+    /// Where it stands, and what it says.
+    file: Option<(PathBuf, String)>,
+    /// By the names as they were given.
+    variables: BTreeMap<String, String>,
+}
+
+impl Layers {
+    /// `file`, or `./aftercall.toml` where there is one, and the environment.
+    pub fn read(file: Option<&Path>) -> Result<Self> {
+        let found = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
+        let file = match file.map(Path::to_owned).or_else(found) {
+            None => None,
+            Some(path) => {
+                let shown = path.display();
+                let text = std::fs::read_to_string(&path);
+                let text = text.with_context(|| format!("cannot read configuration file {shown}"))?;
+                toml::from_str::<toml::Table>(&text).map_err(|err| anyhow!("{shown}: {err}"))?;
+                Some((path, text))
+            }
+        };
+        Ok(Self { file, variables: variables(std::env::vars_os())? })
+    }
+
+    pub fn of_text(text: &str) -> Self {
+        Self { file: Some((PathBuf::from("configuration"), text.to_owned())), variables: BTreeMap::new() }
+    }
+
+    /// The configuration that all layers make together. Where they make none the error begins with the file or the
+    /// variable it comes from.
+    pub fn config(&self) -> Result<Config> {
+        self.with(|_| true).map_err(|err| self.explained(err))
+    }
+
+    /// The same as a table, unread.
+    pub fn table(&self) -> Result<toml::Table> {
+        Ok(self.builder(|_| true).build()?.try_deserialize()?)
+    }
+
+    fn explained(&self, err: anyhow::Error) -> anyhow::Error {
+        let names = || self.variables.keys().map(String::as_str);
+        // Without any one of these all is well.
+        let decisive: Vec<&str> = names().filter(|name| self.with(|other| other != *name).is_ok()).collect();
+        if !decisive.is_empty() {
+            return err.context(decisive.join(", "));
+        }
+        if let Err(err) = self.with(|_| false) {
+            return err.context(
+                self.file.as_ref().map_or_else(|| "defaults".to_owned(), |(path, _)| path.display().to_string()),
+            );
+        }
+        match names().find_map(|name| Some((name, self.with(|other| other == name).err()?))) {
+            Some((name, err)) => err.context(name.to_owned()),
+            None => err.context(names().collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    fn with(&self, variable: impl Fn(&str) -> bool) -> Result<Config> {
+        let mut config = read(&self.builder(variable).build()?)?;
+        config.read_secret_files()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn builder(&self, variable: impl Fn(&str) -> bool) -> ConfigBuilder<DefaultState> {
+        let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some((_, text)) = &self.file {
+            builder = builder.add_source(File::from_str(text, FileFormat::Toml));
+        }
+        let chosen = self.variables.iter().filter(|(name, _)| variable(name));
+        let chosen = chosen.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let environment = Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR);
+        builder.add_source(environment.try_parsing(true).source(Some(chosen)))
+    }
+}
+
+/// Ours among all variables.
+fn variables(all: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>) -> Result<BTreeMap<String, String>> {
+    let prefix = format!("{PREFIX}{SEPARATOR}");
+    let ours = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    ours.filter(|(name, _)| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(&prefix)))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(anyhow!("{name}: is not Unicode")),
+        })
+        .collect()
+}
+
+/// Reads the merged layers; an error names the key and says what would do.
+fn read(merged: &config::Config) -> Result<Config> {
+    serde_path_to_error::deserialize(merged.clone()).map_err(|err| {
+        let key = err.path().to_string();
+        let reason = plainly(merged, &key).unwrap_or_else(|| err.into_inner().to_string());
+        anyhow!("{key}: {reason}")
+    })
+}
+
+/// What the TOML reader says about the same key: it lists the words that would do. It is stricter with numbers that
+/// should be texts, so its word counts only where both find fault with the same thing.
+fn plainly(merged: &config::Config, key: &str) -> Option<String> {
+    let table: toml::Table = merged.clone().try_deserialize().ok()?;
+    let err = serde_path_to_error::deserialize::<_, Config>(toml::Value::Table(table)).err()?;
+    err.path().to_string().starts_with(key).then(|| err.inner().message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(file: &str, variables: &[(&str, &str)]) -> String {
+        let mut layers = Layers::of_text(file);
+        layers.variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        format!("{:#}", layers.config().unwrap_err())
+    }
+
+    #[test]
+    fn a_fault_in_the_environment_names_the_variable() {
+        let concurrency = ("AFTERCALL__WORKER__CONCURRENCY", "many");
+        for (file, variables, named) in [
+            ("", &[concurrency][..], "AFTERCALL__WORKER__CONCURRENCY: worker.concurrency: "),
+            ("", &[("AFTERCALL__FOO__BAR", "1")], "AFTERCALL__FOO__BAR: foo: unknown field `foo`"),
+            ("", &[("AFTERCALL__LOG__LEVEL", "info"), concurrency], "AFTERCALL__WORKER__CONCURRENCY: "),
+            (
+                "",
+                &[("AFTERCALL__WORKER__CONCURRENCY", "0")],
+                "AFTERCALL__WORKER__CONCURRENCY: worker.concurrency: must",
+            ),
+            (
+                "[worker]\nconcurrency = 0",
+                &[("AFTERCALL__LOG__LEVEL", "info")],
+                "configuration: worker.concurrency: must",
+            ),
+            ("", &[("AFTERCALL__FOO__BAR", "1"), concurrency], "AFTERCALL__FOO__BAR: foo: "),
+            (
+                "",
+                &[("AFTERCALL__WORKER__HEARTBEAT", "9s"), ("AFTERCALL__WORKER__SILENT_AFTER", "15s")],
+                "AFTERCALL__WORKER__HEARTBEAT, AFTERCALL__WORKER__SILENT_AFTER: worker.silent_after: ",
+            ),
+        ] {
+            let said = said(file, variables);
+            assert!(said.starts_with(named), "{variables:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_those_allowed_is_answered_with_those() {
+        let source = "[[source]]\nname = \"a\"\nbase_url = \"https://a.test\"\napi_key = \"k\"\n";
+        let dialect = |word: &str| {
+            format!("{source}dialect = \"krosai\"\n{source}dialect = \"{word}\"").replacen("\"a\"", "\"b\"", 1)
+        };
+        Layers::of_text(&dialect("zudu").replace("\"k\"", "\"k\"\napi_secret = \"s\"")).config().unwrap();
+        let text = said(&dialect("foo"), &[]);
+        assert!(text.starts_with("configuration: source[1].dialect: "), "{text}");
+        for word in ["foo", "krosai", "zudu", "atoms"] {
+            assert!(text.contains(word), "{text}");
+        }
+        let text = said("[objects]\nkind = \"disk\"", &[]);
+        assert!(text.starts_with("configuration: objects.kind: ") && text.contains("`dir` or `s3`"), "{text}");
+        let text = said("", &[("AFTERCALL__OBJECTS__KIND", "disk")]);
+        assert!(text.starts_with("AFTERCALL__OBJECTS__KIND: objects.kind: ") && text.contains("`s3`"), "{text}");
+    }
+
+    #[test]
+    fn a_number_may_stand_for_a_text_in_the_environment() {
+        let mut layers = Layers::of_text("");
+        layers.variables.insert("AFTERCALL__OBJECTS__ACCESS_KEY_ID".to_owned(), "12345".to_owned());
+        assert_eq!(layers.config().unwrap().objects.access_key_id, "12345");
+    }
+}
