@@ -58,7 +58,16 @@ pub fn read(text: &str) -> Vec<ProviderTurn> {
             (None, None) => turns.push((Role::Unknown, line.to_owned())),
         }
     }
-    joined(turns.iter().map(|(role, said)| turn(*role, said)).filter(|turn| !turn.text.is_empty()))
+    joined(turns.iter().map(|(role, said)| settled(*role, said)).filter(|turn| !turn.text.is_empty()))
+}
+
+/// A label that was broken over two lines shows once the turn is one line.
+fn settled(role: Role, said: &str) -> ProviderTurn {
+    let read = turn(role, said);
+    match labelled(&read.text).filter(|_| role == Role::Unknown) {
+        Some((role, rest)) => settled(role, rest),
+        None => read,
+    }
 }
 
 /// Writes turns in the labelled form; turns of unknown speakers stand without a label. No newline at the end.
