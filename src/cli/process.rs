@@ -1,5 +1,7 @@
 //! `process`: recordings from files, folders or URLs, without a server; nothing is stored elsewhere.
 
+mod files;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,15 +15,14 @@ use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, probe};
 use crate::config::{self, Config, EngineChoice};
-use crate::domain::artifact::MANIFEST_SCHEMA;
 use crate::domain::quality::ConversationMethod;
-use crate::domain::transcript::EngineInfo;
 use crate::domain::{Container, DualChannels, Network, Quality, RecordingUrl, Transcript};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::quality;
 use crate::transcript;
 use crate::transcript::engines::Engines;
 use crate::transcript::{Attributed, Form, Hints};
+use files::{Files, open_to_all};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -270,7 +271,7 @@ fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// One recording to its files. What is wrong with the recording is a result; what is wrong with the disk is an error.
 fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> {
     std::fs::create_dir_all(&task.out).with_context(|| format!("--out: cannot create {}", task.out.display()))?;
-    let mut written = Files { dir: task.out.clone(), all: Vec::new() };
+    let mut written = Files::in_folder(&task.out);
     let container = match probe::sniff(&task.file).with_context(|| format!("cannot read {}", task.name))? {
         probe::Sniffed::Audio(container) => container,
         probe::Sniffed::Empty => return Ok(refused(task, "the file is empty")),
@@ -330,7 +331,7 @@ fn refused(task: Task, why: &str) -> Done {
 }
 
 fn damaged(task: Task, written: &Files, err: &AudioError) -> Done {
-    let files = written.all.iter().map(|file| file["name"].as_str().unwrap_or_default().to_owned()).collect();
+    let files = written.names();
     Done { task, result: Err(err.to_string()), files }
 }
 
@@ -347,70 +348,6 @@ fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>)
     written.bytes("transcript.vtt", "text/vtt", captions.as_bytes())?;
     let recording = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recording");
     written.bytes("turns.rttm", "text/plain; charset=utf-8", transcript::rttm(transcript, recording).as_bytes())
-}
-
-/// Temporary files are their owner's alone; what is handed out has the mode of any other file.
-fn open_to_all(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::Permissions::from_mode(0o644);
-    std::fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {}", path.display()))
-}
-
-/// Files written so far, each whole or not at all; the manifest comes last.
-struct Files {
-    dir: PathBuf,
-    all: Vec<Value>,
-}
-
-impl Files {
-    fn bytes(&mut self, name: &str, content_type: &str, bytes: &[u8]) -> Result<()> {
-        self.copy(bytes, name, content_type)
-    }
-
-    fn copy(&mut self, mut from: impl std::io::Read, name: &str, content_type: &str) -> Result<()> {
-        use sha2::{Digest, Sha256};
-        use std::io::Write as _;
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
-        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
-        loop {
-            let read = from.read(&mut block).with_context(|| format!("cannot read what is to be {name}"))?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&block[..read]);
-            size += read as u64;
-            file.write_all(&block[..read]).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
-        }
-        open_to_all(file.path())?;
-        file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
-        self.note(name, content_type, size, &hex::encode(hash.finalize()));
-        Ok(())
-    }
-
-    fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
-        self.bytes(name, "application/json", &serde_json::to_vec_pretty(value)?)
-    }
-
-    fn note(&mut self, name: &str, content_type: &str, size: u64, sha256: &str) {
-        self.all.push(
-            json!({ "name": name, "key": name, "size_bytes": size, "sha256": sha256, "content_type": content_type }),
-        );
-    }
-
-    fn manifest(mut self, settings: &config::Audio, engine: Option<&EngineInfo>) -> Result<Vec<String>> {
-        let manifest = json!({
-            "schema": MANIFEST_SCHEMA,
-            "software": concat!("aftercall ", env!("CARGO_PKG_VERSION")),
-            "artifacts": self.all,
-            "engine": engine,
-            "parameters": { "target_lufs": settings.target_lufs, "ceiling_dbtp": settings.ceiling_dbtp, "rate_hz": 48_000 },
-        });
-        let mut names: Vec<String> =
-            self.all.iter().filter_map(|file| file["name"].as_str().map(str::to_owned)).collect();
-        self.json("manifest.json", &manifest)?;
-        names.push("manifest.json".to_owned());
-        Ok(names)
-    }
 }
 
 impl Done {

@@ -1,0 +1,81 @@
+//! The files of one recording.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::domain::artifact::MANIFEST_SCHEMA;
+use crate::domain::transcript::EngineInfo;
+
+/// Files written so far, each whole or not at all; the manifest comes last.
+pub(super) struct Files {
+    dir: PathBuf,
+    all: Vec<Value>,
+}
+
+impl Files {
+    pub(super) fn in_folder(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), all: Vec::new() }
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.all.iter().filter_map(|file| file["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    pub(super) fn bytes(&mut self, name: &str, content_type: &str, bytes: &[u8]) -> Result<()> {
+        self.copy(bytes, name, content_type)
+    }
+
+    pub(super) fn copy(&mut self, mut from: impl std::io::Read, name: &str, content_type: &str) -> Result<()> {
+        use sha2::{Digest, Sha256};
+        use std::io::Write as _;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
+        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
+        loop {
+            let read = from.read(&mut block).with_context(|| format!("cannot read what is to be {name}"))?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&block[..read]);
+            size += read as u64;
+            file.write_all(&block[..read]).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
+        }
+        open_to_all(file.path())?;
+        file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
+        self.note(name, content_type, size, &hex::encode(hash.finalize()));
+        Ok(())
+    }
+
+    pub(super) fn json<T: serde::Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        self.bytes(name, "application/json", &serde_json::to_vec_pretty(value)?)
+    }
+
+    pub(super) fn note(&mut self, name: &str, content_type: &str, size: u64, sha256: &str) {
+        self.all.push(
+            json!({ "name": name, "key": name, "size_bytes": size, "sha256": sha256, "content_type": content_type }),
+        );
+    }
+
+    pub(super) fn manifest(mut self, settings: &config::Audio, engine: Option<&EngineInfo>) -> Result<Vec<String>> {
+        let manifest = json!({
+            "schema": MANIFEST_SCHEMA,
+            "software": concat!("aftercall ", env!("CARGO_PKG_VERSION")),
+            "artifacts": self.all,
+            "engine": engine,
+            "parameters": { "target_lufs": settings.target_lufs, "ceiling_dbtp": settings.ceiling_dbtp, "rate_hz": 48_000 },
+        });
+        let mut names = self.names();
+        self.json("manifest.json", &manifest)?;
+        names.push("manifest.json".to_owned());
+        Ok(names)
+    }
+}
+
+/// Temporary files are their owner's alone; what is handed out has the mode of any other file.
+pub(super) fn open_to_all(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {}", path.display()))
+}
