@@ -17,7 +17,7 @@ use url::Url;
 use crate::domain::{Classify, Fault, Side};
 
 /// A write-back request for users who own the call record's service. Everything but the method is a template over
-/// the document of a call (see [`MEMBERS`]).
+/// the document of a call (its members are listed in this file).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWriteBack {
