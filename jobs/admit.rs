@@ -94,6 +94,9 @@ fn unkept(call: &SourceCall, past: bool) -> Option<Outcome> {
 pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
     let shown = match earlier.outcome {
         Outcome::NoRecording => call.recording_url.is_some() || call.dual_url.is_some(),
+        Outcome::RefusedUrl => {
+            [&call.recording_url, &call.dual_url].into_iter().flatten().any(|url| url.as_url().is_ok())
+        }
         Outcome::NotEligible | Outcome::Vanished => call.eligible(),
         _ => false,
     };

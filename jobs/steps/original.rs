@@ -108,6 +108,8 @@ fn conclude(
         FetchError::Empty { .. } => doubtful(work, call, Outcome::NoRecording, said),
         FetchError::NotARecording { .. } => doubtful(work, call, Outcome::NotARecording, said),
         FetchError::TooLarge { .. } => Ok(Err((Outcome::TooLarge, said))),
+        // No URL at all: a word that stands there for now may yet become one.
+        FetchError::RefusedUrl { host: None, .. } => missing(work, call, Outcome::RefusedUrl, said),
         FetchError::RefusedUrl { .. } => Ok(Err((Outcome::RefusedUrl, said))),
         err => Err(err).at(Stage::Fetch),
     }
