@@ -132,16 +132,8 @@ fn doubtful(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option
 }
 
 fn container_of(artifact: &Artifact) -> Container {
-    let all = [
-        Container::Mp3,
-        Container::Mp4,
-        Container::Adts,
-        Container::Wav,
-        Container::Flac,
-        Container::Ogg,
-        Container::Matroska,
-    ];
-    all.into_iter()
+    Container::KNOWN
+        .into_iter()
         .find(|container| ArtifactKind::Original(*container).name() == artifact.name)
         .unwrap_or(Container::Other)
 }

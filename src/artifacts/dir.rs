@@ -365,14 +365,5 @@ fn content_type(key: &str) -> Option<&'static str> {
     if extension == "json" {
         return Some("application/json");
     }
-    let all = [
-        Container::Mp3,
-        Container::Mp4,
-        Container::Adts,
-        Container::Wav,
-        Container::Flac,
-        Container::Ogg,
-        Container::Matroska,
-    ];
-    all.into_iter().find(|container| container.extension() == extension).map(Container::content_type)
+    Container::KNOWN.into_iter().find(|container| container.extension() == extension).map(Container::content_type)
 }

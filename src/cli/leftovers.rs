@@ -22,16 +22,6 @@ const NAMES: [&str; 10] = [
     "waveform.json",
     "waveform.png",
 ];
-const CONTAINERS: [Container; 8] = [
-    Container::Mp3,
-    Container::Mp4,
-    Container::Adts,
-    Container::Wav,
-    Container::Flac,
-    Container::Ogg,
-    Container::Matroska,
-    Container::Other,
-];
 
 /// Removes an earlier run's files from `dir`, and nothing else: other names stay, and so does what is an input now.
 ///
@@ -39,7 +29,8 @@ const CONTAINERS: [Container; 8] = [
 /// Names the file that is in the way.
 pub fn clear(dir: &Path, inputs: &[&Path]) -> Result<()> {
     let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
-    let originals = CONTAINERS.iter().map(|container| format!("original.{}", container.extension()));
+    let containers = Container::KNOWN.into_iter().chain([Container::Other]);
+    let originals = containers.map(|container| format!("original.{}", container.extension()));
     for name in NAMES.into_iter().map(str::to_owned).chain(originals) {
         let path = dir.join(name);
         if path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {

@@ -141,6 +141,9 @@ pub enum Container {
 }
 
 impl Container {
+    /// Every container that is known; what is in none of them is [`Self::Other`].
+    pub const KNOWN: [Self; 7] = [Self::Mp3, Self::Mp4, Self::Adts, Self::Wav, Self::Flac, Self::Ogg, Self::Matroska];
+
     /// Extension of stored originals.
     #[must_use]
     pub const fn extension(self) -> &'static str {
