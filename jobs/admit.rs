@@ -156,8 +156,16 @@ pub async fn end_without_content(
     outcome: Outcome,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let finished =
-        Finished { outcome, reason: None, artifacts: &[], quality: None, flags: &[], transcript_version: None, now };
+    let finished = Finished {
+        outcome,
+        reason: None,
+        artifacts: &[],
+        quality: None,
+        flags: &[],
+        transcript_version: None,
+        left: None,
+        now,
+    };
     store.finish_call(tx, record.uid, record.generation, &finished).await
 }
 

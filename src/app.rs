@@ -22,9 +22,10 @@ use crate::config::{self, Config};
 use crate::domain::{CallUid, SourceName};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::queue::Queue;
-use crate::source::Source;
+use crate::source::{Gate, Source};
 use crate::store::Store;
 use crate::transcript::engines::Engines;
+use crate::transcript::remote::Remote;
 
 pub use crate::config::private_dir;
 
@@ -71,6 +72,13 @@ pub struct Platform {
     pub hosts: HostPolicy,
 }
 
+/// One configured speech-to-text service on another machine, and the leave to ask it.
+#[derive(Debug)]
+pub struct Elsewhere {
+    pub remote: Remote,
+    pub gate: Arc<dyn Gate>,
+}
+
 /// Everything a run needs.
 #[derive(Debug)]
 pub struct App {
@@ -81,7 +89,7 @@ pub struct App {
     pub objects: Arc<dyn ObjectStore>,
     pub fetcher: Fetcher,
     pub platforms: BTreeMap<SourceName, Platform>,
-    /// For write-back receivers, whose URLs the operator configured.
+    /// For write-back receivers and speech engines, whose URLs the operator configured.
     pub receivers: reqwest::Client,
     /// How many downloads and platform requests of jobs are under way at once.
     pub network: Arc<Semaphore>,
@@ -89,6 +97,8 @@ pub struct App {
     pub cpu: Arc<Semaphore>,
     /// Speech-to-text; a model is loaded when it is first needed and then kept.
     pub engines: Arc<Engines>,
+    /// Services on other machines, in the order of the configuration; none where only engines of this machine may speak.
+    pub elsewhere: Vec<Elsewhere>,
     /// How many of these may be a backfill's: a core is kept for live calls where there are two.
     pub backfill_cpu: Arc<Semaphore>,
     /// How many calls speech engines listen to at once.
@@ -96,7 +106,7 @@ pub struct App {
     pub health: Health,
 }
 
-/// The client for write-back receivers. A machine without CA certificates gets one that can speak plain http only.
+/// The client for write-back receivers and speech engines. A machine without CA certificates gets one that can speak plain http only.
 fn receivers(config: &Config) -> Result<reqwest::Client> {
     let builder = || {
         reqwest::Client::builder()
@@ -107,6 +117,16 @@ fn receivers(config: &Config) -> Result<reqwest::Client> {
             .user_agent(concat!("aftercall/", env!("CARGO_PKG_VERSION")))
     };
     builder().build().or_else(|_| builder().tls_certs_only([]).build()).context("HTTP client")
+}
+
+/// The services that may be asked at all: `auto` alone looks beyond this machine.
+fn elsewhere(config: &Config, client: &reqwest::Client, store: &Store, clock: &Clock) -> Result<Vec<Elsewhere>> {
+    let allowed = config.transcript.engine == config::EngineChoice::Auto;
+    let of = |settings: &config::RemoteEngine| -> Result<Elsewhere> {
+        let gate = Arc::new(Pace::of_engine(settings.pace_name()?, settings, store.clone(), clock.clone()));
+        Ok(Elsewhere { remote: Remote::new(settings.clone(), client.clone()), gate })
+    };
+    config.engine.iter().filter(|_| allowed).map(of).collect()
 }
 
 impl App {
@@ -129,11 +149,12 @@ impl App {
         let mut platforms = BTreeMap::new();
         for settings in &config.source {
             let source = Source::new(settings).with_context(|| format!("source `{}`", settings.name))?;
-            let source = source.behind(Arc::new(Pace::new(settings, store.clone(), clock.clone())));
+            let source = source.behind(Arc::new(Pace::of_source(settings, store.clone(), clock.clone())));
             let hosts = HostPolicy::new(&settings.base_url, &settings.recording_hosts);
             platforms.insert(settings.name.clone(), Platform { settings: settings.clone(), source, hosts });
         }
         let receivers = receivers(&config)?;
+        let elsewhere = elsewhere(&config, &receivers, &store, &clock)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
         let permits =
@@ -155,6 +176,7 @@ impl App {
             platforms,
             receivers,
             engines,
+            elsewhere,
         }))
     }
 

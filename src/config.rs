@@ -1,13 +1,14 @@
 //! The only reader of the configuration file and the environment. Defaults are `config.default.toml`, compiled in.
 
+mod engines;
 mod layers;
 mod settings;
 mod write_back;
 
 pub use settings::{
-    Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, Log, LogFormat, Objects, ObjectsKind,
-    OrganizationPlacement, PacketLossUnit, Poll, Reconcile, Retention, Schedule, Source, Sse, Store,
-    TranscriptSettings, Worker, WriteBack,
+    AnswerFormat, Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, Log, LogFormat, Objects, ObjectsKind,
+    OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind, Retention, Schedule, Source, Sse,
+    Store, TranscriptSettings, Worker, WriteBack,
 };
 pub use write_back::{Body, HttpWriteBack, RequestError};
 
@@ -109,6 +110,10 @@ impl Config {
             fill(&api_secret, &mut source.api_secret, source.api_secret_file.as_deref())?;
             fill(&webhook, &mut source.webhook_secret, source.webhook_secret_file.as_deref())?;
         }
+        for engine in &mut self.engine {
+            let key = format!("engine `{}`: api_key_file", engine.name);
+            fill(&key, &mut engine.api_key, engine.api_key_file.as_deref())?;
+        }
         Ok(())
     }
 
@@ -143,6 +148,28 @@ impl Config {
             source.validate().with_context(|| format!("source `{}`", source.name))?;
             if let Some(Err(err)) = source.http.as_ref().map(HttpWriteBack::check) {
                 bail!("{}", err.in_source(index));
+            }
+        }
+        self.validate_engines()
+    }
+
+    fn validate_engines(&self) -> Result<()> {
+        let budget = self.transcript.budget;
+        if budget.is_some_and(|most| !most.is_finite() || most < 0.0) {
+            bail!("transcript.budget: must be 0 or more");
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for engine in &self.engine {
+            let named = || format!("engine `{}`", engine.name);
+            engine.validate().with_context(named)?;
+            if !seen.insert(engine.name.as_str()) {
+                bail!("{}: the name is used twice", named());
+            }
+            if self.source(&engine.pace_name()?).is_some() {
+                bail!("{}: a source is named engine-{}; name one of them otherwise", named(), engine.name);
+            }
+            if budget.is_some() && engine.price_per_minute.is_none() {
+                bail!("{}: price_per_minute: must be set where transcript.budget is", named());
             }
         }
         Ok(())

@@ -62,6 +62,11 @@ pub enum Use {
 pub struct Used([AtomicU64; 6]);
 
 impl Used {
+    /// Counts something outside of the job that is being counted.
+    pub fn add(&self, what: Use, amount: u64) {
+        self.0[what as usize].fetch_add(amount, Ordering::Relaxed);
+    }
+
     /// One of its figures.
     #[must_use]
     pub fn of(&self, what: Use) -> u64 {

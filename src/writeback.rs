@@ -18,6 +18,8 @@ pub struct Ending<'a> {
     pub flags: &'a [String],
     /// The document and its text form, where there are words.
     pub transcript: Option<(&'a Transcript, &'a str)>,
+    /// What a later run of the call can go on from.
+    pub left: Option<Value>,
     pub now: Timestamp,
 }
 
@@ -71,6 +73,7 @@ pub async fn write(
         quality: ending.quality,
         flags: ending.flags,
         transcript_version: version,
+        left: ending.left.as_ref(),
         now: ending.now,
     };
     if !store.finish_call(tx, record.uid, record.generation, &finished).await? {

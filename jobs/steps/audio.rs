@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::elsewhere::Kept;
 use super::original::{Original, spool_failure};
 use super::words;
+use super::words::Heard;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::audio;
@@ -50,6 +52,9 @@ pub struct Measured {
     pub quality: Quality,
     /// Who said what, as the platform or an engine has it.
     pub transcript: Transcript,
+    /// Answers of speech engines that made no words yet.
+    #[serde(default)]
+    pub kept: Kept,
 }
 
 /// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
@@ -94,7 +99,7 @@ pub async fn measure(
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
-    let (attributed, speech) = words::heard(work, call, transcript, speech).await?;
+    let Heard { attributed, speech, kept } = words::heard(work, call, &artifact, transcript, speech).await?;
     let transcript = &attributed.transcript;
     let inputs = quality::Inputs {
         normalized: &normalized,
@@ -104,7 +109,7 @@ pub async fn measure(
         record_duration_ms: call.duration_ms,
         transcript: Some(transcript),
         method: attributed.method,
-        speech: Some((&speech, &attributed.legs)),
+        speech: Some((&*speech, &attributed.legs)),
     };
     let mut quality = quality::assemble(&inputs);
     if call.ended_at_estimated {
@@ -118,7 +123,7 @@ pub async fn measure(
     }
     work.boundary("audio").await;
     let derived = store(work, &normalized, &flac).await?;
-    let measured = Measured { original: artifact, derived, quality, transcript: transcript.clone() };
+    let measured = Measured { original: artifact, derived, quality, transcript: transcript.clone(), kept };
     let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
@@ -203,7 +208,10 @@ async fn note(work: &Work<'_>, measured: &Measured) -> Result<Measured, Stop> {
     let progress = serde_json::to_value(measured).map_err(unreadable)?;
     let noted = serde_json::from_str(&progress.to_string()).map_err(unreadable)?;
     let (uid, generation) = (work.record.uid, work.record.generation);
-    if !work.app.store.set_progress(uid, generation, &progress).await.at(Stage::Audio)? {
+    let mut tx = work.app.store.begin().await.at(Stage::Audio)?;
+    let owned = work.app.store.set_progress(&mut tx, uid, generation, &progress).await.at(Stage::Audio)?;
+    tx.commit().await.at(Stage::Audio)?;
+    if !owned {
         work.withdraw().await;
         return Err(Stop::Fenced);
     }

@@ -17,8 +17,16 @@ use crate::writeback::Ending;
 
 /// Ends a call of which nothing may or can be stored.
 pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<String>) -> Result<&'static str, Stop> {
-    let ending =
-        Ending { outcome, reason, artifacts: &[], quality: None, flags: &[], transcript: None, now: work.app.now() };
+    let ending = Ending {
+        outcome,
+        reason,
+        artifacts: &[],
+        quality: None,
+        flags: &[],
+        transcript: None,
+        left: None,
+        now: work.app.now(),
+    };
     commit(work, &ending, None).await?;
     work.drop_spool().await;
     Ok(outcome.as_str())
@@ -56,6 +64,10 @@ pub async fn record(
         quality: quality.as_ref(),
         flags: &flags,
         transcript: text.as_deref().map(|text| (words, text)),
+        left: match media {
+            Media::Measured(measured) => measured.kept.left(),
+            Media::Ended { .. } => None,
+        },
         now: work.app.now(),
     };
     let target = match work.platform.settings.write_back {
@@ -95,6 +107,7 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
         work.withdraw().await;
         return Err(Stop::Fenced);
     };
+    let engine = ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str());
     let entry = LedgerEntry {
         at: ending.now,
         source: &work.record.source,
@@ -103,9 +116,14 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
         ended: ending.outcome.as_str(),
         used: &telemetry::used_so_far(),
         audio_ms: ending.quality.and_then(|quality| quality["duration_ms"].as_u64()).unwrap_or(0),
-        engine: ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str()),
-        // Engines of our own and the platform's text cost nothing; none that does is called from here.
-        pricing: Pricing::Free,
+        engine,
+        // What a service on another machine cost was entered with each of its answers. Engines of our own and the
+        // platform's text cost nothing.
+        pricing: match app.config.engine.iter().find(|settings| Some(settings.name.as_str()) == engine) {
+            Some(settings) if settings.price_per_minute.is_none() => Pricing::Unpriced,
+            Some(_) => Pricing::Cost { micros: 0 },
+            None => Pricing::Free,
+        },
     };
     app.store.enter_ledger(&mut tx, &entry).await.at(Stage::Writeback)?;
     if let Some(target) = target {

@@ -2,6 +2,7 @@
 
 pub(super) mod artifacts;
 pub(super) mod audio;
+pub(super) mod elsewhere;
 pub(super) mod finish;
 pub(super) mod original;
 pub(super) mod source;

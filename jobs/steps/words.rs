@@ -1,7 +1,11 @@
 //! Step 6: who said what, as far as the platform tells, else as far as an engine hears; and who speaks when.
 
+use std::sync::Arc;
+
+use super::elsewhere;
+use super::elsewhere::Kept;
 use crate::audio::speech::Speech;
-use crate::domain::{Classify, Fault, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::transcript;
@@ -14,32 +18,57 @@ pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
     Ok(transcript::from_source(call))
 }
 
-/// The platform's words, their places found in the recording; where it gave none, what an engine hears. Then the
-/// speakers, placed on the audio. A model that cannot be used is not the call's failure: everything else is done, and a
+/// The words of a call with its speakers on the audio.
+pub struct Heard {
+    pub attributed: Attributed,
+    pub speech: Arc<Speech>,
+    /// Answers of speech engines that made no words yet.
+    pub kept: Kept,
+}
+
+/// The platform's words, their places found in the recording; where it gave none, what an engine of this machine
+/// hears, or else a service that may hear this organisation's calls. Then the speakers, placed on the audio. A model that cannot be used is not the call's failure: everything else is done, and a
 /// backfill makes the words once it is mended.
 pub async fn heard(
     work: &Work<'_>,
     call: &SourceCall,
+    original: &Artifact,
     words: &Transcript,
     speech: Speech,
-) -> Result<(Attributed, Speech), Stop> {
+) -> Result<Heard, Stop> {
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
     let channels = work.platform.settings.dual_channels;
+    let speech = Arc::new(speech);
+    let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
+    let here = listening(work, move || match transcript::from_audio(&engines, &given, &spoken, tongue.as_deref()) {
+        Err(err) if err.fault() == Fault::Permanent => Ok(without_engine(given, &err)),
+        answer => answer,
+    });
+    let words = here.await?.at(Stage::Transcript)?;
+    let nobody_here = words.utterances.is_empty() && words.reason.as_deref() == Some(transcript::NO_ENGINE);
+    let (words, kept) = if nobody_here {
+        Box::pin(elsewhere::words(work, call, original, (words, &speech), language.as_deref())).await?
+    } else {
+        (words, Kept::default())
+    };
+    let spoken = speech.clone();
+    let hints = Hints { channels, agent_text: None };
+    let placed = listening(work, move || transcript::attribute(words, &spoken, hints));
+    let attributed = placed.await?.at(Stage::Transcript)?;
+    Ok(Heard { attributed, speech, kept })
+}
+
+/// Runs what takes a core and a turn at listening.
+async fn listening<T: Send + 'static>(work: &Work<'_>, listen: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
     let turn = work.app.speech.clone().acquire_owned().await;
     let permit = work.app.cpu.clone().acquire_owned().await;
-    let given = words.clone();
     let task = tokio::task::spawn_blocking(move || {
         let _held = (turn, permit);
-        let words = match transcript::from_audio(&engines, &given, &speech, language.as_deref()) {
-            Err(err) if err.fault() == Fault::Permanent => without_engine(given, &err),
-            answer => answer?,
-        };
-        let attributed = transcript::attribute(words, &speech, Hints { channels, agent_text: None });
-        Ok(attributed.map(|attributed| (attributed, speech)))
+        listen()
     });
-    let stopped = |err: tokio::task::JoinError| Err(EngineError::Inference { reason: format!("it stopped: {err}") });
-    task.await.unwrap_or_else(stopped).at(Stage::Transcript)?.at(Stage::Transcript)
+    let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };
+    task.await.map_err(stopped).at(Stage::Transcript)
 }
 
 fn without_engine(words: Transcript, err: &EngineError) -> Transcript {

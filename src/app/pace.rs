@@ -19,8 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(40);
 /// How old the row may be that a worker goes by; its own news it knows at once.
 const FRESH: Duration = Duration::from_millis(500);
-/// A request is over after this, whatever became of its worker: longer than the client's own limit.
+/// A request to a platform is over after this, whatever became of its worker: longer than the client's own limit.
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);
+/// A request to a speech engine is over so long after its own limit.
+const SLACK: Duration = Duration::from_secs(30);
 /// Failures in a row, of all workers together, after which a platform is taken for dead.
 const FAILURES_TO_OPEN: i64 = 20;
 const FIRST_OPENING: Duration = Duration::from_secs(5);
@@ -41,29 +43,38 @@ struct Limits {
 }
 
 impl Limits {
+    fn of(per_second: Option<f64>, per_day: Option<u64>, at_once: Option<u64>) -> Self {
+        Self { per_second, per_day: per_day.map(|day| i64::try_from(day).unwrap_or(i64::MAX)), at_once }
+    }
+
     const fn any(self) -> bool {
         self.per_second.is_some() || self.per_day.is_some() || self.at_once.is_some()
     }
 }
 
-/// The gate of one source.
+/// The gate of one source, or of one speech engine.
 #[derive(Debug)]
 pub(super) struct Pace {
     source: SourceName,
     limits: Limits,
+    longest_request: Duration,
     store: Store,
     clock: Clock,
     seen: Mutex<Option<(Instant, PaceRow)>>,
 }
 
 impl Pace {
-    pub(super) fn new(settings: &config::Source, store: Store, clock: Clock) -> Self {
-        let limits = Limits {
-            per_second: settings.requests_per_second,
-            per_day: settings.requests_per_day.map(|day| i64::try_from(day).unwrap_or(i64::MAX)),
-            at_once: settings.requests_at_once,
-        };
-        Self { source: settings.name.clone(), limits, store, clock, seen: Mutex::new(None) }
+    pub(super) fn of_source(settings: &config::Source, store: Store, clock: Clock) -> Self {
+        let limits = Limits::of(settings.requests_per_second, settings.requests_per_day, settings.requests_at_once);
+        let source = settings.name.clone();
+        Self { source, limits, longest_request: LONGEST_REQUEST, store, clock, seen: Mutex::new(None) }
+    }
+
+    /// Kept beside the sources', under a name that no source has.
+    pub(super) fn of_engine(name: SourceName, settings: &config::RemoteEngine, store: Store, clock: Clock) -> Self {
+        let limits = Limits::of(settings.requests_per_second, settings.requests_per_day, settings.requests_at_once);
+        let longest_request = settings.timeout.0 + SLACK;
+        Self { source: name, limits, longest_request, store, clock, seen: Mutex::new(None) }
     }
 
     fn remember(&self, row: &PaceRow) {
@@ -106,7 +117,7 @@ impl Pace {
         };
         let id = self.limits.at_once.map(|_| uuid::Uuid::now_v7().to_string());
         if let Some(id) = &id {
-            let until = now.checked_add(LONGEST_REQUEST).unwrap_or(now);
+            let until = now.checked_add(self.longest_request).unwrap_or(now);
             self.store.enter_request(&mut tx, &self.source, id, until).await?;
         }
         self.store.save_pace(&mut tx, &self.source, &row).await?;

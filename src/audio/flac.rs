@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 use super::bits::BitWriter;
 use super::block::OUTPUT_RATE_HZ;
 use super::error::AudioError;
+use super::speech::SPEECH_RATE_HZ;
 use super::wav::{WrittenFile, hash, put_in_place, temp_beside};
 
 /// Samples in a frame (RFC 9639 section 9.1.1: code 12).
@@ -20,6 +21,18 @@ const MAX_ORDER: usize = 4;
 const MAX_PARTITION_ORDER: usize = 6;
 /// Largest Rice parameter of the 4-bit method.
 const MAX_RICE: u32 = 14;
+
+/// Rate and channels of a stream of 16-bit samples.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    rate_hz: u32,
+    /// The rate in a frame's header (section 9.1.2).
+    rate_code: u64,
+    channels: u64,
+}
+
+/// The stored form.
+const STORED: Shape = Shape { rate_hz: OUTPUT_RATE_HZ, rate_code: 10, channels: 1 };
 
 /// Writes 16-bit mono at 48 kHz as it comes.
 #[derive(Debug)]
@@ -37,7 +50,7 @@ pub struct FlacWriter {
 impl FlacWriter {
     pub fn create(path: &Path) -> Result<Self, AudioError> {
         let mut file = BufWriter::with_capacity(256 * 1024, temp_beside(path)?);
-        file.write_all(&stream_info(0, &[0; 16])).map_err(AudioError::io("write flac"))?;
+        file.write_all(&stream_info(STORED, 0, &[0; 16])).map_err(AudioError::io("write flac"))?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -67,7 +80,7 @@ impl FlacWriter {
     }
 
     fn frame(&mut self, block: &[i16]) -> Result<(), AudioError> {
-        encode_frame(&mut self.bits, self.frames, block);
+        encode_frame(&mut self.bits, STORED, self.frames, &[block]);
         self.frames += 1;
         self.file.write_all(self.bits.bytes()).map_err(AudioError::io("write flac"))
     }
@@ -81,7 +94,7 @@ impl FlacWriter {
         }
         let mut temp = self.file.into_inner().map_err(|failed| error(failed.into_error()))?;
         temp.seek(SeekFrom::Start(0)).map_err(&error)?;
-        temp.write_all(&stream_info(self.samples, &self.md5.finalize().into())).map_err(&error)?;
+        temp.write_all(&stream_info(STORED, self.samples, &self.md5.finalize().into())).map_err(&error)?;
         temp.flush().map_err(&error)?;
         // The header was written last, so the hash is taken of the whole file as it lies there.
         temp.seek(SeekFrom::Start(0)).map_err(&error)?;
@@ -92,35 +105,106 @@ impl FlacWriter {
     }
 }
 
+/// 16-bit speech at 16 kHz, one or two channels, in memory: what is sent to engines on other machines.
+#[derive(Debug)]
+pub struct SpeechFlac {
+    shape: Shape,
+    planes: Vec<Vec<i16>>,
+    frames: u64,
+    samples: u64,
+    md5: Md5,
+    bits: BitWriter,
+    out: Vec<u8>,
+}
+
+impl SpeechFlac {
+    /// At most eight channels.
+    #[must_use]
+    pub fn new(channels: usize) -> Self {
+        let shape = Shape { rate_hz: SPEECH_RATE_HZ, rate_code: 5, channels: channels as u64 };
+        Self {
+            shape,
+            planes: vec![Vec::new(); channels],
+            frames: 0,
+            samples: 0,
+            md5: Md5::new(),
+            bits: BitWriter::default(),
+            out: stream_info(shape, 0, &[0; 16]).to_vec(),
+        }
+    }
+
+    /// Takes samples of every channel, full scale 1.0; a channel that ends before the longest is silent from there on.
+    pub fn push(&mut self, planes: &[Vec<f32>]) {
+        let longest = planes.iter().map(Vec::len).max().unwrap_or(0);
+        let mut bytes = Vec::with_capacity(longest * planes.len() * 2);
+        for n in 0..longest {
+            for (plane, kept) in planes.iter().zip(&mut self.planes) {
+                let sample = (plane.get(n).copied().unwrap_or(0.0) * 32_768.0).round() as i16;
+                bytes.extend(sample.to_le_bytes());
+                kept.push(sample);
+            }
+        }
+        self.md5.update(&bytes);
+        self.samples += longest as u64;
+        while self.planes.first().is_some_and(|plane| plane.len() >= BLOCK) {
+            self.frame(BLOCK);
+        }
+    }
+
+    fn frame(&mut self, length: usize) {
+        let block: Vec<&[i16]> = self.planes.iter().map(|plane| &plane[..length]).collect();
+        encode_frame(&mut self.bits, self.shape, self.frames, &block);
+        self.out.extend_from_slice(self.bits.bytes());
+        self.frames += 1;
+        for plane in &mut self.planes {
+            plane.drain(..length);
+        }
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        let rest = self.planes.first().map_or(0, Vec::len);
+        if rest > 0 {
+            self.frame(rest);
+        }
+        self.out[..42].copy_from_slice(&stream_info(self.shape, self.samples, &self.md5.finalize().into()));
+        self.out
+    }
+}
+
 /// Marker and the one metadata block (RFC 9639 section 8.2).
-fn stream_info(samples: u64, md5: &[u8; 16]) -> [u8; 42] {
+fn stream_info(shape: Shape, samples: u64, md5: &[u8; 16]) -> [u8; 42] {
     let mut header = [0u8; 42];
     header[..8].copy_from_slice(b"fLaC\x80\0\0\x22");
     header[8..10].copy_from_slice(&(BLOCK as u16).to_be_bytes());
     header[10..12].copy_from_slice(&(BLOCK as u16).to_be_bytes());
     // Rate (20 bits), channels - 1 (3), bits - 1 (5), samples (36).
-    let packed = u64::from(OUTPUT_RATE_HZ) << 44 | 15 << 36 | (samples & 0xf_ffff_ffff);
+    let packed = u64::from(shape.rate_hz) << 44 | (shape.channels - 1) << 41 | 15 << 36 | (samples & 0xf_ffff_ffff);
     header[18..26].copy_from_slice(&packed.to_be_bytes());
     header[26..].copy_from_slice(md5);
     header
 }
 
-fn encode_frame(bits: &mut BitWriter, number: u64, block: &[i16]) {
+fn encode_frame(bits: &mut BitWriter, shape: Shape, number: u64, planes: &[&[i16]]) {
     bits.clear();
-    // Sync, fixed block size; 48 kHz; one channel; 16 bits (section 9.1).
+    // Sync, fixed block size; rate; channels apart from each other; 16 bits (section 9.1).
     bits.put(0xfff8, 16);
-    let whole = block.len() == BLOCK;
+    let length = planes.first().map_or(0, |plane| plane.len());
+    let whole = length == BLOCK;
     bits.put(if whole { 12 } else { 7 }, 4);
-    bits.put(10, 4);
-    bits.put(0, 4);
+    bits.put(shape.rate_code, 4);
+    bits.put(shape.channels - 1, 4);
     bits.put(4, 3);
     bits.put(0, 1);
     coded_number(bits, number);
     if !whole {
-        bits.put(block.len() as u64 - 1, 16);
+        bits.put(length as u64 - 1, 16);
     }
     bits.put_crc8();
-    subframe(bits, block);
+    for plane in planes {
+        subframe(bits, plane);
+    }
     bits.align();
     bits.put_crc16();
 }
@@ -291,6 +375,28 @@ mod tests {
         samples.extend((0..9000).map(|n| if n % 2 == 0 { i16::MAX } else { i16::MIN }));
         samples.extend((0..9000).map(|_| noise() / 256));
         round_trip(&samples);
+    }
+
+    #[test]
+    fn speech_of_two_legs_comes_back_as_two_channels() {
+        let leg = |step: f32, length: usize| (0..length).map(|n| (n as f32 * step).sin() * 0.5).collect::<Vec<f32>>();
+        let (left, right) = (leg(0.03, 40_000), leg(0.11, 39_000));
+        let mut flac = SpeechFlac::new(2);
+        flac.push(&[left[..20_000].to_vec(), right[..20_000].to_vec()]);
+        flac.push(&[left[20_000..].to_vec(), right[20_000..].to_vec()]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sent.flac");
+        std::fs::write(&path, flac.finish()).unwrap();
+        let mut decoder = open(&path, Container::Flac).unwrap();
+        let (mut block, mut out) = (Block::default(), [Vec::new(), Vec::new()]);
+        while decoder.next(&mut block).unwrap() == Step::Audio {
+            assert_eq!(block.rate_hz, SPEECH_RATE_HZ);
+            out.iter_mut().zip(&block.planes).for_each(|(out, plane)| out.extend_from_slice(plane));
+        }
+        assert_eq!(out.each_ref().map(Vec::len), [40_000, 40_000]);
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(near(&out[0], &left) && near(&out[1], &right));
+        assert!(out[1][39_000..].iter().all(|&sample| sample == 0.0));
     }
 
     #[test]

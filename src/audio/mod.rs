@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step};
 pub use error::AudioError;
+pub use flac::SpeechFlac;
 pub use wav::WrittenFile;
 
 use self::level::Plan;

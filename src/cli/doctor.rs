@@ -121,6 +121,12 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
     }
     findings.push(self_test(app));
     findings.push(engine(app));
+    for engine in &app.elsewhere {
+        let settings = engine.remote.settings();
+        let heard = settings.organizations.len();
+        let seen = |()| format!("key accepted; may hear {heard} organisations at {}", settings.price());
+        findings.push(Finding::of(format!("speech engine {}", settings.name), engine.remote.check().await, seen));
+    }
     if !app.config.retention.enabled {
         let detail = "retention.enabled is false: nothing is ever erased".to_owned();
         findings.push(Finding { what: "retention".to_owned(), ok: false, detail });

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+pub use super::engines::{AnswerFormat, RemoteEngine, RemoteKind};
 use super::write_back::HttpWriteBack;
 use super::{Span, parse_span};
 use crate::domain::{DualChannels, RetentionTerm, SourceName};
@@ -30,6 +31,8 @@ pub struct Config {
     pub reconcile: Reconcile,
     #[serde(default)]
     pub source: Vec<Source>,
+    #[serde(default)]
+    pub engine: Vec<RemoteEngine>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -122,10 +125,11 @@ pub struct Audio {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineChoice {
-    /// A model of this machine that knows the call's language, where there is one.
+    /// A model of this machine that knows the call's language, where there is one; else a configured service that may
+    /// hear the call's organisation.
     Auto,
     Off,
-    /// As `auto`; a model must be there.
+    /// Models of this machine only; one must be there.
     Embedded,
 }
 
@@ -137,6 +141,10 @@ pub struct TranscriptSettings {
     pub models_dir: PathBuf,
     pub mirror: String,
     pub beam: u32,
+    /// Most that engines on other machines may cost in `budget_window`, in the currency of their prices.
+    pub budget: Option<f64>,
+    pub budget_window: Span,
+    pub patience: Span,
 }
 
 #[derive(Debug, Clone, Deserialize)]

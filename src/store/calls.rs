@@ -28,6 +28,8 @@ pub struct Finished<'a> {
     pub flags: &'a [String],
     /// The version written beside this, where there is a transcript.
     pub transcript_version: Option<u32>,
+    /// What a later run of the call can go on from.
+    pub left: Option<&'a serde_json::Value>,
     pub now: Timestamp,
 }
 
@@ -239,18 +241,19 @@ impl Store {
     /// [`StoreError`].
     pub async fn set_progress(
         &self,
+        tx: &mut Tx,
         uid: CallUid,
         generation: i64,
         progress: &serde_json::Value,
     ) -> Result<bool, StoreError> {
-        let changed = on_pool!(&self.db, |pool| {
+        let changed = on_tx!(tx, |conn| {
             sqlx::query(
             "UPDATE call_record SET progress_json = $3 WHERE uid = $1 AND generation = $2 AND retention_state = 'active'"
         )
         .bind(uid.to_string())
         .bind(generation)
         .bind(progress.to_string())
-        .execute(pool)
+        .execute(conn)
         .await?
         .rows_affected()
         });
@@ -293,7 +296,7 @@ impl Store {
         let flags = write_json("flags", &id, &finished.flags)?;
         let changed = on_tx!(tx, |conn| sqlx::query(
             "UPDATE call_record SET outcome = $3, outcome_reason = $4, outcome_at = $5, updated_at = $5, \
-             artifacts_json = $6, quality_json = $7, flags_json = $8, progress_json = NULL, \
+             artifacts_json = $6, quality_json = $7, flags_json = $8, progress_json = $10, \
              transcript_version = COALESCE($9, transcript_version) \
              WHERE uid = $1 AND generation = $2 AND retention_state = 'active'",
         )
@@ -306,6 +309,7 @@ impl Store {
         .bind(finished.quality.map(ToString::to_string))
         .bind(flags)
         .bind(finished.transcript_version.map(i64::from))
+        .bind(finished.left.map(ToString::to_string))
         .execute(conn)
         .await?
         .rows_affected());

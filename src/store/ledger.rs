@@ -36,7 +36,7 @@ pub struct LedgerEntry<'a> {
     pub source: &'a SourceName,
     pub org: OrgUid,
     pub call: CallUid,
-    /// An outcome, or `failed`.
+    /// An outcome, or `failed`; `heard` for an answer of an engine elsewhere, which is no attempt of its own.
     pub ended: &'a str,
     pub used: &'a Used,
     pub audio_ms: u64,
@@ -80,15 +80,16 @@ macro_rules! sums {
         concat!(
             "SELECT CAST(",
             $key,
-            " AS TEXT) AS of, COUNT(DISTINCT call_uid) AS calls, COUNT(*) AS attempts, \
+            " AS TEXT) AS of, COUNT(DISTINCT call_uid) AS calls, \
+             CAST(SUM(CASE ended WHEN 'heard' THEN 0 ELSE 1 END) AS BIGINT) AS attempts, \
              CAST(SUM(platform_requests) AS BIGINT) AS platform_requests, \
              CAST(SUM(object_writes) AS BIGINT) AS object_writes, \
              CAST(SUM(bytes_fetched) AS BIGINT) AS bytes_fetched, \
              CAST(SUM(bytes_stored) AS BIGINT) AS bytes_stored, CAST(SUM(audio_ms) AS BIGINT) AS audio_ms, \
              CAST(SUM(engine_ms) AS BIGINT) AS engine_ms, CAST(SUM(billed_ms) AS BIGINT) AS billed_ms, \
-             CAST(SUM(CASE pricing WHEN 'free' THEN 1 ELSE 0 END) AS BIGINT) AS free, \
-             CAST(SUM(CASE pricing WHEN 'unpriced' THEN 1 ELSE 0 END) AS BIGINT) AS unpriced, \
-             CAST(SUM(CASE pricing WHEN 'cost' THEN 1 ELSE 0 END) AS BIGINT) AS priced, \
+             CAST(SUM(CASE WHEN pricing = 'free' AND ended <> 'heard' THEN 1 ELSE 0 END) AS BIGINT) AS free, \
+             CAST(SUM(CASE WHEN pricing = 'unpriced' AND ended <> 'heard' THEN 1 ELSE 0 END) AS BIGINT) AS unpriced, \
+             CAST(SUM(CASE WHEN pricing = 'cost' AND ended <> 'heard' THEN 1 ELSE 0 END) AS BIGINT) AS priced, \
              CAST(SUM(cost_micros) AS BIGINT) AS cost_micros \
              FROM ledger WHERE at >= $1 AND at < $2 GROUP BY 1 ORDER BY 1 LIMIT 10000"
         )

@@ -21,6 +21,7 @@ mod heard;
 pub mod models;
 mod provider;
 mod recognise;
+pub mod remote;
 mod rttm;
 pub mod score;
 mod speakers;
@@ -36,8 +37,8 @@ pub use fit::fit;
 pub use forms::{Form, TranscriptError, render};
 pub use heard::{HeardLeg, from_engine, speaker_at};
 pub use provider::{
-    APPROXIMATE_TIMES, ENGINE_FAILED, INCOMPLETE_TIMES, LANGUAGE_UNKNOWN, NO_ENGINE, NO_SPEECH, NO_TIMES, TEXT_MISFIT,
-    from_source, from_turns, without_text,
+    APPROXIMATE_TIMES, ENGINE_FAILED, INCOMPLETE_TIMES, KEY_REFUSED, LANGUAGE_UNKNOWN, NO_ENGINE, NO_SPEECH, NO_TIMES,
+    OVER_BUDGET, TEXT_MISFIT, from_source, from_turns, without_text,
 };
 pub use recognise::{from_audio, recognise, recognise_with};
 pub use rttm::rttm;

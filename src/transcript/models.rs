@@ -36,7 +36,7 @@ pub struct KnownModel {
     pub licence: &'static str,
     /// About, as its publisher lists it.
     pub megabytes: u32,
-    /// Empty where it is published only as an archive, which `source` names: unpack it and pull `--from` its folder.
+    /// Empty where it is not published file by file: unpack or export what `source` names and pull `--from` its folder.
     pub files: &'static [ModelFile],
     pub source: &'static str,
     /// `model.json` to write beside it: what the files do not say themselves.
@@ -44,7 +44,7 @@ pub struct KnownModel {
 }
 
 /// Every model known by name. No hash is written here that was not computed from the file itself.
-pub const KNOWN: [KnownModel; 3] = [
+pub const KNOWN: [KnownModel; 4] = [
     KnownModel {
         name: "parakeet-110m",
         description: "English with punctuation and case; NVIDIA parakeet-tdt_ctc-110m, CTC branch, fp32",
@@ -79,6 +79,16 @@ pub const KNOWN: [KnownModel; 3] = [
         manifest: r#"{"name":"parakeet-110m-int8","languages":["en"],"licence":"CC-BY-4.0","features":"nemo_log_mel","bins":80,"subsampling":8}"#,
     },
     KnownModel {
+        name: "parakeet-ctc-0.6b",
+        description: "English, larger; NVIDIA parakeet-ctc-0.6b, exported from NeMo as one ONNX file (fp32 is above 2 GB: in 8 bits)",
+        languages: &["en"],
+        licence: "CC-BY-4.0",
+        megabytes: 650,
+        files: &[],
+        source: "https://huggingface.co/nvidia/parakeet-ctc-0.6b",
+        manifest: r#"{"name":"parakeet-ctc-0.6b","languages":["en"],"licence":"CC-BY-4.0","features":"nemo_log_mel","bins":80,"subsampling":8}"#,
+    },
+    KnownModel {
         name: "omnilingual-300m-int8",
         description: "1,600 languages, among them Yoruba, Igbo and Hausa; Meta Omnilingual ASR CTC 300M",
         languages: &[],
@@ -103,7 +113,9 @@ pub enum PullError {
     Answer { url: String, status: StatusCode },
     #[error("{url} cannot be reached or broke off; pull again to go on from there")]
     Transfer { url: String, source: reqwest::Error },
-    #[error("cannot write {}: {source} (is there room?)", .path.display())]
+    #[error("no room for {}: free some and pull again to go on from there", .path.display())]
+    NoRoom { path: PathBuf },
+    #[error("cannot write {}: {source}", .path.display())]
     Disk { path: PathBuf, source: std::io::Error },
     #[error("{} has sha256 {found}, not {expected}; it was not installed", .path.display())]
     WrongHash { path: PathBuf, expected: String, found: String },
@@ -113,8 +125,8 @@ pub enum PullError {
         "the sha256 of {file} is not known to this program: look it up at {source_page}, and pull with --sha256 {file}=HEX"
     )]
     HashUnknown { file: &'static str, source_page: &'static str },
-    #[error("{name} is published only as an archive: unpack {url} and pull with --from its folder")]
-    ArchiveOnly { name: &'static str, url: &'static str },
+    #[error("{name} is not published file by file: unpack or export {url} and pull with --from its folder")]
+    NotByFile { name: &'static str, url: &'static str },
     #[error("{} holds no {file}", .dir.display())]
     NotInFolder { dir: PathBuf, file: &'static str },
 }
@@ -122,7 +134,7 @@ pub enum PullError {
 impl Classify for PullError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Transfer { .. } | Self::Disk { .. } => Fault::Transient,
+            Self::Transfer { .. } | Self::Disk { .. } | Self::NoRoom { .. } => Fault::Transient,
             Self::Answer { status, .. } if status.is_server_error() || status.as_u16() == 429 => Fault::Transient,
             _ => Fault::Permanent,
         }
@@ -130,8 +142,8 @@ impl Classify for PullError {
 
     fn side(&self) -> Side {
         match self {
-            Self::Disk { .. } => Side::Worker,
-            Self::HashUnknown { .. } | Self::ArchiveOnly { .. } | Self::NotInFolder { .. } => Side::Configuration,
+            Self::Disk { .. } | Self::NoRoom { .. } => Side::Worker,
+            Self::HashUnknown { .. } | Self::NotByFile { .. } | Self::NotInFolder { .. } => Side::Configuration,
             _ => Side::Engine,
         }
     }
@@ -153,7 +165,7 @@ pub async fn pull(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<PathBuf, PullError> {
     if model.files.is_empty() {
-        return Err(PullError::ArchiveOnly { name: model.name, url: model.source });
+        return Err(PullError::NotByFile { name: model.name, url: model.source });
     }
     // Asked before a byte is downloaded: half a gigabyte that nobody can verify helps nobody.
     let mut hashes = Vec::new();
@@ -185,7 +197,9 @@ pub fn take(model: &KnownModel, from: &Path, models_dir: &Path, said: &[SaidHash
     let dir = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new(".")) };
     let place = staging(models_dir, model.name)?;
     for name in ["model.onnx", "tokens.txt"] {
-        let named = [dir.join(name), dir.join(name.replace(".onnx", ".int8.onnx"))];
+        // Exports differ in what they call them.
+        let other = if name == "tokens.txt" { "vocab.txt" } else { "model.int8.onnx" };
+        let named = [dir.join(name), dir.join(other)];
         let given = if from.is_file() && name == "model.onnx" { from.to_owned() } else { named[0].clone() };
         let found = [given, named[1].clone()].into_iter().find(|path| path.is_file());
         let found = found.ok_or(PullError::NotInFolder { dir: dir.to_owned(), file: name })?;
@@ -209,7 +223,12 @@ fn expected(
 }
 
 fn disk(path: &Path) -> impl Fn(std::io::Error) -> PullError + '_ {
-    |source| PullError::Disk { path: path.to_owned(), source }
+    |source| match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            PullError::NoRoom { path: path.to_owned() }
+        }
+        _ => PullError::Disk { path: path.to_owned(), source },
+    }
 }
 
 /// Where a model gathers before it is whole.

@@ -23,6 +23,10 @@ pub const NO_SPEECH: &str = "no_speech";
 pub const LANGUAGE_UNKNOWN: &str = "language_unknown";
 /// `reason` of a transcript without words: the engine that was to make them could not.
 pub const ENGINE_FAILED: &str = "engine_failed";
+/// `reason` of a transcript without words: the service that was to make them refuses the key, or has no credit for it.
+pub const KEY_REFUSED: &str = "key_refused";
+/// `reason` of a transcript without words: making them would cost more than the budget leaves.
+pub const OVER_BUDGET: &str = "over_budget";
 /// `reason` of a transcript whose text is not what the recording says, so that no word has a place in it.
 pub const TEXT_MISFIT: &str = "text_misfit";
 /// `reason` of a transcript whose text has no times at all.

@@ -79,10 +79,10 @@ pub fn recognise_with(engine: &Recogniser, speech: &Speech, language: Option<&st
     Ok(from_engine(legs, speakers, turns, language, engine.provenance()))
 }
 
-const fn nobody(id: u32) -> Speaker {
+pub(super) const fn nobody(id: u32) -> Speaker {
     Speaker { id, role: Role::Unknown, confidence: None, evidence: None }
 }
 
-fn turns(leg: &LegSpeech, speaker: u32) -> impl Iterator<Item = Turn> + '_ {
+pub(super) fn turns(leg: &LegSpeech, speaker: u32) -> impl Iterator<Item = Turn> + '_ {
     leg.regions.iter().map(move |region| Turn { speaker, start_ms: region.start_ms, end_ms: region.end_ms })
 }

@@ -34,6 +34,14 @@ pub(super) fn name(text: &str) -> SourceName {
     SourceName::parse(text).unwrap()
 }
 
+/// Notes what was made, as a run does.
+pub(super) async fn set_progress(app: &TestApp, uid: CallUid, generation: i64, progress: &serde_json::Value) -> bool {
+    let mut tx = app.store.begin().await.unwrap();
+    let owned = app.store.set_progress(&mut tx, uid, generation, progress).await.unwrap();
+    tx.commit().await.unwrap();
+    owned
+}
+
 pub(super) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -183,7 +191,7 @@ async fn an_end_is_refused_once_the_call_is_condemned(backend: Backend) {
     let due = record.retain_until;
     let original = artifact(&record, ArtifactKind::Original(Container::Mp3));
     assert!(app.store.set_original(record.uid, record.generation, &original).await.unwrap());
-    assert!(app.store.set_progress(record.uid, record.generation, &json!({ "made": 1 })).await.unwrap());
+    assert!(set_progress(&app, record.uid, record.generation, &json!({ "made": 1 })).await);
 
     let mut tx = app.store.begin().await.unwrap();
     assert!(!app.store.condemn(&mut tx, record.uid, due - SignedDuration::from_secs(1)).await.unwrap(), "not due yet");
@@ -199,6 +207,7 @@ async fn an_end_is_refused_once_the_call_is_condemned(backend: Backend) {
         quality: None,
         flags: &[],
         transcript_version: Some(1),
+        left: None,
         now: due,
     };
     let mut tx = app.store.begin().await.unwrap();
@@ -208,7 +217,7 @@ async fn an_end_is_refused_once_the_call_is_condemned(backend: Backend) {
     }
     tx.commit().await.unwrap();
     assert!(!app.store.set_original(record.uid, record.generation, &original).await.unwrap());
-    assert!(!app.store.set_progress(record.uid, record.generation, &json!({ "made": 2 })).await.unwrap());
+    assert!(!set_progress(&app, record.uid, record.generation, &json!({ "made": 2 })).await);
     let refused = admit(&app.store, &source_call("c-1"), app.now()).await;
     assert_eq!(refused.retention_state, RetentionState::Condemned);
     let stored = read(&app.store, record.uid).await;

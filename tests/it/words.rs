@@ -8,8 +8,11 @@ use aftercall::audio::{self, CancelFlag, Request, probe};
 use aftercall::config::Config;
 use aftercall::domain::transcript::{Utterance, Word};
 use aftercall::domain::{ProviderTurn, Role, Transcript};
-use aftercall::transcript::engine::{Recogniser, Search};
-use aftercall::transcript::{TEXT_MISFIT, fit, from_turns, recognise_with};
+use aftercall::transcript::engine::{Recogniser, Samples, Search};
+use aftercall::transcript::engines::Engines;
+use aftercall::transcript::{
+    LANGUAGE_UNKNOWN, NO_ENGINE, TEXT_MISFIT, fit, from_audio, from_turns, recognise_with, without_text,
+};
 use serde_json::Value;
 
 const CALLS: [(&str, &str); 5] = [
@@ -26,6 +29,11 @@ fn recording(name: &str) -> PathBuf {
 
 fn engine() -> Recogniser {
     Recogniser::sample(Search::Greedy, 1).unwrap()
+}
+
+/// The engines of a machine that has the sample model.
+fn engines() -> Engines {
+    Engines::new(&Config::from_toml("[transcript]\nmodel = \"sample\"").unwrap(), 1)
 }
 
 fn listen(input: &Path) -> Speech {
@@ -195,4 +203,55 @@ fn the_text_of_another_call_is_not_forced_onto_this_one() {
     assert_eq!(fitted.reason.as_deref(), Some(TEXT_MISFIT));
     assert_eq!(fitted.utterances, given.utterances);
     assert!(fitted.engine.is_none());
+}
+
+#[test]
+fn a_text_with_redaction_tags_is_laid_down_and_never_replaced() {
+    let truth = sheet("wordless");
+    let hidden = |text: &str| text.replace("ticket", "[PRODUCT_1]").replace("six", "[NUMBER_1]");
+    let texts: Vec<(Role, String)> = truth.iter().map(|(role, text, _)| (*role, hidden(text))).collect();
+    let given = untimed(texts.iter().map(|(role, text)| (*role, text.as_str())));
+    assert!(given.redacted);
+    let made = from_audio(&engines(), &given, &listen(&recording("wordless.mp3")), Some("en")).unwrap();
+    let said: Vec<&str> = made.utterances.iter().map(|utterance| utterance.text.as_str()).collect();
+    assert_eq!(said, texts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>());
+    assert!(made.redacted && made.utterances.iter().all(|utterance| utterance.start_ms.is_some()));
+}
+
+#[test]
+fn an_empty_text_is_none_and_an_unknown_language_makes_no_words() {
+    let speech = listen(&recording("wordless.mp3"));
+    let empty = untimed([(Role::Agent, ""), (Role::Caller, " \n ")]);
+    assert!(empty.utterances.is_empty());
+    for given in [empty, without_text(None)] {
+        let heard = |language| from_audio(&engines(), &given, &speech, language).unwrap();
+        for (language, reason) in [(None, LANGUAGE_UNKNOWN), (Some("yo"), NO_ENGINE), (Some("tlh-Latn"), NO_ENGINE)] {
+            let made = heard(language);
+            assert_eq!((made.utterances.len(), made.reason.as_deref()), (0, Some(reason)), "{language:?}");
+        }
+        assert!(heard(Some("en-NG")).utterances.len() >= 4);
+    }
+}
+
+/// Counts what is read at once of a leg that never falls silent.
+struct Monologue {
+    longest_ms: u64,
+}
+
+impl Samples for Monologue {
+    fn read(&mut self, start_ms: u64, end_ms: u64) -> std::io::Result<Vec<f32>> {
+        self.longest_ms = self.longest_ms.max(end_ms - start_ms);
+        Ok(vec![0.1; ((end_ms - start_ms) * 16) as usize])
+    }
+}
+
+#[test]
+fn forty_minutes_without_a_pause_are_heard_in_stretches_of_30_s() {
+    const LENGTH: u64 = 40 * 60_000;
+    let mut leg = Monologue { longest_ms: 0 };
+    let planned = engine().stretches(&mut leg, std::slice::from_ref(&(0..LENGTH)), LENGTH).unwrap();
+    assert_eq!((planned[0].start, planned.last().unwrap().end), (0, LENGTH));
+    assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start), "nothing is left out or heard twice");
+    assert!(planned.iter().all(|stretch| stretch.end - stretch.start <= 30_000) && leg.longest_ms <= 30_000);
+    assert!(planned.len() <= 2 * LENGTH as usize / 30_000);
 }

@@ -34,6 +34,10 @@ pub enum EngineError {
     Remote { url: String, reason: String },
     #[error("the engine at {url} refused the request (HTTP {status}): {reason}")]
     Refused { url: String, status: u16, reason: String },
+    #[error("the engine at {url} has no credit left for this key (HTTP {status})")]
+    Credit { url: String, status: u16 },
+    #[error("the engine at {url} answered what its documentation does not have: {reason}")]
+    Answer { url: String, reason: String },
     #[error("this stretch of {bytes} bytes is more than the engine's limit of {limit}")]
     TooLarge { bytes: u64, limit: u64 },
 }
@@ -49,10 +53,13 @@ impl Classify for EngineError {
 
     fn side(&self) -> Side {
         match self {
-            Self::NoModel { .. } | Self::Missing { .. } | Self::WrongHash { .. } | Self::Key { .. } => {
-                Side::Configuration
-            }
-            Self::Architecture { .. } | Self::Manifest { .. } => Side::Configuration,
+            Self::NoModel { .. }
+            | Self::Missing { .. }
+            | Self::WrongHash { .. }
+            | Self::Architecture { .. }
+            | Self::Manifest { .. }
+            | Self::Key { .. }
+            | Self::Credit { .. } => Side::Configuration,
             Self::Unreadable { .. } => Side::Worker,
             _ => Side::Engine,
         }

@@ -4,6 +4,8 @@ A clip is 16 kHz audio, its text, and where each word truly starts. Everything r
 """
 import array
 import ctypes
+import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,46 @@ UNSEEN_SPEEDS, UNSEEN_PITCHES = (147, 166, 181), (38, 47, 58)
 def texts():
     """Every sentence of every sample call once."""
     return sorted({text for lines in make.DIALOGUES.values() for _, _, text in lines})
+
+
+def throat(rng):
+    """A voice variant of espeak-ng: one vocal tract's length, then every formant a little off it, breath and line."""
+    tract = rng.uniform(0.88, 1.16)
+    lines = [f"pitch {(low := int(rng.uniform(60, 215)))} {low + int(rng.uniform(15, 100))}"]
+    for formant in range(9):
+        frequency = 100 * tract * rng.uniform(0.92, 1.1)
+        lines.append(f"formant {formant} {frequency:.0f} {rng.uniform(70, 165):.0f} {rng.uniform(75, 165):.0f}")
+    lines.append(f"voicing {np.exp(rng.uniform(np.log(28), np.log(170))):.0f}")
+    lines.append(f"consonants {rng.uniform(20, 150):.0f} {rng.uniform(15, 150):.0f}")
+    lines.append(f"roughness {rng.integers(0, 5)}")
+    lines.append(f"flutter {rng.integers(0, 12)}")
+    lines.append(f"intonation {rng.integers(1, 5)}")
+    if rng.random() < 0.4:
+        lines.append("breath " + " ".join(str(int(b)) for b in rng.uniform(0, 12, 8)))
+        lines.append("breathw 150 150 200 200 400 400")
+    if rng.random() < 0.35:
+        lines.append(f"echo {rng.uniform(5, 150):.0f} {rng.uniform(5, 60):.0f}")
+    if rng.random() < 0.4:
+        lines.append("stressAmp " + " ".join(str(int(a)) for a in np.repeat(rng.uniform(11, 23, 4), 2)))
+    if rng.random() < 0.3:
+        lines.append("tone " + " ".join(f"{hz} {rng.uniform(60, 255):.0f}" for hz in (300, 900, 1800, 3500)))
+    return "language variant\n" + "\n".join(lines) + "\n"
+
+
+def data_with_throats(folder):
+    """A copy of the synthesiser's data, by links, with two variants more: `training` writes a new throat into one before
+    each use (the synthesiser lists at most 350 voices, but reads a variant's file whenever it is chosen)."""
+    version = subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True, text=True).stdout
+    shipped = Path(version.split("at: ")[1].strip())
+    variants = folder / "espeak-ng-data" / "voices" / "!v"
+    variants.mkdir(parents=True)
+    for number in (0, 1):
+        (variants / f"throat{number}").write_text("language variant\n")
+    for here, there in [(variants.parents[1], shipped), (variants.parent, shipped / "voices"), (variants, shipped / "voices" / "!v")]:
+        for item in there.iterdir():
+            if not (here / item.name).exists():
+                (here / item.name).symlink_to(item)
+    return variants
 
 
 class Voices(make.Synthesiser):
@@ -163,12 +205,21 @@ def seen_setting(rng):
 
 def training(seed, per_text):
     """`per_text` clips of each text, a sixth of them two in a row as one region, three in five through MP3."""
+    folder = tempfile.TemporaryDirectory()
+    variants = data_with_throats(Path(folder.name))
+    os.environ["ESPEAK_DATA_PATH"] = folder.name  # read once, when the synthesiser starts
     rng, voices, clips = np.random.default_rng(seed), Voices(), []
+    turn = itertools.cycle((0, 1))
 
     def one(text):
         voice = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
-        if rng.random() < 0.3:
+        lot = rng.random()
+        if lot < 0.25:
             voice = str(rng.choice(["en-us+f2", "en+m3", "en-us+m3", "en+f2"]))
+        elif lot < 0.65:
+            number = next(turn)
+            (variants / f"throat{number}").write_text(throat(rng))
+            voice = f"{rng.choice(ACCENTS)}+throat{number}"
         samples, words = part(rng, *voices.say(voice, *seen_setting(rng), text))
         if rng.random() < 0.6:  # another throat: pitch, formants and speed together
             stretch = rng.uniform(0.85, 1.18)

@@ -115,11 +115,19 @@ def batches(rng, prepared, per_batch_frames):
     return groups
 
 
+def warped(rng, feats):
+    """Another vocal tract: the mel bins pulled together or apart by up to an eighth."""
+    at = np.clip(np.arange(BINS) * rng.uniform(0.9, 1.12), 0, BINS - 1.001)
+    low, part = at.astype(int), (at % 1)[:, None].astype(np.float32)
+    return feats[low] * (1 - part) + feats[low + 1] * part
+
+
 def collate(rng, group):
     longest = max(feats.shape[1] for feats, _ in group)
     signal = np.zeros((len(group), BINS, longest), np.float32)
     for row, (feats, _) in enumerate(group):
-        bent = feats + rng.normal(0, 0.1, (BINS, 1)).astype(np.float32)
+        bent = warped(rng, feats) if rng.random() < 0.4 else feats
+        bent = bent + rng.normal(0, 0.1, (BINS, 1)).astype(np.float32)
         if rng.random() < 0.5:  # SpecAugment, mildly
             low = rng.integers(0, BINS - 8)
             bent[low : low + rng.integers(1, 8)] = 0

@@ -136,6 +136,7 @@ impl Server {
             quality: words.map(|_| &quality),
             flags: &["narrowband".to_owned()],
             transcript_version: version,
+            left: None,
             now,
         };
         assert!(self.app.store.finish_call(&mut tx, record.uid, record.generation, &finished).await.unwrap());

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{admit, read};
+use super::{admit, read, set_progress};
 use crate::harness::{Backend, TestApp, job, on_every_backend, source_call, transcript};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -85,7 +85,7 @@ async fn finished_call(app: &TestApp, id: &str, word: &str) -> CallRecord {
     let body = Body::Bytes(format!("{word} {id}").into_bytes().into());
     app.objects.put(&original, body).await.unwrap();
     assert!(app.store.set_original(uid, record.generation, &original).await.unwrap());
-    assert!(app.store.set_progress(uid, record.generation, &json!({ "progress": word })).await.unwrap());
+    assert!(set_progress(&app, uid, record.generation, &json!({ "progress": word })).await);
     let mut tx = app.store.begin().await.unwrap();
     let text = format!("{word} ").repeat(3000);
     for _ in 0..2 {
@@ -98,6 +98,7 @@ async fn finished_call(app: &TestApp, id: &str, word: &str) -> CallRecord {
         quality: Some(&json!({ "codec": word })),
         flags: &[format!("{word}_flag")],
         transcript_version: Some(2),
+        left: None,
         now: app.now(),
     };
     assert!(app.store.finish_call(&mut tx, uid, record.generation, &end).await.unwrap());

@@ -1,0 +1,208 @@
+//! Words from a speech engine on another machine, where the configuration lets it hear the call's organisation. An answer
+//! costs money: it is kept, and entered into the ledger, before anything else is done, and no part is sent twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::app::Elsewhere;
+use crate::audio::speech::Speech;
+use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
+use crate::jobs::process_call::Work;
+use crate::jobs::{At, Stop};
+use crate::source::{Answered, Urgency};
+use crate::store::{LedgerEntry, Pricing, StoreError};
+use crate::telemetry::{Use, Used};
+use crate::transcript;
+use crate::transcript::engine::EngineError;
+use crate::transcript::remote::{Answer, Part, assemble, plan};
+
+/// How a part's answer is entered into the ledger: not as an attempt of its own.
+pub const HEARD: &str = "heard";
+/// Where a call's progress holds it, also beside what the audio steps have made.
+const KEPT: &str = "kept";
+/// Tries at keeping an answer: what is lost here is paid for twice.
+const KEEP_TRIES: usize = 6;
+
+/// What services have answered about a call that has no words of theirs yet. Outlives the attempt, the worker, and a run
+/// that had to end without words.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    #[serde(default)]
+    answers: BTreeMap<String, Answer>,
+    /// Since when the service has been failing or asking to wait: milliseconds since 1970.
+    #[serde(default)]
+    failing_since: Option<i64>,
+}
+
+impl Kept {
+    fn of(progress: Option<&serde_json::Value>) -> Self {
+        progress.and_then(|progress| Self::deserialize(progress.get(KEPT)?).ok()).unwrap_or_default()
+    }
+
+    /// What a later run needs of it.
+    pub fn left(&self) -> Option<serde_json::Value> {
+        let answers = (!self.answers.is_empty()).then_some(&self.answers);
+        answers.map(|answers| serde_json::json!({ KEPT: { "answers": answers } }))
+    }
+}
+
+/// The words of a call of which there are none, and what of the answers is still to be kept.
+pub async fn words(
+    work: &Work<'_>,
+    call: &SourceCall,
+    original: &Artifact,
+    (words, speech): (Transcript, &Arc<Speech>),
+    language: Option<&str>,
+) -> Result<(Transcript, Kept), Stop> {
+    let kept = Kept::of(work.record.progress.as_ref());
+    let org = call.org_id.as_deref();
+    let allowed = |engine: &&Elsewhere| engine.remote.settings().may_hear(&work.record.source, org);
+    let Some(engine) = work.app.elsewhere.iter().find(allowed) else { return Ok((words, kept)) };
+    let without = |reason: &str| Transcript { reason: Some(reason.to_owned()), ..words.clone() };
+    let Some(language) = language else { return Ok((without(transcript::LANGUAGE_UNKNOWN), kept)) };
+    let settings = engine.remote.settings();
+    let parts = plan(settings, speech).at(Stage::Transcript)?;
+    let of = original.sha256;
+    let name = |part: &Part| format!("{}/{}/{language}/{of}/{}", settings.name, settings.model, part.key());
+    let unsent: u64 = parts.iter().filter(|part| !kept.answers.contains_key(&name(part))).map(Part::sent_ms).sum();
+    if unsent > 0 && over_budget(work, engine, unsent).await? {
+        tracing::warn!(engine = settings.name, "over the budget, finished without words");
+        return Ok((without(transcript::OVER_BUDGET), kept));
+    }
+    let mut asking = Asking { work, engine, language, kept };
+    let mut answers = Vec::new();
+    for part in parts {
+        let name = name(&part);
+        let answer = match asking.kept.answers.get(&name) {
+            Some(known) => known.clone(),
+            None => match asking.ask(&part, speech.clone()).await {
+                Ok(answer) => asking.keep(name, answer).await?,
+                Err(err) => {
+                    let reason = asking.given_up(err).await?;
+                    return Ok((without(reason), asking.kept));
+                }
+            },
+        };
+        answers.push((part, answer));
+    }
+    // The words are in the transcript now.
+    Ok((assemble(settings, speech, &answers, language), Kept::default()))
+}
+
+async fn over_budget(work: &Work<'_>, engine: &Elsewhere, unsent_ms: u64) -> Result<bool, Stop> {
+    let settings = &work.app.config.transcript;
+    let (Some(budget), Some(cost)) = (settings.budget, engine.remote.cost_micros(unsent_ms)) else { return Ok(false) };
+    let from = work.app.now().checked_sub(settings.budget_window.0).unwrap_or(Timestamp::MIN);
+    let spent = work.app.store.spent_since(from).await.at(Stage::Transcript)?;
+    Ok((spent + cost) as f64 > budget * 1e6)
+}
+
+struct Asking<'a> {
+    work: &'a Work<'a>,
+    engine: &'a Elsewhere,
+    language: &'a str,
+    kept: Kept,
+}
+
+impl Asking<'_> {
+    /// Asks about one part, once and with leave.
+    async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Answer, EngineError> {
+        let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
+        let permit = self.work.app.cpu.clone().acquire_owned().await;
+        let encoded = part.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            encoded.encode(&speech)
+        });
+        let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };
+        let flac = task.await.map_err(stopped)??;
+        let held = |held: crate::source::Held| EngineError::Busy { url: url(), retry_after: held.pause };
+        let pass = self.engine.gate.enter(Urgency::First).await.map_err(held)?;
+        let answer = self.engine.remote.ask(part, flac, self.language).await;
+        let answered = match &answer {
+            Err(EngineError::Busy { retry_after, .. }) => Answered::Throttled { pause: Some(*retry_after) },
+            Err(EngineError::Remote { .. }) => Answered::Badly,
+            _ => Answered::Well { rest: None },
+        };
+        self.engine.gate.leave(pass, answered).await;
+        answer
+    }
+
+    /// Notes an answer and what it cost, together.
+    async fn keep(&mut self, name: String, answer: Answer) -> Result<Answer, Stop> {
+        self.kept.failing_since = None;
+        self.kept.answers.insert(name, answer.clone());
+        let often = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(KEEP_TRIES);
+        let kept = (|| self.note(Some(&answer))).retry(often).when(|err: &StoreError| err.fault() == Fault::Transient);
+        self.owned(kept.await).await?;
+        Ok(answer)
+    }
+
+    /// Writes what is kept, and what an answer cost, to where every worker sees it. False when the call has another owner:
+    /// then the cost alone is written.
+    async fn note(&self, answer: Option<&Answer>) -> Result<bool, StoreError> {
+        let (app, record) = (self.work.app, &self.work.record);
+        let progress = serde_json::json!({ KEPT: &self.kept });
+        let mut tx = app.store.begin().await?;
+        let owned = app.store.set_progress(&mut tx, record.uid, record.generation, &progress).await?;
+        if let Some(answer) = answer {
+            let used = Used::default();
+            used.add(Use::BilledMs, answer.billed_ms);
+            let entry = LedgerEntry {
+                at: app.now(),
+                source: &record.source,
+                org: record.org_uid,
+                call: record.uid,
+                ended: HEARD,
+                used: &used,
+                audio_ms: 0,
+                engine: Some(&self.engine.remote.settings().name),
+                pricing: match self.engine.remote.cost_micros(answer.billed_ms) {
+                    Some(micros) => Pricing::Cost { micros },
+                    None => Pricing::Unpriced,
+                },
+            };
+            app.store.enter_ledger(&mut tx, &entry).await?;
+        }
+        tx.commit().await?;
+        Ok(owned)
+    }
+
+    async fn owned(&self, noted: Result<bool, StoreError>) -> Result<(), Stop> {
+        if noted.at(Stage::Transcript)? {
+            return Ok(());
+        }
+        self.work.withdraw().await;
+        Err(Stop::Fenced)
+    }
+
+    /// The reason to end without words, where trying again changes nothing or has gone on for long enough; else the
+    /// failure, to be tried again.
+    async fn given_up(&mut self, err: EngineError) -> Result<&'static str, Stop> {
+        let (engine, fault) = (self.engine.remote.settings().name.as_str(), err.fault());
+        if fault == Fault::Permanent {
+            tracing::error!(engine, error = %err, "no words: the engine cannot be used");
+            return Ok(match err {
+                EngineError::Key { .. } | EngineError::Credit { .. } => transcript::KEY_REFUSED,
+                _ => transcript::ENGINE_FAILED,
+            });
+        }
+        let (app, job) = (self.work.app, self.work.job);
+        let now = app.now().as_millisecond();
+        let since = *self.kept.failing_since.get_or_insert(now);
+        let patience = i64::try_from(app.config.transcript.patience.0.as_millis()).unwrap_or(i64::MAX);
+        let last = fault == Fault::Transient && job.attempt >= job.max_attempts;
+        if last || now - since >= patience {
+            tracing::error!(engine, error = %err, "no words: the engine has failed for too long");
+            return Ok(transcript::ENGINE_FAILED);
+        }
+        let noted = self.note(None).await;
+        self.owned(noted).await?;
+        Err(err).at(Stage::Transcript)
+    }
+}

@@ -1,0 +1,148 @@
+//! Speech-to-text services on other machines: `[[engine]]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::Span;
+use crate::domain::SourceName;
+
+/// The protocol of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteKind {
+    /// OpenAI's transcriptions, also spoken by speaches, vLLM and the whisper.cpp server.
+    Openai,
+    Deepgram,
+}
+
+/// What an OpenAI-compatible service is asked to answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerFormat {
+    /// Words and segments with times.
+    VerboseJson,
+    /// Segments with speakers.
+    DiarizedJson,
+}
+
+/// A service, for the organisations it names and no others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteEngine {
+    /// What provenance and the ledger call it.
+    pub name: String,
+    pub kind: RemoteKind,
+    /// Up to and including the version: `https://api.openai.com/v1`, `https://api.deepgram.com/v1`.
+    pub base_url: Url,
+    pub model: String,
+    pub api_key: Option<SecretString>,
+    pub api_key_file: Option<PathBuf>,
+    /// Organisations, as the platform names them, whose voices may go there.
+    pub organizations: Vec<String>,
+    /// Only calls of these sources; empty: of all.
+    #[serde(default)]
+    pub sources: Vec<SourceName>,
+    /// Of each channel that is sent; in whatever currency the operator counts.
+    pub price_per_minute: Option<f64>,
+    /// What it is asked to answer with; absent: speakers where the model's name says that it tells them apart.
+    pub response_format: Option<AnswerFormat>,
+    /// Text that is to guide it. It makes words where there are none: absent unless the operator knows better.
+    pub prompt: Option<String>,
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+    pub requests_per_second: Option<f64>,
+    pub requests_per_day: Option<u64>,
+    pub requests_at_once: Option<u64>,
+}
+
+const fn default_timeout() -> Span {
+    Span(Duration::from_secs(600))
+}
+
+impl RemoteEngine {
+    /// Whether this organisation's calls from this source may go there.
+    #[must_use]
+    pub fn may_hear(&self, source: &SourceName, organization: Option<&str>) -> bool {
+        let named = |organization: &str| self.organizations.iter().any(|one| one.eq_ignore_ascii_case(organization));
+        organization.is_some_and(named) && (self.sources.is_empty() || self.sources.contains(source))
+    }
+
+    /// What it costs, for a reader.
+    #[must_use]
+    pub fn price(&self) -> String {
+        self.price_per_minute.map_or_else(|| "an unnamed price".to_owned(), |price| format!("{price} a minute"))
+    }
+
+    /// What its pace is kept under, beside those of the sources.
+    ///
+    /// # Errors
+    /// A name that cannot be one.
+    pub fn pace_name(&self) -> Result<SourceName> {
+        Ok(SourceName::parse(&format!("engine-{}", self.name))?)
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        if SourceName::parse(&self.name).is_err() || self.pace_name().is_err() {
+            bail!("name: must be 1 to 57 of a-z, 0-9, _ and -");
+        }
+        if !matches!(self.base_url.scheme(), "http" | "https") {
+            bail!("base_url: must be http or https");
+        }
+        if self.organizations.is_empty() {
+            bail!("organizations: name those whose calls may be sent there");
+        }
+        if self.model.is_empty() {
+            bail!("model: must be set");
+        }
+        if self.kind == RemoteKind::Deepgram && self.api_key.is_none() {
+            bail!("api_key: must be set (or api_key_file)");
+        }
+        if self.price_per_minute.is_some_and(|price| !price.is_finite() || price < 0.0) {
+            bail!("price_per_minute: must be 0 or more");
+        }
+        if self.requests_per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            bail!("requests_per_second: must be more than 0");
+        }
+        if self.requests_at_once == Some(0) {
+            bail!("requests_at_once: must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use crate::domain::SourceName;
+
+    const ENGINE: &str = "[[engine]]\nname = \"heard\"\nkind = \"deepgram\"\nbase_url = \"https://api.deepgram.com/v1\"\n\
+                          model = \"nova-3\"\napi_key = \"k\"\n";
+
+    #[test]
+    fn a_service_hears_only_whom_the_configuration_names() {
+        let config =
+            Config::from_toml(&format!("{ENGINE}organizations = [\"org-1\"]\nsources = [\"krosai\"]")).unwrap();
+        let (krosai, zudu) = (SourceName::parse("krosai").unwrap(), SourceName::parse("zudu").unwrap());
+        let engine = &config.engine[0];
+        assert!(engine.may_hear(&krosai, Some("org-1")));
+        assert!(!engine.may_hear(&krosai, Some("org-2")));
+        assert!(!engine.may_hear(&krosai, None));
+        assert!(!engine.may_hear(&zudu, Some("org-1")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_service_is_named() {
+        let said = |text: &str| format!("{:#}", Config::from_toml(text).unwrap_err());
+        assert!(said(ENGINE).contains("organizations"));
+        let all = format!("{ENGINE}organizations = [\"o\"]");
+        assert!(said(&format!("{all}\nprice_per_minute = -1.0")).contains("engine `heard`: price_per_minute"));
+        // A cap that nothing is counted against would never hold.
+        assert!(said(&format!("[transcript]\nbudget = 5.0\n{all}")).contains("price_per_minute"));
+        assert!(said(&format!("{all}\n{all}")).contains("used twice"));
+    }
+}

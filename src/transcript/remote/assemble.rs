@@ -1,0 +1,114 @@
+//! From the answers about a call's parts to its transcript.
+
+use std::ops::Range;
+
+use super::Answer;
+use super::Part;
+use super::guard;
+use crate::audio::speech::Speech;
+use crate::config::RemoteEngine;
+use crate::domain::Role;
+use crate::domain::Transcript;
+use crate::domain::transcript::EngineInfo;
+use crate::domain::transcript::Evidence;
+use crate::domain::transcript::Speaker;
+use crate::domain::transcript::Turn;
+use crate::transcript::engine::HeardWord;
+use crate::transcript::heard::HeardLeg;
+use crate::transcript::heard::from_engine;
+use crate::transcript::recognise;
+
+/// Words of one speaker further apart than this are two stretches of speech.
+const PAUSE_MS: u64 = 200;
+
+/// A word with the number that the service gave its speaker.
+type Numbered = (HeardWord, Option<u32>);
+
+/// The transcript of all answers. Each of two legs is one speaker. On one leg the speakers are the service's, where it
+/// heard all of it at once: its numbers mean nothing from one answer to the next.
+#[must_use]
+pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer)], language: &str) -> Transcript {
+    let (mut legs, mut taken_out) = (vec![Vec::<Numbered>::new(); speech.legs.len()], 0);
+    for (part, answer) in answers {
+        for word in &answer.words {
+            let Some(leg) = part.legs.get(word.channel as usize).and_then(|leg| legs.get_mut(*leg)) else { continue };
+            let heard = HeardWord {
+                text: word.text.clone(),
+                start_ms: (part.span.start + word.start_ms) as f64,
+                end_ms: (part.span.start + word.end_ms) as f64,
+                confidence: word.confidence.unwrap_or(1.0),
+            };
+            leg.push((heard, word.speaker));
+        }
+    }
+    for (leg, heard) in speech.legs.iter().zip(&mut legs) {
+        let spoken: Vec<Range<u64>> = leg.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
+        let words: Vec<HeardWord> = heard.iter().map(|(word, _)| word.clone()).collect();
+        let mut believed = guard::believed(&words, &spoken).into_iter();
+        let before = heard.len();
+        heard.retain(|_| believed.next().unwrap_or(false));
+        taken_out += before - heard.len();
+    }
+    let provenance = EngineInfo {
+        name: engine.name.clone(),
+        model: Some(engine.model.clone()),
+        model_sha256: None,
+        parameters: serde_json::json!({
+            "parts": answers.len(),
+            "billed_ms": answers.iter().map(|(_, answer)| answer.billed_ms).sum::<u64>(),
+            "words_taken_out": taken_out,
+        }),
+    };
+    let numbered = answers.len() == 1 && legs.len() == 1 && legs[0].iter().any(|(_, speaker)| speaker.is_some());
+    let (legs, speakers, turns) = match legs.pop() {
+        Some(only) if numbered => by_number(only),
+        last => by_leg(speech, legs.into_iter().chain(last).collect()),
+    };
+    let mut made = from_engine(legs, speakers, turns, Some(language), provenance);
+    if answers.iter().flat_map(|(_, answer)| &answer.words).all(|word| word.confidence.is_none()) {
+        // Nobody said how sure they are.
+        for utterance in &mut made.utterances {
+            utterance.confidence = None;
+            utterance.words.iter_mut().for_each(|word| word.confidence = None);
+        }
+    }
+    made
+}
+
+type Parts = (Vec<HeardLeg>, Vec<Speaker>, Vec<Turn>);
+
+fn by_leg(speech: &Speech, legs: Vec<Vec<Numbered>>) -> Parts {
+    let leg = |(id, words): (u32, Vec<Numbered>)| HeardLeg {
+        speaker: Some(id),
+        words: words.into_iter().map(|(word, _)| word).collect(),
+    };
+    let speakers = (0..legs.len() as u32).map(recognise::nobody).collect();
+    let mut turns: Vec<Turn> = speech.legs.iter().zip(0..).flat_map(|(leg, id)| recognise::turns(leg, id)).collect();
+    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    ((0..).zip(legs).map(leg).collect(), speakers, turns)
+}
+
+/// One speaker for each number, in order of appearance; a word without one goes with the word before it.
+fn by_number(words: Vec<Numbered>) -> Parts {
+    let mut numbers: Vec<u32> = Vec::new();
+    let mut legs: Vec<HeardLeg> = Vec::new();
+    let mut turns: Vec<Turn> = Vec::new();
+    let mut last = words.iter().find_map(|(_, speaker)| *speaker).unwrap_or(0);
+    for (word, speaker) in words {
+        last = speaker.unwrap_or(last);
+        let index = numbers.iter().position(|known| *known == last).unwrap_or_else(|| {
+            numbers.push(last);
+            legs.push(HeardLeg { speaker: Some(numbers.len() as u32 - 1), words: Vec::new() });
+            numbers.len() - 1
+        });
+        let (start_ms, end_ms) = (word.start_ms as u64, word.end_ms as u64);
+        match turns.iter_mut().rev().find(|turn| turn.speaker as usize == index) {
+            Some(open) if start_ms < open.end_ms + PAUSE_MS => open.end_ms = open.end_ms.max(end_ms),
+            _ => turns.push(Turn { speaker: index as u32, start_ms, end_ms }),
+        }
+        legs[index].words.push(word);
+    }
+    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    let speaker = |id| Speaker { id, role: Role::Unknown, confidence: None, evidence: Some(Evidence::Voice) };
+    (legs, (0..numbers.len() as u32).map(speaker).collect(), turns)
+}

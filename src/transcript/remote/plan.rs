@@ -1,0 +1,175 @@
+//! What is sent to a service: stretches of a call from its first speech to its last, cut where nobody speaks.
+
+use std::ops::Range;
+
+use crate::audio::SpeechFlac;
+use crate::audio::speech::Speech;
+use crate::config::RemoteEngine;
+use crate::config::RemoteKind;
+use crate::transcript::engine::EngineError;
+use crate::transcript::engine::regions;
+
+/// OpenAI's documented limit of an upload is 25 MB; the request's other fields are taken off.
+pub const LIMIT_BYTES: u64 = 25_000_000 - 65_536;
+/// 16-bit samples at 16 kHz take this many bytes a millisecond; FLAC takes a little more where nothing compresses.
+const BYTES_PER_MS: u64 = 33;
+/// Deepgram takes much more than is good for this machine's memory.
+const LONGEST_DEEPGRAM_MS: u64 = 30 * 60_000;
+/// Silence longer than this is not sent, except where it would part a conversation whose speakers a service tells apart.
+const GAP_MS: u64 = 30_000;
+/// Taken along on both sides of speech.
+const MARGIN_MS: u64 = 300;
+/// Where the quietest moment for a cut inside speech is looked for.
+const LOOKED_AT_MS: u64 = 20_000;
+/// Read and encoded at once.
+const STEP_MS: u64 = 10_000;
+
+/// What one request holds: a stretch of some legs, milliseconds from the start of the recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub legs: Vec<usize>,
+    pub span: Range<u64>,
+}
+
+impl Part {
+    /// Names it among a call's parts.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let legs: Vec<String> = self.legs.iter().map(ToString::to_string).collect();
+        format!("{}@{}-{}", legs.join("+"), self.span.start, self.span.end)
+    }
+
+    /// Audio that is sent, every channel counted: what services bill.
+    #[must_use]
+    pub const fn sent_ms(&self) -> u64 {
+        (self.span.end - self.span.start) * self.legs.len() as u64
+    }
+
+    /// As a file in FLAC, read step by step.
+    ///
+    /// # Errors
+    /// Samples that cannot be read back, or more of them than may be sent.
+    pub fn encode(&self, speech: &Speech) -> Result<Vec<u8>, EngineError> {
+        let mut flac = SpeechFlac::new(self.legs.len());
+        for start in self.span.clone().step_by(STEP_MS as usize) {
+            let end = (start + STEP_MS).min(self.span.end);
+            let read = |leg: &usize| speech.legs.get(*leg).map_or(Ok(Vec::new()), |leg| leg.samples.read(start, end));
+            let planes: Result<Vec<Vec<f32>>, _> = self.legs.iter().map(read).collect();
+            flac.push(&planes.map_err(|err| EngineError::Inference { reason: err.to_string() })?);
+        }
+        Ok(flac.finish())
+    }
+}
+
+/// The parts of a call, in order. Services that take several channels get both legs at once, the others leg by leg.
+///
+/// # Errors
+/// Samples that cannot be read back.
+pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineError> {
+    let regions = |leg: usize| speech.legs[leg].regions.iter().map(|region| region.start_ms..region.end_ms);
+    let every = 0..speech.legs.len();
+    let together: Vec<Vec<usize>> = match engine.kind {
+        RemoteKind::Deepgram => vec![every.collect()],
+        RemoteKind::Openai => every.map(|leg| vec![leg]).collect(),
+    };
+    let gap_ms = if speech.legs.len() == 1 && super::tells_apart(engine) { u64::MAX } else { GAP_MS };
+    let mut parts = Vec::new();
+    for legs in together {
+        let mut spoken: Vec<Range<u64>> = legs.iter().flat_map(|leg| regions(*leg)).collect();
+        spoken.sort_by_key(|region| (region.start, region.end));
+        let duration_ms = legs.iter().map(|leg| speech.legs[*leg].samples.duration_ms()).max().unwrap_or(0);
+        let longest_ms = match engine.kind {
+            RemoteKind::Openai => LIMIT_BYTES / BYTES_PER_MS,
+            RemoteKind::Deepgram => LONGEST_DEEPGRAM_MS,
+        };
+        let mut failed = None;
+        let planned = spans(&spoken, duration_ms, (gap_ms, longest_ms), |span| {
+            match speech.legs[legs[0]].samples.read(span.start, span.end) {
+                Ok(samples) => span.start + regions::quietest(&samples),
+                Err(err) => {
+                    failed = Some(EngineError::Inference { reason: err.to_string() });
+                    span.end
+                }
+            }
+        });
+        if let Some(err) = failed {
+            return Err(err);
+        }
+        parts.extend(planned.into_iter().map(|span| Part { legs: legs.clone(), span }));
+    }
+    Ok(parts)
+}
+
+/// `speech` is in order and may overlap. A stretch of speech that is too long by itself is cut where `quietest` says.
+fn spans(
+    speech: &[Range<u64>],
+    duration_ms: u64,
+    (gap_ms, longest_ms): (u64, u64),
+    mut quietest: impl FnMut(Range<u64>) -> u64,
+) -> Vec<Range<u64>> {
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for region in speech.iter().filter(|region| region.start < region.end) {
+        let from = region.start.saturating_sub(MARGIN_MS);
+        let to = (region.end + MARGIN_MS).min(duration_ms.max(region.end));
+        match all.last_mut() {
+            Some(open) if to <= open.end => {}
+            Some(open) if to - open.start <= longest_ms && from <= open.end.saturating_add(gap_ms) => open.end = to,
+            // Speech of two legs can begin before the other's has ended: nothing is sent twice.
+            Some(open) => {
+                let from = from.max(open.end);
+                all.push(from..to);
+            }
+            None => all.push(from..to),
+        }
+        while let Some(open) = all.last_mut()
+            && open.end - open.start > longest_ms
+        {
+            let (end, latest) = (open.end, open.start + longest_ms);
+            let earliest = latest - LOOKED_AT_MS.min(longest_ms / 2);
+            let cut = quietest(earliest..latest).clamp(earliest, latest);
+            open.end = cut;
+            all.push(cut..end);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    #[test]
+    fn silence_is_not_sent_and_nothing_is_sent_twice() {
+        let speech = [1_000..4_000, 3_500..9_000, 100_000..101_000];
+        assert_eq!(spans(&speech, HOUR, (GAP_MS, HOUR), |_| 0), [700..9_300, 99_700..101_300]);
+        assert_eq!(spans(&speech, HOUR, (u64::MAX, HOUR), |_| 0), [700..101_300]);
+        assert_eq!(spans(&speech[2..], 101_000, (GAP_MS, HOUR), |_| 0), [99_700..101_000]);
+        assert!(spans(&[], HOUR, (GAP_MS, HOUR), |_| 0).is_empty());
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_stretches_of_speech_else_at_a_pause() {
+        let speech = [0..50_000, 60_000..110_000, 120_000..170_000];
+        assert_eq!(spans(&speech, HOUR, (GAP_MS, 120_000), |_| 0), [0..110_300, 119_700..170_300]);
+        let monologue = spans(std::slice::from_ref(&(0..2 * HOUR)), 2 * HOUR, (GAP_MS, 700_000), |span| span.start + 7);
+        assert_eq!((monologue[0].start, monologue.last().unwrap().end), (0, 2 * HOUR));
+        assert!(monologue.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(monologue.iter().all(|span| span.end - span.start <= 700_000));
+        // A chooser that answers nonsense cannot stall it.
+        assert!(spans(std::slice::from_ref(&(0..HOUR)), HOUR, (GAP_MS, 60_000), |_| 0).len() < 200);
+    }
+
+    #[test]
+    fn the_longest_part_is_within_the_limit_even_where_nothing_compresses() {
+        let mut state = 7u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (f64::from(state) / f64::from(u32::MAX) * 2.0 - 1.0) as f32 * 0.99
+        };
+        let mut flac = SpeechFlac::new(1);
+        flac.push(&[(0..160_000).map(|_| noise()).collect()]);
+        assert!((flac.finish().len() as u64) < 10_000 * BYTES_PER_MS);
+    }
+}
