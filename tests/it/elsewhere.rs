@@ -74,7 +74,7 @@ async fn ledger(app: &TestApp) -> (i64, i64, i64) {
     (sums[0].billed_ms, sums[0].cost_micros, sums[0].attempts)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_openai_compatible_service_is_asked_as_its_document_says() {
     let service = Service::start(says(TEXT)).await;
     let more = "price_per_minute = 6.0\n";
@@ -108,7 +108,7 @@ async fn an_openai_compatible_service_is_asked_as_its_document_says() {
     assert_eq!((by_engine[0].of.as_deref(), by_engine[0].priced, by_engine[0].free), (Some("fake"), 1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn speakers_of_diarized_answers_are_told_apart_and_have_no_roles() {
     let said = |_: &Asked| diarized(&[("B", 0.4, 1.6, "Thank you for calling."), ("A", 5.5, 6.7, "Two seats please.")]);
     let service = Service::start(said).await;
@@ -127,7 +127,7 @@ async fn speakers_of_diarized_answers_are_told_apart_and_have_no_roles() {
     assert_eq!((sums[0].unpriced, sums[0].priced, sums[0].billed_ms), (1, 0, 14_000));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deepgram_is_asked_as_its_document_says() {
     let mono = |asked: &Asked| listened(asked, &[(0, 1, 0.4, "Thank you."), (0, 0, 5.5, "Two seats.")]);
     let service = Service::start(mono).await;
@@ -158,7 +158,7 @@ async fn deepgram_is_asked_as_its_document_says() {
     assert_eq!(service.billed_ms(), 2 * asked.milliseconds);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_misbehaviour_is_the_right_fault_and_the_call_goes_on() {
     // (what the first answer is, how often it is asked in all, how the call ends).
     let quota = "{\"error\": {\"code\": \"insufficient_quota\"}}";
@@ -246,7 +246,7 @@ async fn what_was_paid_for_is_kept_and_entered_once(backend: Backend) {
     assert_eq!(text.matches(TEXT).count(), 2, "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn voices_leave_the_house_only_by_decision() {
     let cases = [
         // Another organisation, another source, only this machine, nothing at all.
@@ -264,7 +264,7 @@ async fn voices_leave_the_house_only_by_decision() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_the_budget_only_the_words_are_left_out() {
     let service = Service::start(says(TEXT)).await;
     let more = "price_per_minute = 6.0\n[transcript]\nbudget = 1.0\n";
@@ -288,7 +288,7 @@ async fn over_the_budget_only_the_words_are_left_out() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_service_makes_up_is_left_out() {
     let made_up = |asked: &Asked| {
         let mut answer = verbose(asked, "Thank you for calling.");
@@ -333,7 +333,7 @@ fn large() -> SampleAudio {
     SampleAudio { bytes: wav.into(), container: Container::Wav }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_of_26_mb_is_sent_as_what_a_service_takes() {
     let audio = large();
     assert!(audio.bytes.len() > 26_000_000);
@@ -346,7 +346,7 @@ async fn a_recording_of_26_mb_is_sent_as_what_a_service_takes() {
     assert!(asked.iter().map(|asked| asked.milliseconds).sum::<u64>() > 30_000);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_tried_without_cost() {
     let service = Service::start(says(TEXT)).await;
     let fixture = app(Backend::Sqlite, &service, "openai", ORG, "", recordings::wordless()).await;
