@@ -26,11 +26,10 @@ pub async fn heard(
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
     let channels = work.platform.settings.dual_channels;
-    let turn = work.app.speech.clone().acquire_owned().await;
-    let permit = work.app.cpu.clone().acquire_owned().await;
+    let seats = (work.app.speech.take(work.urgency()).await, work.app.cpu.take(work.urgency()).await);
     let given = words.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let _held = (turn, permit);
+        let _held = seats;
         let words = match transcript::from_audio(&engines, &given, &speech, language.as_deref()) {
             Err(err) if err.fault() == Fault::Permanent => without_engine(given, &err),
             answer => answer?,
