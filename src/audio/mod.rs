@@ -1,6 +1,6 @@
 //! From a recording to measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
+//! `probe` → `decode` (`elementary`, `free_format`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
 //! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
 //! in memory as a whole.
 
@@ -13,6 +13,7 @@ pub mod error;
 mod first_pass;
 mod flac;
 mod frames;
+mod free_format;
 mod k_weighting;
 mod level;
 mod limiter;
@@ -20,6 +21,7 @@ pub mod loudness;
 mod mix;
 mod mp4;
 mod opus;
+mod output_levels;
 pub mod probe;
 mod resample;
 mod riff;
