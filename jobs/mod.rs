@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod backfill;
 pub mod backfill_plan;
+pub mod correct;
 pub mod deliver;
 pub mod erase_call;
 pub mod process_call;
