@@ -28,11 +28,10 @@ pub async fn heard(
     let engines = work.app.engines.clone();
     let channels = work.platform.settings.dual_channels;
     let agent_text = work.platform.settings.agent_text(call.agent_id.as_deref()).map(str::to_owned);
-    let turn = work.app.speech.clone().acquire_owned().await;
-    let permit = work.app.cpu.clone().acquire_owned().await;
+    let seats = (work.app.speech.take(work.urgency()).await, work.app.cpu.take(work.urgency()).await);
     let given = words.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let _held = (turn, permit);
+        let _held = seats;
         let words = match transcript::from_audio(&engines, &given, &speech, language.as_deref()) {
             Err(err) if err.fault() == Fault::Permanent => without_engine(given, &err),
             answer => answer?,

@@ -6,7 +6,7 @@
 //! GET  /v1/calls/{id}/transcript.{txt,json,vtt,srt}
 //! POST /v1/calls/{id}/swap-roles               agent and caller were taken for each other
 //! POST /v1/triggers                            process these calls now
-//! GET  /v1/backfills                           and POST, /{id}, /{id}/pause, /{id}/resume, /{id}/cancel
+//! GET  /v1/backfills                           and POST; /{id} and PATCH; /{id}/pause, /{id}/resume, /{id}/cancel
 //! GET  /healthz  /readyz  /metrics             open: they hold no ids
 //! ```
 //!
@@ -82,7 +82,7 @@ pub fn router(app: Arc<App>) -> Result<Router> {
         .route("/v1/calls/{id}/swap-roles", post(roles::swap))
         .route("/v1/triggers", post(triggers::trigger))
         .route("/v1/backfills", get(backfills::list).post(backfills::start))
-        .route("/v1/backfills/{id}", get(backfills::one))
+        .route("/v1/backfills/{id}", get(backfills::one).patch(backfills::change))
         .route("/v1/backfills/{id}/{verb}", post(backfills::steer))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))

@@ -208,9 +208,7 @@ fn listen_with(
     let mut block = Block::default();
     let mut rate_hz = 0;
     while timeline.next(&mut block)? {
-        if cancel.is_cancelled() {
-            return Err(AudioError::Cancelled);
-        }
+        cancel.pass()?;
         recorded.push(&block);
         for sink in mono.sinks.iter_mut() {
             sink.recorded(&block);

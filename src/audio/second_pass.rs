@@ -96,9 +96,7 @@ pub fn write(
 
 fn write_plain(heard: &mut Heard, gain: f32, outputs: &mut Outputs, cancel: &CancelFlag) -> Result<(), AudioError> {
     heard.samples.read(gain, |block| {
-        if cancel.is_cancelled() {
-            return Err(AudioError::Cancelled);
-        }
+        cancel.pass()?;
         outputs.push(block)
     })
 }
@@ -119,9 +117,7 @@ fn write_limited(
         done
     };
     heard.samples.read(gain, |block| {
-        if cancel.is_cancelled() {
-            return Err(AudioError::Cancelled);
-        }
+        cancel.pass()?;
         limiter.push(block, &mut out);
         put(&mut out, outputs)
     })?;

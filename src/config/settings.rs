@@ -28,6 +28,7 @@ pub struct Config {
     pub log: Log,
     pub schedule: Schedule,
     pub reconcile: Reconcile,
+    pub ledger: Ledger,
     #[serde(default)]
     pub source: Vec<Source>,
 }
@@ -185,6 +186,13 @@ pub struct Reconcile {
     pub pass_every: Span,
     pub full_pass_every: Span,
     pub pages_per_poll: u64,
+}
+
+/// What the work used.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    pub keep: Span,
 }
 
 /// The wire contract a source speaks.
