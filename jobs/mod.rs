@@ -4,6 +4,7 @@ pub mod admit;
 pub mod backfill;
 pub mod backfill_plan;
 mod condemn;
+pub mod correct;
 pub mod deliver;
 pub mod erase_call;
 mod foresight;

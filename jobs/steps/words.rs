@@ -23,9 +23,11 @@ pub async fn heard(
     words: &Transcript,
     speech: Speech,
 ) -> Result<(Attributed, Speech), Stop> {
+    let corrected = corrected(work).await?;
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
     let channels = work.platform.settings.dual_channels;
+    let agent_text = work.platform.settings.agent_text(call.agent_id.as_deref()).map(str::to_owned);
     let seats = (work.app.speech.take(work.urgency()).await, work.app.cpu.take(work.urgency()).await);
     let given = words.clone();
     let task = tokio::task::spawn_blocking(move || {
@@ -34,11 +36,25 @@ pub async fn heard(
             Err(err) if err.fault() == Fault::Permanent => without_engine(given, &err),
             answer => answer?,
         };
-        let attributed = transcript::attribute(words, &speech, Hints { channels, agent_text: None });
-        Ok(attributed.map(|attributed| (attributed, speech)))
+        let attributed = transcript::attribute(words, &speech, Hints { channels, agent_text: agent_text.as_deref() });
+        // What somebody has put right stands, however often the call is processed.
+        let standing = |attributed: Attributed| match corrected {
+            Some(corrected) => attributed.with(corrected),
+            None => attributed,
+        };
+        Ok(attributed.map(|attributed| (standing(attributed), speech)))
     });
     let stopped = |err: tokio::task::JoinError| Err(EngineError::Inference { reason: format!("it stopped: {err}") });
     task.await.unwrap_or_else(stopped).at(Stage::Transcript)?.at(Stage::Transcript)
+}
+
+/// The newest transcript, where somebody has put its roles right.
+async fn corrected(work: &Work<'_>) -> Result<Option<Transcript>, Stop> {
+    if work.record.transcript_version == 0 {
+        return Ok(None);
+    }
+    let newest = work.app.store.transcripts(work.record.uid).await.at(Stage::Transcript)?.pop();
+    Ok(newest.map(|newest| newest.transcript).filter(transcript::is_corrected))
 }
 
 fn without_engine(words: Transcript, err: &EngineError) -> Transcript {

@@ -12,6 +12,7 @@
 //! gave is never overruled, and one it did not give is written only on the evidence that stands beside it.
 
 mod captions;
+mod correction;
 pub mod engine;
 pub mod engines;
 mod file;
@@ -21,6 +22,7 @@ mod heard;
 pub mod models;
 mod provider;
 mod recognise;
+mod roles;
 mod rttm;
 pub mod score;
 mod speakers;
@@ -31,6 +33,7 @@ pub mod voices;
 #[cfg(test)]
 mod tests;
 
+pub use correction::{Correction, CorrectionError, corrected, is_corrected};
 pub use file::parse_file;
 pub use fit::fit;
 pub use forms::{Form, TranscriptError, render};

@@ -177,7 +177,10 @@ def call(rng, speaker, out, name, kind, number):
             joined[a // 10 : b // 10] = True
         spoken, roles = [stretches(synth.fill(joined, 19))], ["unknown"]
     done = write(out, name, channels, narrow, rng)
+    # Of the agent's lines some are known beforehand, as a prompt or a script would have them.
+    known = [line for line in AGENT if rng.random() < 0.6]
     truth = {
+        "language": "en", "agent_text": " ".join(known),
         **done, "channels": len(channels), "same_sex": bool(same), "overlap": bool(overlap), "snr_db": round(snr, 1), "caller_down_db": far,
         "dual_channels": ("caller_left" if caller_left else "agent_left") if kind == "dual" else None,
         "speakers": [{"id": i, "role": role, "voice": voices[i][0]} for i, role in enumerate(roles)],
