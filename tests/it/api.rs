@@ -4,5 +4,6 @@ mod backfills;
 mod lists;
 mod ops;
 mod reads;
+mod roles;
 mod server;
 mod triggers;
