@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::app::App;
 use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall, SourceName};
 use crate::jobs::Job;
+use crate::jobs::condemn::condemn;
 use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
-use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, Finished, Store, StoreError, Tx};
+use crate::store::{Admitted, CallRecord, Earlier, Finished, Store, StoreError, Tx};
 use crate::telemetry;
 
 /// An explained end is looked into again after this long.
@@ -108,20 +109,7 @@ pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
 /// # Errors
 /// [`QueueError`].
 pub(super) async fn withdraw(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<bool, QueueError> {
-    if !app.store.condemn(tx, record.uid, app.now()).await? {
-        return Ok(false);
-    }
-    let entry = AuditEntry {
-        at: app.now(),
-        actor: "source".to_owned(),
-        action: "condemned".to_owned(),
-        subject: record.uid.to_string(),
-        detail: "the call opted out of storage".to_owned(),
-    };
-    app.store.audit(tx, &entry).await?;
-    let job = Job::EraseCall { call: record.uid };
-    app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await?;
-    Ok(true)
+    condemn(app, tx, record.uid, "source", "the call opted out of storage".to_owned()).await
 }
 
 /// Ids, times, status and organisation: all that is ever known of a call that may not be kept.

@@ -8,13 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::admit::{self, Admission, Repeat};
+use super::foresight::foresee;
 use super::{At, Job, Stop};
 use crate::app::{App, Platform};
 use crate::domain::{Outcome, RetentionState, SourceCall, Stage};
 use crate::queue;
 use crate::queue::Lane;
 use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, Steering, Tx};
-use crate::telemetry;
 use crate::wire::Window;
 
 /// Calls fed per transaction.
@@ -26,12 +26,12 @@ const LOOKS: usize = 30;
 /// Until the job runs again.
 const REST: Duration = Duration::from_millis(300);
 const PAUSED_REST: Duration = Duration::from_secs(5);
+/// A rate that lets nothing go for longer than this is not waited for within a run.
+const LONGEST_LOOK: SignedDuration = SignedDuration::from_secs(3);
 /// Fed calls per slot of every live worker: enough that none waits between two looks.
 const FED_PER_SLOT: u64 = 4;
 /// A source copy that is gone within this time goes first.
 const URGENT: SignedDuration = SignedDuration::from_hours(24);
-/// How far ahead it is reckoned whether all copies can be had in time.
-const AHEAD: SignedDuration = SignedDuration::from_hours(48);
 /// A rate is reckoned from at least this much feeding.
 const SHORTEST_MEASURE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -111,10 +111,25 @@ async fn go_on(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, St
 async fn obey(app: &App, backfill: &mut Backfill) -> Result<Steering, Stop> {
     if let Some(now) = app.store.backfill(&backfill.id).await.at(Stage::Backfill)? {
         backfill.steering = now.steering;
+        if backfill.orders.rate_per_minute != now.orders.rate_per_minute {
+            // The new rate counts from now: what the old one made wait waits no longer.
+            (backfill.orders.rate_per_minute, backfill.next_feed_at) = (now.orders.rate_per_minute, None);
+        }
     }
     match backfill.steering {
-        Steering::Paused => Err(Stop::LookAgain { after: PAUSED_REST }),
+        Steering::Paused => {
+            // Recordings are deleted at their source all the same.
+            look_ahead(app, backfill).await?;
+            Err(Stop::LookAgain { after: PAUSED_REST })
+        }
         steering => Ok(steering),
+    }
+}
+
+async fn look_ahead(app: &App, backfill: &Backfill) -> Result<(), Stop> {
+    match app.platform(&backfill.source) {
+        Some(platform) => foresee(app, platform).await,
+        None => Ok(()),
     }
 }
 
@@ -242,9 +257,13 @@ async fn feed(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
         if open + fed == 0 && app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?.0 == 0 {
             return Ok(());
         }
+        let next = backfill.next_feed_at.unwrap_or(Timestamp::MIN);
+        if open + fed == 0 && next.duration_since(app.now()) > LONGEST_LOOK {
+            break;
+        }
         tokio::time::sleep(LOOK).await;
     }
-    foresee(app, backfill).await?;
+    look_ahead(app, backfill).await?;
     // A slow rate needs no look before the next call is due.
     let now = app.now();
     let due = backfill
@@ -329,27 +348,6 @@ async fn cancel(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
     }
     let (waiting, _) = app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?;
     backfill.skipped.insert("cancelled".to_owned(), waiting);
-    Ok(())
-}
-
-/// Warns when more source copies are about to be deleted than can be fetched at the present pace.
-async fn foresee(app: &App, backfill: &Backfill) -> Result<(), Stop> {
-    let now = app.now();
-    let until = now.checked_add(AHEAD).unwrap_or(now);
-    let (_, expiring) = app.store.waiting_items(&backfill.id, until).await.at(Stage::Backfill)?;
-    let pace = per_second(backfill, now);
-    let reachable = pace.map_or(expiring, |pace| (pace * AHEAD.as_secs_f64()) as u64);
-    let lost = expiring.saturating_sub(reachable);
-    metrics::gauge!(telemetry::RECORDINGS_AT_RISK, "source" => backfill.source.to_string()).set(lost as f64);
-    if lost > 0 {
-        tracing::warn!(
-            source = %backfill.source,
-            backfill = backfill.id,
-            expiring,
-            lost,
-            "recordings will be deleted at the source before they can be fetched at this pace"
-        );
-    }
     Ok(())
 }
 

@@ -3,8 +3,11 @@
 pub mod admit;
 pub mod backfill;
 pub mod backfill_plan;
+mod condemn;
+pub mod correct;
 pub mod deliver;
 pub mod erase_call;
+mod foresight;
 pub mod process_call;
 pub mod reconcile;
 pub mod retention_sweep;

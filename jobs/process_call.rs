@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use crate::app::{App, Platform};
+use crate::app::{App, Platform, Urgency};
 use crate::domain::{CallUid, RetentionState, Side, SourceCall, Stage};
 use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
 use crate::jobs::{At, Stop, Trouble};
 use crate::queue;
+use crate::queue::Lane;
 use crate::store::{CallRecord, LedgerEntry, Pricing};
 use crate::telemetry;
 use crate::telemetry::{Use, Used};
@@ -104,6 +105,14 @@ async fn stage<T>(stage: Stage, step: impl Future<Output = Result<T, Stop>>) -> 
 }
 
 impl Work<'_> {
+    /// A backfill's calls give way to those that somebody has just hung up.
+    pub(super) fn urgency(&self) -> Urgency {
+        match self.job.lane {
+            Lane::Backfill => Urgency::Patient,
+            Lane::Live | Lane::Upkeep => Urgency::Live,
+        }
+    }
+
     /// A boundary between steps: where tests of crash recovery stop the process dead.
     pub(super) async fn boundary(&self, name: &str) {
         if self.app.config.worker.park_at == name {

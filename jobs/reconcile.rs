@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::admit::{self, Admission, Repeat};
+use super::foresight::foresee;
 use super::{At, Stop, backfill};
 use crate::app::{App, Platform};
 use crate::domain::{CallStatus, Classify, Fault, Outcome, SourceCall, SourceName, Stage};
@@ -198,6 +199,7 @@ pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64,
         }
     }
     app.store.save_reconcile_state(source, &state).await.at(Stage::Reconcile)?;
+    foresee(app, platform).await?;
     Ok(missing)
 }
 

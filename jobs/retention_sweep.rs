@@ -5,12 +5,11 @@ use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{At, Job, Stop};
+use super::condemn::{condemn, enqueue_erasure};
+use super::{At, Stop};
 use crate::app::App;
 use crate::artifacts::{CallPrefix, Entry, ObjectError};
 use crate::domain::{CallUid, OrgUid, RetentionState, Stage};
-use crate::queue::Lane;
-use crate::store::AuditEntry;
 use crate::store::operations::Due;
 use crate::telemetry;
 
@@ -19,6 +18,9 @@ const HIGH_WATER: &str = "retention.high_water";
 const MAX_STORE_DIFFERENCE: SignedDuration = SignedDuration::from_mins(15);
 /// Objects younger than this may belong to a run that has not committed yet.
 const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Days of the ledger that one sweep sums up at most: a backlog is worked off over several.
+const LEDGER_DAYS: usize = 40;
 
 /// What a sweep would do or did.
 #[derive(Debug, Clone, Serialize)]
@@ -104,10 +106,10 @@ pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
     }
     plan.refused = None;
     for due in plan.dues.iter().filter(|due| !due.held) {
-        condemn(app, due, consent).await?;
+        condemn_due(app, due, consent).await?;
     }
     for call in app.store.unfinished_erasures().await.at(Stage::Retention)? {
-        enqueue_erasure(app, call).await?;
+        erase_again(app, call).await?;
     }
     let orphans = erase_orphans(app).await?;
     if orphans > 0 {
@@ -118,6 +120,12 @@ pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
 }
 
 pub(super) async fn run(app: &App) -> Result<&'static str, Stop> {
+    roll_up_ledger(app).await?;
+    let keep = app.config.worker.keep_finished_jobs.0;
+    app.store
+        .forget_scheduled_backfills(app.now().checked_sub(keep).unwrap_or(Timestamp::MIN))
+        .await
+        .at(Stage::Retention)?;
     let plan = sweep(app, Consent::Scheduled).await?;
     let overdue = plan.dues.iter().filter(|due| !due.held).map(|due| due.retain_until).min();
     let overdue = overdue.map_or(0.0, |at| app.now().duration_since(at).as_secs_f64());
@@ -129,6 +137,20 @@ pub(super) async fn run(app: &App) -> Result<&'static str, Stop> {
     }
     tracing::info!(condemned = plan.due, held = plan.held, "retention sweep");
     Ok("swept")
+}
+
+/// Attempts older than their term become sums per day. They name our own ids only, so no doubt about a call holds this up.
+async fn roll_up_ledger(app: &App) -> Result<(), Stop> {
+    let keep = SignedDuration::try_from(app.config.ledger.keep.0).unwrap_or(SignedDuration::MAX);
+    let Ok(before) = app.now().checked_sub(keep) else { return Ok(()) };
+    for _ in 0..LEDGER_DAYS {
+        let rows = app.store.roll_up_ledger_day(before).await.at(Stage::Retention)?;
+        if rows == 0 {
+            break;
+        }
+        tracing::info!(rows, "a day of the ledger was summed up");
+    }
+    Ok(())
 }
 
 /// A clock that stands before what the database has seen, far after the last sweep, or apart from the object store's.
@@ -165,30 +187,20 @@ async fn volume_doubt(app: &App, now: Timestamp, due: u64) -> Result<Option<Stri
     Ok((due > most).then(|| format!("{due} calls are due, the call history explains at most {most}")))
 }
 
-async fn condemn(app: &App, due: &Due, consent: Consent) -> Result<(), Stop> {
+async fn condemn_due(app: &App, due: &Due, consent: Consent) -> Result<(), Stop> {
+    let actor = if consent == Consent::Scheduled { "schedule" } else { "command" };
+    let why = format!("term of {} days ended {}", due.days, due.retain_until);
     let mut tx = app.store.begin().await.at(Stage::Retention)?;
-    // A hold placed since the plan was made wins here, in the same transaction.
-    if !app.store.condemn(&mut tx, due.uid, app.now()).await.at(Stage::Retention)? {
-        return Ok(());
+    if condemn(app, &mut tx, due.uid, actor, why).await.at(Stage::Retention)? {
+        tx.commit().await.at(Stage::Retention)?;
     }
-    let entry = AuditEntry {
-        at: app.now(),
-        actor: if consent == Consent::Scheduled { "schedule" } else { "command" }.to_owned(),
-        action: "condemned".to_owned(),
-        subject: due.uid.to_string(),
-        detail: format!("term of {} days ended {}", due.days, due.retain_until),
-    };
-    app.store.audit(&mut tx, &entry).await.at(Stage::Retention)?;
-    let job = Job::EraseCall { call: due.uid };
-    app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Retention)?;
-    tx.commit().await.at(Stage::Retention)
+    Ok(())
 }
 
 /// Erasures whose job is a dead letter start again with every sweep: nothing stays past its term for want of a retry.
-async fn enqueue_erasure(app: &App, call: CallUid) -> Result<(), Stop> {
+async fn erase_again(app: &App, call: CallUid) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Retention)?;
-    let job = Job::EraseCall { call };
-    app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Retention)?;
+    enqueue_erasure(app, &mut tx, call).await.at(Stage::Retention)?;
     tx.commit().await.at(Stage::Retention)
 }
 

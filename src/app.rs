@@ -2,6 +2,7 @@
 
 mod health;
 mod pace;
+mod seats;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::store::Store;
 use crate::transcript::engines::Engines;
 use crate::transcript::remote::Remote;
 
+pub use self::seats::{Seat, Seats, Urgency};
 pub use crate::config::private_dir;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -93,16 +95,14 @@ pub struct App {
     pub receivers: reqwest::Client,
     /// How many downloads and platform requests of jobs are under way at once.
     pub network: Arc<Semaphore>,
-    /// How many recordings are decoded at once.
-    pub cpu: Arc<Semaphore>,
+    /// How many recordings are decoded at once; a backfill's give way to live ones.
+    pub cpu: Seats,
     /// Speech-to-text; a model is loaded when it is first needed and then kept.
     pub engines: Arc<Engines>,
     /// Services on other machines, in the order of the configuration; none where only engines of this machine may speak.
     pub elsewhere: Vec<Elsewhere>,
-    /// How many of these may be a backfill's: a core is kept for live calls where there are two.
-    pub backfill_cpu: Arc<Semaphore>,
     /// How many calls speech engines listen to at once.
-    pub speech: Arc<Semaphore>,
+    pub speech: Seats,
     pub health: Health,
 }
 
@@ -157,15 +157,16 @@ impl App {
         let elsewhere = elsewhere(&config, &receivers, &store, &clock)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
-        let permits =
-            |wanted: usize, otherwise: usize| Arc::new(Semaphore::new(if wanted == 0 { otherwise } else { wanted }));
         let worker = &config.worker;
+        let downloads = match worker.network_concurrency {
+            0 => 2 * worker.concurrency,
+            wanted => wanted,
+        };
         let engines = Arc::new(Engines::new(&config, decoders));
         Ok(Arc::new(Self {
-            network: permits(worker.network_concurrency, 2 * worker.concurrency),
-            cpu: permits(decoders, 1),
-            backfill_cpu: permits(decoders.saturating_sub(1), 1),
-            speech: permits(worker.speech_concurrency, 1),
+            network: Arc::new(Semaphore::new(downloads)),
+            cpu: Seats::new(decoders),
+            speech: Seats::new(worker.speech_concurrency),
             health: Health::new(worker.rest_after),
             config,
             clock,

@@ -109,6 +109,12 @@ impl Config {
             fill(&api_key, &mut source.api_key, source.api_key_file.as_deref())?;
             fill(&api_secret, &mut source.api_secret, source.api_secret_file.as_deref())?;
             fill(&webhook, &mut source.webhook_secret, source.webhook_secret_file.as_deref())?;
+            let key = key("agent.text_file");
+            for agent in &mut source.agent {
+                if let (None, Some(path)) = (&agent.text, &agent.text_file) {
+                    agent.text = Some(read_text(&key, path)?);
+                }
+            }
         }
         for engine in &mut self.engine {
             let key = format!("engine `{}`: api_key_file", engine.name);
@@ -277,12 +283,16 @@ fn fill(key: &str, secret: &mut Option<SecretString>, file: Option<&Path>) -> Re
 }
 
 fn read_secret(key: &str, path: &Path) -> Result<SecretString> {
+    read_text(key, path).map(SecretString::from)
+}
+
+fn read_text(key: &str, path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{key}: cannot read {}", path.display()))?;
     let text = text.trim();
     if text.is_empty() {
         bail!("{key}: {} is empty", path.display());
     }
-    Ok(SecretString::from(text))
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]
@@ -314,6 +324,24 @@ mod tests {
         let toml = "[[source]]\nname = \"z\"\ndialect = \"zudu\"\nbase_url = \"https://api.zudu.ai\"\napi_key = \"k\"";
         let text = format!("{:#}", Config::from_toml(toml).unwrap_err());
         assert!(text.contains("source `z`") && text.contains("api_secret"), "{text}");
+    }
+
+    #[test]
+    fn an_agents_text_is_its_own_before_everybodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("greeting.txt");
+        std::fs::write(&file, "Welcome to the desk.\n").unwrap();
+        let source = "[[source]]\nname = \"k\"\ndialect = \"krosai\"\nbase_url = \"https://k.test\"\napi_key = \"k\"\n";
+        let agents = "[[source.agent]]\ntext = \"Hello.\"\n[[source.agent]]\nid = \"a1\"\ntext_file = ";
+        let config = Config::from_toml(&format!("{source}{agents}{file:?}")).unwrap();
+        let said = |id: Option<&str>| config.source[0].agent_text(id);
+        assert_eq!(
+            (said(Some("a1")), said(Some("a2")), said(None)),
+            (Some("Welcome to the desk."), Some("Hello."), Some("Hello."))
+        );
+        std::fs::remove_file(&file).unwrap();
+        let text = format!("{:#}", Config::from_toml(&format!("{source}{agents}{file:?}")).unwrap_err());
+        assert!(text.contains("source `k`: agent.text_file"), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::domain::{CallUid, RetentionState};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
-use crate::queue::{Lanes, Rescued};
+use crate::queue::{Lanes, QueueError, Rescued};
 use crate::telemetry;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
@@ -23,6 +23,7 @@ const IDLE_HORIZON: Duration = Duration::from_secs(3);
 /// A platform that has asked for nothing but patience for so long is left for the next run.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
+const AFTER_AN_ABSENCE: Duration = Duration::from_secs(2);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -96,7 +97,10 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     let slots = app.config.worker.concurrency;
     tracing::info!(worker, concurrency = slots, "worker started");
     let over = CancellationToken::new();
-    let upkeep = tokio::spawn(upkeep(app.clone(), worker.clone(), host, schedules, over.clone()));
+    let upkeep = tokio::spawn({
+        let (app, worker, over) = (app.clone(), worker.clone(), over.clone());
+        async move { tokio::join!(heartbeat(&app, &worker, &host, &over), upkeep(&app, schedules.as_ref(), &over)) }
+    });
     let ended = work(&app, &worker, until, &signals).await;
     // A heartbeat on its way would enter the worker again after it has left.
     over.cancel();
@@ -180,35 +184,72 @@ async fn idle(app: &App) {
     }
 }
 
-/// Heartbeat, rescue of dead workers' jobs, schedules: every few seconds.
-async fn upkeep(app: Arc<App>, worker: String, host: String, schedules: Option<Schedules>, over: CancellationToken) {
+/// Heartbeat, and rescue of dead workers' jobs: every few seconds. Nothing else happens here, so that nothing else can
+/// hold it up.
+async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken) {
     let settings = &app.config.worker;
-    let mut beat = tokio::time::interval(settings.heartbeat.0);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beat = ticking(settings.heartbeat.0);
+    let mut heard = Ok(());
     loop {
         tokio::select! {
             biased;
             () = over.cancelled() => return,
             _ = beat.tick() => {}
         }
-        if let Err(err) = app.queue.beat(&worker, &host).await {
-            tracing::error!(error = %err, "heartbeat failed");
+        let before = std::mem::replace(&mut heard, in_time(settings.heartbeat.0, app.queue.beat(worker, host)).await);
+        if let Err(cause) = &heard {
+            tracing::error!(cause, "heartbeat failed");
             // A database that was restarted is back within moments, and dead workers' jobs wait for this loop.
             beat.reset_after(AFTER_A_FAILURE);
             continue;
         }
-        match app.queue.rescue(&worker, settings.silent_after.0).await {
-            Ok(rescued) => report(rescued),
-            Err(err) => tracing::error!(error = %err, "looking for dead workers failed"),
+        if before.is_err() {
+            // While the database was away nobody could beat: who lives does so within moments, and is not buried first.
+            beat.reset_after(AFTER_AN_ABSENCE);
+            continue;
         }
-        if let Some(schedules) = &schedules {
-            schedules.tick(&app).await;
+        match in_time(settings.silent_after.0, app.queue.rescue(worker, settings.silent_after.0)).await {
+            Ok(rescued) => report(rescued),
+            Err(cause) => {
+                tracing::error!(cause, "looking for dead workers failed");
+                beat.reset_after(AFTER_A_FAILURE);
+            }
+        }
+    }
+}
+
+/// What must not hold up the next beat, whatever the database does with it.
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, QueueError>>) -> Result<T, String> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(err)) => Err(err.to_string()),
+        Err(_) => Err(format!("no answer from the database within {} s", limit.as_secs_f64())),
+    }
+}
+
+/// Schedules and metrics, as often.
+async fn upkeep(app: &App, schedules: Option<&Schedules>, over: &CancellationToken) {
+    let mut look = ticking(app.config.worker.heartbeat.0);
+    loop {
+        tokio::select! {
+            biased;
+            () = over.cancelled() => return,
+            _ = look.tick() => {}
+        }
+        if let Some(schedules) = schedules {
+            schedules.tick(app).await;
         }
         // Histograms keep every sample until somebody reads them; where nobody does, this folds them.
         if let Ok(metrics) = telemetry::metrics_handle() {
             metrics.run_upkeep();
         }
     }
+}
+
+fn ticking(every: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 fn report(rescued: Rescued) {

@@ -19,7 +19,6 @@ use crate::domain::{Artifact, ArtifactKind, Container, Outcome, Quality, SourceC
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
-use crate::queue::Lane;
 use crate::transcript;
 
 /// What became of the recording.
@@ -162,13 +161,9 @@ async fn decode(
     let cancel = CancelFlag::default();
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
-    let patient = match work.job.lane {
-        Lane::Backfill => Some(work.app.backfill_cpu.clone().acquire_owned().await),
-        Lane::Live | Lane::Upkeep => None,
-    };
-    let permit = (patient, work.app.cpu.clone().acquire_owned().await);
+    let seat = work.app.cpu.take(work.urgency()).await;
+    let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
     let task = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
         let request = audio::Request {
             input: &input,
             container,

@@ -1,5 +1,7 @@
 //! Step 8: record, job completion and owed deliveries, in one fenced transaction.
 
+use std::time::Duration;
+
 use super::audio::Media;
 use crate::app::App;
 use crate::artifacts::CallPrefix;
@@ -14,6 +16,9 @@ use crate::telemetry;
 use crate::transcript;
 use crate::writeback;
 use crate::writeback::Ending;
+
+/// Before a run whose call was corrected meanwhile begins again.
+const CORRECTED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ends a call of which nothing may or can be stored.
 pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<String>) -> Result<&'static str, Stop> {
@@ -107,6 +112,10 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
         work.withdraw().await;
         return Err(Stop::Fenced);
     };
+    if ending.transcript.is_some() && version != work.record.transcript_version + 1 {
+        // Somebody has put the roles right while this ran: the run looks at the call again and keeps that.
+        return Err(Stop::LookAgain { after: CORRECTED_PAUSE });
+    }
     let engine = ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str());
     let entry = LedgerEntry {
         at: ending.now,

@@ -27,8 +27,8 @@ pub struct Heard {
 }
 
 /// The platform's words, their places found in the recording; where it gave none, what an engine of this machine
-/// hears, or else a service that may hear this organisation's calls. Then the speakers, placed on the audio. A model that cannot be used is not the call's failure: everything else is done, and a
-/// backfill makes the words once it is mended.
+/// hears, or else a service that may hear this organisation's calls. Then the speakers, placed on the audio. A model that
+/// cannot be used is not the call's failure: everything else is done, and a backfill makes the words once it is mended.
 pub async fn heard(
     work: &Work<'_>,
     call: &SourceCall,
@@ -36,9 +36,11 @@ pub async fn heard(
     words: &Transcript,
     speech: Speech,
 ) -> Result<Heard, Stop> {
+    let corrected = corrected(work).await?;
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
     let channels = work.platform.settings.dual_channels;
+    let agent_text = work.platform.settings.agent_text(call.agent_id.as_deref()).map(str::to_owned);
     let speech = Arc::new(speech);
     let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
     let here = listening(work, move || match transcript::from_audio(&engines, &given, &spoken, tongue.as_deref()) {
@@ -53,22 +55,37 @@ pub async fn heard(
         (words, Kept::default())
     };
     let spoken = speech.clone();
-    let hints = Hints { channels, agent_text: None };
-    let placed = listening(work, move || transcript::attribute(words, &spoken, hints));
+    let placed = listening(work, move || {
+        let attributed = transcript::attribute(words, &spoken, Hints { channels, agent_text: agent_text.as_deref() });
+        // What somebody has put right stands, however often the call is processed.
+        let standing = |attributed: Attributed| match corrected {
+            Some(corrected) => attributed.with(corrected),
+            None => attributed,
+        };
+        attributed.map(standing)
+    });
     let attributed = placed.await?.at(Stage::Transcript)?;
     Ok(Heard { attributed, speech, kept })
 }
 
 /// Runs what takes a core and a turn at listening.
 async fn listening<T: Send + 'static>(work: &Work<'_>, listen: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
-    let turn = work.app.speech.clone().acquire_owned().await;
-    let permit = work.app.cpu.clone().acquire_owned().await;
+    let seats = (work.app.speech.take(work.urgency()).await, work.app.cpu.take(work.urgency()).await);
     let task = tokio::task::spawn_blocking(move || {
-        let _held = (turn, permit);
+        let _held = seats;
         listen()
     });
     let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };
     task.await.map_err(stopped).at(Stage::Transcript)
+}
+
+/// The newest transcript, where somebody has put its roles right.
+async fn corrected(work: &Work<'_>) -> Result<Option<Transcript>, Stop> {
+    if work.record.transcript_version == 0 {
+        return Ok(None);
+    }
+    let newest = work.app.store.transcripts(work.record.uid).await.at(Stage::Transcript)?.pop();
+    Ok(newest.map(|newest| newest.transcript).filter(transcript::is_corrected))
 }
 
 fn without_engine(words: Transcript, err: &EngineError) -> Transcript {

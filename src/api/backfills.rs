@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::keys::Caller;
@@ -69,11 +71,10 @@ pub(super) async fn one(
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     caller: Caller,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     allowed(&caller)?;
-    let invalid = |said: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_body").saying(said);
-    let wanted: Wanted = serde_json::from_slice(&body).map_err(|err| invalid(err.to_string()))?;
+    let wanted: Wanted = read(body)?;
     if app.platform(&wanted.source).is_none() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_source")
             .saying(format!("there is no source `{}` in the configuration", wanted.source)));
@@ -83,10 +84,7 @@ pub(super) async fn start(
     if from >= to {
         return Err(invalid("from: must be before to".to_owned()));
     }
-    if wanted.rate_per_minute == Some(0) {
-        return Err(invalid("rate_per_minute: must be at least 1".to_owned()));
-    }
-    let orders = Orders { rate_per_minute: wanted.rate_per_minute, outcome: wanted.where_outcome };
+    let orders = Orders { rate_per_minute: checked_rate(wanted.rate_per_minute)?, outcome: wanted.where_outcome };
     if wanted.dry_run {
         let plan = backfill_plan::plan(&app, source, (from, to), wanted.again, orders).await?;
         let plan = serde_json::to_value(plan).map_err(|err| Problem::internal(&err.to_string()))?;
@@ -96,6 +94,54 @@ pub(super) async fn start(
     let id = backfill::start_ordered(&app, &new, orders).await?;
     let id = id.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "already_running"))?;
     Ok((StatusCode::CREATED, Json(backfill::shown(&found(&app, &id).await?, now))))
+}
+
+/// What can be changed of one that goes on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    /// Null: as fast as its lane frees. Required: a change that changes nothing is a mistake.
+    #[serde(deserialize_with = "Option::deserialize")]
+    rate_per_minute: Option<u32>,
+}
+
+/// `PATCH …/{id}`: another rate, from the next call on.
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    caller: Caller,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Problem> {
+    allowed(&caller)?;
+    let change: Change = read(body)?;
+    let rate = checked_rate(change.rate_per_minute)?;
+    let changed = app.store.rate_backfill(&id, rate).await?;
+    answered(&app, &id, changed).await
+}
+
+fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+    let body = body.map_err(|rejection| Problem::unread(&rejection))?;
+    serde_json::from_slice(&body).map_err(|err| invalid(err.to_string()))
+}
+
+fn invalid(said: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_body").saying(said)
+}
+
+fn checked_rate(rate: Option<u32>) -> Result<Option<u32>, Problem> {
+    if rate == Some(0) {
+        return Err(invalid("rate_per_minute: must be at least 1".to_owned()));
+    }
+    Ok(rate)
+}
+
+/// The backfill as it stands after a change that one which is over does not take.
+async fn answered(app: &App, id: &str, changed: bool) -> Result<Json<Value>, Problem> {
+    let backfill = found(app, id).await?;
+    if !changed {
+        return Err(Problem::new(StatusCode::CONFLICT, "is_over").saying("this backfill is over"));
+    }
+    Ok(Json(backfill::shown(&backfill, app.now())))
 }
 
 /// `POST …/{id}/pause`, `resume`, `cancel`.
@@ -112,9 +158,5 @@ pub(super) async fn steer(
         _ => return Err(Problem::new(StatusCode::NOT_FOUND, "not_found")),
     };
     let changed = app.store.steer_backfill(&id, steering).await?;
-    let backfill = found(&app, &id).await?;
-    if !changed {
-        return Err(Problem::new(StatusCode::CONFLICT, "is_over").saying("this backfill is over"));
-    }
-    Ok(Json(backfill::shown(&backfill, app.now())))
+    answered(&app, &id, changed).await
 }

@@ -59,6 +59,11 @@ impl Caller {
         if self.may(scope) { Ok(()) } else { Err(Problem::forbidden(scope)) }
     }
 
+    /// The key's own name in the audit trail.
+    pub(super) fn key_id(&self) -> &str {
+        &self.key.id
+    }
+
     pub(super) fn may(&self, scope: Scope) -> bool {
         self.key.may(scope)
     }

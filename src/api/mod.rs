@@ -4,8 +4,9 @@
 //! GET  /v1/calls                               both of the platform's list forms
 //! GET  /v1/calls/{id}                          the platform's detail, with ours added
 //! GET  /v1/calls/{id}/transcript.{txt,json,vtt,srt}
+//! POST /v1/calls/{id}/swap-roles               agent and caller were taken for each other
 //! POST /v1/triggers                            process these calls now
-//! GET  /v1/backfills                           and POST, /{id}, /{id}/pause, /{id}/resume, /{id}/cancel
+//! GET  /v1/backfills                           and POST; /{id} and PATCH; /{id}/pause, /{id}/resume, /{id}/cancel
 //! GET  /healthz  /readyz  /metrics             open: they hold no ids
 //! ```
 //!
@@ -18,6 +19,7 @@ mod keys;
 mod ops;
 mod problem;
 mod query;
+mod roles;
 mod shape;
 mod transcripts;
 mod triggers;
@@ -77,9 +79,10 @@ pub fn router(app: Arc<App>) -> Result<Router> {
     let mut router = Router::new()
         .route("/v1/calls", get(calls::list))
         .route("/v1/calls/{id}", get(calls::one))
+        .route("/v1/calls/{id}/swap-roles", post(roles::swap))
         .route("/v1/triggers", post(triggers::trigger))
         .route("/v1/backfills", get(backfills::list).post(backfills::start))
-        .route("/v1/backfills/{id}", get(backfills::one))
+        .route("/v1/backfills/{id}", get(backfills::one).patch(backfills::change))
         .route("/v1/backfills/{id}/{verb}", post(backfills::steer))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))

@@ -1,6 +1,7 @@
 //! An error as every client sees it: `{error, code, details}`.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -39,6 +40,14 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter")
             .saying(format!("{name}: must be {expected}"))
             .detailed(json!({ "parameter": name }))
+    }
+
+    /// A body that did not arrive.
+    pub(super) fn unread(rejection: &BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            _ => Self::new(StatusCode::BAD_REQUEST, "invalid_body").saying("the body ended early"),
+        }
     }
 
     pub(super) fn unauthorized() -> Self {

@@ -35,7 +35,7 @@ pub(super) async fn trigger(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     caller.require(Scope::CallsWrite)?;
-    let all = read(&body.map_err(|rejection| unread(&rejection))?)?;
+    let all = read(&body.map_err(|rejection| Problem::unread(&rejection))?)?;
     for wanted in &all {
         check(&app, &caller, wanted).await?;
     }
@@ -46,13 +46,6 @@ pub(super) async fn trigger(
     let queued = triggers.iter().any(|triggered| triggered.state == TriggerState::Queued);
     let status = if queued { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(json!({ "triggers": triggers }))))
-}
-
-fn unread(rejection: &BytesRejection) -> Problem {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        _ => Problem::new(StatusCode::BAD_REQUEST, "invalid_body").saying("the body ended early"),
-    }
 }
 
 /// Nothing is enqueued unless every call of the request may be.

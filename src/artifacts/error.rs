@@ -22,6 +22,12 @@ pub enum ObjectError {
     /// The store knows who we are and says no, or does not know us.
     #[error("{place} denied {action} ({code}); check the access key and what its policy allows")]
     Denied { place: String, action: &'static str, code: String },
+    /// The store has no room left, or a quota is used up.
+    #[error("{place} has no room for {action} ({code}); raise its quota or free space, work goes on by itself")]
+    Full { place: String, action: &'static str, code: String },
+    /// There is no such bucket, or it is somewhere else.
+    #[error("{place} cannot be used for {action}: {code}")]
+    NoBucket { place: String, action: &'static str, code: String },
     /// No room left.
     #[error("no space left for {}; free space or move it to a larger disk, work goes on by itself", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
@@ -73,20 +79,21 @@ impl Classify for ObjectError {
     fn fault(&self) -> Fault {
         match self {
             Self::Throttled { retry_after, .. } => Fault::Throttled { retry_after: *retry_after },
-            // A disk that is full or mounted read-only is mended by hand, and every waiting job with it: dead-lettering
-            // them all would only add a redrive to the repair.
-            Self::WrongContent { .. }
+            // A disk that is full or mounted read-only, a bucket that is full, denies us or is not there: it is mended by
+            // hand, and every waiting job with it. Dead-lettering them all would only add a redrive to the repair, so
+            // the worker rests and tries.
+            Self::Full { .. }
+            | Self::Denied { .. }
+            | Self::NoBucket { .. }
+            | Self::NotEncrypted { .. }
+            | Self::WrongContent { .. }
             | Self::BodyChanged { .. }
             | Self::DiskFull { .. }
             | Self::NotWritable { .. }
             | Self::Unavailable { .. }
             | Self::StillThere { .. }
             | Self::Io { .. } => Fault::Transient,
-            Self::Missing { .. }
-            | Self::Denied { .. }
-            | Self::Rejected { .. }
-            | Self::NotEncrypted { .. }
-            | Self::Configuration { .. } => Fault::Permanent,
+            Self::Missing { .. } | Self::Rejected { .. } | Self::Configuration { .. } => Fault::Permanent,
         }
     }
 

@@ -178,6 +178,7 @@ impl Requests {
             (400, "BadDigest" | "IncompleteBody" | "RequestTimeout" | "XAmzContentSHA256Mismatch") | (408 | 409, _) => {
                 self.unavailable(action, code)
             }
+            _ if is_full(status, &code) => ObjectError::Full { place, action, code },
             (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken") => ObjectError::Denied { place, action, code },
             (501, _) => ObjectError::Rejected { place, action, code },
             (429 | 500.., _) => match retry_after.and_then(|text| text.trim().parse::<f64>().ok()) {
@@ -187,10 +188,10 @@ impl Requests {
                 _ => self.unavailable(action, code),
             },
             (_, "NoSuchBucket") => {
-                ObjectError::Rejected { place, action, code: format!("{code}; make the bucket or mend objects.bucket") }
+                ObjectError::NoBucket { place, action, code: format!("{code}; make the bucket or mend objects.bucket") }
             }
             (301 | 307, _) => {
-                ObjectError::Rejected { place, action, code: format!("{code}; check objects.region and endpoint") }
+                ObjectError::NoBucket { place, action, code: format!("{code}; check objects.region and endpoint") }
             }
             _ => ObjectError::Rejected { place, action, code },
         }
@@ -450,6 +451,13 @@ impl Intercept for DateHeader {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.map(|date| date.timestamp());
         Ok(())
     }
+}
+
+/// Whether a service says that there is no room. 507 is `MinIO`'s, as is its quota's code; Ceph answers 403 with
+/// `QuotaExceeded`; Swift, and proxies in front of any, 413. No object of ours is near S3's own limit of 5 GiB a request.
+fn is_full(status: u16, code: &str) -> bool {
+    matches!(status, 413 | 507)
+        || matches!(code, "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded")
 }
 
 fn checked_endpoint(text: &str) -> Result<&str> {

@@ -34,7 +34,8 @@ impl Block {
     /// Whether all samples are numbers of a magnitude up to `most`.
     #[must_use]
     pub fn within(&self, most: f32) -> bool {
-        self.planes.iter().all(|plane| within(plane, most))
+        let level = fearless_simd::Level::new();
+        fearless_simd::dispatch!(level, _simd => self.planes.iter().all(|plane| within(plane, most)))
     }
 }
 
@@ -42,6 +43,9 @@ impl Block {
 const LANES: usize = 8;
 
 /// Largest magnitude of finite samples.
+// Compiled for each instruction set where it is inlined under `dispatch!`.
+#[allow(clippy::inline_always)]
+#[inline(always)]
 #[must_use]
 pub fn peak(samples: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -55,6 +59,8 @@ pub fn peak(samples: &[f32]) -> f32 {
     rest.iter().map(|sample| sample.abs()).chain(lanes).fold(0.0, f32::max)
 }
 
+#[allow(clippy::inline_always)]
+#[inline(always)]
 fn within(samples: &[f32], most: f32) -> bool {
     let (groups, rest) = samples.as_chunks::<LANES>();
     let mut beyond = [false; LANES];

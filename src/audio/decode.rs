@@ -12,6 +12,7 @@ use super::contained::Contained;
 use super::elementary::Elementary;
 use super::error::AudioError;
 use super::frames::Syntax;
+use super::free_format::FreeFormat;
 use super::riff::open_wav;
 use crate::domain::Container;
 
@@ -64,7 +65,10 @@ pub trait Decode {
 /// Opens a file whose container is known from its bytes.
 pub fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioError> {
     match container {
-        Container::Mp3 => Ok(Box::new(Elementary::open(path, Syntax::Mpeg, 0)?)),
+        Container::Mp3 => match FreeFormat::open(path)? {
+            Some(free) => Ok(Box::new(free)),
+            None => Ok(Box::new(Elementary::open(path, Syntax::Mpeg, 0)?)),
+        },
         Container::Adts => Ok(Box::new(Elementary::open(path, Syntax::Adts, 0)?)),
         Container::Wav => open_wav(path),
         Container::Mp4 | Container::Flac | Container::Ogg | Container::Matroska => {

@@ -10,11 +10,14 @@ use super::resample::Resampler;
 use super::spill::Spill;
 use super::timeline::{Survival, Timeline};
 use super::true_peak::PeakMeter;
+use super::wav::WavDraft;
 use super::{CancelFlag, Request};
 
 /// What the first pass leaves behind.
 pub struct Heard {
     pub survival: Survival,
+    /// The WAV to be, where one was asked for: it holds the samples.
+    pub wav: Option<WavDraft>,
     pub samples: Spill,
     /// Of the mono mix: what the gain is worked out from.
     pub levels: Levels,
@@ -108,6 +111,9 @@ struct Mono<'a, 'b> {
 
 impl Mono<'_, '_> {
     fn push(&mut self, rate_hz: u32, samples: &[f32]) -> Result<(), AudioError> {
+        if samples.is_empty() {
+            return Ok(());
+        }
         if self.resampler.as_ref().is_some_and(|resampler| resampler.rate_hz() != rate_hz) {
             self.end_rate()?;
         }
@@ -193,6 +199,11 @@ fn listen_with(
 ) -> Result<Heard, AudioError> {
     let limit = request.settings.max_duration.0.as_secs_f64();
     let mut timeline = Timeline::new(decode::open(request.input, request.container)?, limit);
+    let wav = request.wav.map(WavDraft::create).transpose()?;
+    let samples = match &wav {
+        Some(wav) => wav.spill()?,
+        None => Spill::new(request.settings.memory_cap_bytes, request.spool),
+    };
     let mut recorded = Recorded::default();
     let mut mixed = Vec::new();
     let mut mono = Mono {
@@ -202,15 +213,13 @@ fn listen_with(
         profile: Profile::default(),
         meter: Meter::new(OUTPUT_RATE_HZ, 1),
         peaks: PeakMeter::default(),
-        samples: Spill::new(request.settings.memory_cap_bytes, request.spool),
+        samples,
         sinks,
     };
     let mut block = Block::default();
     let mut rate_hz = 0;
     while timeline.next(&mut block)? {
-        if cancel.is_cancelled() {
-            return Err(AudioError::Cancelled);
-        }
+        cancel.pass()?;
         recorded.push(&block);
         for sink in mono.sinks.iter_mut() {
             sink.recorded(&block);
@@ -222,9 +231,12 @@ fn listen_with(
             mixed.clear();
         }
         rate_hz = block.rate_hz;
-        mixer.push(&block, &mut mixed);
+        let alone = mixer.push(&block, &mut mixed);
         mono.push(rate_hz, &mixed)?;
         mixed.clear();
+        if let Some(only) = alone {
+            mono.push(rate_hz, only)?;
+        }
     }
     mixer.flush(&mut mixed);
     if rate_hz != 0 {
@@ -237,6 +249,7 @@ fn listen_with(
     }
     Ok(Heard {
         survival: timeline.survival(),
+        wav,
         samples: mono.samples,
         levels: mono.meter.finish(),
         true_peak: mono.peaks.true_peak(),

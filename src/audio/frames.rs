@@ -188,6 +188,31 @@ pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
     Some(StreamInfo { frames, delay, padding, gapless: gap.is_some() })
 }
 
+/// Whether free-format frames (bit rate index 0) begin somewhere in these bytes: four headers alike at one distance, give
+/// or take a slot of padding. Such a frame is at most as long as one of 448 kbit/s at 8 kHz.
+#[must_use]
+pub fn free_format(bytes: &[u8]) -> bool {
+    const LENGTHS: std::ops::RangeInclusive<usize> = 24..=8 * 1024;
+    let alike = |at: usize, first: &[u8; 4]| match bytes.get(at..).and_then(<[u8]>::first_chunk::<4>) {
+        // All but padding, and what a frame of joint stereo may change.
+        Some(next) => next[..2] == first[..2] && (next[2] ^ first[2]) & 0xfd == 0 && (next[3] ^ first[3]) & 0xcf == 0,
+        None => false,
+    };
+    let candidates = bytes.windows(4).enumerate().filter(|(_, head)| head[0] == 0xff && head[2] >> 4 == 0);
+    for (at, head) in candidates {
+        let mut first = [0; 4];
+        first.copy_from_slice(head);
+        if mpeg(&[first[0], first[1], first[2] | 0x10, first[3]]).is_none() {
+            continue;
+        }
+        let near = |at: usize| (at.saturating_sub(4)..=at + 4).any(|at| alike(at, &first));
+        if LENGTHS.clone().any(|len| alike(at + len, &first) && near(at + 2 * len) && near(at + 3 * len)) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Length of an `ID3v2` tag at the start of `bytes`, header and footer included (id3.org, v2.4.0 section 3).
 #[must_use]
 pub fn id3v2_len(bytes: &[u8]) -> Option<usize> {
@@ -226,6 +251,19 @@ mod tests {
         let header = Syntax::Mpeg.parse(&[0xff, 0xff, 0x40, 0x00]).unwrap();
         assert_eq!((header.layer, header.len, header.samples, header.channels), (1, 136, 384, 2));
         assert_eq!((header.reservoir_bytes(&[0xff; 64]), stream_info(&header, b"Info")), (0, None));
+    }
+
+    #[test]
+    fn free_format_is_known_by_its_distances() {
+        let mut stream = vec![0x55u8; 3_000];
+        for at in [100usize, 250, 401, 551] {
+            stream[at..at + 4].copy_from_slice(&[0xff, 0xfb, 0x04, 0xc0]);
+        }
+        stream[252] |= 2;
+        assert!(free_format(&stream));
+        stream[551] = 0;
+        assert!(!free_format(&stream), "three are chance, four are a stream");
+        assert!(!free_format(&[0xff; 4_000]) && !free_format(&[0; 4_000]) && !free_format(b"\xff\xfb"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! K-weighting (ITU-R BS.1770-4 annex 1) of one channel, arranged so that eight samples go through at once.
+//! K-weighting (ITU-R BS.1770-4 annex 1) of one channel, arranged so that sixteen samples go through at once.
 //!
-//! A recursive filter is a chain from sample to sample. The shelf is therefore rewritten to lean on its own output eight
-//! and sixteen samples before: numerator and denominator are multiplied by the same polynomials, which leaves the response
+//! A recursive filter is a chain from sample to sample. The shelf is therefore rewritten to lean on its own output sixteen
+//! and thirty-two samples before: numerator and denominator are multiplied by the same polynomials, which leaves the response
 //! as it is. The high-pass takes away what lies around 38 Hz. It runs on means of a few samples, and the energy it takes
 //! from them is the energy it takes from the sound: within 0.005 LU of what the filter does at the full rate.
 
@@ -9,13 +9,15 @@
 #![allow(clippy::inline_always)]
 
 /// Samples worked on together.
-const LANES: usize = 8;
+const LANES: usize = 16;
 /// Samples of each signal kept from before: as far as the recursion reaches back.
 const PAST: usize = 2 * LANES;
 /// Samples taken at a time; their sums stay short enough for single precision.
 const CHUNK: usize = 256;
 /// The means that go through the high-pass come at this rate or faster, Hz: 150 times its corner.
 const MEANS_HZ: u32 = 6_000;
+/// Samples in a mean at 48 kHz.
+const MEAN: usize = LANES / 2;
 /// Recursive filters decay into denormal numbers, which some processors handle a hundred times slower.
 const SETTLED: f32 = 1e-18;
 
@@ -54,12 +56,12 @@ type Line = [f32; PAST + CHUNK];
 /// One channel's filters and their memory.
 #[derive(Debug, Clone)]
 pub struct KWeighting {
-    /// The shelf's numerator, and the three factors both its sides are multiplied by, each leaning twice as far back.
-    factors: [[f32; 3]; 4],
-    /// What the output takes of itself eight and sixteen samples before.
+    /// The shelf's numerator, and the four factors both its sides are multiplied by, each leaning twice as far back.
+    factors: [[f32; 3]; 5],
+    /// What the output takes of itself sixteen and thirty-two samples before.
     feedback: [f32; 2],
     /// Input, what is between the factors, and output.
-    lines: [Line; 6],
+    lines: [Line; 7],
     means: Means,
 }
 
@@ -68,7 +70,7 @@ impl KWeighting {
     pub fn new(rate_hz: u32) -> Self {
         let Section { b, mut a } = shelf(f64::from(rate_hz));
         let (_, gain) = high_pass(f64::from(rate_hz));
-        let mut factors = [b.map(|tap| (tap * gain) as f32); 4];
+        let mut factors = [b.map(|tap| (tap * gain) as f32); 5];
         for factor in &mut factors[1..] {
             *factor = [1.0, -a[0] as f32, a[1] as f32];
             a = [2.0 * a[1] - a[0] * a[0], a[1] * a[1]];
@@ -76,7 +78,7 @@ impl KWeighting {
         Self {
             factors,
             feedback: [-a[0] as f32, -a[1] as f32],
-            lines: [[0.0; PAST + CHUNK]; 6],
+            lines: [[0.0; PAST + CHUNK]; 7],
             means: Means::new(rate_hz),
         }
     }
@@ -90,19 +92,21 @@ impl KWeighting {
     #[inline(always)]
     fn chunk(&mut self, samples: &[f32]) -> f64 {
         let end = PAST + samples.len();
-        let [input, first, second, third, forward, output] = &mut self.lines;
+        let [input, first, second, third, fourth, forward, output] = &mut self.lines;
         input[PAST..end].copy_from_slice(samples);
         lean::<1>(self.factors[0], input, first, end);
         lean::<1>(self.factors[1], first, second, end);
         lean::<2>(self.factors[2], second, third, end);
-        lean::<4>(self.factors[3], third, forward, end);
-        recur(self.feedback, forward, output, end);
-        let energy = f64::from(sum(&output[PAST..end], |y| y * y)) + self.means.change(&output[PAST..end]);
+        lean::<4>(self.factors[3], third, fourth, end);
+        lean::<8>(self.factors[4], fourth, forward, end);
+        let mut sums = [[0.0; 2]; CHUNK / LANES];
+        let energy = recur(self.feedback, forward, output, end, &mut sums);
+        let energy = f64::from(energy) + self.means.change(&output[PAST..end], sums.as_flattened());
         for line in &mut self.lines {
             line.copy_within(end - PAST..end, 0);
         }
-        if output_settled(&self.lines[5]) {
-            self.lines[5][..PAST].fill(0.0);
+        if output_settled(&self.lines[6]) {
+            self.lines[6][..PAST].fill(0.0);
         }
         energy
     }
@@ -117,43 +121,41 @@ fn lean<const STRIDE: usize>(taps: [f32; 3], from: &Line, to: &mut Line, end: us
     }
 }
 
-/// The recursion, a group of [`LANES`] at a time.
+/// The recursion, a group of [`LANES`] at a time: its energy, and the sums of the halves of each group into `sums`.
 #[inline(always)]
-fn recur(feedback: [f32; 2], from: &Line, to: &mut Line, end: usize) {
+fn recur(feedback: [f32; 2], from: &Line, to: &mut Line, end: usize, sums: &mut [[f32; 2]; CHUNK / LANES]) -> f32 {
     let group = |line: &[f32]| -> [f32; LANES] { line.first_chunk().copied().unwrap_or_default() };
     let (mut far, mut near) = (group(to), group(&to[LANES..]));
     let whole = (end - PAST) / LANES * LANES;
     let groups = to[PAST..PAST + whole].as_chunks_mut::<LANES>().0;
-    for (to, from) in groups.iter_mut().zip(from[PAST..PAST + whole].as_chunks::<LANES>().0) {
+    let mut energies = [0.0; LANES];
+    for ((to, from), sum) in groups.iter_mut().zip(from[PAST..PAST + whole].as_chunks::<LANES>().0).zip(sums) {
         let mut here = [0.0; LANES];
         for lane in 0..LANES {
             here[lane] = from[lane] + feedback[1] * far[lane] + feedback[0] * near[lane];
         }
+        for (energy, y) in energies.iter_mut().zip(here) {
+            *energy += y * y;
+        }
+        *sum = pairs(here);
         *to = here;
         (far, near) = (near, here);
     }
+    let mut energy: f32 = pairs(energies).iter().sum();
     for n in PAST + whole..end {
         to[n] = from[n] + feedback[1] * to[n - PAST] + feedback[0] * to[n - LANES];
+        energy += to[n] * to[n];
     }
+    energy
 }
 
-/// Sum over the samples of what `of` makes of them.
+/// Sums of the two halves.
 #[inline(always)]
-fn sum(samples: &[f32], of: impl Fn(f32) -> f32) -> f32 {
-    let (groups, rest) = samples.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for group in groups {
-        for (lane, &sample) in lanes.iter_mut().zip(group) {
-            *lane += of(sample);
-        }
-    }
-    pairs(lanes) + rest.iter().map(|&sample| of(sample)).sum::<f32>()
-}
-
-#[inline(always)]
-fn pairs(lanes: [f32; LANES]) -> f32 {
-    let pair = |n: usize| lanes[n] + lanes[n + LANES / 2];
-    (pair(0) + pair(2)) + (pair(1) + pair(3))
+fn pairs(lanes: [f32; LANES]) -> [f32; 2] {
+    [0, MEAN].map(|start| {
+        let pair = |n: usize| lanes[start + n] + lanes[start + n + MEAN / 2];
+        (pair(0) + pair(2)) + (pair(1) + pair(3))
+    })
 }
 
 fn output_settled(output: &Line) -> bool {
@@ -183,32 +185,37 @@ impl Means {
         Self { section, before: [0.0; 2], passed: [0.0; 2], len: len as usize, count: 0, sum: 0.0 }
     }
 
-    /// By how much the high-pass changes the energy of these samples, at most [`CHUNK`] of them.
+    /// By how much the high-pass changes the energy of these samples, at most [`CHUNK`] of them. `sums` are those of each
+    /// [`MEAN`] of them, as far as they make up groups of [`LANES`].
     #[inline(always)]
-    fn change(&mut self, samples: &[f32]) -> f64 {
+    fn change(&mut self, samples: &[f32], sums: &[f32]) -> f64 {
+        if self.len == MEAN && self.count == 0 {
+            // The case of 48 kHz: the sums are there.
+            let (whole, tail) = samples.as_chunks::<MEAN>();
+            let mut means = [0.0; CHUNK / MEAN];
+            means.copy_from_slice(sums);
+            if let (Some(last), true) = (whole.last(), samples.len() % LANES >= MEAN) {
+                means[whole.len() - 1] = last.iter().sum();
+            }
+            (self.sum, self.count) = (tail.iter().sum(), tail.len());
+            return self.filter(&means[..whole.len()]);
+        }
         let mut means = [0.0; CHUNK];
         let missing = (self.len - self.count) % self.len;
         let (head, rest) = samples.split_at(missing.min(samples.len()));
         let whole = rest.chunks_exact(self.len);
         let tail = whole.remainder();
-        self.sum += sum(head, |sample| sample);
+        self.sum += head.iter().sum::<f32>();
         let first = usize::from(!head.is_empty() && head.len() == missing);
         if first == 1 {
             means[0] = std::mem::take(&mut self.sum);
         }
         let count = first + whole.len();
-        if self.len == LANES {
-            // The case of 48 kHz, with a length the compiler can see.
-            for (mean, part) in means[first..].iter_mut().zip(rest.as_chunks::<LANES>().0) {
-                *mean = pairs(*part);
-            }
-        } else {
-            for (mean, part) in means[first..].iter_mut().zip(whole) {
-                *mean = sum(part, |sample| sample);
-            }
+        for (mean, part) in means[first..].iter_mut().zip(whole) {
+            *mean = part.iter().sum();
         }
         self.count = (self.count + samples.len()) % self.len;
-        self.sum += sum(tail, |sample| sample);
+        self.sum += tail.iter().sum::<f32>();
         self.filter(&means[..count])
     }
 
@@ -291,6 +298,6 @@ mod tests {
             weighting.energy(&[0.0; 4_000]);
         }
         assert!(weighting.energy(&[0.0; 4_000]).abs() < 1e-30);
-        assert!(weighting.lines[5][..PAST].iter().all(|&sample| sample.to_bits() == 0));
+        assert!(weighting.lines[6][..PAST].iter().all(|&sample| sample.to_bits() == 0));
     }
 }

@@ -29,8 +29,8 @@ pub struct Plan {
     pub ceiling: Option<f32>,
     /// Peaks keep the loudness under the target.
     pub peak_limited: bool,
-    /// What will come out. Worked out, not measured again: a gain moves every level by the same amount, and what the
-    /// limiter takes is known step by step.
+    /// What will come out: of a gain alone exactly, as it moves every level by the same amount; with a limiter as far as
+    /// [`Profile`] can tell.
     pub output_lufs: f64,
 }
 

@@ -2,6 +2,7 @@
 //! steps of 16 samples, so that its cost is that of one multiplication a sample.
 
 use super::block::{OUTPUT_RATE_HZ, STEP, Step, measure_steps};
+use super::output_levels::HOP;
 use super::true_peak::{Phases, REACH as PEAK_REACH};
 
 /// Steps before a peak at which the gain begins to fall: 5 ms, too short to be heard as a dip, long enough not to click.
@@ -99,6 +100,8 @@ pub struct Limiter {
     wait: usize,
     taken: u64,
     given: u64,
+    /// Whether each [`HOP`] of the output was changed.
+    changed: Vec<bool>,
 }
 
 impl Limiter {
@@ -117,7 +120,14 @@ impl Limiter {
             wait: DELAY_STEPS,
             taken: 0,
             given: 0,
+            changed: Vec::new(),
         }
+    }
+
+    /// Whether anything of this [`HOP`] of the output is more or less than its input.
+    #[must_use]
+    pub fn changed(&self, hop: usize) -> bool {
+        self.changed.get(hop).is_some_and(|changed| *changed)
     }
 
     /// Appends limited samples to `out`, some milliseconds behind.
@@ -150,7 +160,11 @@ impl Limiter {
                 self.before = self.steps[at + calm - 1].peak;
                 at += calm;
             } else {
-                self.one(at, out);
+                let hop = (self.given as usize + out.len() - before) / HOP;
+                if self.one(at, out) {
+                    self.changed.resize(hop + 1, false);
+                    self.changed[hop] = true;
+                }
                 at += 1;
             }
         }
@@ -173,8 +187,8 @@ impl Limiter {
         run.saturating_sub(1)
     }
 
-    /// Looks at one step, and lets out the one that has waited long enough.
-    fn one(&mut self, at: usize, out: &mut Vec<f32>) {
+    /// Looks at one step, and lets out the one that has waited long enough; whether that one was changed.
+    fn one(&mut self, at: usize, out: &mut Vec<f32>) -> bool {
         let (here, after) = (self.steps[at].peak, self.steps[at + 1].peak);
         let start = self.next + at * STEP;
         let mut peak = here;
@@ -189,16 +203,18 @@ impl Limiter {
             // Gains of steps before the first.
             self.wait -= 1;
             self.node = next;
-            return;
+            return false;
         }
         let step = &self.line[start - DELAY_STEPS * STEP..start - LOOK_AHEAD * STEP];
-        if self.node >= 1.0 && next >= 1.0 {
-            out.extend_from_slice(step);
-        } else {
+        let changed = self.node < 1.0 || next < 1.0;
+        if changed {
             let slope = (next - self.node) / STEP as f32;
             out.extend(step.iter().enumerate().map(|(n, sample)| sample * (self.node + slope * n as f32)));
+        } else {
+            out.extend_from_slice(step);
         }
         self.node = next;
+        changed
     }
 
     /// The most that was taken off, dB (0 or more).
@@ -260,8 +276,10 @@ mod tests {
     fn the_gain_comes_back_after_a_peak() {
         let mut wave: Vec<f32> = (0..96_000).map(|n| 0.3 * (0.05 * n as f32).sin()).collect();
         wave[20_000] = 1.0;
-        let (out, _) = limit(&wave, 1.0, 0.5);
+        let (out, limiter) = limit(&wave, 1.0, 0.5);
         assert!(out[20_000].abs() <= 0.5 + 1e-4);
+        assert_eq!((0..20).filter(|&hop| limiter.changed(hop)).min(), Some(4));
+        assert!(!limiter.changed(12), "let go after half a second");
         assert!(out[60_000..].iter().zip(&wave[60_000..]).all(|(o, w)| (o - w).abs() < 1e-6));
         assert!(out[..19_000].iter().zip(&wave).all(|(o, w)| (o - w).abs() < 1e-6));
     }

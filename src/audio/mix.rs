@@ -85,14 +85,14 @@ impl Mixer {
     }
 
     /// Appends the block, mixed, to `out`. Two channels come out a window later: call [`Self::flush`] at the end and
-    /// before a change of rate.
-    pub fn push(&mut self, block: &Block, out: &mut Vec<f32>) {
+    /// before a change of rate. A channel alone is given back as it is: it comes after `out`.
+    pub fn push<'a>(&mut self, block: &'a Block, out: &mut Vec<f32>) -> Option<&'a [f32]> {
         match block.planes.as_slice() {
             [] => {}
             [mono] => {
                 self.flush(out);
                 self.other += mono.len() as u64;
-                out.extend_from_slice(mono);
+                return Some(mono);
             }
             [left, right] => {
                 if self.rate_hz != block.rate_hz {
@@ -117,6 +117,7 @@ impl Mixer {
                 }
             }
         }
+        None
     }
 
     fn pair(&mut self, mut left: &[f32], mut right: &[f32], out: &mut Vec<f32>) {

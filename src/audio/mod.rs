@@ -1,6 +1,6 @@
 //! From a recording to measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
+//! `probe` → `decode` (`elementary`, `free_format`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
 //! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
 //! in memory as a whole.
 
@@ -13,6 +13,7 @@ pub mod error;
 mod first_pass;
 mod flac;
 mod frames;
+mod free_format;
 mod k_weighting;
 mod level;
 mod limiter;
@@ -20,6 +21,7 @@ pub mod loudness;
 mod mix;
 mod mp4;
 mod opus;
+mod output_levels;
 pub mod probe;
 mod resample;
 mod riff;
@@ -32,6 +34,7 @@ mod walk;
 mod wav;
 pub mod waveform;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,18 +51,44 @@ use crate::config;
 use crate::domain::quality::{Flag, Loudness, Normalization, SourceFormat};
 use crate::domain::{Container, RecordingState};
 
+/// What is done between two blocks of audio.
+type Between = dyn Fn(&CancelFlag) + Send + Sync;
+
 /// Asks running audio work to stop. Clones share one flag.
-#[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct CancelFlag {
+    asked: Arc<AtomicBool>,
+    between: Option<Arc<Between>>,
+}
+
+impl fmt::Debug for CancelFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelFlag").field(&self.is_cancelled()).finish()
+    }
+}
 
 impl CancelFlag {
+    /// The same flag, with something that the work does between two blocks of audio: it may wait there for others.
+    #[must_use]
+    pub fn between_blocks(&self, what: impl Fn(&Self) + Send + Sync + 'static) -> Self {
+        Self { asked: self.asked.clone(), between: Some(Arc::new(what)) }
+    }
+
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Relaxed);
     }
 
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The end of a block.
+    fn pass(&self) -> Result<(), AudioError> {
+        if let Some(between) = &self.between {
+            between(self);
+        }
+        if self.is_cancelled() { Err(AudioError::Cancelled) } else { Ok(()) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::frames::{Syntax, id3v2_len};
+use super::frames::{Syntax, free_format, id3v2_len};
 use crate::domain::Container;
 
 /// How much of the head is looked at; junk longer than this before the first MP3 frame is not audio to us.
@@ -78,9 +78,14 @@ fn magic(head: &[u8]) -> Option<Container> {
     None
 }
 
-/// MPEG audio or ADTS, wherever in the head its frames begin: three headers in a row, each where the one before
-/// says, do not happen by chance.
+/// MPEG audio or ADTS, wherever in the head its frames begin.
 fn elementary(bytes: &[u8]) -> Option<Container> {
+    framed(bytes).or_else(|| free_format(bytes).then_some(Container::Mp3))
+}
+
+/// Frames that say how long they are: three headers in a row, each where the one before says, do not happen by chance.
+#[must_use]
+pub fn framed(bytes: &[u8]) -> Option<Container> {
     let candidates = bytes.iter().enumerate().filter(|&(_, &byte)| byte == 0xff).map(|(offset, _)| offset);
     for offset in candidates {
         for (syntax, container) in [(Syntax::Mpeg, Container::Mp3), (Syntax::Adts, Container::Adts)] {

@@ -5,6 +5,7 @@ use super::first_pass::Heard;
 use super::flac::FlacWriter;
 use super::level::Plan;
 use super::limiter::Limiter;
+use super::output_levels::OutputLevels;
 use super::spill::whole;
 use super::true_peak::PeakMeter;
 use super::wav::{WavWriter, WrittenFile};
@@ -30,7 +31,7 @@ struct Outputs {
 
 impl Outputs {
     fn push(&mut self, samples: &[f32]) -> Result<(), AudioError> {
-        self.pcm.clear();
+        self.pcm.resize(samples.len(), 0);
         quantize(samples, &mut self.pcm);
         if let Some(wav) = &mut self.wav {
             wav.push(&self.pcm)?;
@@ -44,9 +45,13 @@ impl Outputs {
 }
 
 /// To 16 bits, to the nearest; beyond full scale is full scale. No dither: digital silence stays silent.
-fn quantize(samples: &[f32], pcm: &mut Vec<i16>) {
+fn quantize(samples: &[f32], pcm: &mut [i16]) {
     let level = fearless_simd::Level::new();
-    fearless_simd::dispatch!(level, _simd => pcm.extend(samples.iter().map(|sample| whole(sample * 32_768.0))));
+    fearless_simd::dispatch!(level, _simd => {
+        for (pcm, sample) in pcm.iter_mut().zip(samples) {
+            *pcm = whole(sample * 32_768.0);
+        }
+    });
 }
 
 /// Runs the pass. `plan` is `None` for what has no loudness: it passes as it is.
@@ -58,17 +63,16 @@ pub fn write(
 ) -> Result<Written, AudioError> {
     let samples = heard.samples.len();
     let mut outputs = Outputs {
-        wav: request.wav.map(|path| WavWriter::create(path, samples)).transpose()?,
+        wav: heard.wav.take().map(|draft| draft.begin(samples)).transpose()?,
         flac: request.flac.map(FlacWriter::create).transpose()?,
         waveform: Waveform::default(),
         pcm: Vec::new(),
     };
     let target_lufs = request.settings.target_lufs;
     let normalization = match plan {
-        Some(Plan { ceiling: Some(ceiling), gain_db, output_lufs, .. }) => {
-            let gain = 10f64.powf(gain_db / 20.0) as f32;
-            let figures = write_limited(heard, gain, Limiter::new(ceiling), &mut outputs, cancel)?;
-            Normalization { target_lufs, gain_db, output_integrated_lufs: Some(output_lufs), ..figures }
+        Some(plan @ Plan { ceiling: Some(ceiling), gain_db, .. }) => {
+            let figures = write_limited(heard, plan.gain(), Limiter::new(ceiling), &mut outputs, cancel)?;
+            Normalization { target_lufs, gain_db, ..figures }
         }
         plan => {
             let gain = plan.map_or(1.0, |plan| plan.gain());
@@ -96,9 +100,7 @@ pub fn write(
 
 fn write_plain(heard: &mut Heard, gain: f32, outputs: &mut Outputs, cancel: &CancelFlag) -> Result<(), AudioError> {
     heard.samples.read(gain, |block| {
-        if cancel.is_cancelled() {
-            return Err(AudioError::Cancelled);
-        }
+        cancel.pass()?;
         outputs.push(block)
     })
 }
@@ -111,25 +113,26 @@ fn write_limited(
     cancel: &CancelFlag,
 ) -> Result<Normalization, AudioError> {
     let mut peaks = PeakMeter::default();
+    let mut levels = OutputLevels::new(&heard.levels, gain);
     let mut out = Vec::new();
-    let mut put = |out: &mut Vec<f32>, outputs: &mut Outputs| {
+    let mut put = |out: &mut Vec<f32>, limiter: &Limiter, outputs: &mut Outputs| {
         peaks.push(out);
+        levels.push(out, |hop| limiter.changed(hop));
         let done = outputs.push(out);
         out.clear();
         done
     };
     heard.samples.read(gain, |block| {
-        if cancel.is_cancelled() {
-            return Err(AudioError::Cancelled);
-        }
+        cancel.pass()?;
         limiter.push(block, &mut out);
-        put(&mut out, outputs)
+        put(&mut out, &limiter, outputs)
     })?;
     limiter.finish(&mut out);
-    put(&mut out, outputs)?;
+    put(&mut out, &limiter, outputs)?;
     peaks.finish();
     Ok(Normalization {
         limited_db: limiter.limited_db(),
+        output_integrated_lufs: levels.integrated(),
         output_true_peak_dbtp: super::decibels(peaks.true_peak()),
         ..Normalization::default()
     })

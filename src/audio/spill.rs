@@ -1,17 +1,19 @@
-//! Holds the decoded call between the two passes: in memory up to a cap, beyond it in a nameless file of the spool.
+//! Holds the decoded call between the two passes: in the file that is to be its WAV where there is to be one, else in memory
+//! up to a cap and beyond it in a nameless file of the spool.
 //!
 //! Samples are kept in 16 bits with a power of two for every 256 of them. What that takes off is as little as the 16 bits
-//! of the output take off full scale, whatever the gain will be, and nothing at all of 16-bit recordings.
+//! of the output take off full scale, whatever the gain will be, and nothing at all of 16-bit recordings. It also makes
+//! them as long as what will be written: in the WAV each lies where its successor will.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use super::block::peak;
 use super::error::AudioError;
 
-/// Samples in one piece of memory, and in one block given out.
-const PIECE: usize = 32 * 1024;
+/// Samples kept together, and in one block given out: few enough for the processor's nearer caches.
+const PIECE: usize = 16 * 1024;
 /// Samples that share an exponent.
 const GROUP: usize = 256;
 const SAMPLE_BYTES: usize = size_of::<i16>();
@@ -21,101 +23,111 @@ const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=3;
 /// A store of samples, written once, read as often as wanted.
 #[derive(Debug)]
 pub struct Spill {
-    pieces: Vec<Vec<i16>>,
+    /// Whole pieces in memory, and how many there may be.
+    pieces: Vec<Vec<u8>>,
     cap_pieces: usize,
-    spool: std::path::PathBuf,
-    file: Option<BufWriter<File>>,
+    file: Option<File>,
+    /// Where in the file the samples begin, bytes.
+    start: u64,
+    spool: PathBuf,
     in_file: u64,
+    count: u64,
     /// Of all groups so far.
     exponents: Vec<i8>,
-    /// Samples of the next group.
+    /// Samples of the next group, and the groups of the next piece.
     rest: Vec<f32>,
-    bytes: Vec<u8>,
+    piece: Vec<u8>,
 }
 
 impl Spill {
     #[must_use]
     pub fn new(cap_bytes: u64, spool: &Path) -> Self {
-        let cap_pieces = (cap_bytes / (PIECE * SAMPLE_BYTES) as u64).max(1) as usize;
         Self {
             pieces: Vec::new(),
-            cap_pieces,
-            spool: spool.to_owned(),
+            cap_pieces: (cap_bytes / (PIECE * SAMPLE_BYTES) as u64) as usize,
             file: None,
+            start: 0,
+            spool: spool.to_owned(),
             in_file: 0,
+            count: 0,
             exponents: Vec::new(),
             rest: Vec::with_capacity(GROUP),
-            bytes: Vec::new(),
+            piece: Vec::with_capacity(PIECE * SAMPLE_BYTES),
         }
+    }
+
+    /// Keeps all samples in `file` from byte `start` on.
+    #[must_use]
+    pub fn within(file: File, start: u64) -> Self {
+        Self { file: Some(file), start, ..Self::new(0, Path::new("")) }
     }
 
     /// Samples held.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() + self.in_file + self.rest.len() as u64
+    pub const fn len(&self) -> u64 {
+        self.count
     }
 
     pub fn push(&mut self, mut samples: &[f32]) -> Result<(), AudioError> {
+        self.count += samples.len() as u64;
         if !self.rest.is_empty() {
             let take = (GROUP - self.rest.len()).min(samples.len());
             self.rest.extend_from_slice(&samples[..take]);
             samples = &samples[take..];
             if self.rest.len() == GROUP {
                 let group = std::mem::take(&mut self.rest);
-                self.group(&group)?;
+                self.groups(&group)?;
                 self.rest = group;
                 self.rest.clear();
             }
         }
-        let (groups, rest) = samples.as_chunks::<GROUP>();
-        for group in groups {
-            self.group(group)?;
-        }
-        self.rest.extend_from_slice(rest);
+        let whole = samples.len() / GROUP * GROUP;
+        self.groups(&samples[..whole])?;
+        self.rest.extend_from_slice(&samples[whole..]);
         Ok(())
     }
 
-    /// Keeps a group, or the last samples.
-    fn group(&mut self, samples: &[f32]) -> Result<(), AudioError> {
-        let exponent = exponent(peak(samples));
-        self.exponents.push(exponent as i8);
-        let full = power(15 - exponent);
-        if self.file.is_none() {
-            if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
-                if self.pieces.len() >= self.cap_pieces {
-                    let file = tempfile::tempfile_in(&self.spool).map_err(AudioError::io("spill"))?;
-                    self.file = Some(BufWriter::with_capacity(256 * 1024, file));
-                    return self.group_to_file(samples, full);
-                }
-                self.pieces.push(Vec::with_capacity(PIECE));
+    /// Keeps whole groups, or the last samples.
+    fn groups(&mut self, mut samples: &[f32]) -> Result<(), AudioError> {
+        while !samples.is_empty() {
+            let room = PIECE - self.piece.len() / SAMPLE_BYTES;
+            let (now, later) = samples.split_at(room.min(samples.len()));
+            pack(now, &mut self.exponents, &mut self.piece);
+            if self.piece.len() == PIECE * SAMPLE_BYTES {
+                self.keep()?;
             }
-            if let Some(piece) = self.pieces.last_mut() {
-                mantissas(samples, full, piece);
-            }
-            return Ok(());
+            samples = later;
         }
-        self.group_to_file(samples, full)
+        Ok(())
     }
 
-    fn group_to_file(&mut self, samples: &[f32], full: f32) -> Result<(), AudioError> {
-        let mut group = Vec::with_capacity(GROUP);
-        mantissas(samples, full, &mut group);
-        self.bytes.clear();
-        self.bytes.extend(group.iter().flat_map(|mantissa| mantissa.to_le_bytes()));
-        if let Some(file) = &mut self.file {
-            file.write_all(&self.bytes).map_err(AudioError::io("spill"))?;
+    /// Puts the piece where it stays.
+    fn keep(&mut self) -> Result<(), AudioError> {
+        if self.file.is_none() && self.pieces.len() < self.cap_pieces {
+            let next = Vec::with_capacity(PIECE * SAMPLE_BYTES);
+            self.pieces.push(std::mem::replace(&mut self.piece, next));
+            return Ok(());
         }
-        self.in_file += samples.len() as u64;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(tempfile::tempfile_in(&self.spool).map_err(AudioError::io("spill"))?),
+        };
+        let at = self.start + self.in_file * SAMPLE_BYTES as u64;
+        file.write_all_at(&self.piece, at).map_err(AudioError::io("spill"))?;
+        self.in_file += (self.piece.len() / SAMPLE_BYTES) as u64;
+        self.piece.clear();
         Ok(())
     }
 
     /// Ends the writing.
     pub fn finish(&mut self) -> Result<(), AudioError> {
         let rest = std::mem::take(&mut self.rest);
-        if rest.is_empty() { Ok(()) } else { self.group(&rest) }
+        self.groups(&rest)?;
+        if self.piece.is_empty() { Ok(()) } else { self.keep() }
     }
 
-    /// Gives all samples to `visit`, in order, in blocks, each multiplied by `gain`.
+    /// Gives all samples to `visit`, in order, in blocks, each multiplied by `gain`. A block has been read from the file
+    /// before `visit` sees it, which may write over that part of the file and what is before.
     pub fn read(
         &mut self,
         gain: f32,
@@ -125,27 +137,19 @@ impl Spill {
         let mut block = vec![0.0; PIECE];
         for piece in &self.pieces {
             expand(piece, exponents.next().unwrap_or_default(), gain, &mut block);
-            visit(&block[..piece.len()])?;
+            visit(&block[..piece.len() / SAMPLE_BYTES])?;
         }
-        let Some(writer) = &mut self.file else { return Ok(()) };
-        let error = AudioError::io("read spill");
-        writer.flush().map_err(AudioError::io("spill"))?;
-        let file = writer.get_mut();
-        file.seek(SeekFrom::Start(0)).map_err(&error)?;
-        let mut reader = BufReader::with_capacity(PIECE * SAMPLE_BYTES, &mut *file);
-        let mut left = self.in_file;
-        let mut piece = Vec::with_capacity(PIECE);
-        while left > 0 {
-            let take = left.min(PIECE as u64) as usize;
-            self.bytes.resize(take * SAMPLE_BYTES, 0);
-            reader.read_exact(&mut self.bytes).map_err(&error)?;
-            piece.clear();
-            piece.extend(self.bytes.as_chunks::<SAMPLE_BYTES>().0.iter().map(|bytes| i16::from_le_bytes(*bytes)));
-            expand(&piece, exponents.next().unwrap_or_default(), gain, &mut block);
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut piece = vec![0; PIECE * SAMPLE_BYTES];
+        let mut at = 0;
+        while at < self.in_file {
+            let take = (self.in_file - at).min(PIECE as u64) as usize;
+            let bytes = &mut piece[..take * SAMPLE_BYTES];
+            file.read_exact_at(bytes, self.start + at * SAMPLE_BYTES as u64).map_err(AudioError::io("read spill"))?;
+            expand(bytes, exponents.next().unwrap_or_default(), gain, &mut block);
             visit(&block[..take])?;
-            left -= take as u64;
+            at += take as u64;
         }
-        file.seek(SeekFrom::End(0)).map_err(&error)?;
         Ok(())
     }
 }
@@ -162,10 +166,22 @@ fn power(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// Appends the samples times `full`, to the nearest whole number.
-fn mantissas(samples: &[f32], full: f32, out: &mut Vec<i16>) {
+/// Appends the mantissas of each group of the samples, and its exponent.
+fn pack(samples: &[f32], exponents: &mut Vec<i8>, out: &mut Vec<u8>) {
     let level = fearless_simd::Level::new();
-    fearless_simd::dispatch!(level, _simd => out.extend(samples.iter().map(|sample| whole(sample * full))));
+    let before = out.len();
+    out.resize(before + samples.len() * SAMPLE_BYTES, 0);
+    let out = &mut out[before..];
+    fearless_simd::dispatch!(level, _simd => {
+        for (group, out) in samples.chunks(GROUP).zip(out.chunks_mut(GROUP * SAMPLE_BYTES)) {
+            let exponent = exponent(peak(group));
+            exponents.push(exponent as i8);
+            let full = power(15 - exponent);
+            for (out, sample) in out.as_chunks_mut::<SAMPLE_BYTES>().0.iter_mut().zip(group) {
+                *out = whole(sample * full).to_le_bytes();
+            }
+        }
+    });
 }
 
 /// To the nearest whole number that 16 bits hold (inlined under `dispatch!`), by the adder: 1.5 * 2^23 leaves no room for a fraction.
@@ -178,13 +194,14 @@ pub fn whole(value: f32) -> i16 {
     ((clamped + SHIFT).to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32) as i16
 }
 
-fn expand(mantissas: &[i16], exponents: &[i8], gain: f32, out: &mut [f32]) {
+fn expand(mantissas: &[u8], exponents: &[i8], gain: f32, out: &mut [f32]) {
     let level = fearless_simd::Level::new();
     fearless_simd::dispatch!(level, _simd => {
-        for ((group, out), &exponent) in mantissas.chunks(GROUP).zip(out.chunks_mut(GROUP)).zip(exponents) {
+        let groups = mantissas.chunks(GROUP * SAMPLE_BYTES).zip(out.chunks_mut(GROUP));
+        for ((group, out), &exponent) in groups.zip(exponents) {
             let scale = power(i32::from(exponent) - 15) * gain;
-            for (out, &mantissa) in out.iter_mut().zip(group) {
-                *out = f32::from(mantissa) * scale;
+            for (out, mantissa) in out.iter_mut().zip(group.as_chunks::<SAMPLE_BYTES>().0) {
+                *out = f32::from(i16::from_le_bytes(*mantissa)) * scale;
             }
         }
     });
@@ -208,8 +225,9 @@ mod tests {
     #[test]
     fn what_went_in_comes_out_again_and_again() {
         let spool = tempfile::tempdir().unwrap();
-        // One piece of memory, the rest in the file.
-        for (cap, count) in [(1, 100_000usize), (1 << 20, 100_000), (1, 10), (1, PIECE), (1 << 20, 2 * PIECE)] {
+        let one = (PIECE * SAMPLE_BYTES) as u64;
+        // All in the file, one piece in memory, all in memory.
+        for (cap, count) in [(0, 100_000usize), (one, 100_000), (1 << 20, 100_000), (0, 10), (one, PIECE), (one, 0)] {
             let mut spill = Spill::new(cap, spool.path());
             // A 16-bit recording, up to its full scale: bit for bit.
             let samples: Vec<f32> = (0..count).map(|n| (n as f32 * 7.0 % 65_536.0 - 32_768.0) / 32_768.0).collect();
@@ -223,6 +241,27 @@ mod tests {
             }
         }
         assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "nameless");
+    }
+
+    #[test]
+    fn a_file_may_be_written_over_behind_the_reader() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"head", 0).unwrap();
+        let mut spill = Spill::within(file.try_clone().unwrap(), 4);
+        let samples: Vec<f32> = (0..3 * PIECE + 77).map(|n| (n as f32 * 3.0 % 32_768.0) / 32_768.0).collect();
+        samples.chunks(1152).for_each(|chunk| spill.push(chunk).unwrap());
+        spill.finish().unwrap();
+        let (mut heard, mut at) = (Vec::new(), 4);
+        spill
+            .read(1.0, |block| {
+                heard.extend_from_slice(block);
+                file.write_all_at(&vec![7; block.len() * SAMPLE_BYTES], at).unwrap();
+                at += (block.len() * SAMPLE_BYTES) as u64;
+                Ok(())
+            })
+            .unwrap();
+        assert!(heard == samples);
+        assert_eq!(file.metadata().unwrap().len(), 4 + (samples.len() * SAMPLE_BYTES) as u64);
     }
 
     #[test]

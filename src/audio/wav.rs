@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Cursor, Read, Seek};
+use std::io::{Cursor, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256 as Hasher};
@@ -10,7 +11,10 @@ use tempfile::NamedTempFile;
 
 use super::block::OUTPUT_RATE_HZ;
 use super::error::AudioError;
+use super::spill::Spill;
 use crate::domain::Sha256;
+
+const SAMPLE_BYTES: usize = size_of::<i16>();
 
 /// A finished file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,83 +37,98 @@ pub fn put_in_place(temp: NamedTempFile, path: &Path) -> Result<(), AudioError> 
     Ok(())
 }
 
-/// Writes samples as they come.
-pub struct WavWriter {
+/// A WAV to be: a temporary file beside its name. On the first pass it holds the samples as they were decoded, on the second
+/// they are written over by what they become, so that nothing is written twice to the disk.
+#[derive(Debug)]
+pub struct WavDraft {
     path: PathBuf,
     temp: NamedTempFile,
-    writer: hound::WavWriter<BufWriter<File>>,
-    /// The header as it will be: the hash begins with it.
-    header: Vec<u8>,
+}
+
+impl WavDraft {
+    pub fn create(path: &Path) -> Result<Self, AudioError> {
+        Ok(Self { path: path.to_owned(), temp: temp_beside(path)? })
+    }
+
+    /// Where the samples of the first pass go: where those of the second will be.
+    pub fn spill(&self) -> Result<Spill, AudioError> {
+        let file = self.temp.reopen().map_err(AudioError::io("spill"))?;
+        Ok(Spill::within(file, header(0)?.len() as u64))
+    }
+
+    /// Begins the file of this many samples.
+    pub fn begin(self, samples: u64) -> Result<WavWriter, AudioError> {
+        let file = self.temp.reopen().map_err(AudioError::io("write wav"))?;
+        let header = header(samples)?;
+        file.write_all_at(&header, 0).map_err(AudioError::io("write wav"))?;
+        let mut hasher = Hasher::new();
+        hasher.update(&header);
+        let at = header.len() as u64;
+        let end = at + samples * SAMPLE_BYTES as u64;
+        Ok(WavWriter { draft: self, file, hasher, bytes: Vec::new(), at, end })
+    }
+}
+
+/// Writes samples as they come.
+pub struct WavWriter {
+    draft: WavDraft,
+    file: File,
     hasher: Hasher,
     bytes: Vec<u8>,
+    /// Bytes written, and what they come to in the end.
+    at: u64,
+    end: u64,
 }
 
 impl fmt::Debug for WavWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WavWriter({})", self.path.display())
+        write!(f, "WavWriter({})", self.draft.path.display())
     }
 }
 
 impl WavWriter {
-    /// Begins a file of this many samples.
-    pub fn create(path: &Path, samples: u64) -> Result<Self, AudioError> {
-        let spec = hound::WavSpec {
-            channels: 1,
-            sample_rate: OUTPUT_RATE_HZ,
-            bits_per_sample: 16,
-            sample_format: hound::SampleFormat::Int,
-        };
-        let temp = temp_beside(path)?;
-        let file = temp.reopen().map_err(AudioError::io("write wav"))?;
-        // Blocks larger than this buffer pass it by.
-        let writer = hound::WavWriter::new(BufWriter::with_capacity(8 * 1024, file), spec).map_err(failed)?;
-        let header = header(spec, samples)?;
-        let mut hasher = Hasher::new();
-        hasher.update(&header);
-        Ok(Self { path: path.to_owned(), temp, writer, header, hasher, bytes: Vec::new() })
-    }
-
     pub fn push(&mut self, samples: &[i16]) -> Result<(), AudioError> {
-        self.bytes.clear();
-        self.bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-        self.hasher.update(&self.bytes);
-        // A block at a time: half the cost of a call per sample.
-        let mut block = self.writer.get_i16_writer(samples.len() as u32);
-        for &sample in samples {
-            block.write_sample(sample);
+        self.bytes.resize(samples.len() * SAMPLE_BYTES, 0);
+        for (bytes, sample) in self.bytes.as_chunks_mut::<SAMPLE_BYTES>().0.iter_mut().zip(samples) {
+            *bytes = sample.to_le_bytes();
         }
-        block.flush().map_err(failed)
+        self.hasher.update(&self.bytes);
+        self.file.write_all_at(&self.bytes, self.at).map_err(AudioError::io("write wav"))?;
+        self.at += self.bytes.len() as u64;
+        Ok(())
     }
 
     /// Makes the file visible under its name.
     pub fn finish(self) -> Result<WrittenFile, AudioError> {
-        self.writer.finalize().map_err(failed)?;
-        let mut file = self.temp.reopen().map_err(AudioError::io("read wav"))?;
-        let mut start = vec![0; self.header.len()];
-        file.read_exact(&mut start).map_err(AudioError::io("read wav"))?;
-        let sha256 = if start == self.header {
-            Sha256::from_bytes(self.hasher.finalize().into())
-        } else {
-            // Not as many samples as were announced: the hash began with another header.
-            file.rewind().map_err(AudioError::io("read wav"))?;
-            hash(&mut file).map_err(AudioError::io("read wav"))?
-        };
-        let size_bytes = file.metadata().map_err(AudioError::io("read wav"))?.len();
-        put_in_place(self.temp, &self.path)?;
-        Ok(WrittenFile { path: self.path, size_bytes, sha256 })
+        if self.at != self.end {
+            let cause = format!("{} bytes announced, {} written", self.end, self.at);
+            return Err(AudioError::Internal { what: "wav", cause });
+        }
+        let sha256 = Sha256::from_bytes(self.hasher.finalize().into());
+        put_in_place(self.draft.temp, &self.draft.path)?;
+        Ok(WrittenFile { path: self.draft.path, size_bytes: self.at, sha256 })
     }
 }
 
-/// The header hound writes, with the lengths it will have in the end (RIFF: of all that follows, of the samples).
-fn header(spec: hound::WavSpec, samples: u64) -> Result<Vec<u8>, AudioError> {
+/// The header hound writes, with the lengths of this many samples (RIFF: of all that follows, of the samples).
+fn header(samples: u64) -> Result<Vec<u8>, AudioError> {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: OUTPUT_RATE_HZ,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let failed = |error: hound::Error| AudioError::io("write wav")(std::io::Error::other(error));
     let mut header = Vec::new();
     hound::WavWriter::new(Cursor::new(&mut header), spec).and_then(hound::WavWriter::finalize).map_err(failed)?;
-    // Longer than a header can say is refused by hound when it comes to it.
-    let data = (samples * u64::from(spec.bits_per_sample / 8)) as u32;
-    let riff = (header.len() as u32 - 8).wrapping_add(data);
-    header[4..8].copy_from_slice(&riff.to_le_bytes());
     let len = header.len();
-    header[len - 4..].copy_from_slice(&data.to_le_bytes());
+    let data = samples.saturating_mul(SAMPLE_BYTES as u64);
+    // Half a day at this rate and width.
+    let Ok(riff) = u32::try_from(data.saturating_add(len as u64 - 8)) else {
+        return Err(AudioError::io("write wav")(std::io::Error::other("longer than a WAV can say")));
+    };
+    header[4..8].copy_from_slice(&riff.to_le_bytes());
+    header[len - 4..].copy_from_slice(&(data as u32).to_le_bytes());
     Ok(header)
 }
 
@@ -125,14 +144,6 @@ pub fn hash(file: &mut File) -> std::io::Result<Sha256> {
     }
 }
 
-fn failed(error: hound::Error) -> AudioError {
-    let source = match error {
-        hound::Error::IoError(source) => source,
-        other => std::io::Error::other(other),
-    };
-    AudioError::io("write wav")(source)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,22 +153,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio.wav");
         let samples: Vec<i16> = (0..10_000).map(|n| (n * 3 - 15_000) as i16).collect();
-        for announced in [samples.len() as u64, 9_999] {
-            let _ = std::fs::remove_file(&path);
-            let mut writer = WavWriter::create(&path, announced).unwrap();
+        let write = |announced: u64| {
+            let draft = WavDraft::create(&path).unwrap();
+            let mut spill = draft.spill().unwrap();
+            spill.push(&[0.3; 10_000]).unwrap();
+            spill.finish().unwrap();
+            let mut writer = draft.begin(announced).unwrap();
             for chunk in samples.chunks(777) {
                 writer.push(chunk).unwrap();
             }
             assert!(!path.exists(), "visible only when whole");
-            let written = writer.finish().unwrap();
-            let mut reader = hound::WavReader::open(&path).unwrap();
-            let spec = reader.spec();
-            assert_eq!((spec.channels, spec.sample_rate, spec.bits_per_sample), (1, 48_000, 16));
-            assert_eq!(reader.samples::<i16>().map(Result::unwrap).collect::<Vec<_>>(), samples);
-            let bytes = std::fs::read(&path).unwrap();
-            assert_eq!(written.size_bytes, bytes.len() as u64);
-            assert_eq!(written.sha256, Sha256::from_bytes(Hasher::digest(&bytes).into()));
-        }
+            writer.finish()
+        };
+        assert!(matches!(write(9_999).unwrap_err(), AudioError::Internal { .. }));
+        let written = write(samples.len() as u64).unwrap();
+        let mut reader = hound::WavReader::open(&path).unwrap();
+        let spec = reader.spec();
+        assert_eq!((spec.channels, spec.sample_rate, spec.bits_per_sample), (1, 48_000, 16));
+        assert_eq!(reader.samples::<i16>().map(Result::unwrap).collect::<Vec<_>>(), samples);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(written.size_bytes, bytes.len() as u64);
+        assert_eq!(written.sha256, Sha256::from_bytes(Hasher::digest(&bytes).into()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_header_cannot_say_is_refused() {
+        assert!(header(u64::from(u32::MAX) / 2 - 18).is_ok());
+        assert!(header(u64::from(u32::MAX) / 2).is_err() && header(u64::MAX).is_err());
     }
 }

@@ -44,6 +44,12 @@ pub enum Command {
     Pause { id: String },
     /// Go on
     Resume { id: String },
+    /// Feed no more calls a minute than this from now on: 120/min, or `none` for as many as the workers take
+    Rate {
+        id: String,
+        #[arg(value_parser = new_rate, value_name = "N/min|none")]
+        rate: NewRate,
+    },
     /// End it for good; calls that have begun go on to their end
     Cancel { id: String },
 }
@@ -98,6 +104,14 @@ fn rate(text: &str) -> Result<u32, String> {
     number.parse().ok().filter(|rate| *rate > 0).ok_or_else(|| "expected calls per minute such as 120/min".to_owned())
 }
 
+/// A rate, or none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewRate(Option<u32>);
+
+fn new_rate(text: &str) -> Result<NewRate, String> {
+    if text == "none" { Ok(NewRate(None)) } else { rate(text).map(|rate| NewRate(Some(rate))) }
+}
+
 fn outcome(text: &str) -> Result<Outcome, String> {
     let word = text.strip_prefix("outcome=").ok_or("expected outcome=… such as outcome=no_engine")?;
     word.parse().map_err(|err: crate::domain::ParseError| err.to_string())
@@ -129,12 +143,22 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
         }
         Command::Pause { id } => steer(app, &id, Steering::Paused, "paused").await,
         Command::Resume { id } => steer(app, &id, Steering::Run, "goes on").await,
+        Command::Rate { id, rate: NewRate(rate) } => {
+            let changed = app.store.rate_backfill(&id, rate).await?;
+            let what = rate.map_or_else(|| "is fed as the workers take it".to_owned(), |n| format!("is fed {n}/min"));
+            steered(app, &id, changed, &what).await
+        }
         Command::Cancel { id } => steer(app, &id, Steering::Cancelled, "is cancelled").await,
     }
 }
 
 async fn steer(app: &App, id: &str, steering: Steering, what: &str) -> Result<Ended> {
-    if app.store.steer_backfill(id, steering).await? {
+    let changed = app.store.steer_backfill(id, steering).await?;
+    steered(app, id, changed, what).await
+}
+
+async fn steered(app: &App, id: &str, changed: bool, what: &str) -> Result<Ended> {
+    if changed {
         out::line(&format!("backfill {id} {what}"));
         return Ok(Ended::Well);
     }

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::{Ended, out};
+use super::{Ended, Failed, out};
 use crate::app::App;
 use crate::domain::{CallId, CallUid, Outcome, RetentionState, SourceName};
+use crate::jobs::correct;
+use crate::jobs::correct::Corrected;
 use crate::store::{CallFilter, CallRecord};
+use crate::transcript;
+use crate::transcript::Correction;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -24,6 +28,26 @@ pub enum Command {
         outcome: Option<Outcome>,
         #[arg(long)]
         limit: Option<u64>,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Agent and caller were taken for each other: writes the next transcript version with their roles exchanged
+    #[command(
+        after_help = "What was put right stays so when the call is processed again.\n\nExamples:\n  aftercall calls swap-roles call_abc123\n  aftercall calls swap-roles call_abc123 --agent 2      Speaker 2 is the agent, where no roles were known"
+    )]
+    SwapRoles {
+        /// The platform's id, or ours
+        id: String,
+        /// Where two sources share the id
+        #[arg(long)]
+        source: Option<SourceName>,
+        /// Which nameless speaker is the agent, where the transcript names nobody
+        #[arg(long, value_name = "N")]
+        agent: Option<usize>,
+        /// Who says so, for the audit trail
+        #[arg(long, default_value = "command line", value_name = "NAME")]
+        by: String,
         /// JSON on stdout
         #[arg(long)]
         json: bool,
@@ -53,9 +77,33 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
                 table(&calls);
             }
         }
+        Command::SwapRoles { id, source, agent, by, json } => {
+            let correction = agent.map_or(Correction::Swap, Correction::Agent);
+            swap_roles(app, &find(app, &id, source.as_ref()).await?, correction, &by, json).await?;
+        }
         Command::Show { id, source, json } => show(app, &find(app, &id, source.as_ref()).await?, json).await?,
     }
     Ok(Ended::Well)
+}
+
+async fn swap_roles(app: &App, record: &CallRecord, correction: Correction, by: &str, json: bool) -> Result<()> {
+    let call = &record.call_id;
+    match correct::correct(app, record.uid, correction, by).await.map_err(Failed::from)? {
+        Corrected::Refused(err) => bail!("the transcript of {call}: {err}"),
+        Corrected::NoTranscript => bail!("{call} has no transcript to put right"),
+        Corrected::Version(version, words) if json => out::json(&json!({
+            "id": call,
+            "source": record.source,
+            "transcript_version": version,
+            "speakers": words.speakers,
+            "transcript": transcript::text(&words),
+        })),
+        Corrected::Version(version, words) => {
+            out::line(&format!("{call}: transcript version {version}\n"));
+            out::line(&transcript::text(&words).unwrap_or_default());
+            Ok(())
+        }
+    }
 }
 
 /// The one record with this id, ours or the platform's.

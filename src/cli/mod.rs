@@ -7,6 +7,7 @@ mod check;
 mod costs;
 mod demo;
 mod doctor;
+mod evaluate;
 mod healthcheck;
 mod hold;
 mod jobs;
@@ -94,6 +95,8 @@ enum Command {
     /// Call records
     #[command(subcommand)]
     Calls(calls::Command),
+    /// Judge words, speakers and roles against references of your own
+    Evaluate(evaluate::Args),
     /// Speech-to-text models: what there is, fetching one, where it is
     #[command(subcommand)]
     Models(models::Command),
@@ -231,6 +234,7 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Hold(command) => hold::run(&open(file).await?, command).await,
         Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
         Command::Calls(command) => calls::run(&open(file).await?, command).await,
+        Command::Evaluate(args) => evaluate::run(load(file)?, args).await,
         Command::Models(command) => models::run(load(file)?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
         Command::Costs(args) => costs::run(&open(file).await?, args).await,

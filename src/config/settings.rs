@@ -29,6 +29,7 @@ pub struct Config {
     pub log: Log,
     pub schedule: Schedule,
     pub reconcile: Reconcile,
+    pub ledger: Ledger,
     #[serde(default)]
     pub source: Vec<Source>,
     #[serde(default)]
@@ -195,6 +196,13 @@ pub struct Reconcile {
     pub pages_per_poll: u64,
 }
 
+/// What the work used.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    pub keep: Span,
+}
+
 /// The wire contract a source speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -305,6 +313,29 @@ pub struct Source {
     /// Days to keep this source's calls; the `[retention]` term where absent.
     pub retention_days: Option<RetentionTerm>,
     pub http: Option<HttpWriteBack>,
+    #[serde(default)]
+    pub agent: Vec<Agent>,
+}
+
+/// What is known of a source's agent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// The platform's id of it; absent: every agent of the source that has no table of its own.
+    pub id: Option<String>,
+    /// What it is known to say: greeting, prompt, script.
+    pub text: Option<String>,
+    pub text_file: Option<PathBuf>,
+}
+
+impl Source {
+    /// What this agent is known to say.
+    #[must_use]
+    pub fn agent_text(&self, id: Option<&str>) -> Option<&str> {
+        let own = self.agent.iter().find(|agent| agent.id.is_some() && agent.id.as_deref() == id);
+        let any = || self.agent.iter().find(|agent| agent.id.is_none());
+        own.or_else(any).and_then(|agent| agent.text.as_deref())
+    }
 }
 
 fn default_poll() -> Poll {

@@ -66,6 +66,8 @@ pub enum Evidence {
     Channel,
     Voice,
     Text,
+    /// Somebody looked, and said so.
+    Correction,
 }
 
 /// What made the words, when we did.
@@ -86,6 +88,41 @@ pub struct Speaker {
     /// 0 to 1; null where the role was given, not estimated.
     pub confidence: Option<f64>,
     pub evidence: Option<Evidence>,
+    /// The leg of the recording that is this speaker's alone: 0 left, 1 right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<u8>,
+}
+
+impl Speaker {
+    /// Somebody of whom nothing is known but that they speak.
+    #[must_use]
+    pub const fn nameless(id: u32) -> Self {
+        Self { id, role: Role::Unknown, confidence: None, evidence: None, channel: None }
+    }
+}
+
+/// Whose words an utterance is, as far as anybody can say.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Attribution {
+    pub role: Role,
+    pub evidence: Option<Evidence>,
+    /// 0 to 1; null where the role was given, or the speaker has none. Of words that may be somebody else's, said while both
+    /// spoke, the role is unknown whatever the speaker's, and this is how likely they are the speaker's.
+    pub confidence: Option<f64>,
+}
+
+impl Attribution {
+    /// For words that may be somebody else's than the speaker's.
+    #[must_use]
+    pub const fn doubtful(confidence: f64) -> Self {
+        Self { role: Role::Unknown, evidence: None, confidence: Some(confidence) }
+    }
+
+    /// Whether the words may be somebody else's than the speaker's.
+    #[must_use]
+    pub const fn is_doubtful(&self) -> bool {
+        matches!(self, Self { role: Role::Unknown, confidence: Some(_), .. })
+    }
 }
 
 /// A stretch of one speaker, milliseconds from the start of the recording.
@@ -120,6 +157,9 @@ pub struct Utterance {
     pub heard: Option<bool>,
     #[serde(default)]
     pub words: Vec<Word>,
+    /// Filled in once the speakers are known; a document of an earlier version has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Attribution>,
 }
 
 /// One version of a call's transcript.

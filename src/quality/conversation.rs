@@ -135,7 +135,7 @@ mod tests {
     use crate::domain::transcript::{Speaker, TRANSCRIPT_SCHEMA, TextSource, Turn};
 
     fn transcript(turns: &[(u32, u64, u64)]) -> Transcript {
-        let speaker = |id, role| Speaker { id, role, confidence: None, evidence: None };
+        let speaker = |id, role| Speaker { role, ..Speaker::nameless(id) };
         Transcript {
             schema: TRANSCRIPT_SCHEMA.into(),
             language: None,

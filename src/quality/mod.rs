@@ -180,6 +180,41 @@ fn one_way(speech: &Speech) -> bool {
         && spoken(left).max(spoken(right)) >= ONE_WAY_MS)
 }
 
+/// The figures by role when agent and caller were taken for each other in `transcript`, which now has them right.
+#[must_use]
+pub fn with_roles_swapped(mut quality: Quality, transcript: &Transcript) -> Quality {
+    quality.legs = quality.legs.map(|Legs { agent, caller }| Legs { agent: caller, caller: agent });
+    quality.flags.retain(|flag| *flag != Flag::CallerLow);
+    if quality.legs.as_ref().is_some_and(caller_low) {
+        quality.flags.push(Flag::CallerLow);
+        quality.flags.sort_unstable();
+    }
+    with_roles_named(quality, transcript)
+}
+
+/// The figures by role when `transcript` now names speakers that had no role.
+#[must_use]
+pub fn with_roles_named(mut quality: Quality, transcript: &Transcript) -> Quality {
+    let by_leg = transcript.speakers.iter().any(|speaker| speaker.channel.is_some());
+    let told_apart_by = if by_leg { ConversationMethod::Channels } else { ConversationMethod::Voices };
+    let method = quality.conversation.as_ref().map_or(told_apart_by, |conversation| conversation.method);
+    let conversation = conversation::measure(Some(transcript), quality.duration_ms, method);
+    for member in ["conversation", "conversation.response_ms"] {
+        quality.reasons.remove(member);
+    }
+    match &conversation {
+        Ok(talk) if talk.response_ms.is_none() => {
+            quality.reasons.insert("conversation.response_ms".to_owned(), "no_answered_turns".to_owned());
+        }
+        Ok(_) => {}
+        Err(why) => {
+            quality.reasons.insert("conversation".to_owned(), (*why).to_owned());
+        }
+    }
+    quality.conversation = conversation.ok();
+    quality
+}
+
 fn without(stretches: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let mut left = Vec::new();
     for &(begin, end) in stretches {
@@ -235,7 +270,7 @@ mod tests {
     }
 
     fn transcript() -> Transcript {
-        let speaker = |id, role| Speaker { id, role, confidence: None, evidence: None };
+        let speaker = |id, role| Speaker { role, ..Speaker::nameless(id) };
         Transcript {
             schema: TRANSCRIPT_SCHEMA.into(),
             language: None,
@@ -282,6 +317,21 @@ mod tests {
         assert!((level(legs.agent) - level(legs.caller) - 15.56).abs() < 0.2);
         assert_eq!(quality.flags, [Flag::CallerLow]);
         assert_eq!(quality.conversation.unwrap().caller_talk_ms, 5_000);
+    }
+
+    #[test]
+    fn figures_by_role_follow_a_correction() {
+        let transcript = transcript();
+        let quality = assembled(Some(10_000), Some(&transcript), &Network::default());
+        let mut right = transcript.clone();
+        right.speakers[0].role = Role::Caller;
+        right.speakers[1].role = Role::Agent;
+        let swapped = with_roles_swapped(quality.clone(), &right);
+        assert_eq!(swapped.legs, quality.legs.clone().map(|legs| Legs { agent: legs.caller, caller: legs.agent }));
+        assert_eq!((quality.flags.as_slice(), swapped.flags.as_slice()), (&[Flag::CallerLow][..], &[][..]));
+        let response = |quality: &Quality| quality.conversation.as_ref().unwrap().response_ms.is_some();
+        assert_eq!((response(&quality), response(&swapped)), (false, true), "the caller was first all along");
+        assert_eq!(with_roles_swapped(swapped, &transcript), quality);
     }
 
     #[test]

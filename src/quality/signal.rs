@@ -91,15 +91,20 @@ impl Channel {
 #[allow(clippy::inline_always)]
 #[inline(always)]
 fn figures(samples: &[f32]) -> (f32, f32, f32) {
-    const LANES: usize = 8;
+    const LANES: usize = 16;
     let (groups, rest) = samples.as_chunks::<LANES>();
     let (mut sums, mut squares, mut peaks) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     for group in groups {
-        for lane in 0..LANES {
-            let magnitude = group[lane].abs();
-            sums[lane] += group[lane];
-            squares[lane] += group[lane] * group[lane];
-            peaks[lane] = if magnitude > peaks[lane] { magnitude } else { peaks[lane] };
+        // One after the other: taken together they are not made into vectors.
+        for (sum, sample) in sums.iter_mut().zip(group) {
+            *sum += sample;
+        }
+        for (square, sample) in squares.iter_mut().zip(group) {
+            *square += sample * sample;
+        }
+        for (peak, sample) in peaks.iter_mut().zip(group) {
+            let magnitude = sample.abs();
+            *peak = if magnitude > *peak { magnitude } else { *peak };
         }
     }
     let square = |sample: &f32| sample * sample;

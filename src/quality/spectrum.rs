@@ -4,11 +4,13 @@ use crate::audio::OUTPUT_RATE_HZ;
 
 /// Points of the transform: 47 Hz apart at 48 kHz.
 const POINTS: usize = 1024;
-/// One transform in this many samples is plenty for an average: three a second in the first twenty, then one.
+/// One transform in this many samples is plenty for an average: three a second in the first twenty, then one in three.
 const EVERY: u64 = OUTPUT_RATE_HZ as u64 / 3;
-const LATER: (u64, u64) = (60, OUTPUT_RATE_HZ as u64);
+const LATER: (u64, u64) = (60, 3 * OUTPUT_RATE_HZ as u64);
 /// After a pause was met, the next look comes this much later.
 const AFTER_PAUSE: u64 = OUTPUT_RATE_HZ as u64 / 10;
+/// Sums kept apart, so that they go side by side.
+const LANES: usize = 8;
 /// Quieter windows (mean square, -55 dBFS) are pauses and say nothing of the band.
 const LOUD: f32 = 3e-6;
 /// Content weaker than this against the strongest band is not worth the name, dB.
@@ -55,7 +57,13 @@ impl Spectrum {
             self.pending.extend_from_slice(&samples[..take]);
             samples = &samples[take..];
             if self.pending.len() == POINTS {
-                let energy: f32 = self.pending.iter().map(|sample| sample * sample).sum();
+                let mut energies = [0.0f32; LANES];
+                for group in self.pending.as_chunks::<LANES>().0 {
+                    for (energy, sample) in energies.iter_mut().zip(group) {
+                        *energy += sample * sample;
+                    }
+                }
+                let energy: f32 = energies.iter().sum();
                 if energy > LOUD * POINTS as f32 {
                     self.add();
                     self.pause = if self.windows < LATER.0 { EVERY } else { LATER.1 };

@@ -264,6 +264,11 @@ impl Running {
     }
 }
 
+/// How often finished jobs past their term are looked for: often enough that they hardly outlive it.
+fn cleaning(keep: Duration) -> Duration {
+    (keep / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
 impl Queue {
     /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::beat`]).
     ///
@@ -297,6 +302,7 @@ impl Queue {
         let finished = Retention::DeleteAfter(settings.keep_finished_jobs.0);
         let maintenance = MaintenanceConfig::default()
             .with_scheduler_interval(Duration::from_secs(1))
+            .with_job_cleaner_interval(cleaning(settings.keep_finished_jobs.0))
             .with_completed_job_retention(finished)
             .with_cancelled_job_retention(finished)
             // Dead letters stay until somebody decides about them.

@@ -34,14 +34,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn steer_backfill(&self, id: &str, steering: Steering) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        on_tx!(&mut tx, |conn| sqlx::query(
-            "INSERT INTO backfill_order (backfill_id, steering) \
-             SELECT id, 'run' FROM backfill WHERE id = $1 ON CONFLICT (backfill_id) DO NOTHING"
-        )
-        .bind(id)
-        .execute(conn)
-        .await
-        .map(drop)?);
+        ensure_order(&mut tx, id).await?;
         let changed = on_tx!(&mut tx, |conn| sqlx::query(
             "UPDATE backfill_order SET steering = $2 WHERE backfill_id = $1 AND steering <> 'cancelled' \
              AND EXISTS (SELECT 1 FROM backfill WHERE id = $1 AND state IN ('listing', 'feeding'))"
@@ -53,6 +46,53 @@ impl Store {
         .rows_affected());
         tx.commit().await?;
         Ok(changed == 1)
+    }
+
+    /// Sets how many calls a minute a backfill feeds at most; none: as many as its lane takes. False as
+    /// [`Store::steer_backfill`] says.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rate_backfill(&self, id: &str, rate_per_minute: Option<u32>) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        ensure_order(&mut tx, id).await?;
+        let changed = on_tx!(&mut tx, |conn| sqlx::query(
+            "UPDATE backfill_order SET rate_per_minute = $2 WHERE backfill_id = $1 AND steering <> 'cancelled' \
+             AND EXISTS (SELECT 1 FROM backfill WHERE id = $1 AND state IN ('listing', 'feeding'))"
+        )
+        .bind(id)
+        .bind(rate_per_minute.map(i64::from))
+        .execute(conn)
+        .await?
+        .rows_affected());
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
+    /// Forgets the backfills that a schedule started and that were done before a moment; those of a person stay. Returns
+    /// how many they were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_scheduled_backfills(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        on_tx!(&mut tx, |conn| sqlx::query(
+            "DELETE FROM backfill_order WHERE backfill_id IN \
+             (SELECT id FROM backfill WHERE origin = 'schedule' AND state = 'done' AND updated_at < $1)"
+        )
+        .bind(to_ms(before))
+        .execute(conn)
+        .await
+        .map(drop)?);
+        let forgotten = on_tx!(&mut tx, |conn| sqlx::query(
+            "DELETE FROM backfill WHERE origin = 'schedule' AND state = 'done' AND updated_at < $1"
+        )
+        .bind(to_ms(before))
+        .execute(conn)
+        .await?
+        .rows_affected());
+        tx.commit().await?;
+        Ok(forgotten)
     }
 
     /// How many backfills feed calls now: they share the lane.
@@ -183,4 +223,17 @@ impl Store {
         .await?);
         Ok(rows.into_iter().map(|(minute, count)| (minute, count as u64)).collect())
     }
+}
+
+/// A backfill that a build without orders has started has no row to steer it by yet.
+async fn ensure_order(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    on_tx!(tx, |conn| sqlx::query(
+        "INSERT INTO backfill_order (backfill_id, steering) \
+         SELECT id, 'run' FROM backfill WHERE id = $1 ON CONFLICT (backfill_id) DO NOTHING"
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .map(drop)?);
+    Ok(())
 }

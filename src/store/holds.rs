@@ -163,7 +163,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn scrub(&self, tx: &mut Tx, uid: CallUid, now: Timestamp) -> Result<(), StoreError> {
-        for sql in ["DELETE FROM transcript WHERE call_uid = $1", "DELETE FROM outbox WHERE call_uid = $1"] {
+        for sql in [
+            "DELETE FROM transcript WHERE call_uid = $1",
+            "DELETE FROM outbox WHERE call_uid = $1",
+            "DELETE FROM call_sighting WHERE call_uid = $1",
+        ] {
             on_tx!(&mut *tx, |conn| sqlx::query(sql).bind(uid.to_string()).execute(conn).await.map(drop)?);
         }
         on_tx!(tx, |conn| {

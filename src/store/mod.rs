@@ -25,6 +25,7 @@ pub use keys::{ApiKey, Scope};
 pub use ledger::{By, LedgerEntry, Pricing, Sum};
 pub use listing::{EXCERPT, Listed, Listing};
 pub use migrate::Moved;
+pub use operations::Unfetched;
 pub use outbox::OutboxRow;
 pub use pace::PaceRow;
 pub use reconciliation::{Known, ReconcileState};

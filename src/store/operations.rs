@@ -1,11 +1,11 @@
 //! What retention and schedules ask of the database besides single records: what is due, how many that should be,
 //! the clock's high-water mark, and which schedule fires now.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
 
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, to_ms};
-use crate::domain::CallUid;
+use crate::domain::{CallUid, SourceName};
 
 /// A call past its term.
 #[derive(Debug, Clone)]
@@ -16,6 +16,21 @@ pub struct Due {
     pub retain_until: Timestamp,
     pub days: i64,
     pub held: bool,
+}
+
+/// Calls of one hour whose recordings are still at their source alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfetched {
+    /// When the hour they ended in began.
+    pub ended_from: Timestamp,
+    pub calls: u64,
+    /// When the first of them was seen.
+    pub first_seen_at: Timestamp,
+}
+
+impl Unfetched {
+    /// How much of the past one of these covers.
+    pub const SPAN: SignedDuration = SignedDuration::from_hours(1);
 }
 
 #[derive(Debug, FromRow)]
@@ -81,6 +96,34 @@ impl Store {
         .fetch_one(pool)
         .await?);
         Ok(count as u64)
+    }
+
+    /// Calls of a source that ended inside a stretch of time and whose recordings nobody has fetched yet, by the hour
+    /// they ended in, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unfetched(
+        &self,
+        source: &SourceName,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Vec<Unfetched>, StoreError> {
+        let rows: Vec<(i64, i64, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT ended_at / 3600000, COUNT(*), MIN(first_seen_at) FROM call_record \
+             WHERE source = $1 AND ended_at >= $2 AND ended_at < $3 AND outcome IS NULL AND original_json IS NULL \
+             AND retention_state = 'active' GROUP BY 1 ORDER BY 1"
+        )
+        .bind(source.as_str())
+        .bind(to_ms(from))
+        .bind(to_ms(to))
+        .fetch_all(pool)
+        .await?);
+        let hour = |(hour, calls, seen): (i64, i64, i64)| Unfetched {
+            ended_from: from_ms(hour * 3_600_000),
+            calls: calls as u64,
+            first_seen_at: from_ms(seen),
+        };
+        Ok(rows.into_iter().map(hour).collect())
     }
 
     /// A named fact, such as the latest moment a sweep has seen.

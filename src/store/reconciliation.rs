@@ -97,7 +97,7 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Notes that a list showed these calls of a source. Those without a record are none of ours.
+    /// Notes that a list showed these calls of a source. Those without a record are none of ours, or not any more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -105,7 +105,7 @@ impl Store {
         match &self.db {
             Db::Sqlite(pool) => sqlx::query(
                 "INSERT INTO call_sighting (call_uid, listed_at) SELECT uid, $3 FROM call_record \
-                 WHERE source = $1 AND call_id IN (SELECT value FROM json_each($2)) \
+                 WHERE source = $1 AND call_id IN (SELECT value FROM json_each($2)) AND retention_state = 'active' \
                  ON CONFLICT (call_uid) DO UPDATE SET listed_at = excluded.listed_at",
             )
             .bind(source.as_str())
@@ -116,7 +116,7 @@ impl Store {
             .map(drop)?,
             Db::Postgres(pool) => sqlx::query(
                 "INSERT INTO call_sighting (call_uid, listed_at) SELECT uid, $3 FROM call_record \
-                 WHERE source = $1 AND call_id = ANY($2) ORDER BY uid \
+                 WHERE source = $1 AND call_id = ANY($2) AND retention_state = 'active' ORDER BY uid \
                  ON CONFLICT (call_uid) DO UPDATE SET listed_at = excluded.listed_at",
             )
             .bind(source.as_str())

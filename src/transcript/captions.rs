@@ -37,7 +37,7 @@ pub(super) fn cues(transcript: &Transcript) -> Result<Vec<Cue>, &'static str> {
             start_ms,
             // A cue must end after it starts (WebVTT 4.1).
             end_ms: end_ms.max(start_ms.saturating_add(1)),
-            label: labels.get(utterance.speaker).map(str::to_owned),
+            label: labels.of_words(utterance, transcript.role(utterance.speaker)).map(str::to_owned),
             text: folded(&utterance.text),
         })
     };

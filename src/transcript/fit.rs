@@ -12,9 +12,11 @@ use super::engine::align;
 use super::engine::align::Fate;
 use super::provider::INCOMPLETE_TIMES;
 use super::provider::TEXT_MISFIT;
+use super::speakers::owners::cut;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Speech;
 use crate::domain::Transcript;
+use crate::domain::transcript::Speaker;
 use crate::domain::transcript::TextSource;
 use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
@@ -24,14 +26,23 @@ use crate::domain::transcript::Word;
 const HEARD: f64 = 0.05;
 /// Less of the text than this heard: it belongs to another call.
 const LEAST_FIT: f64 = 0.5;
+/// Of a speaker's words this many times more are heard on one leg than on the other, or nobody says which is theirs.
+const CLEARLY: u32 = 2;
 /// A pause of this length ends a speech stretch.
 const PAUSE_MS: u64 = 200;
 
-/// One leg's speech as the network hears it, stretch after stretch without the silence between.
+/// Speech as the network hears it, stretch after stretch without the silence between.
 struct Track {
     posteriors: Posteriors,
-    /// First step and start in the recording of every stretch.
-    places: Vec<(usize, u64)>,
+    places: Vec<Place>,
+}
+
+/// Where a stretch stands: its first step, its start in the recording, the leg it is of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    first: usize,
+    start_ms: u64,
+    leg: u8,
 }
 
 /// Lays the transcript's words onto the recording.
@@ -39,26 +50,15 @@ struct Track {
 /// # Errors
 /// A network that fails, or samples that cannot be read back.
 pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<Transcript, EngineError> {
-    let tracks = speech.legs.iter().map(|leg| Track::of(engine, leg)).collect::<Result<Vec<_>, _>>()?;
-    let mut by_speaker: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (index, utterance) in words.utterances.iter().enumerate() {
-        by_speaker.entry(utterance.speaker).or_default().push(index);
-    }
-    let everybody: Vec<usize> = (0..words.utterances.len()).collect();
-    // On one leg everybody speaks in turn; on two, each speaker is on the leg that fits better.
-    let groups: Vec<Vec<usize>> = if tracks.len() == 1 { vec![everybody] } else { by_speaker.into_values().collect() };
+    let told_apart = words.speakers.len() > 1 || words.speakers.iter().any(|speaker| speaker.evidence.is_some());
     let mut fitted = words.clone();
-    let (mut heard, mut all) = (0, 0);
-    for group in groups {
-        let said: Vec<&Utterance> = group.iter().map(|index| &words.utterances[*index]).collect();
-        let tried = tracks.iter().filter_map(|track| track.lay(engine, &said));
-        let Some(best) = tried.max_by_key(|laid| laid.heard) else { continue };
-        heard += best.heard;
-        all += best.all;
-        for (index, words) in group.into_iter().zip(best.words) {
-            place(&mut fitted.utterances[index], words);
-        }
-    }
+    // On one leg everybody speaks in turn, and so they do in a text that nobody has told apart. Otherwise each speaker is on
+    // the leg that fits better.
+    let (heard, all) = if speech.legs.len() == 2 && told_apart {
+        leg_by_leg(engine, &mut fitted, speech)?
+    } else {
+        in_turn(engine, &mut fitted, speech)?
+    };
     let fits = f64::from(heard) / f64::from(all.max(1));
     if fits < LEAST_FIT {
         return Ok(Transcript { reason: Some(TEXT_MISFIT.to_owned()), ..words.clone() });
@@ -73,21 +73,79 @@ pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<T
     Ok(fitted)
 }
 
-/// A group of utterances on one track.
+/// Lays all utterances on all legs together, in the order of their speech; words heard and words in all. Where there are
+/// two legs, each of them is a speaker, and the text is cut where the other one goes on.
+fn in_turn(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Result<(u32, u32), EngineError> {
+    let legs: Vec<(u8, &LegSpeech)> = (0..).zip(&speech.legs).collect();
+    let said: Vec<&Utterance> = fitted.utterances.iter().collect();
+    let Some(laid) = Track::of(engine, &legs)?.lay(engine, &said) else { return Ok((0, 0)) };
+    let mut utterances = Vec::new();
+    for ((mut utterance, words), on) in fitted.utterances.drain(..).zip(laid.words).zip(laid.legs) {
+        place(&mut utterance, words);
+        if legs.len() == 2 {
+            utterances.extend(cut(utterance, &on));
+        } else {
+            utterances.push(utterance);
+        }
+    }
+    fitted.utterances = utterances;
+    if legs.len() == 2 {
+        let on_leg = |leg: u8| Speaker { channel: Some(leg), ..Speaker::nameless(leg.into()) };
+        fitted.speakers = vec![on_leg(0), on_leg(1)];
+    }
+    Ok((laid.heard, laid.all))
+}
+
+/// Lays each speaker's utterances on the leg that fits them better; words heard and words in all.
+fn leg_by_leg(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Result<(u32, u32), EngineError> {
+    let tracks = (0..).zip(&speech.legs).map(|leg| Track::of(engine, &[leg])).collect::<Result<Vec<_>, _>>()?;
+    let mut by_speaker: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (index, utterance) in fitted.utterances.iter().enumerate() {
+        by_speaker.entry(utterance.speaker).or_default().push(index);
+    }
+    let (mut heard, mut all) = (0, 0);
+    for (id, group) in by_speaker {
+        let said: Vec<&Utterance> = group.iter().map(|index| &fitted.utterances[*index]).collect();
+        let mut tried: Vec<(u8, Laid)> =
+            (0..).zip(&tracks).filter_map(|(leg, track)| Some((leg, track.lay(engine, &said)?))).collect();
+        tried.sort_by_key(|(_, laid)| std::cmp::Reverse(laid.heard));
+        let mut tried = tried.into_iter();
+        let Some((leg, best)) = tried.next() else { continue };
+        let clear = tried.next().is_none_or(|(_, other)| best.heard >= CLEARLY * other.heard.max(1));
+        if let Some(speaker) = fitted.speakers.iter_mut().find(|speaker| speaker.id == id && clear) {
+            speaker.channel = Some(leg);
+        }
+        heard += best.heard;
+        all += best.all;
+        for (index, words) in group.into_iter().zip(best.words) {
+            place(&mut fitted.utterances[index], words);
+        }
+    }
+    Ok((heard, all))
+}
+
+/// Utterances on a track.
 struct Laid {
     words: Vec<Vec<Word>>,
+    /// The leg of each word.
+    legs: Vec<Vec<u32>>,
     heard: u32,
     all: u32,
 }
 
 impl Track {
-    fn of(engine: &Recogniser, leg: &LegSpeech) -> Result<Self, EngineError> {
-        let regions: Vec<_> = leg.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
-        let samples = &mut &leg.samples;
+    fn of(engine: &Recogniser, legs: &[(u8, &LegSpeech)]) -> Result<Self, EngineError> {
+        let mut stretches = Vec::new();
+        for (leg, speech) in legs {
+            let regions: Vec<_> = speech.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
+            let planned = engine.stretches(&mut &speech.samples, &regions, speech.samples.duration_ms())?;
+            stretches.extend(planned.into_iter().map(|stretch| (stretch, *leg, &speech.samples)));
+        }
+        stretches.sort_by_key(|(stretch, leg, _)| (stretch.start, *leg));
         let (mut data, mut places, mut steps, mut step_ms) = (Vec::new(), Vec::new(), 0, 1.0);
-        for stretch in engine.stretches(samples, &regions, leg.samples.duration_ms())? {
-            let heard = engine.posteriors(&super::engine::read(samples, &stretch)?)?;
-            places.push((steps, stretch.start));
+        for (stretch, leg, mut samples) in stretches {
+            let heard = engine.posteriors(&super::engine::read(&mut samples, &stretch)?)?;
+            places.push(Place { first: steps, start_ms: stretch.start, leg });
             steps += heard.steps();
             step_ms = heard.step_ms;
             data.extend(heard.log_probs.into_data());
@@ -96,10 +154,14 @@ impl Track {
         Ok(Self { posteriors: Posteriors { log_probs: NdTensor::from_data([steps, tokens], data), step_ms }, places })
     }
 
+    fn place(&self, step: usize) -> Place {
+        let after = self.places.partition_point(|place| place.first <= step);
+        self.places.get(after.saturating_sub(1)).copied().unwrap_or_default()
+    }
+
     /// Where a step is in the recording, milliseconds.
     fn at_ms(&self, step: usize) -> f64 {
-        let after = self.places.partition_point(|(first, _)| *first <= step);
-        let (first, start_ms) = self.places.get(after.saturating_sub(1)).copied().unwrap_or_default();
+        let Place { first, start_ms, .. } = self.place(step);
         start_ms as f64 + (step - first) as f64 * self.posteriors.step_ms
     }
 
@@ -113,8 +175,16 @@ impl Track {
         let offset_ms = engine.manifest().time_offset_ms as f64;
         let (mut heard, mut all) = (0, 0);
         let mut words: Vec<Vec<Word>> = Vec::with_capacity(fates.len());
+        let mut legs: Vec<Vec<u32>> = Vec::with_capacity(fates.len());
+        // A word that is nowhere is where the one before is, or the first one that is somewhere.
+        let first = fates.iter().flatten().find_map(|fate| match fate {
+            Fate::Placed(placed) => Some(placed.first),
+            _ => None,
+        });
+        let mut leg = u32::from(self.place(first.unwrap_or(0)).leg);
         for (utterance, fates) in utterances.iter().zip(fates) {
             let mut laid: Vec<Word> = Vec::with_capacity(fates.len());
+            let mut on: Vec<u32> = Vec::with_capacity(fates.len());
             for (text, fate) in utterance.text.split_whitespace().zip(fates) {
                 let mut word =
                     Word { text: text.to_owned(), start_ms: None, end_ms: None, confidence: None, heard: None };
@@ -122,6 +192,7 @@ impl Track {
                 match fate {
                     Fate::Placed(placed) if placed.confidence >= HEARD => {
                         heard += 1;
+                        leg = self.place(placed.first).leg.into();
                         let start_ms = (self.at_ms(placed.first) - offset_ms).max(0.0).round() as u64;
                         let end_ms = (self.at_ms(placed.last) + self.posteriors.step_ms).round() as u64;
                         if let Some(before) = laid.last_mut() {
@@ -135,10 +206,12 @@ impl Track {
                     _ => word.heard = Some(false),
                 }
                 laid.push(word);
+                on.push(leg);
             }
             words.push(laid);
+            legs.push(on);
         }
-        Some(Laid { words, heard, all })
+        Some(Laid { words, legs, heard, all })
     }
 }
 

@@ -52,6 +52,7 @@ pub fn from_engine(
                 confidence: None,
                 heard: None,
                 words: vec![said],
+                by: None,
             }),
         }
     }
@@ -96,7 +97,6 @@ pub fn speaker_at(turns: &[Turn], at_ms: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Role;
 
     fn word(text: &str, start_ms: f64) -> HeardWord {
         HeardWord { text: text.to_owned(), start_ms, end_ms: start_ms + 200.0, confidence: 0.9 }
@@ -104,10 +104,6 @@ mod tests {
 
     fn engine() -> EngineInfo {
         EngineInfo { name: "test".to_owned(), model: None, model_sha256: None, parameters: serde_json::Value::Null }
-    }
-
-    fn nobody(id: u32) -> Speaker {
-        Speaker { id, role: Role::Unknown, confidence: None, evidence: None }
     }
 
     #[test]
@@ -119,7 +115,8 @@ mod tests {
         ];
         let words = vec![word("Good", 100.0), word("morning.", 700.0), word("Hi.", 1_300.0), word("Yes?", 4_100.0)];
         let leg = HeardLeg { speaker: None, words };
-        let made = from_engine(vec![leg], vec![nobody(0), nobody(1)], turns, Some("en"), engine());
+        let made =
+            from_engine(vec![leg], vec![Speaker::nameless(0), Speaker::nameless(1)], turns, Some("en"), engine());
         let said: Vec<(u32, &str)> = made.utterances.iter().map(|u| (u.speaker, u.text.as_str())).collect();
         assert_eq!(said, [(0, "Good morning."), (1, "Hi."), (1, "Yes?")]);
         assert_eq!((made.utterances[0].start_ms, made.utterances[0].end_ms), (Some(100), Some(900)));
@@ -131,7 +128,13 @@ mod tests {
         let left =
             HeardLeg { speaker: Some(0), words: vec![word("one", 0.0), word("two", 400.0), word("three", 800.0)] };
         let right = HeardLeg { speaker: Some(1), words: vec![word("stop", 500.0)] };
-        let made = from_engine(vec![left, right], vec![nobody(0), nobody(1)], Vec::new(), None, engine());
+        let made = from_engine(
+            vec![left, right],
+            vec![Speaker::nameless(0), Speaker::nameless(1)],
+            Vec::new(),
+            None,
+            engine(),
+        );
         let said: Vec<(u32, &str)> = made.utterances.iter().map(|u| (u.speaker, u.text.as_str())).collect();
         assert_eq!(said, [(0, "one two three"), (1, "stop")]);
     }

@@ -12,6 +12,7 @@
 //! gave is never overruled, and one it did not give is written only on the evidence that stands beside it.
 
 mod captions;
+mod correction;
 pub mod engine;
 pub mod engines;
 mod file;
@@ -22,6 +23,7 @@ pub mod models;
 mod provider;
 mod recognise;
 pub mod remote;
+mod roles;
 mod rttm;
 pub mod score;
 mod speakers;
@@ -32,6 +34,7 @@ pub mod voices;
 #[cfg(test)]
 mod tests;
 
+pub use correction::{Correction, CorrectionError, corrected, is_corrected};
 pub use file::parse_file;
 pub use fit::fit;
 pub use forms::{Form, TranscriptError, render};

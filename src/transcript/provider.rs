@@ -122,6 +122,7 @@ fn utterance(turn: ProviderTurn, speaker: u32) -> Utterance {
         confidence: None,
         heard: None,
         words: words.collect(),
+        by: None,
     }
 }
 

@@ -14,7 +14,6 @@ use super::provider::without_text;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Pcm16k;
 use crate::audio::speech::Speech;
-use crate::domain::Role;
 use crate::domain::Transcript;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
@@ -73,14 +72,12 @@ pub fn recognise_with(engine: &Recogniser, speech: &Speech, language: Option<&st
         let words = engine.recognise(&mut &leg.samples, &regions, leg.samples.duration_ms())?;
         legs.push(HeardLeg { speaker: Some(id), words });
     }
-    let speakers = (0..speech.legs.len() as u32).map(nobody).collect();
+    let two = speech.legs.len() == 2;
+    let speaker = |id: u8| Speaker { channel: two.then_some(id), ..Speaker::nameless(id.into()) };
+    let speakers = (0..speech.legs.len() as u8).map(speaker).collect();
     let mut turns: Vec<Turn> = speech.legs.iter().zip(0..).flat_map(|(leg, id)| turns(leg, id)).collect();
     turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
     Ok(from_engine(legs, speakers, turns, language, engine.provenance()))
-}
-
-pub(super) const fn nobody(id: u32) -> Speaker {
-    Speaker { id, role: Role::Unknown, confidence: None, evidence: None }
 }
 
 pub(super) fn turns(leg: &LegSpeech, speaker: u32) -> impl Iterator<Item = Turn> + '_ {

@@ -1,7 +1,11 @@
-//! How far a transcript is from a reference: diarization error, word error, roles. Pure functions on what was said when.
+//! How far a transcript is from a reference: diarization error, word error, roles.
 
 mod diarization;
+mod judge;
+mod reference;
 mod words;
 
 pub use diarization::{DiarizationError, Stretch, diarization};
+pub use judge::{CONFIDENT, RoleScore, Score, judge};
+pub use reference::{Reference, ReferenceError, SpokenWord, read};
 pub use words::{WordErrors, normalise, word_errors};

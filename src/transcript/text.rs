@@ -17,20 +17,21 @@ use super::voice::Voice;
 pub fn text(transcript: &Transcript) -> Option<String> {
     let labels = Labels::of(transcript);
     let mut lines: Vec<String> = Vec::new();
-    let mut last = None;
+    let mut last: Option<(u32, Option<&str>)> = None;
     for utterance in &transcript.utterances {
         let words = folded(&utterance.text);
         if words.is_empty() {
             continue;
         }
+        let label = labels.of_words(utterance, transcript.role(utterance.speaker));
         match lines.last_mut() {
-            Some(line) if last == Some(utterance.speaker) => {
+            Some(line) if last == Some((utterance.speaker, label)) => {
                 line.push(' ');
                 line.push_str(&words);
             }
-            _ => lines.push(labels.get(utterance.speaker).map_or_else(|| words.clone(), |l| format!("[{l}]: {words}"))),
+            _ => lines.push(label.map_or_else(|| words.clone(), |label| format!("[{label}]: {words}"))),
         }
-        last = Some(utterance.speaker);
+        last = Some((utterance.speaker, label));
     }
     (!lines.is_empty()).then(|| lines.join("\n"))
 }

@@ -4,6 +4,7 @@ use crate::domain::Role;
 use crate::domain::Transcript;
 use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
+use crate::domain::transcript::Utterance;
 
 /// Whom a source gives some words to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,7 @@ pub(super) fn speakers(voices: &[Voice]) -> (Vec<Speaker>, Vec<u32>) {
         role: voice.role(),
         confidence: None,
         evidence: (voice.role() != Role::Unknown).then_some(Evidence::Provider),
+        channel: None,
     });
     let ids = voices.iter().map(|voice| distinct.iter().position(|known| known == voice).unwrap_or_default() as u32);
     (table.collect(), ids.collect())
@@ -71,7 +73,11 @@ pub(super) fn speakers(voices: &[Voice]) -> (Vec<Speaker>, Vec<u32>) {
 
 /// What the written forms call each speaker.
 #[derive(Debug)]
-pub(super) struct Labels(Vec<(u32, String)>);
+pub(super) struct Labels {
+    named: Vec<(u32, String)>,
+    /// For words that may be anybody's.
+    anybody: String,
+}
 
 impl Labels {
     pub(super) fn of(transcript: &Transcript) -> Self {
@@ -83,7 +89,7 @@ impl Labels {
         }
         // One nameless speaker is not told apart from anybody: a label would say more than is known.
         if matches!(known.as_slice(), [(_, Role::Unknown)]) {
-            return Self(Vec::new());
+            return Self { named: Vec::new(), anybody: String::new() };
         }
         let mut nameless = 0_u32;
         let labels = known.into_iter().map(|(id, role)| {
@@ -96,11 +102,18 @@ impl Labels {
             );
             (id, label)
         });
-        Self(labels.collect())
+        let named = labels.collect();
+        Self { named, anybody: format!("Speaker {}", nameless + 1) }
     }
 
     pub(super) fn get(&self, speaker: u32) -> Option<&str> {
-        self.0.iter().find(|(id, _)| *id == speaker).map(|(_, label)| label.as_str())
+        self.named.iter().find(|(id, _)| *id == speaker).map(|(_, label)| label.as_str())
+    }
+
+    /// The label of an utterance: its speaker's, unless that would give a role to words that may be somebody else's.
+    pub(super) fn of_words(&self, utterance: &Utterance, role: Role) -> Option<&str> {
+        let doubtful = role != Role::Unknown && utterance.by.is_some_and(|by| by.is_doubtful());
+        if doubtful { Some(&self.anybody) } else { self.get(utterance.speaker) }
     }
 }
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Makes synthetic calls with exact truth, for `aftercall evaluate`.
 
-    python3 tests/calls/make.py OUT [--mono 100] [--dual 50] [--alone 20] [--seed 1]
+    python3 tests/calls/make.py OUT [--mono 100] [--dual 50] [--alone 30] [--trio 20] [--seed 1] [--voices judge]
 
 Writes `OUT/NAME.mp3` (or `.wav`) with `NAME.json` (speakers, roles, utterances with words and times, what was done to
 the sound) and `NAME.rttm` (speech stretches, split at pauses of 200 ms) beside it. `mono-*`: both sides in one channel,
 the same sex in half of them, overlap in a third; `dual-*`: a channel each, both orders, one in five with a caller 20 dB down;
-`alone-*`: one speaker. Voices differ from those that `train_speech.py` and `train_voices.py` learn from. Needs numpy,
-libespeak-ng, ffmpeg.
+`alone-*`: one speaker; `trio-*`: three in one channel. In every other call each utterance has a pitch, a pace and a level of
+its own, as people's do. `--voices learn` gives other voices than `judge`: thresholds and weights are learnt from the former
+and judged by the latter. Needs numpy, libespeak-ng, ffmpeg.
 """
 import argparse
 import json
@@ -20,9 +21,20 @@ import numpy as np
 
 import synth
 
-BASES = ["en-us", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-gb-x-gbclan"]
-MEN = ["m2", "m3", "m7", "m8", "adam", "Lee", "Michael", "robert", "quincy"]
-WOMEN = ["f1", "f3", "f5", "linda", "steph", "Alicia"]
+# Accents, men, women. No voice is in both casts.
+CASTS = {
+    "judge": (
+        ["en-us", "en-gb-x-rp", "en-029", "en-gb-scotland", "en-gb-x-gbclan"],
+        "m2 m3 m7 m8 adam Lee Michael robert quincy".split(),
+        "f1 f3 f5 linda steph Alicia".split(),
+    ),
+    "learn": (
+        ["en-us", "en-gb-x-rp", "en-029", "en-gb-x-gbcwmd"],
+        "m1 m4 m5 m6 klatt klatt2 klatt4 Andy boris victor norbert paul pablo miguel marcelo gustave john ed david edward max mike "
+        "sandro travis iven iven2 iven3 Diogo Gene Gene2 Henrique Hugo Jacky Mario Marco Nguyen Storm rob caleb benjamin antonio".split(),
+        "f2 f4 Annie Andrea belinda aunty anika shelby steph2 steph3".split(),
+    ),
+}
 
 AGENT = """Good morning, how can I help you today?
 Thank you for waiting, I have found your order.
@@ -66,26 +78,31 @@ Sure.
 And if it gets worse, whom should I call?""".split("\n")
 
 
-def cast(rng, same_sex):
-    """Two voices: name, speed, pitch, range."""
+def cast(rng, same_sex, count, voices):
+    """Voices: name, speed, pitch, range. Where they are not of the same sex, the first two are of both."""
+    bases, men, women = CASTS[voices]
     if same_sex:
-        pool = MEN if rng.random() < 0.5 else WOMEN
-        picked = list(rng.choice(pool, 2, replace=False))
+        picked = list(rng.choice(men if rng.random() < 0.5 else women, count, replace=False))
     else:
-        picked = [rng.choice(MEN), rng.choice(WOMEN)]
+        picked = [rng.choice(men), rng.choice(women)]
+        picked += list(rng.choice([v for v in men + women if v not in picked], count - 2, replace=False))
         rng.shuffle(picked)
-    return [(f"{rng.choice(BASES)}+{voice}", rng.uniform(145, 190), rng.uniform(35, 65), rng.uniform(35, 65)) for voice in picked]
+    return [(f"{rng.choice(bases)}+{voice}", rng.uniform(145, 190), rng.uniform(35, 65), rng.uniform(35, 65)) for voice in picked]
 
 
-def dialogue(rng, speaker, voices, overlap, turns):
+def dialogue(rng, speaker, voices, overlap, lively, turns):
     """Tracks, utterances with times in ms, and the stretches in which each side sounds."""
-    placed, end, who = [], rng.uniform(0.3, 1.0), int(rng.integers(2))
+    placed, end, who = [], rng.uniform(0.3, 1.0), int(rng.integers(len(voices)))
     for _ in range(turns):
-        lines = (AGENT, CALLER)[who % 2]
+        lines = (AGENT, CALLER)[min(who, 1)]
         count = int(rng.choice([1, 1, 1, 2]))
         text = " ".join(rng.choice(lines, count, replace=False))
         voice, speed, pitch, spread = voices[who]
+        if lively:
+            speed, pitch = speed * rng.uniform(0.9, 1.1), pitch + rng.uniform(-6, 6)
         said, words = speaker.speak(voice, text, speed, pitch, spread)
+        if lively:
+            said = said * 10 ** (rng.uniform(-4, 0) / 20)
         active = synth.activity(said)
         at = np.flatnonzero(active)
         first, last = int(at[0]) * 160, int(min(len(said), (at[-1] + 2) * 160))
@@ -97,10 +114,12 @@ def dialogue(rng, speaker, voices, overlap, turns):
         shift = begin - first
         placed.append((who, text, said, shift, active, [(w, t + shift / 16.0) for w, t in words], begin, shift + last))
         end = max(end, (shift + last) / synth.RATE)
-        who = 1 - who if rng.random() < 0.9 else who
-    count = int((end + rng.uniform(0.4, 1.0)) * synth.RATE)
-    tracks = np.zeros((2, count))
-    marks = np.zeros((2, count // 160 + 2), bool)
+        if len(voices) > 1 and rng.random() < 0.9:
+            who = (who + int(rng.integers(1, len(voices)))) % len(voices)
+    # Whole seconds: transforms of such lengths are quick.
+    count = int(np.ceil(end + rng.uniform(0.4, 1.0))) * synth.RATE
+    tracks = np.zeros((len(voices), count))
+    marks = np.zeros((len(voices), count // 160 + 2), bool)
     utterances = []
     for who, text, said, shift, active, words, begin, stop in placed:
         lo, hi = max(0, -shift), min(len(said), count - shift)
@@ -127,7 +146,7 @@ def line(rng, track, narrow):
     return track / (np.sqrt(np.mean(track[np.abs(track) > 0.01 * np.abs(track).max()] ** 2)) + 1e-9) * 0.08
 
 
-def write(out, name, channels, narrow, rng):
+def write(out, name, channels, narrow, rng, kinds):
     """As MP3 or WAV; returns what was done."""
     sound = np.clip(np.stack(channels, 1), -1, 1)
     rate = 8000 if narrow else 16000
@@ -136,7 +155,7 @@ def write(out, name, channels, narrow, rng):
         with wave.open(str(wav), "wb") as file:
             file.setparams((len(channels), 2, synth.RATE, 0, "NONE", None))
             file.writeframes((sound * 32767).astype("<i2").tobytes())
-        kind = rng.choice(["mp3-48k", "mp3-own", "wav"], p=[0.6, 0.2, 0.2])
+        kind = rng.choice(kinds)
         path = out / f"{name}.{'wav' if kind == 'wav' else 'mp3'}"
         options = ["-ar", "48000" if kind == "mp3-48k" else str(rate)]
         if kind != "wav":
@@ -145,21 +164,28 @@ def write(out, name, channels, narrow, rng):
     return {"file": path.name, "kind": str(kind), "narrow": bool(narrow)}
 
 
-def call(rng, speaker, out, name, kind, number):
-    same, overlap = number % 2 == 0, number % 3 == 0
-    voices = cast(rng, same)
-    if kind == "alone":
-        voices[1] = voices[0]
-    tracks, utterances, spoken = dialogue(rng, speaker, voices, overlap and kind != "alone", int(rng.integers(10, 18)))
+COUNTS = {"alone": 1, "mono": 2, "dual": 2, "trio": 3}
+ROLES = {"alone": ["unknown"], "mono": ["agent", "caller"], "dual": ["agent", "caller"], "trio": ["agent", "caller", "transfer"]}
+
+
+# What a call is written as: mostly MP3 at 48 kHz, as platforms deliver them; the small ones as small as they can be.
+FORMS = ["mp3-48k"] * 3 + ["mp3-own", "wav"]
+
+
+def call(rng, speaker, out, name, kind, number, cast_name, small):
+    same, overlap, lively = number % 2 == 0, number % 3 == 0 and kind != "alone", number % 4 < 2
+    voices = cast(rng, same, max(2, COUNTS[kind]), cast_name)[: COUNTS[kind]]
+    tracks, utterances, spoken = dialogue(rng, speaker, voices, overlap, lively, 7 if small else int(rng.integers(10, 18)))
     narrow = rng.random() < 0.5
     legs = [line(rng, track, narrow) for track in tracks]
     snr, far = rng.uniform(20, 45), 0.0
-    if kind == "mono":
-        legs[1] *= 10 ** (rng.uniform(-6, 3) / 20)
+    if kind in ("mono", "trio"):
+        for leg in legs[1:]:
+            leg *= 10 ** (rng.uniform(-6, 3) / 20)
     if kind == "dual" and number % 5 == 0:
         far = 20.0
         legs[1] *= 0.1
-    hiss = lambda: synth.noise(rng, len(legs[0]) / synth.RATE + 0.01)[: len(legs[0])]
+    hiss = lambda: synth.noise(rng, len(legs[0]) / synth.RATE)
     quiet = [0.08 * 10 ** (-snr / 20) * hiss() / 3 for _ in legs]
     caller_left = bool(number % 2)
     if kind == "dual":
@@ -167,18 +193,14 @@ def call(rng, speaker, out, name, kind, number):
         legs = [legs[0] + quiet[0] + leak * legs[1], legs[1] + quiet[1] * (0.1 if far else 1) + leak * legs[0] * (0.1 if far else 1)]
         channels = legs[::-1] if caller_left else legs
     else:
-        channels = [legs[0] + legs[1] + quiet[0]]
-    roles = ["agent", "caller"]
-    if kind == "alone":
-        for u in utterances:
-            u["speaker"] = 0
-        joined = np.zeros(len(tracks[0]) // 160 + 2, bool)
-        for a, b in sum(spoken, []):
-            joined[a // 10 : b // 10] = True
-        spoken, roles = [stretches(synth.fill(joined, 19))], ["unknown"]
-    done = write(out, name, channels, narrow, rng)
+        channels = [sum(legs) + quiet[0]]
+    roles = ROLES[kind]
+    done = write(out, name, channels, narrow, rng, ["mp3-own"] if small else FORMS)
+    # Of the agent's lines some are known beforehand, as a prompt or a script would have them.
+    known = [line for line in AGENT if rng.random() < 0.6]
     truth = {
-        **done, "channels": len(channels), "same_sex": bool(same), "overlap": bool(overlap), "snr_db": round(snr, 1), "caller_down_db": far,
+        "language": "en", "agent_text": " ".join(known),
+        **done, "channels": len(channels), "same_sex": bool(same), "overlap": bool(overlap), "lively": bool(lively), "snr_db": round(snr, 1), "caller_down_db": far,
         "dual_channels": ("caller_left" if caller_left else "agent_left") if kind == "dual" else None,
         "speakers": [{"id": i, "role": role, "voice": voices[i][0]} for i, role in enumerate(roles)],
         "turns": sorted(({"speaker": i, "start_ms": a, "end_ms": b} for i, of in enumerate(spoken) for a, b in of), key=lambda t: t["start_ms"]),
@@ -193,15 +215,17 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=1)
-    for kind, count in (("mono", 100), ("dual", 50), ("alone", 20)):
+    for kind, count in (("mono", 100), ("dual", 50), ("alone", 30), ("trio", 20)):
         parser.add_argument(f"--{kind}", type=int, default=count)
+    parser.add_argument("--voices", choices=CASTS, default="judge")
+    parser.add_argument("--small", action="store_true", help="short calls in small files")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     speaker = synth.Synthesiser()
-    for kind in ("mono", "dual", "alone"):
+    for kind in COUNTS:
         for number in range(getattr(args, kind)):
             rng = np.random.default_rng([args.seed, len(kind), ord(kind[0]), number])
-            call(rng, speaker, args.out, f"{kind}-{number:03}", kind, number)
+            call(rng, speaker, args.out, f"{kind}-{number:03}", kind, number, args.voices, args.small)
 
 
 if __name__ == "__main__":

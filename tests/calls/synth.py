@@ -71,21 +71,29 @@ def resample(samples, rate, to):
     """By truncation or padding of the spectrum: exact for what both rates can hold."""
     if rate == to or len(samples) == 0:
         return samples
-    count = int(round(len(samples) * to / rate))
-    spectrum = np.fft.rfft(samples)
+    # A twentieth of a second is a whole number of samples at any rate; so many of them transform quickly.
+    size = -(-len(samples) * 20 // rate) * rate // 20
+    count = size * to // rate
+    spectrum = np.fft.rfft(samples, size)
     out = np.zeros(count // 2 + 1, complex)
     kept = min(len(out), len(spectrum))
     out[:kept] = spectrum[:kept]
-    return np.fft.irfft(out, count) * count / len(samples)
+    return (np.fft.irfft(out, count) * count / size)[: int(round(len(samples) * to / rate))]
+
+
+def quick(count):
+    """A length that transforms quickly, `count` or a little more."""
+    return -(-count // 2048) * 2048
 
 
 def band(samples, low, high, rate=RATE):
     """What a line of this band passes on; edges fall over 10 %."""
-    spectrum = np.fft.rfft(samples)
-    hertz = np.fft.rfftfreq(len(samples), 1 / rate)
+    size = quick(len(samples))
+    spectrum = np.fft.rfft(samples, size)
+    hertz = np.fft.rfftfreq(size, 1 / rate)
     rise = np.clip((hertz - low * 0.9) / (low * 0.2), 0, 1)
     fall = np.clip((high * 1.05 - hertz) / (high * 0.1), 0, 1)
-    return np.fft.irfft(spectrum * rise * fall, len(samples))
+    return np.fft.irfft(spectrum * rise * fall, size)[: len(samples)]
 
 
 def activity(samples, range_db=35.0, fill_ms=150):
@@ -111,9 +119,10 @@ def fill(active, longest):
 
 def coloured(rng, count, slope):
     """Noise whose power falls by `slope` (0 white, 1 pink, 2 brown)."""
-    spectrum = np.fft.rfft(rng.normal(size=count))
-    hertz = np.maximum(np.fft.rfftfreq(count, 1 / RATE), 30)
-    noise = np.fft.irfft(spectrum / hertz ** (slope / 2), count)
+    size = quick(count)
+    spectrum = np.fft.rfft(rng.normal(size=size))
+    hertz = np.maximum(np.fft.rfftfreq(size, 1 / RATE), 30)
+    noise = np.fft.irfft(spectrum / hertz ** (slope / 2), size)[:count]
     return noise / (noise.std() + 1e-9)
 
 
@@ -123,59 +132,110 @@ def envelope(rng, count, low, high, floor):
     return np.interp(np.linspace(0, points - 1, count), np.arange(points), rng.uniform(floor, 1, points))
 
 
-def voice_of_instrument(rng, hertz, seconds, kind):
-    """One note."""
+INSTRUMENTS = ["sine", "organ", "saw", "plucked", "bowed", "bell", "pad", "reed", "string"]
+
+
+def voice_of_instrument(rng, hertz, seconds, kind, glide_from=None):
+    """One note; `glide_from` is the note it slides from, as on a violin or a theremin."""
     t = np.arange(int(seconds * RATE)) / RATE
-    vibrato = 1 + (0.006 * np.sin(2 * np.pi * rng.uniform(4, 7) * t) if kind == "bowed" else 0)
-    phase = 2 * np.pi * np.cumsum(hertz * vibrato * np.ones_like(t)) / RATE
-    roll = {"sine": 9.0, "organ": 1.2, "saw": 1.0, "plucked": 1.4, "bowed": 1.1}[kind]
-    partials = 1 if kind == "sine" else int(rng.integers(4, 16))
-    note = sum(np.sin(phase * k) / k**roll for k in range(1, partials + 1) if hertz * k < 7600)
+    if len(t) == 0:
+        return t
+    pitch = hertz * np.ones_like(t)
+    if glide_from:
+        pitch = hertz * (glide_from / hertz) ** np.exp(-t / rng.uniform(0.02, 0.12))
+    if kind in ("bowed", "reed"):
+        pitch = pitch * (1 + rng.uniform(0, 0.015) * np.sin(2 * np.pi * rng.uniform(4, 7) * t))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    if kind == "bell":  # frequency modulation: electric pianos, bells, many a telephone's own melody
+        ratio, depth = rng.choice([1.0, 2.0, 3.0, 1.4, 3.5]), rng.uniform(0.5, 5) * np.exp(-t * rng.uniform(1, 12))
+        note = np.sin(phase + depth * np.sin(ratio * phase)) * np.exp(-t * rng.uniform(0.5, 6))
+    elif kind == "string":  # the higher the partial the sooner it is gone
+        fade = rng.uniform(0.3, 2.5)
+        note = sum(np.sin(phase * k + k) * np.exp(-t * fade * k) / k ** rng.uniform(0.4, 1.2) for k in range(1, 18) if hertz * k < 7600)
+    else:
+        roll = {"sine": 9.0, "organ": 1.2, "saw": 1.0, "plucked": 1.4, "bowed": 1.1, "pad": 1.3, "reed": 0.7}[kind]
+        partials = 1 if kind == "sine" else int(rng.integers(4, 16))
+        odd = kind == "reed" and rng.random() < 0.5
+        note = sum(np.sin(phase * k) / k**roll for k in range(1, partials + 1) if hertz * k < 7600 and not (odd and k % 2 == 0))
+        if kind == "pad":
+            note = note + sum(np.sin(phase * k * 1.004 + 1) / k**roll for k in range(1, partials + 1) if hertz * k < 7600)
     if kind == "plucked":
         note = note * np.exp(-t * rng.uniform(1.5, 9))
-    ramp = np.clip(np.minimum(t, t[-1] - t) / 0.01, 0, 1) if len(t) else t
-    return note * ramp
+    rise = {"pad": rng.uniform(0.05, 0.5), "bowed": 0.06, "reed": 0.03}.get(kind, 0.004)
+    return note * np.clip(t / rise, 0, 1) * np.clip((t[-1] - t) / 0.02, 0, 1)
+
+
+def drum(rng, kind):
+    """One stroke."""
+    t = np.arange(int(rng.uniform(0.1, 0.35) * RATE)) / RATE
+    if kind == "kick":
+        return np.sin(2 * np.pi * np.cumsum(rng.uniform(45, 60) + rng.uniform(50, 160) * np.exp(-t * 30)) / RATE) * np.exp(-t * rng.uniform(10, 25)) * 1.5
+    if kind == "tom":
+        return np.sin(2 * np.pi * np.cumsum(rng.uniform(80, 250) * (1 + 0.5 * np.exp(-t * 15))) / RATE) * np.exp(-t * rng.uniform(8, 20))
+    if kind == "snare":
+        return (rng.normal(size=len(t)) * 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(150, 260) * t)) * np.exp(-t * rng.uniform(12, 35))
+    noise = rng.normal(size=len(t))
+    if kind == "hat":
+        noise = np.diff(noise, prepend=0)
+    return 0.4 * noise * np.exp(-t * rng.uniform(15, 90))
 
 
 def music(rng, seconds):
-    """Chords, melodies, bass and drums of random instruments."""
+    """Chords, arpeggios, melodies, bass and drums of random instruments, dry or with an echo."""
     count = int(seconds * RATE)
     out = np.zeros(count)
-    kinds = ["sine", "organ", "saw", "plucked", "bowed"]
     key = 110 * 2 ** (rng.integers(0, 24) / 12)
-    scale = rng.permutation([0, 2, 4, 5, 7, 9, 11, 12])[:6]
+    scale = rng.permutation([0, 2, 4, 5, 7, 9, 11, 12] if rng.random() < 0.6 else [0, 2, 3, 5, 7, 8, 10, 12])[:6]
+    chords = [[0, 4, 7], [0, 3, 7], [0, 5, 9], [0, 4, 10], [0, 4, 7, 11], [0, 3, 7, 10], [0, 7, 12]]
 
     def put(at, note, gain):
         start = int(at * RATE)
         note = note[: max(0, count - start)]
         out[start : start + len(note)] += gain * note
 
-    parts = rng.permutation(["chords", "melody", "bass", "drums"])[: rng.integers(1, 5)]
+    parts = rng.permutation(["chords", "melody", "bass", "drums", "arpeggio", "melody", "drums"])[: rng.integers(1, 6)]
     beat = rng.uniform(0.15, 0.7)
     for part in parts:
-        kind = rng.choice(kinds)
-        at = 0.0
+        kind, at, before = rng.choice(INSTRUMENTS), 0.0, None
+        gain, slides = rng.uniform(0.15, 0.7), rng.random() < 0.3
+        pattern = [rng.choice(["kick", "snare", "hat", "tom", "clap", None, None], p=[0.2, 0.15, 0.25, 0.1, 0.05, 0.15, 0.1]) for _ in range(8)]
+        swing, step, long = rng.uniform(0, 0.3), 0, beat
         while at < seconds:
             if part == "chords":
-                long = beat * rng.choice([2, 4, 8])
+                long = beat * rng.choice([1, 2, 4, 8])
                 root = key * 2 ** (rng.choice(scale) / 12)
-                for step in rng.choice([[0, 4, 7], [0, 3, 7], [0, 5, 9], [0, 4, 10]]):
-                    put(at, voice_of_instrument(rng, root * 2 ** (step / 12), long, kind), 0.3)
+                short = rng.uniform(0.3, 1.1)
+                for interval in chords[rng.integers(len(chords))]:
+                    put(at, voice_of_instrument(rng, root * 2 ** (interval / 12), long * short, kind), 0.6 * gain)
+            elif part == "arpeggio":
+                root, long = key * 2 ** (rng.choice(scale) / 12), beat / rng.choice([1, 2, 3])
+                notes = chords[rng.integers(len(chords))] + [12]
+                order = notes if rng.random() < 0.5 else notes[::-1]
+                for n, interval in enumerate(order * int(rng.integers(1, 4))):
+                    put(at + n * long, voice_of_instrument(rng, 2 * root * 2 ** (interval / 12), long * rng.choice([0.7, 1.0, 2.5]), kind), gain)
+                long = long * (n + 1)
             elif part == "melody":
                 long = beat * rng.choice([0.5, 1, 1, 2])
                 if rng.random() < 0.85:
-                    put(at, voice_of_instrument(rng, 2 * key * 2 ** (rng.choice(scale) / 12), long * rng.uniform(0.6, 1.6), kind), 0.5)
+                    note = 2 * key * 2 ** (rng.choice(scale) / 12)
+                    put(at, voice_of_instrument(rng, note, long * rng.uniform(0.6, 1.6), kind, before if slides else None), gain)
+                    before = note
             elif part == "bass":
                 long = beat * rng.choice([1, 2])
-                put(at, voice_of_instrument(rng, key / 2 * 2 ** (rng.choice(scale) / 12), long, kind), 0.5)
+                put(at, voice_of_instrument(rng, key / 2 * 2 ** (rng.choice(scale) / 12), long, kind), gain)
             else:
-                long = beat / rng.choice([1, 2])
-                t = np.arange(int(0.15 * RATE)) / RATE
-                hit = rng.normal(size=len(t)) * np.exp(-t * rng.uniform(20, 80))
-                if rng.random() < 0.5:
-                    hit = np.sin(2 * np.pi * (60 + 80 * np.exp(-t * 30)) * t) * np.exp(-t * 20) * 1.5
-                put(at, hit, 0.5)
+                long = beat / 2 * (1 + (swing if step % 2 == 0 else -swing))
+                if stroke := pattern[step % 8]:
+                    put(at, drum(rng, stroke), gain * rng.uniform(0.6, 1))
             at += long
+            step += 1
+    if rng.random() < 0.3:
+        out = out * (1 + rng.uniform(0.1, 0.6) * np.sin(2 * np.pi * rng.uniform(2, 8) * np.arange(count) / RATE))
+    if rng.random() < 0.3:
+        late = int(rng.uniform(0.03, 0.4) * RATE)
+        out[late:] += rng.uniform(0.2, 0.6) * out[:-late]
+    if rng.random() < 0.2:
+        out = np.tanh(rng.uniform(1, 4) * out / (np.abs(out).max() + 1e-9))
     return out
 
 
@@ -241,11 +301,11 @@ def noise(rng, seconds):
 def no_speech(rng, seconds):
     """Some sound in which nobody speaks."""
     kind = rng.random()
-    if kind < 0.25:
+    if kind < 0.17:
         return noise(rng, seconds)
-    if kind < 0.60:
+    if kind < 0.72:
         return music(rng, seconds)
-    if kind < 0.90:
+    if kind < 0.92:
         return signals(rng, seconds)
     return hum_and_clicks(rng, seconds)
 
@@ -258,8 +318,9 @@ def room(rng, samples):
         tail[0] = 1
         size = 1 << (len(samples) + long).bit_length()
         samples = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)[: len(samples)]
-    spectrum = np.fft.rfft(samples)
-    hertz = np.maximum(np.fft.rfftfreq(len(samples), 1 / RATE), 50)
+    size = quick(len(samples))
+    spectrum = np.fft.rfft(samples, size)
+    hertz = np.maximum(np.fft.rfftfreq(size, 1 / RATE), 50)
     knots = np.log(np.array([50, 200, 500, 1000, 2000, 4000, 8000]))
     curve = np.interp(np.log(hertz), knots, rng.normal(0, 3, len(knots)))
-    return np.fft.irfft(spectrum * 10 ** (curve / 20), len(samples))
+    return np.fft.irfft(spectrum * 10 ** (curve / 20), size)[: len(samples)]

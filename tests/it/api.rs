@@ -1,7 +1,9 @@
 //! The HTTP API as its clients meet it: real requests to a real server over a real store.
 
+mod backfills;
 mod lists;
 mod ops;
 mod reads;
+mod roles;
 mod server;
 mod triggers;

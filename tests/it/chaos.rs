@@ -4,7 +4,6 @@
 //! `AFTERCALL_CHAOS_CALLS=2000 cargo test --test it chaos -- --nocapture` is the full run.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
-use aftercall::demo::{self, Api, FaultAnswer, Kind, Platform, RequestInfo, SampleCall};
+use aftercall::demo::{self, Api, FaultAnswer, Platform, RequestInfo, SampleCall};
 use aftercall::domain::Outcome;
 use aftercall::jobs::{backfill, reconcile};
 use aftercall::queue::{Finished, JobState};
@@ -25,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::fake_s3::{ACCESS_KEY_ID, BUCKET, FakeS3, Fault, SECRET_ACCESS_KEY};
+use crate::harness::dice;
 use crate::postgres;
 use crate::process::{ago, source};
 
@@ -39,23 +39,11 @@ fn total() -> u32 {
 }
 
 fn platform_fault(request: &RequestInfo) -> Option<FaultAnswer> {
-    let mut hasher = DefaultHasher::new();
-    (request.kind, request.api, &request.call_id, request.nth).hash(&mut hasher);
-    let dice = hasher.finish();
-    let writes = matches!(request.kind, Kind::WriteBack | Kind::RecordWrite);
     // Each of these costs its caller a minute: in the full run only.
-    if total() >= 1000 && dice.is_multiple_of(701) && !writes {
+    if total() >= 1000 && dice::dice(request).is_multiple_of(701) && !dice::writes(request) {
         return Some(FaultAnswer::Hang);
     }
-    dice.is_multiple_of(20).then(|| match dice / 20 % 6 {
-        0 => FaultAnswer::status(500),
-        1 => FaultAnswer::throttled(request.api.unwrap_or(Api::Atoms), 0.2),
-        2 => FaultAnswer::Drop,
-        3 | 4 if writes => FaultAnswer::CommitThenDrop,
-        3 => FaultAnswer::Html,
-        4 => FaultAnswer::Truncate(700),
-        _ => FaultAnswer::ResetAfter(300),
-    })
+    dice::fault(request)
 }
 
 fn bucket_fault(operation: &'static str, number: usize) -> Option<Fault> {

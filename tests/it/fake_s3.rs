@@ -1,13 +1,17 @@
 //! An S3 service in memory, over real HTTP on loopback, that can be told to misbehave.
 
-use std::collections::{BTreeMap, HashMap};
+mod body;
+mod faults;
+mod state;
+
+pub use faults::Fault;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
-use hyper::http::{HeaderMap, HeaderValue};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
@@ -15,95 +19,12 @@ use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tokio::net::TcpListener;
 
+use body::collect;
+use state::{Hook, State, Upload, Version, delete, page};
+
 pub const BUCKET: &str = "recordings";
 pub const ACCESS_KEY_ID: &str = "test-access-key";
 pub const SECRET_ACCESS_KEY: &str = "test-secret-canary";
-/// Small, so that every listing of more than a few entries is paged.
-const PAGE: usize = 3;
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// 503 before anything is done.
-    Busy,
-    /// 503 with `Retry-After: 1.5`.
-    Pause,
-    /// 403.
-    Denied,
-    /// 501.
-    Absent,
-    /// The work is done and the answer is 500.
-    FailAfterCommit,
-    /// The connection ends in the middle of the body.
-    ResetMidBody,
-    /// A shorter body with the shorter length declared.
-    Truncated,
-    /// One bit is wrong.
-    Flipped,
-    /// Success without the deed.
-    Lie,
-    /// Only half of the body is kept.
-    Halve,
-    /// A listing from before anything was written.
-    Stale,
-    /// A page that promises another one, for ever.
-    Circle,
-}
-
-#[derive(Debug, Clone)]
-struct Version {
-    id: String,
-    /// `None` is a delete marker.
-    body: Option<Bytes>,
-    content_type: Option<String>,
-    metadata: Option<HashMap<String, String>>,
-}
-
-#[derive(Debug, Default)]
-struct Upload {
-    key: String,
-    parts: BTreeMap<i32, Bytes>,
-    content_type: Option<String>,
-    metadata: Option<HashMap<String, String>>,
-}
-
-/// Asked about the operation and the number of every request.
-type Hook = fn(&'static str, usize) -> Option<Fault>;
-
-#[derive(Debug, Default)]
-struct State {
-    versioned: bool,
-    encrypts: bool,
-    /// Versions, newest last.
-    objects: BTreeMap<String, Vec<Version>>,
-    uploads: BTreeMap<String, Upload>,
-    faults: HashMap<&'static str, (Fault, u32)>,
-    hook: Option<Hook>,
-    requests: Vec<&'static str>,
-    next: u64,
-}
-
-impl State {
-    fn id(&mut self) -> String {
-        self.next += 1;
-        format!("{:08}", self.next)
-    }
-
-    fn store(&mut self, key: String, mut version: Version) -> String {
-        let versions = self.objects.entry(key).or_default();
-        if !self.versioned {
-            versions.clear();
-            "null".clone_into(&mut version.id);
-        }
-        let id = version.id.clone();
-        versions.push(version);
-        id
-    }
-
-    fn newest(&self, key: &str) -> Option<&Version> {
-        self.objects.get(key)?.last().filter(|version| version.body.is_some())
-    }
-}
 
 /// The running service; it ends with the test's runtime.
 #[derive(Clone)]
@@ -206,19 +127,7 @@ impl FakeS3 {
             }
             _ => return Ok(None),
         };
-        match fault {
-            Fault::Busy => Err(S3ErrorCode::SlowDown.into()),
-            Fault::Pause => {
-                let mut err = S3Error::new(S3ErrorCode::SlowDown);
-                let mut headers = HeaderMap::new();
-                headers.insert("retry-after", HeaderValue::from_static("1.5"));
-                err.set_headers(headers);
-                Err(err)
-            }
-            Fault::Denied => Err(S3ErrorCode::AccessDenied.into()),
-            Fault::Absent => Err(S3ErrorCode::NotImplemented.into()),
-            fault => Ok(Some(fault)),
-        }
+        fault.refusal().map_or(Ok(Some(fault)), Err)
     }
 }
 
@@ -233,74 +142,39 @@ fn after_commit<T>(fault: Option<Fault>, answer: T) -> S3Result<S3Response<T>> {
     Ok(S3Response::new(answer))
 }
 
-fn delete(state: &mut State, key: &str, version: Option<&str>) {
-    match version {
-        Some(id) => {
-            if let Some(versions) = state.objects.get_mut(key) {
-                versions.retain(|version| version.id != id);
-            }
-        }
-        None if state.versioned => {
-            let marker = Version { id: state.id(), body: None, content_type: None, metadata: None };
-            state.store(key.to_owned(), marker);
-        }
-        None => {
-            state.objects.remove(key);
-        }
-    }
-    state.objects.retain(|_, versions| !versions.is_empty());
-}
-
-async fn collect(body: Option<StreamingBlob>, content_md5: Option<&str>) -> S3Result<Bytes> {
-    let Some(body) = body else { return Ok(Bytes::new()) };
-    let parts: Vec<Bytes> = body.try_collect().await.map_err(|_| S3Error::new(S3ErrorCode::IncompleteBody))?;
-    let whole = Bytes::from(parts.concat());
-    // A client that stops sending digests must not pass unnoticed.
-    let wanted = content_md5.ok_or_else(|| S3Error::new(S3ErrorCode::InvalidDigest))?;
-    let md5: [u8; 16] = <md5::Md5 as md5::Digest>::digest(&whole).into();
-    if decode64(wanted) != md5 {
-        return Err(S3ErrorCode::BadDigest.into());
-    }
-    Ok(whole)
-}
-
-/// Written apart from the code under test, and the other way round.
-fn decode64(text: &str) -> Vec<u8> {
-    let value =
-        |c: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|&d| d == c);
-    let digits: Vec<usize> = text.bytes().filter_map(value).collect();
-    let bits: Vec<bool> = digits.iter().flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1 == 1)).collect();
-    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |byte, &bit| byte << 1 | u8::from(bit))).collect()
-}
-
 fn now() -> LastModified {
     SystemTime::now().into()
 }
 
-/// Entries after a marker, one page of them, and whether there are more.
-fn page<T: Clone>(all: &[T], after: Option<&str>, key: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
-    let mut rest = all.iter().filter(|entry| after.is_none_or(|after| key(entry).as_str() > after)).cloned();
-    let page: Vec<T> = rest.by_ref().take(PAGE).collect();
-    let next = rest.next().and(page.last().map(&key));
-    (page, next)
+impl FakeS3 {
+    /// Keeps a body that has arrived; returns its version and the encryption that is confirmed.
+    fn keep(
+        &self,
+        input: PutObjectInput,
+        body: Bytes,
+        fault: Option<Fault>,
+    ) -> (Option<String>, Option<ServerSideEncryption>) {
+        let mut state = self.state();
+        let id = state.id();
+        let version = Version { id, body: Some(body), content_type: input.content_type, metadata: input.metadata };
+        let encrypted = input.server_side_encryption.filter(|_| state.encrypts);
+        let id = if fault == Some(Fault::Lie) { version.id } else { state.store(input.key, version) };
+        (state.versioned.then_some(id), encrypted)
+    }
 }
 
 #[async_trait::async_trait]
 impl S3 for FakeS3 {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let fault = self.enter("put")?;
-        let input = req.input;
+        let mut input = req.input;
         known(&input.bucket)?;
-        let mut body = collect(input.body, input.content_md5.as_deref()).await?;
+        let mut body = collect(input.body.take(), input.content_md5.as_deref(), fault).await?;
         if fault == Some(Fault::Halve) {
             body.truncate(body.len() / 2);
         }
-        let mut state = self.state();
-        let id = state.id();
-        let version = Version { id, body: Some(body), content_type: input.content_type, metadata: input.metadata };
-        let encrypted = input.server_side_encryption.filter(|_| state.encrypts);
-        let id = if fault == Some(Fault::Lie) { version.id } else { state.store(input.key, version) };
-        let version_id = state.versioned.then_some(id);
+        let (version_id, encrypted) = self.keep(input, body, fault);
+        Fault::linger(fault).await;
         after_commit(fault, PutObjectOutput { version_id, server_side_encryption: encrypted, ..Default::default() })
     }
 
@@ -322,6 +196,7 @@ impl S3 for FakeS3 {
             }
             _ => {}
         }
+        Fault::linger(fault).await;
         let length = body.len() as i64;
         let half = body.slice(..body.len() / 2);
         let blob = if fault == Some(Fault::ResetMidBody) {
@@ -464,7 +339,7 @@ impl S3 for FakeS3 {
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         let fault = self.enter("part")?;
         let input = req.input;
-        let body = collect(input.body, input.content_md5.as_deref()).await?;
+        let body = collect(input.body, input.content_md5.as_deref(), fault).await?;
         let mut state = self.state();
         let upload = state.uploads.get_mut(&input.upload_id).ok_or_else(|| S3Error::new(S3ErrorCode::NoSuchUpload))?;
         upload.parts.insert(input.part_number, body);

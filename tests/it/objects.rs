@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use crate::fake_s3::{self, FakeS3};
 
 mod dir;
+mod refusals;
 mod s3;
 
 const MIB: usize = 1024 * 1024;

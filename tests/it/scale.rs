@@ -1,13 +1,12 @@
 //! Many calls and a bad day: one request in twenty goes wrong in one of six ways, and still nothing is lost and
 //! nothing happens twice.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aftercall::app::App;
-use aftercall::demo::{Api, FaultAnswer, Kind, RequestInfo, SampleCall};
+use aftercall::demo::{Api, SampleCall};
 use aftercall::domain::Outcome;
 use aftercall::jobs::backfill;
 use aftercall::jobs::reconcile;
@@ -17,29 +16,12 @@ use aftercall::store::{BackfillState, CallFilter, NewBackfill, Origin};
 use aftercall::wire::Window;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::harness::dice;
 use crate::process::{Site, ago, run_pending, source};
 
 /// How many calls in all. `AFTERCALL_SCALE_CALLS=10000` is the full run and takes long.
 fn total() -> u32 {
     std::env::var("AFTERCALL_SCALE_CALLS").map_or(400, |calls| calls.parse().unwrap())
-}
-
-/// One request in twenty, the same ones in every run.
-fn fault(request: &RequestInfo) -> Option<FaultAnswer> {
-    let mut hasher = DefaultHasher::new();
-    (request.kind, request.api, &request.call_id, request.nth).hash(&mut hasher);
-    let dice = hasher.finish();
-    let writes = matches!(request.kind, Kind::WriteBack | Kind::RecordWrite);
-    dice.is_multiple_of(20).then(|| match dice / 20 % 6 {
-        0 => FaultAnswer::status(500),
-        1 => FaultAnswer::throttled(request.api.unwrap_or(Api::Atoms), 0.2),
-        2 => FaultAnswer::Drop,
-        // Nobody can tell a receiver that says 200 and does nothing from one that does as asked.
-        3 | 4 if writes => FaultAnswer::CommitThenDrop,
-        3 => FaultAnswer::Html,
-        4 => FaultAnswer::Truncate(700),
-        _ => FaultAnswer::ResetAfter(300),
-    })
 }
 
 fn everything() -> Window {
@@ -77,7 +59,7 @@ async fn every_call_of_a_faulty_platform_is_accounted_for_and_written_back_once(
     let faults = Arc::new(AtomicU64::new(0));
     let counted = faults.clone();
     site.platform.set_faults(move |request| {
-        let fault = fault(request);
+        let fault = dice::fault(request);
         counted.fetch_add(u64::from(fault.is_some()), Ordering::Relaxed);
         fault
     });

@@ -13,16 +13,21 @@ use aftercall::demo::{self, Api, Platform, SampleCall};
 use aftercall::domain::Outcome;
 use aftercall::jobs::{backfill, reconcile};
 use aftercall::queue::{Finished, JobState};
-use aftercall::store::{CallFilter, Db, NewBackfill, Origin};
+use aftercall::store::{BackfillState, By, CallFilter, Db, NewBackfill, Origin};
 use aftercall::wire::Window;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use crate::harness::eventually;
-use crate::postgres;
+use crate::harness;
+use crate::harness::{Backend, Fixture, eventually, on_every_backend};
 use crate::process::{ago, source, terminate};
+
+on_every_backend!(
+    a_database_of_the_build_before_is_taken_over_with_its_work_in_flight,
+    a_database_of_the_build_after_is_worked_on_all_the_same,
+);
 
 const CALLS: u32 = 60;
 
@@ -39,7 +44,7 @@ async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
         eprintln!("AFTERCALL_PREVIOUS is not set: no build to share a database with");
         return;
     };
-    let Some(cluster) = postgres::cluster() else { return };
+    let Some(cluster) = crate::postgres::cluster() else { return };
     let calls: Vec<SampleCall> = (0..CALLS)
         .map(|n| SampleCall::numbered(Api::Atoms, n, ago(SignedDuration::from_mins(i64::from(n) + 2))))
         .collect();
@@ -130,4 +135,72 @@ async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
         terminate(worker.id().unwrap());
         assert!(worker.wait().await.unwrap().success());
     }
+}
+
+/// What the schema's last step made, taken away again: the database as the build before leaves it.
+const STEP_BACK: [&str; 3] =
+    ["DROP INDEX call_record_open", "DROP TABLE ledger_day", "DELETE FROM _sqlx_migrations WHERE version = 3"];
+
+async fn a_database_of_the_build_before_is_taken_over_with_its_work_in_flight(backend: Backend) {
+    let some = |now: Timestamp| {
+        let of = |api| (0..6).map(move |n| SampleCall::numbered(api, n, now - SignedDuration::from_mins(5)));
+        [Api::KrosaiV1, Api::Atoms].into_iter().flat_map(of).collect()
+    };
+    let fixture = Fixture::start(backend, some).await;
+    for n in 0..3 {
+        fixture.trigger(Api::KrosaiV1, &format!("call_{n:06}")).await;
+    }
+    fixture.run_pending().await;
+    for n in 3..6 {
+        fixture.trigger(Api::KrosaiV1, &format!("call_{n:06}")).await;
+    }
+    let backfill = fixture.start_backfill(Api::Atoms).await;
+    for sql in STEP_BACK {
+        match fixture.store.db() {
+            Db::Sqlite(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+            Db::Postgres(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+        }
+    }
+    fixture.app.app.store.close().await;
+    let after = fixture.app.again().await;
+    after.run_pending().await;
+    let jobs = after.jobs().await;
+    assert!(jobs.iter().all(|job| job.state == JobState::Completed), "{jobs:?}");
+    let records = after.store.calls(&CallFilter::default()).await.unwrap();
+    assert_eq!(records.iter().filter(|record| record.source == harness::source(Api::KrosaiV1)).count(), 6);
+    assert!(records.iter().all(|record| record.outcome.is_some() && record.transcript_version <= 1), "{records:?}");
+    let backfill = after.store.backfill(&backfill).await.unwrap().unwrap();
+    assert_eq!((backfill.state, backfill.listed), (BackfillState::Done, 6), "{backfill:?}");
+    let day = SignedDuration::from_hours(24);
+    let sums = after.store.ledger(By::Source, (after.now() - day, after.now() + day)).await.unwrap();
+    assert_eq!(sums.iter().map(|sum| sum.calls).sum::<i64>(), records.len() as i64, "{sums:?}");
+}
+
+/// The build after this one has migrated further, under this one's hands or before it starts again.
+async fn a_database_of_the_build_after_is_worked_on_all_the_same(backend: Backend) {
+    let some = |now: Timestamp| {
+        (0..3).map(|n| SampleCall::numbered(Api::KrosaiV1, n, now - SignedDuration::from_mins(5))).collect()
+    };
+    let fixture = Fixture::start(backend, some).await;
+    fixture.trigger(Api::KrosaiV1, "call_000000").await;
+    // A step that is not known here, and the tables and columns it made where this build reads.
+    let later = [
+        "INSERT INTO _sqlx_migrations (version, description, installed_on, success, checksum, execution_time) \
+         SELECT 9000, 'later', installed_on, success, checksum, execution_time FROM _sqlx_migrations WHERE version = 1",
+        "CREATE TABLE later (id TEXT NOT NULL PRIMARY KEY)",
+        "ALTER TABLE ledger_day ADD COLUMN later BIGINT",
+    ];
+    for sql in later {
+        match fixture.store.db() {
+            Db::Sqlite(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+            Db::Postgres(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+        }
+    }
+    fixture.trigger(Api::KrosaiV1, "call_000001").await;
+    fixture.run_pending().await;
+    let again = fixture.app.again().await;
+    fixture.trigger(Api::KrosaiV1, "call_000002").await;
+    again.run_pending().await;
+    let records = again.store.calls(&CallFilter::default()).await.unwrap();
+    assert!(records.len() == 3 && records.iter().all(|record| record.outcome == Some(Outcome::Done)), "{records:?}");
 }

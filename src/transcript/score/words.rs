@@ -36,6 +36,52 @@ pub fn word_errors(reference: &[String], found: &[String]) -> WordErrors {
     WordErrors { errors: row[found.len()], words: reference.len() as u64 }
 }
 
+/// Places of the words that the cheapest alignment of two texts finds equal.
+pub(super) fn matches(reference: &[String], found: &[String]) -> Vec<(usize, usize)> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum From {
+        Both,
+        Reference,
+        Found,
+    }
+    let width = found.len() + 1;
+    let mut came = vec![From::Found; width * (reference.len() + 1)];
+    let mut row: Vec<u64> = (0..width as u64).collect();
+    for (n, word) in reference.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = n as u64 + 1;
+        came[(n + 1) * width] = From::Reference;
+        for (m, other) in found.iter().enumerate() {
+            let both = diagonal + u64::from(word != other);
+            diagonal = row[m + 1];
+            let (inserted, deleted) = (row[m] + 1, diagonal + 1);
+            let least = both.min(inserted).min(deleted);
+            row[m + 1] = least;
+            came[(n + 1) * width + m + 1] = match least {
+                _ if least == both => From::Both,
+                _ if least == deleted => From::Reference,
+                _ => From::Found,
+            };
+        }
+    }
+    let (mut n, mut m) = (reference.len(), found.len());
+    let mut pairs = Vec::new();
+    while n > 0 || m > 0 {
+        match came[n * width + m] {
+            From::Both => {
+                (n, m) = (n - 1, m - 1);
+                if reference[n] == found[m] {
+                    pairs.push((n, m));
+                }
+            }
+            From::Reference => n -= 1,
+            From::Found => m -= 1,
+        }
+    }
+    pairs.reverse();
+    pairs
+}
+
 /// Contractions and what they stand for, longest ending first: the commonest rules of the English normaliser published
 /// with Whisper (Radford et al., 2022, appendix C).
 const CONTRACTIONS: [(&str, &str); 12] = [
@@ -154,6 +200,14 @@ mod tests {
         assert_eq!(normalise("I'm, um, [laughs] twenty-one; can't Mister X?"), normalise("i am 21 can not mr x"));
         assert_eq!(normalise("It's seven four one."), ["it", "is", "7", "4", "1"]);
         assert_eq!(normalise("won\u{2019}t  cannot"), ["will", "not", "can", "not"]);
+    }
+
+    #[test]
+    fn equal_words_find_each_other() {
+        let of = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        assert_eq!(matches(&of("a b c d"), &of("a x c d e")), [(0, 0), (2, 2), (3, 3)]);
+        assert_eq!(matches(&of("b c"), &of("a b c")), [(0, 1), (1, 2)]);
+        assert!(matches(&[], &of("a")).is_empty());
     }
 
     #[test]

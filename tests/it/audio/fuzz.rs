@@ -74,6 +74,7 @@ codecs! {
     mp3: "tones.mp3",
     mp3_without_note: "tones_bare.mp3",
     mp3_stereo: "other.mp3",
+    mp3_free_format: "tones_free.mp3",
     mp2: "tones.mp2",
     mp4: "tones.m4a",
     adts: "tones.aac",

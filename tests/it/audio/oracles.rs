@@ -3,7 +3,8 @@
 
 use ebur128::{EbuR128, Mode};
 
-use super::{Heard, babble, meter, pcm16, wav};
+use super::levels::{babble, meter};
+use super::{Heard, pcm16, wav};
 
 /// A WAV of parts of stereo 1 kHz sines: level in dBFS, seconds.
 fn sines(parts: &[(f64, f64)]) -> Vec<u8> {

@@ -5,10 +5,12 @@
 
 mod child;
 mod crew;
+pub mod dice;
 mod logs;
 mod platform;
 mod samples;
 mod space;
+pub mod vast;
 
 pub use child::{Child, Orders};
 pub use crew::{failure, script};
@@ -108,7 +110,8 @@ impl TestApp {
         Self::over(self.space.clone(), self.offset.clone()).await
     }
 
-    pub(super) async fn over(space: Arc<Space>, offset: Arc<AtomicI64>) -> Self {
+    /// An app in this place, whose clock is this far ahead of the machine's (milliseconds).
+    pub async fn over(space: Arc<Space>, offset: Arc<AtomicI64>) -> Self {
         let app = App::build(space.config(), Clock::offset_by(offset.clone())).await.unwrap();
         Self { app, space, offset }
     }

@@ -67,7 +67,7 @@ pub fn transcript(text: &str) -> Transcript {
             model_sha256: None,
             parameters: serde_json::Value::Null,
         }),
-        speakers: vec![Speaker { id: 0, role: Role::Caller, confidence: None, evidence: Some(Evidence::Provider) }],
+        speakers: vec![Speaker { role: Role::Caller, evidence: Some(Evidence::Provider), ..Speaker::nameless(0) }],
         turns: vec![Turn { speaker: 0, start_ms: 0, end_ms: 400 }],
         utterances: vec![Utterance {
             speaker: 0,
@@ -77,6 +77,7 @@ pub fn transcript(text: &str) -> Transcript {
             confidence: None,
             heard: None,
             words: vec![word],
+            by: None,
         }],
         redacted: false,
         reason: None,

@@ -1,0 +1,145 @@
+//! Roles put right by hand: a new transcript version, its objects, its figures and its delivery, as a run of the pipeline
+//! would have written them. The API and the command line come through here.
+
+use crate::app::App;
+use crate::artifacts;
+use crate::artifacts::Body;
+use crate::config::WriteBack;
+use crate::domain::{
+    Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RetentionState, Side, Stage, Transcript,
+};
+use crate::jobs::{At, Job, Stop, Trouble};
+use crate::quality;
+use crate::queue::Lane;
+use crate::store::{AuditEntry, CallRecord, Finished};
+use crate::transcript;
+use crate::transcript::{Correction, CorrectionError};
+
+/// What became of a correction.
+#[derive(Debug)]
+pub enum Corrected {
+    /// The transcript as it is now, and its version.
+    Version(u32, Box<Transcript>),
+    /// There is nothing of the kind to correct, and why.
+    Refused(CorrectionError),
+    /// The call has no transcript, or none yet.
+    NoTranscript,
+}
+
+/// Corrects the roles of a call's newest transcript. `by` is who says so: a key's id, or a name.
+///
+/// # Errors
+/// [`Stop`]: transient where the call is changed by somebody else at the same moment.
+pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str) -> Result<Corrected, Stop> {
+    let Some(record) = app.store.call(call).await.at(Stage::Transcript)? else { return Ok(Corrected::NoTranscript) };
+    let newest = app.store.transcripts(call).await.at(Stage::Transcript)?.pop();
+    let (Some(newest), Some(outcome)) = (newest, record.outcome) else { return Ok(Corrected::NoTranscript) };
+    if record.retention_state != RetentionState::Active {
+        return Ok(Corrected::NoTranscript);
+    }
+    let words = match transcript::corrected(&newest.transcript, correction) {
+        Ok(words) => words,
+        Err(err) => return Ok(Corrected::Refused(err)),
+    };
+    let text = transcript::text(&words).unwrap_or_default();
+    let quality = figures(&record, &words, correction);
+    let flags = quality.as_ref().map(|quality| quality.flags.iter().map(|flag| flag.as_str().to_owned()).collect());
+    let (artifacts, quality) = objects(app, &record, &words, quality.as_ref()).await?;
+
+    let mut tx = app.store.begin().await.at(Stage::Writeback)?;
+    if !app.store.own_generation(&mut tx, call, record.generation).await.at(Stage::Writeback)? {
+        return Err(changed());
+    }
+    let now = app.now();
+    let version = app.store.add_transcript(&mut tx, call, &words, &text, now).await.at(Stage::Writeback)?;
+    if version != record.transcript_version + 1 {
+        return Err(changed());
+    }
+    let finished = Finished {
+        outcome,
+        reason: record.outcome_reason.clone(),
+        artifacts: &artifacts,
+        quality: quality.as_ref().or(record.quality.as_ref()),
+        flags: &flags.unwrap_or(record.flags.clone()),
+        transcript_version: Some(version),
+        now,
+    };
+    if !app.store.finish_call(&mut tx, call, record.generation, &finished).await.at(Stage::Writeback)? {
+        return Err(changed());
+    }
+    let detail = format!("version {version}");
+    let (actor, action, subject) = (by.to_owned(), "roles_corrected".to_owned(), call.to_string());
+    let entry = AuditEntry { at: now, actor, action, subject, detail };
+    app.store.audit(&mut tx, &entry).await.at(Stage::Writeback)?;
+    if let Some(target) = target(app, &record) {
+        let delivery = app.store.owe_delivery(&mut tx, call, target, version, now).await.at(Stage::Writeback)?;
+        let job = Job::Deliver { delivery, call };
+        app.queue.enqueue(&mut tx, job.queued(app, Lane::Live)).await.at(Stage::Writeback)?;
+    }
+    tx.commit().await.at(Stage::Writeback)?;
+    Ok(Corrected::Version(version, Box::new(words)))
+}
+
+fn target(app: &App, record: &CallRecord) -> Option<&'static str> {
+    match app.platform(&record.source)?.settings.write_back {
+        WriteBack::Record => None,
+        WriteBack::Metadata => Some("metadata"),
+        WriteBack::Http => Some("http"),
+    }
+}
+
+fn changed() -> Stop {
+    let cause = "the call is being changed by somebody else; try again".to_owned();
+    Stop::Trouble(Trouble { stage: Some(Stage::Writeback), fault: Fault::Transient, side: Side::Worker, cause })
+}
+
+/// The call's figures with those by role as the corrected transcript has them; none where they were written by a build
+/// whose figures this one cannot read, and then they stay as they are.
+fn figures(record: &CallRecord, words: &Transcript, correction: Correction) -> Option<Quality> {
+    let quality: Quality = serde_json::from_value(record.quality.clone()?).ok()?;
+    Some(match correction {
+        Correction::Swap => quality::with_roles_swapped(quality, words),
+        Correction::Agent(_) => quality::with_roles_named(quality, words),
+    })
+}
+
+/// Stores what the correction changes; the artifacts of the call as they are now, and the figures as they will be read.
+async fn objects(
+    app: &App,
+    record: &CallRecord,
+    words: &Transcript,
+    quality: Option<&Quality>,
+) -> Result<(Vec<Artifact>, Option<serde_json::Value>), Stop> {
+    let unwritable = |err: serde_json::Error| Stop::permanent(err.to_string());
+    let mut all: Vec<Artifact> = record.artifacts.clone();
+    let mut changed = vec![(ArtifactKind::Transcript, serde_json::to_vec_pretty(words).map_err(unwritable)?)];
+    if let Some(quality) = quality {
+        changed.push((ArtifactKind::Quality, serde_json::to_vec_pretty(quality).map_err(unwritable)?));
+    }
+    for (kind, bytes) in changed {
+        replace(&mut all, put(app, record, kind, bytes).await?);
+    }
+    let named = |artifact: &&Artifact| artifact.name == ArtifactKind::Manifest.name();
+    if let Some(old) = record.artifacts.iter().find(named) {
+        let bytes = app.objects.get(old).await.at(Stage::Artifacts)?;
+        let mut manifest: Manifest = serde_json::from_slice(&bytes).map_err(unwritable)?;
+        manifest.transcript_version = Some(record.transcript_version + 1);
+        manifest.artifacts = all.iter().filter(|artifact| artifact.name != old.name).cloned().collect();
+        let bytes = serde_json::to_vec_pretty(&manifest).map_err(unwritable)?;
+        replace(&mut all, put(app, record, ArtifactKind::Manifest, bytes).await?);
+    }
+    Ok((all, quality.map(serde_json::to_value).transpose().map_err(unwritable)?))
+}
+
+fn replace(all: &mut Vec<Artifact>, artifact: Artifact) {
+    match all.iter_mut().find(|known| known.name == artifact.name) {
+        Some(known) => *known = artifact,
+        None => all.push(artifact),
+    }
+}
+
+async fn put(app: &App, record: &CallRecord, kind: ArtifactKind, bytes: Vec<u8>) -> Result<Artifact, Stop> {
+    let artifact = artifacts::artifact_of_bytes(record.org_uid, record.uid, kind, &bytes);
+    app.objects.put(&artifact, Body::Bytes(bytes.into())).await.at(Stage::Artifacts)?;
+    Ok(artifact)
+}
