@@ -62,6 +62,7 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
         quality: quality.as_ref().or(record.quality.as_ref()),
         flags: &flags.unwrap_or(record.flags.clone()),
         transcript_version: Some(version),
+        left: record.progress.as_ref(),
         now,
     };
     if !app.store.finish_call(&mut tx, call, record.generation, &finished).await.at(Stage::Writeback)? {

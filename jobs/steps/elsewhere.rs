@@ -113,10 +113,10 @@ impl Asking<'_> {
     /// Asks about one part, once and with leave.
     async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Answer, EngineError> {
         let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
-        let permit = self.work.app.cpu.clone().acquire_owned().await;
+        let seat = self.work.app.cpu.take(self.work.urgency()).await;
         let encoded = part.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _seat = seat;
             encoded.encode(&speech)
         });
         let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };

@@ -95,7 +95,16 @@ impl WithoutMedia {
         assert!(asked.map_err(faulty)?.is_some(), "{} is not there", record.call_id);
         let mut tx = app.store.begin().await.map_err(faulty)?;
         let (outcome, now) = (Outcome::Done, app.now());
-        let ending = Ending { outcome, reason: None, artifacts: &[], quality: None, flags: &[], transcript: None, now };
+        let ending = Ending {
+            outcome,
+            reason: None,
+            artifacts: &[],
+            quality: None,
+            flags: &[],
+            transcript: None,
+            left: None,
+            now,
+        };
         let written = writeback::write(&app.store, &app.queue, &mut tx, job, &record, &ending).await;
         assert!(written.map_err(faulty)?.is_some(), "somebody else's");
         let entry = LedgerEntry {

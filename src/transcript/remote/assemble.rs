@@ -7,7 +7,6 @@ use super::Part;
 use super::guard;
 use crate::audio::speech::Speech;
 use crate::config::RemoteEngine;
-use crate::domain::Role;
 use crate::domain::Transcript;
 use crate::domain::transcript::EngineInfo;
 use crate::domain::transcript::Evidence;
@@ -82,7 +81,10 @@ fn by_leg(speech: &Speech, legs: Vec<Vec<Numbered>>) -> Parts {
         speaker: Some(id),
         words: words.into_iter().map(|(word, _)| word).collect(),
     };
-    let speakers = (0..legs.len() as u32).map(recognise::nobody).collect();
+    let two = legs.len() == 2;
+    let speakers = (0..legs.len() as u32)
+        .map(|id| Speaker { channel: two.then_some(id as u8), ..Speaker::nameless(id) })
+        .collect();
     let mut turns: Vec<Turn> = speech.legs.iter().zip(0..).flat_map(|(leg, id)| recognise::turns(leg, id)).collect();
     turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
     ((0..).zip(legs).map(leg).collect(), speakers, turns)
@@ -109,6 +111,6 @@ fn by_number(words: Vec<Numbered>) -> Parts {
         legs[index].words.push(word);
     }
     turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
-    let speaker = |id| Speaker { id, role: Role::Unknown, confidence: None, evidence: Some(Evidence::Voice) };
+    let speaker = |id| Speaker { evidence: Some(Evidence::Voice), ..Speaker::nameless(id) };
     (legs, (0..numbers.len() as u32).map(speaker).collect(), turns)
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::transcript::Evidence;
+use crate::transcript::voices::Voiced;
 use crate::transcript::without_text;
 
 fn placed(mut words: Transcript, legs: [&[Region]; 2], hints: Hints<'_>) -> Attributed {
@@ -136,7 +137,7 @@ fn words_on_one_leg_go_to_the_voice_that_speaks() {
     let mut words = without_text(None);
     words.speakers = vec![Speaker::nameless(0)];
     words.utterances = vec![timed("thank you for calling my line is dead", 0, 300)];
-    let voice = |voice, start_ms, end_ms| super::super::voices::Voiced { voice, region: region(start_ms, end_ms) };
+    let voice = |voice, start_ms, end_ms| Voiced { voice, region: region(start_ms, end_ms) };
     let voices = Voices { count: 2, stretches: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], separation: 6.0 };
     assert!(nobody_is_told_apart(&words));
     by_voice(&mut words, &voices);
