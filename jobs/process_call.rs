@@ -38,7 +38,7 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
     };
     let original = stage(Stage::Fetch, original::secure(work, &call)).await?;
     let transcript = stage(Stage::Transcript, words::from_platform(&call)).await?;
-    let media = stage(Stage::Audio, audio::measure(work, &call, original, &transcript)).await?;
+    let media = stage(Stage::Audio, Box::pin(audio::measure(work, &call, original, &transcript))).await?;
     let transcript = media.transcript().cloned().unwrap_or(transcript);
     let stored = stage(Stage::Artifacts, artifacts::store(work, &media, &transcript)).await?;
     stage(Stage::Writeback, finish::record(work, &call, &media, &transcript, stored)).await

@@ -103,7 +103,7 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
             outcome = ending.outcome.as_str(),
             "this run brought less than is there, the record stays as it is"
         );
-        return nothing(app, work.job).await;
+        return less(work, ending).await;
     }
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
     let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending).await;
@@ -181,4 +181,17 @@ impl Work<'_> {
             _ => {}
         }
     }
+}
+
+/// Ends a run that changes nothing of its record. What it measured is forgotten, or the next run would go on from there
+/// and lack the same; what was paid for stays.
+async fn less(work: &Work<'_>, ending: &Ending<'_>) -> Result<(), Stop> {
+    let (app, record) = (work.app, &work.record);
+    let left = ending.left.clone().unwrap_or_default();
+    let mut tx = app.store.begin().await.at(Stage::Writeback)?;
+    let owned = app.store.set_progress(&mut tx, record.uid, record.generation, &left).await.at(Stage::Writeback)?;
+    if !owned || !app.queue.complete(&mut tx, work.job).await.at(Stage::Writeback)? {
+        return Err(Stop::Fenced);
+    }
+    tx.commit().await.at(Stage::Writeback)
 }

@@ -156,7 +156,7 @@ mod tests {
         let write = |announced: u64| {
             let draft = WavDraft::create(&path).unwrap();
             let mut spill = draft.spill().unwrap();
-            spill.push(&[0.3; 10_000]).unwrap();
+            spill.push(&vec![0.3; 10_000]).unwrap();
             spill.finish().unwrap();
             let mut writer = draft.begin(announced).unwrap();
             for chunk in samples.chunks(777) {

@@ -162,11 +162,11 @@ impl Site {
         said(command, args).await
     }
 
-    /// Runs the program where no file may grow beyond a megabyte or two, as on a disk that is nearly full: the shell
+    /// Runs the program where no file may grow beyond two megabytes or four, as on a disk that is nearly full: the shell
     /// sets the limit (in blocks of half a kilobyte or a whole one) and has the kernel answer with an error.
     pub async fn run_cramped(&self, args: &[&str]) -> Said {
         let mut command = Command::new("sh");
-        command.args(["-c", r#"trap "" XFSZ; ulimit -f 2048; exec "$0" "$@""#, env!("CARGO_BIN_EXE_aftercall")]);
+        command.args(["-c", r#"trap "" XFSZ; ulimit -f 4096; exec "$0" "$@""#, env!("CARGO_BIN_EXE_aftercall")]);
         command.env_clear().current_dir(self.dir.path()).arg("--config").arg(self.config_file()).args(args);
         said(command, args).await
     }

@@ -77,7 +77,7 @@ async fn a_correction_is_a_new_version_everywhere(backend: Backend) {
         let bytes = fixture.objects.get(artifact).await.unwrap();
         match artifact.name.as_str() {
             "transcript.json" => {
-                assert_eq!(serde_json::from_slice::<Transcript>(&bytes).unwrap(), versions[1].transcript)
+                assert_eq!(serde_json::from_slice::<Transcript>(&bytes).unwrap(), versions[1].transcript);
             }
             "manifest.json" => {
                 let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();

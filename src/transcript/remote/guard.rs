@@ -52,6 +52,7 @@ fn once(words: &[String], kept: &mut [bool], length: usize) {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

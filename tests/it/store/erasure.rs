@@ -85,7 +85,7 @@ async fn finished_call(app: &TestApp, id: &str, word: &str) -> CallRecord {
     let body = Body::Bytes(format!("{word} {id}").into_bytes().into());
     app.objects.put(&original, body).await.unwrap();
     assert!(app.store.set_original(uid, record.generation, &original).await.unwrap());
-    assert!(set_progress(&app, uid, record.generation, &json!({ "progress": word })).await);
+    assert!(set_progress(app, uid, record.generation, &json!({ "progress": word })).await);
     let mut tx = app.store.begin().await.unwrap();
     let text = format!("{word} ").repeat(3000);
     for _ in 0..2 {
