@@ -151,7 +151,7 @@ mod tests {
             ("", &[("AFTERCALL__FOO__BAR", "1"), concurrency], "AFTERCALL__FOO__BAR: foo: "),
             (
                 "",
-                &[("AFTERCALL__WORKER__HEARTBEAT", "9s"), ("AFTERCALL__WORKER__SILENT_AFTER", "17s")],
+                &[("AFTERCALL__WORKER__HEARTBEAT", "7s"), ("AFTERCALL__WORKER__SILENT_AFTER", "13s")],
                 "AFTERCALL__WORKER__HEARTBEAT, AFTERCALL__WORKER__SILENT_AFTER: worker.silent_after: ",
             ),
         ] {

@@ -129,9 +129,7 @@ impl Queue {
     }
 }
 
-// What a dead worker had begun goes first: it keeps the moment it was due, comes before everybody's front, and goes on in
-// the lane of upkeep, whose slots no flood of calls fills: however long the calls that now run take, it need not wait for
-// one of them to end. Every build works that lane.
+// What a dead worker had begun goes first: it keeps the moment it was due, and comes before everybody's front.
 async fn rescue_sqlite(
     tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
     me: &str,
@@ -143,7 +141,7 @@ async fn rescue_sqlite(
          metadata = jsonb_set(metadata, '$.failure', jsonb($2)) \
          WHERE state = 'running' AND attempt >= max_attempts AND json_extract(attempted_by, '$[#-1]') <> $1 \
          AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
-    const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1, queue = 'upkeep' \
+    const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1 \
          WHERE state = 'running' AND json_extract(attempted_by, '$[#-1]') <> $1 \
          AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
     sqlx::query(BURY).bind(me).bind(silent).execute(&mut **tx).await?;
@@ -163,7 +161,7 @@ async fn rescue_postgres(
          metadata = jsonb_set(metadata, '{failure}', $2::jsonb) \
          WHERE state = 'running' AND attempt >= max_attempts AND attempted_by[array_length(attempted_by, 1)] <> $1 \
          AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
-    const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1, queue = 'upkeep' \
+    const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1 \
          WHERE state = 'running' AND attempted_by[array_length(attempted_by, 1)] <> $1 \
          AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
     sqlx::query(BURY).bind(me).bind(silent).execute(&mut **tx).await?;

@@ -22,7 +22,6 @@ on_every_backend!(
     jobs_of_a_silent_worker_are_given_back_and_resume_once,
     a_machine_of_its_own_takes_its_orphans_back_at_once,
     a_worker_that_is_merely_slow_keeps_its_jobs,
-    what_a_dead_worker_had_begun_waits_for_no_slot,
 );
 on_backend!(sqlite_lock, Sqlite, a_foreign_write_lock_ends_nothing_and_loses_nothing);
 
@@ -150,48 +149,6 @@ async fn a_worker_that_is_merely_slow_keeps_its_jobs(backend: Backend) {
     assert_eq!(app.job(id).await.attempt, 1);
     crew.drain().await;
     assert_eq!(app.queue.live_workers(SILENT).await.unwrap(), 0);
-}
-
-async fn what_a_dead_worker_had_begun_waits_for_no_slot(backend: Backend) {
-    let app = TestApp::start(backend, "").await;
-    let orphan = app.enqueue(job("orphan")).await.id;
-    let mut child = Child::start(&app, CHILD, "hang");
-    child.hear("running").await;
-    child.kill();
-    let gate = Arc::new(tokio::sync::Notify::new());
-    let wait = gate.clone();
-    let handler = script(move |job| {
-        let wait = wait.clone();
-        async move {
-            if job.payload["key"] != "orphan" {
-                wait.notified().await;
-            }
-            Verdict::Complete
-        }
-    });
-    // The only slot for calls is taken, and a flood stands before it.
-    let blocker = app.enqueue(job("blocker")).await.id;
-    let alive = app.crew("alive", 1, handler).await;
-    eventually("the slot to be taken", async || (app.job(blocker).await.state == JobState::Running).then_some(()))
-        .await;
-    let mut flood = Vec::new();
-    for n in 0..20 {
-        flood.push(app.enqueue(job(&format!("flood-{n}"))).await.id);
-    }
-    silence(&app.store, SILENT).await;
-    app.queue.beat("alive", "test").await.unwrap();
-    assert_eq!(app.queue.rescue("alive", SILENT).await.unwrap(), Rescued { returned: 1, dead_lettered: 0 });
-    completed(&app, orphan).await;
-    assert_eq!(app.job(blocker).await.state, JobState::Running);
-    assert_eq!(app.job(orphan).await.attempt, 2);
-    for id in std::iter::once(blocker).chain(flood) {
-        eventually("the rest to end", async || {
-            gate.notify_one();
-            (app.job(id).await.state == JobState::Completed).then_some(())
-        })
-        .await;
-    }
-    alive.drain().await;
 }
 
 /// Every worker was last heard of this much earlier.
