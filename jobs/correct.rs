@@ -4,10 +4,10 @@
 use crate::app::App;
 use crate::artifacts;
 use crate::artifacts::Body;
-use crate::config::WriteBack;
 use crate::domain::{
     Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RetentionState, Side, Stage, Transcript,
 };
+use crate::jobs::steps::elsewhere::Kept;
 use crate::jobs::{At, Job, Stop, Trouble};
 use crate::quality;
 use crate::queue::Lane;
@@ -55,6 +55,7 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
     if version != record.transcript_version + 1 {
         return Err(changed());
     }
+    let left = Kept::of(record.progress.as_ref()).left();
     let finished = Finished {
         outcome,
         reason: record.outcome_reason.clone(),
@@ -62,7 +63,8 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
         quality: quality.as_ref().or(record.quality.as_ref()),
         flags: &flags.unwrap_or(record.flags.clone()),
         transcript_version: Some(version),
-        left: record.progress.as_ref(),
+        // What a run has measured meanwhile has the roles as they were; only what was paid for stays.
+        left: left.as_ref(),
         now,
     };
     if !app.store.finish_call(&mut tx, call, record.generation, &finished).await.at(Stage::Writeback)? {
@@ -72,21 +74,14 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
     let (actor, action, subject) = (by.to_owned(), "roles_corrected".to_owned(), call.to_string());
     let entry = AuditEntry { at: now, actor, action, subject, detail };
     app.store.audit(&mut tx, &entry).await.at(Stage::Writeback)?;
-    if let Some(target) = target(app, &record) {
+    let platform = app.platform(&record.source);
+    if let Some(target) = platform.and_then(|platform| platform.settings.write_back.target()) {
         let delivery = app.store.owe_delivery(&mut tx, call, target, version, now).await.at(Stage::Writeback)?;
         let job = Job::Deliver { delivery, call };
         app.queue.enqueue(&mut tx, job.queued(app, Lane::Live)).await.at(Stage::Writeback)?;
     }
     tx.commit().await.at(Stage::Writeback)?;
     Ok(Corrected::Version(version, Box::new(words)))
-}
-
-fn target(app: &App, record: &CallRecord) -> Option<&'static str> {
-    match app.platform(&record.source)?.settings.write_back {
-        WriteBack::Record => None,
-        WriteBack::Metadata => Some("metadata"),
-        WriteBack::Http => Some("http"),
-    }
 }
 
 fn changed() -> Stop {

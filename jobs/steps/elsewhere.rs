@@ -40,7 +40,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    fn of(progress: Option<&serde_json::Value>) -> Self {
+    /// What a record's progress holds of it.
+    pub fn of(progress: Option<&serde_json::Value>) -> Self {
         progress.and_then(|progress| Self::deserialize(progress.get(KEPT)?).ok()).unwrap_or_default()
     }
 

@@ -5,13 +5,12 @@ use std::time::Duration;
 use super::audio::Media;
 use crate::app::App;
 use crate::artifacts::CallPrefix;
-use crate::config::WriteBack;
 use crate::domain::quality::Flag;
 use crate::domain::{Artifact, Outcome, RetentionState, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Job, Stop};
 use crate::queue::{self, Lane};
-use crate::store::{LedgerEntry, Pricing};
+use crate::store::{LedgerEntry, Pricing, Tx};
 use crate::telemetry;
 use crate::transcript;
 use crate::writeback;
@@ -75,11 +74,7 @@ pub async fn record(
         },
         now: work.app.now(),
     };
-    let target = match work.platform.settings.write_back {
-        WriteBack::Record => None,
-        WriteBack::Metadata => Some("metadata"),
-        WriteBack::Http => Some("http"),
-    };
+    let target = work.platform.settings.write_back.target();
     commit(work, &ending, target).await?;
     work.drop_spool().await;
     Ok(outcome.as_str())
@@ -114,6 +109,8 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
     };
     if ending.transcript.is_some() && version != work.record.transcript_version + 1 {
         // Somebody has put the roles right while this ran: the run looks at the call again and keeps that.
+        drop(tx);
+        forget(work, ending).await?.commit().await.at(Stage::Writeback)?;
         return Err(Stop::LookAgain { after: CORRECTED_PAUSE });
     }
     let engine = ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str());
@@ -183,15 +180,20 @@ impl Work<'_> {
     }
 }
 
-/// Ends a run that changes nothing of its record. What it measured is forgotten, or the next run would go on from there
-/// and lack the same; what was paid for stays.
+/// Ends a run that changes nothing of its record.
 async fn less(work: &Work<'_>, ending: &Ending<'_>) -> Result<(), Stop> {
-    let (app, record) = (work.app, &work.record);
-    let left = ending.left.clone().unwrap_or_default();
-    let mut tx = app.store.begin().await.at(Stage::Writeback)?;
-    let owned = app.store.set_progress(&mut tx, record.uid, record.generation, &left).await.at(Stage::Writeback)?;
-    if !owned || !app.queue.complete(&mut tx, work.job).await.at(Stage::Writeback)? {
+    let mut tx = forget(work, ending).await?;
+    if !work.app.queue.complete(&mut tx, work.job).await.at(Stage::Writeback)? {
         return Err(Stop::Fenced);
     }
     tx.commit().await.at(Stage::Writeback)
+}
+
+/// Forgets what this run measured, or the next one would go on from there and lack the same; what was paid for stays.
+async fn forget(work: &Work<'_>, ending: &Ending<'_>) -> Result<Tx, Stop> {
+    let record = &work.record;
+    let left = ending.left.clone().unwrap_or_default();
+    let mut tx = work.app.store.begin().await.at(Stage::Writeback)?;
+    let owned = work.app.store.set_progress(&mut tx, record.uid, record.generation, &left).await;
+    if owned.at(Stage::Writeback)? { Ok(tx) } else { Err(Stop::Fenced) }
 }

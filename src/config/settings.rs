@@ -257,6 +257,18 @@ pub enum WriteBack {
     Http,
 }
 
+impl WriteBack {
+    /// What a delivery to it is called; none where nothing is delivered.
+    #[must_use]
+    pub const fn target(self) -> Option<&'static str> {
+        match self {
+            Self::Record => None,
+            Self::Metadata => Some("metadata"),
+            Self::Http => Some("http"),
+        }
+    }
+}
+
 /// How often a source is reconciled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
