@@ -13,7 +13,7 @@
 //!                                    3 artifacts   the original goes to object storage first: URLs expire
 //!                                    4 audio       decode -> timeline repair -> mix -> 48 kHz mono; loudness; speech regions
 //!                                    5 quality     measured on the recording as recorded, before any gain
-//!                                    6 transcript  who said what: the platform's words placed on the audio, else a model's
+//!                                    6 transcript  who said what: the platform's words placed on the audio, else an engine's
 //!                                    7 artifacts   everything derived, manifest last
 //!                                    8 writeback   record + job completion + outbox row in ONE fenced transaction
 //!                    (jobs/deliver: the outbox row -> the platform's own record, where it can be written)
