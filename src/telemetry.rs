@@ -121,20 +121,21 @@ pub fn start_logs(settings: &Log) -> Result<()> {
 /// # Errors
 /// Another registry was installed by somebody else.
 pub fn metrics_handle() -> Result<PrometheusHandle> {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
-        return Ok(handle.clone());
-    }
+    // One initialiser: of two threads that both built a registry, one would hand out the handle of a registry that
+    // records nothing.
+    static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    HANDLE.get_or_init(|| install_metrics().map_err(|err| format!("{err:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn install_metrics() -> Result<PrometheusHandle> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(STAGE_SECONDS.to_owned()), &STAGE_BUCKETS)
         .context("metrics buckets")?;
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
-    // Losing a race to another thread of this process is fine: its registry is used by both.
-    if metrics::set_global_recorder(recorder).is_ok() {
-        describe();
-    }
-    Ok(HANDLE.get_or_init(|| handle).clone())
+    metrics::set_global_recorder(recorder).context("the metrics registry")?;
+    describe();
+    Ok(handle)
 }
 
 fn describe() {
