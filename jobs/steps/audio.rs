@@ -54,6 +54,9 @@ pub struct Measured {
     /// Answers of speech engines that made no words yet.
     #[serde(default)]
     pub kept: Kept,
+    /// The newest version of the transcript when this was begun: what somebody has put right since is not in it.
+    #[serde(default)]
+    pub after_version: u32,
 }
 
 /// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
@@ -122,7 +125,9 @@ pub async fn measure(
     }
     work.boundary("audio").await;
     let derived = store(work, &normalized, &flac).await?;
-    let measured = Measured { original: artifact, derived, quality, transcript: transcript.clone(), kept };
+    let after_version = work.record.transcript_version;
+    let measured =
+        Measured { original: artifact, derived, quality, transcript: transcript.clone(), kept, after_version };
     let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
@@ -136,7 +141,8 @@ fn ended(err: AudioError, original: Artifact) -> Result<Media, Stop> {
 
 fn earlier(work: &Work<'_>, original: &Artifact) -> Option<Measured> {
     let progress = work.record.progress.clone()?;
-    serde_json::from_value::<Measured>(progress).ok().filter(|measured| measured.original == *original)
+    let measured: Measured = serde_json::from_value(progress).ok()?;
+    (measured.original == *original && measured.after_version == work.record.transcript_version).then_some(measured)
 }
 
 /// The original in the spool: left there by the download, or fetched back from the object store.

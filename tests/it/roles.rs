@@ -3,20 +3,23 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aftercall::app::App;
 use aftercall::demo::{Api, Kind, SampleCall};
 use aftercall::domain::transcript::Evidence;
 use aftercall::domain::{Quality, Role, Transcript};
 use aftercall::jobs::correct::{Corrected, correct};
 use aftercall::store::CallRecord;
 use aftercall::transcript::{Correction, CorrectionError};
+use aftercall::worker::{self, DataLock, Signals, Until};
 use serde_json::json;
 
-use crate::harness::{Backend, Fixture, Plan, on_every_backend};
+use crate::harness::{Backend, Fixture, Plan, eventually, on_every_backend};
 
 on_every_backend!(
     a_correction_is_a_new_version_everywhere,
     a_correction_outlives_later_runs,
     a_correction_during_a_run_is_not_lost,
+    a_correction_is_not_lost_to_what_a_dead_worker_noted,
     without_a_transcript_there_is_nothing_to_correct,
 );
 
@@ -151,6 +154,33 @@ async fn a_correction_during_a_run_is_not_lost(backend: Backend) {
     let expected: Vec<Role> = roles(&versions[0].transcript).into_iter().map(other_side).collect();
     assert_eq!((roles(&versions[1].transcript), roles(&versions[2].transcript)), (expected.clone(), expected));
     assert_eq!(fixture.record(Api::Atoms, before.call_id.as_str()).await.transcript_version, 3);
+}
+
+async fn a_correction_is_not_lost_to_what_a_dead_worker_noted(backend: Backend) {
+    let (fixture, before) = processed(backend).await;
+    fixture.trigger_again(Api::Atoms, before.call_id.as_str()).await;
+    // A worker that dies when it has measured the call and noted so.
+    let mut config = fixture.space.config();
+    config.worker.park_at = "quality".to_owned();
+    let doomed = App::build(config, fixture.clock.clone()).await.unwrap();
+    let lock = DataLock::take(fixture.data_dir()).unwrap();
+    let working = tokio::spawn(async move { worker::run(doomed, &lock, Until::Idle, Signals::default()).await });
+    let noted = eventually("what it measured is noted", async || {
+        fixture.record(Api::Atoms, before.call_id.as_str()).await.progress.filter(|note| note.get("quality").is_some())
+    });
+    let noted = noted.await;
+    working.abort();
+    let _ = working.await;
+    // The correction came a moment before that note, which therefore has the roles as they were.
+    let (_, right) = swapped(&fixture, &before).await;
+    let mut tx = fixture.store.begin().await.unwrap();
+    assert!(fixture.store.set_progress(&mut tx, before.uid, before.generation, &noted).await.unwrap());
+    tx.commit().await.unwrap();
+    fixture.queue.rescue("another", Duration::ZERO).await.unwrap();
+    fixture.run_pending().await;
+    let versions = fixture.store.transcripts(before.uid).await.unwrap();
+    assert_eq!(versions.len(), 3, "the correction and the run");
+    assert_eq!(roles(&versions[2].transcript), roles(&right));
 }
 
 async fn without_a_transcript_there_is_nothing_to_correct(backend: Backend) {
