@@ -6,9 +6,9 @@ mod settings;
 mod write_back;
 
 pub use settings::{
-    AnswerFormat, Api, Audio, AuthMode, Config, DialectName, EngineChoice, Fetch, Log, LogFormat, Objects, ObjectsKind,
-    OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind, Retention, Schedule, Source, Sse,
-    Store, TranscriptSettings, Worker, WriteBack,
+    AnswerFormat, Api, Audio, AuthMode, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log, LogFormat,
+    Objects, ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind, Retention,
+    Schedule, Source, Sse, Store, TranscriptSettings, Worker, WriteBack,
 };
 pub use write_back::{Body, HttpWriteBack, RequestError};
 
@@ -155,6 +155,9 @@ impl Config {
             if let Some(Err(err)) = source.http.as_ref().map(HttpWriteBack::check) {
                 bail!("{}", err.in_source(index));
             }
+        }
+        if self.transcript.diarizer == DiarizerChoice::Neural && !cfg!(feature = "diarizer") {
+            bail!("transcript.diarizer: this program was built without it (cargo install --features diarizer)");
         }
         self.validate_engines()
     }

@@ -54,9 +54,10 @@ pub async fn heard(
     } else {
         (words, Kept::default())
     };
-    let spoken = speech.clone();
+    let (spoken, engines) = (speech.clone(), work.app.engines.clone());
     let placed = listening(work, move || {
-        let attributed = transcript::attribute(words, &spoken, Hints { channels, agent_text: agent_text.as_deref() });
+        let hints = Hints { engines: Some(&engines), channels, agent_text: agent_text.as_deref() };
+        let attributed = transcript::attribute(words, &spoken, hints);
         // What somebody has put right stands, however often the call is processed.
         let standing = |attributed: Attributed| match corrected {
             Some(corrected) => attributed.with(corrected),

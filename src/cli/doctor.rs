@@ -121,6 +121,9 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
     }
     findings.push(self_test(app));
     findings.push(engine(app));
+    if let Some(checked) = app.engines.diarizer_check() {
+        findings.push(Finding::of("diarizer".to_owned(), checked, |()| "its models load".to_owned()));
+    }
     for engine in &app.elsewhere {
         let settings = engine.remote.settings();
         let heard = settings.organizations.len();

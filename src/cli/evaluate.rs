@@ -161,7 +161,8 @@ impl Ears {
         let words = self.words(&reference, &speech)?;
         let text = reference.agent_text.as_deref().filter(|_| self.has(Given::AgentText));
         let channels = reference.dual_channels.filter(|_| self.has(Given::Channels)).unwrap_or_default();
-        let attributed = transcript::attribute(words, &speech, Hints { channels, agent_text: text })?;
+        let attributed =
+            transcript::attribute(words, &speech, Hints { engines: Some(&self.engines), channels, agent_text: text })?;
         let cpu = cpu_time().zip(before).map(|(after, before)| after.saturating_sub(before));
         let found = attributed.transcript;
         let score: Score = judge(&reference, &found, audio_ms);

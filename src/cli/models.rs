@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::transcript::engine::SAMPLE;
 use crate::transcript::engine::manifest::Manifest;
 use crate::transcript::engines::installed;
-use crate::transcript::models::{KNOWN, known, pull, take};
+use crate::transcript::models::{self, KnownModel, known, pull, take};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -53,18 +53,19 @@ pub async fn run(config: Config, command: Command) -> Result<Ended> {
         Command::List { json: true } => list(&dir)?,
         Command::Path { name } => {
             let place = dir.join(&name);
-            if !place.join("model.onnx").is_file() {
+            let here = known(&name).map_or_else(|| place.join("model.onnx").is_file(), |model| model.is_in(&dir));
+            if !here {
                 bail!("{name} is not in {}", dir.display());
             }
             out::line(&place.display().to_string());
         }
         Command::Pull { name, from, sha256, mirror } => {
-            let model = known(&name)
-                .with_context(|| format!("no model {name}; there are {}", KNOWN.map(|model| model.name).join(", ")))?;
+            let names = || models::all().iter().map(|model| model.name).collect::<Vec<_>>().join(", ");
+            let model = known(&name).with_context(|| format!("no model {name}; there are {}", names()))?;
             let mirror = mirror.unwrap_or_else(|| config.transcript.mirror.clone());
             let place = match from {
-                Some(from) => take(model, &from, &dir, &sha256)?,
-                None => fetch(model, &dir, &mirror, &sha256).await?,
+                Some(from) => take(&model, &from, &dir, &sha256)?,
+                None => fetch(&model, &dir, &mirror, &sha256).await?,
             };
             out::line(&place.display().to_string());
         }
@@ -72,12 +73,7 @@ pub async fn run(config: Config, command: Command) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-async fn fetch(
-    model: &crate::transcript::models::KnownModel,
-    dir: &Path,
-    mirror: &str,
-    said: &[(String, String)],
-) -> Result<PathBuf> {
+async fn fetch(model: &KnownModel, dir: &Path, mirror: &str, said: &[(String, String)]) -> Result<PathBuf> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder()
         .connect_timeout(std::time::Duration::from_secs(15))
@@ -92,7 +88,7 @@ async fn fetch(
 }
 
 fn table(dir: &Path) {
-    let here = |name: &str| if dir.join(name).join("model.onnx").is_file() { "installed" } else { "–" };
+    let here = |model: &KnownModel| if model.is_in(dir) { "installed" } else { "–" };
     let header = ["model", "here", "languages", "licence", "size", "what it is"];
     let mut rows = vec![vec![
         SAMPLE.to_owned(),
@@ -102,11 +98,11 @@ fn table(dir: &Path) {
         "2 MB".to_owned(),
         "knows the sample calls' sentences only; for demo, doctor and tests, never chosen by itself".to_owned(),
     ]];
-    for model in &KNOWN {
+    for model in models::all() {
         let languages = if model.languages.is_empty() { "many".to_owned() } else { model.languages.join(" ") };
         rows.push(vec![
             model.name.to_owned(),
-            here(model.name).to_owned(),
+            here(&model).to_owned(),
             languages,
             model.licence.to_owned(),
             format!("{} MB", model.megabytes),
@@ -132,7 +128,7 @@ fn list(dir: &Path) -> Result<()> {
         "name": SAMPLE, "installed": true, "built_in": true, "languages": ["en"], "licence": "MIT OR Apache-2.0",
         "description": "knows the sample calls' sentences only", "files": [],
     })];
-    for model in &KNOWN {
+    for model in models::all() {
         let files: Vec<_> = model
             .files
             .iter()
@@ -140,7 +136,7 @@ fn list(dir: &Path) -> Result<()> {
             .collect();
         all.push(json!({
             "name": model.name,
-            "installed": dir.join(model.name).join("model.onnx").is_file(),
+            "installed": model.is_in(dir),
             "languages": model.languages,
             "licence": model.licence,
             "megabytes": model.megabytes,

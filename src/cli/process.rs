@@ -105,7 +105,8 @@ impl Wanted {
             Some(known) => known.clone(),
             None => self.ears.words(speech)?,
         };
-        let hints = Hints { channels: self.channels, agent_text: self.agent_text.as_deref() };
+        let engines = Some(&self.ears.engines);
+        let hints = Hints { engines, channels: self.channels, agent_text: self.agent_text.as_deref() };
         Ok(transcript::attribute(words, speech, hints)?)
     }
 }

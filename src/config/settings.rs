@@ -134,10 +134,21 @@ pub enum EngineChoice {
     Embedded,
 }
 
+/// Who tells the voices on one channel apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiarizerChoice {
+    /// What is compiled in.
+    Own,
+    /// Neural models, in builds with the feature `diarizer`.
+    Neural,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TranscriptSettings {
     pub engine: EngineChoice,
+    pub diarizer: DiarizerChoice,
     pub model: String,
     pub models_dir: PathBuf,
     pub mirror: String,

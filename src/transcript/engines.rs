@@ -8,6 +8,12 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+#[cfg(feature = "diarizer")]
+use super::diarizer::DIARIZER;
+#[cfg(feature = "diarizer")]
+use super::diarizer::Diarizer;
+#[cfg(feature = "diarizer")]
+use super::diarizer::LONGEST_MS;
 use super::engine::EngineError;
 use super::engine::Recogniser;
 use super::engine::SAMPLE;
@@ -15,7 +21,13 @@ use super::engine::Search;
 use super::engine::manifest::Manifest;
 use super::provider::LANGUAGE_UNKNOWN;
 use super::provider::NO_ENGINE;
+use super::voices;
+use super::voices::Voices;
+use crate::audio::AudioError;
+use crate::audio::speech::LegSpeech;
 use crate::config::Config;
+#[cfg(feature = "diarizer")]
+use crate::config::DiarizerChoice;
 use crate::config::EngineChoice;
 
 /// The engines that the configuration allows.
@@ -28,6 +40,8 @@ pub struct Engines {
     search: Search,
     threads: usize,
     loaded: Mutex<BTreeMap<PathBuf, Arc<Recogniser>>>,
+    #[cfg(feature = "diarizer")]
+    diarizer: NeuralDiarizer,
 }
 
 /// An engine, or the word for why there is none.
@@ -48,7 +62,31 @@ impl Engines {
             },
             threads: (cores / jobs.max(1)).max(1),
             loaded: Mutex::default(),
+            #[cfg(feature = "diarizer")]
+            diarizer: NeuralDiarizer::new(config),
         }
+    }
+
+    /// The voices on one channel, told apart by whom the configuration names. Models that cannot be used are an error in
+    /// the log, and the voices are told apart by our own.
+    ///
+    /// # Errors
+    /// The spool could not be read.
+    pub fn tell_apart(&self, leg: &LegSpeech) -> Result<Voices, AudioError> {
+        #[cfg(feature = "diarizer")]
+        if let Some(voices) = self.diarizer.tell_apart(leg) {
+            return Ok(voices);
+        }
+        voices::tell_apart(leg)
+    }
+
+    /// Whether the diarizer that the configuration names can be used; none where it is our own.
+    #[must_use]
+    pub fn diarizer_check(&self) -> Option<Result<(), EngineError>> {
+        #[cfg(feature = "diarizer")]
+        return self.diarizer.check();
+        #[cfg(not(feature = "diarizer"))]
+        None
     }
 
     /// The engine for a call in this language. Without a known language none speaks: words in the wrong language are
@@ -106,6 +144,43 @@ impl Engines {
         let fresh = Arc::new(fresh);
         loaded.insert(dir.to_owned(), fresh.clone());
         Ok(fresh)
+    }
+}
+
+/// The neural diarizer, loaded when it is first needed.
+#[cfg(feature = "diarizer")]
+#[derive(Debug)]
+struct NeuralDiarizer {
+    wanted: bool,
+    dir: PathBuf,
+    loaded: Mutex<Option<Arc<Diarizer>>>,
+}
+
+#[cfg(feature = "diarizer")]
+impl NeuralDiarizer {
+    fn new(config: &Config) -> Self {
+        let wanted = config.transcript.diarizer == DiarizerChoice::Neural;
+        Self { wanted, dir: config.models_dir().join(DIARIZER), loaded: Mutex::default() }
+    }
+
+    fn load(&self) -> Result<Arc<Diarizer>, EngineError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*loaded {
+            return Ok(known.clone());
+        }
+        Ok(loaded.insert(Arc::new(Diarizer::load(&self.dir)?)).clone())
+    }
+
+    fn check(&self) -> Option<Result<(), EngineError>> {
+        self.wanted.then(|| self.load().map(|_| ()))
+    }
+
+    fn tell_apart(&self, leg: &LegSpeech) -> Option<Voices> {
+        if !self.wanted || leg.samples.duration_ms() > LONGEST_MS {
+            return None;
+        }
+        let told = self.load().and_then(|diarizer| diarizer.tell_apart(leg));
+        told.inspect_err(|err| tracing::error!(error = %err, "the neural diarizer cannot be used")).ok()
     }
 }
 

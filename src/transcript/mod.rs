@@ -13,6 +13,8 @@
 
 mod captions;
 mod correction;
+#[cfg(feature = "diarizer")]
+pub mod diarizer;
 pub mod engine;
 pub mod engines;
 mod file;

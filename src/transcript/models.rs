@@ -40,10 +40,13 @@ pub struct KnownModel {
     pub files: &'static [ModelFile],
     pub source: &'static str,
     /// `model.json` to write beside it: what the files do not say themselves.
-    manifest: &'static str,
+    pub(super) manifest: &'static str,
 }
 
-/// Every model known by name. No hash is written here that was not computed from the file itself.
+const WEIGHTS: &str = "model.onnx";
+const TOKENS: &str = "tokens.txt";
+
+/// Every engine's model known by name. No hash is written here that was not computed from the file itself.
 pub const KNOWN: [KnownModel; 4] = [
     KnownModel {
         name: "parakeet-110m",
@@ -100,10 +103,34 @@ pub const KNOWN: [KnownModel; 4] = [
     },
 ];
 
+/// Every model known by name, and the diarizer's where the program has one.
+#[must_use]
+pub fn all() -> Vec<KnownModel> {
+    let engines = KNOWN.to_vec();
+    #[cfg(feature = "diarizer")]
+    let engines = [engines, vec![super::diarizer::model()]].concat();
+    engines
+}
+
 /// The model of this name.
 #[must_use]
-pub fn known(name: &str) -> Option<&'static KnownModel> {
-    KNOWN.iter().find(|model| model.name == name)
+pub fn known(name: &str) -> Option<KnownModel> {
+    all().into_iter().find(|model| model.name == name)
+}
+
+impl KnownModel {
+    /// What has to be in its folder.
+    fn names(&self) -> Vec<&'static str> {
+        // Not published file by file, its files are those that engines load.
+        if self.files.is_empty() { vec![WEIGHTS, TOKENS] } else { self.files.iter().map(|file| file.name).collect() }
+    }
+
+    /// Whether it is installed.
+    #[must_use]
+    pub fn is_in(&self, models_dir: &Path) -> bool {
+        let dir = models_dir.join(self.name);
+        self.names().iter().all(|name| dir.join(name).is_file())
+    }
 }
 
 /// Why a model did not come.
@@ -196,11 +223,15 @@ pub async fn pull(
 pub fn take(model: &KnownModel, from: &Path, models_dir: &Path, said: &[SaidHash]) -> Result<PathBuf, PullError> {
     let dir = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new(".")) };
     let place = staging(models_dir, model.name)?;
-    for name in ["model.onnx", "tokens.txt"] {
+    for name in model.names() {
         // Exports differ in what they call them.
-        let other = if name == "tokens.txt" { "vocab.txt" } else { "model.int8.onnx" };
+        let other = match name {
+            TOKENS => "vocab.txt",
+            WEIGHTS => "model.int8.onnx",
+            name => name,
+        };
         let named = [dir.join(name), dir.join(other)];
-        let given = if from.is_file() && name == "model.onnx" { from.to_owned() } else { named[0].clone() };
+        let given = if from.is_file() && name == WEIGHTS { from.to_owned() } else { named[0].clone() };
         let found = [given, named[1].clone()].into_iter().find(|path| path.is_file());
         let found = found.ok_or(PullError::NotInFolder { dir: dir.to_owned(), file: name })?;
         let file = model.files.iter().find(|file| file.name == name);
@@ -325,7 +356,7 @@ mod tests {
         let (from, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let model = known("parakeet-110m-int8").unwrap();
         std::fs::write(from.path().join("model.int8.onnx"), "weights").unwrap();
-        let take = |said: &[SaidHash]| take(model, from.path(), models.path(), said);
+        let take = |said: &[SaidHash]| take(&model, from.path(), models.path(), said);
         let said = |weights: &str, tokens: &str| {
             vec![("model.onnx".to_owned(), weights.to_owned()), ("tokens.txt".to_owned(), tokens.to_owned())]
         };
@@ -335,7 +366,9 @@ mod tests {
         std::fs::write(from.path().join("tokens.txt"), "a 0\n").unwrap();
         assert!(matches!(take(&said(&tokens, &tokens)), Err(PullError::WrongHash { .. })));
         assert!(!models.path().join(model.name).exists());
+        assert!(!model.is_in(models.path()));
         let dir = take(&said(&weights.to_uppercase(), &tokens)).unwrap();
+        assert!(model.is_in(models.path()));
         assert_eq!(std::fs::read(dir.join("model.onnx")).unwrap(), b"weights");
         assert_eq!(crate::transcript::engines::installed(models.path()), [dir]);
     }

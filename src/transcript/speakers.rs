@@ -16,6 +16,7 @@ use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
 
+use super::engines::Engines;
 use super::roles;
 use super::voices;
 use super::voices::Voices;
@@ -31,6 +32,8 @@ const ENOUGH_MS: u64 = 1_000;
 /// What is known beforehand of who is who.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hints<'a> {
+    /// Who tells voices on one channel apart, where it is not what is compiled in.
+    pub engines: Option<&'a Engines>,
     pub channels: DualChannels,
     /// What the agent is known to say: its greeting, or its prompt.
     pub agent_text: Option<&'a str>,
@@ -58,7 +61,11 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
             ConversationMethod::Channels
         }
         [leg] if nobody_is_told_apart(&words) => {
-            by_voice(&mut words, &voices::tell_apart(leg)?);
+            let voices = match hints.engines {
+                Some(engines) => engines.tell_apart(leg)?,
+                None => voices::tell_apart(leg)?,
+            };
+            by_voice(&mut words, &voices);
             ConversationMethod::Voices
         }
         // Turns that a platform timed are kept: it knows who spoke, and a mix does not say.

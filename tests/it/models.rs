@@ -60,7 +60,7 @@ impl Server {
     }
 
     async fn pull(&self, models: &Path, said: &[SaidHash]) -> Result<PathBuf, PullError> {
-        pull(&reqwest::Client::new(), known(MODEL).unwrap(), models, &self.base, said, &|_| {}).await
+        pull(&reqwest::Client::new(), &known(MODEL).unwrap(), models, &self.base, said, &|_| {}).await
     }
 
     fn hashes(&self) -> Vec<SaidHash> {

@@ -1,0 +1,242 @@
+//! Voices told apart by neural models: speech segments of overlapping speakers, embeddings, clusters (`polyvoice`). In the
+//! program only with the feature `diarizer`; its models come by `aftercall models pull diarizer`.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use polyvoice::ModelRegistry;
+use polyvoice::Pipeline;
+use polyvoice::PipelineConfig;
+use polyvoice::models::Manifest;
+use polyvoice::models::default_manifest;
+use polyvoice::types::Profile;
+use polyvoice::types::SampleRate;
+use polyvoice::types::SpeakerTurn;
+
+use super::engine::EngineError;
+use super::models::KnownModel;
+use super::models::ModelFile;
+use super::voices::Voiced;
+use super::voices::Voices;
+use crate::audio::speech::LegSpeech;
+use crate::audio::speech::Region;
+use crate::audio::speech::SPEECH_RATE_HZ;
+
+/// Its name among the models.
+pub const DIARIZER: &str = "diarizer";
+/// Longer calls would fill the memory: an hour of samples takes 230 MB.
+pub const LONGEST_MS: u64 = 3_600_000;
+/// More voices than this on one call are nobody's conversation.
+const MOST_VOICES: u8 = 8;
+/// The shortest audio the models take, ms.
+const SHORTEST_MS: u64 = 100;
+
+/// Pins, hashes and signatures are the crate's own: it checks them again whenever it loads a file.
+static MANIFEST: LazyLock<Manifest> = LazyLock::new(default_manifest);
+static FILES: LazyLock<Vec<ModelFile>> = LazyLock::new(|| {
+    let profile = MANIFEST.profile("balanced");
+    let named = profile.into_iter().flat_map(|profile| [&profile.segmenter, &profile.embedder]);
+    let file = |entry: &'static polyvoice::models::ModelEntry| ModelFile {
+        name: &entry.filename,
+        url: &entry.url,
+        bytes: entry.size,
+        sha256: Some(&entry.sha256),
+    };
+    named.filter_map(|id| MANIFEST.model(id)).map(file).collect()
+});
+
+/// What can be pulled.
+#[must_use]
+pub fn model() -> KnownModel {
+    KnownModel {
+        name: DIARIZER,
+        description: "voices on one channel: pyannote segmentation 3.0 and WeSpeaker ResNet34, in 8 bits",
+        languages: &[],
+        licence: "MIT and Apache-2.0",
+        megabytes: 8,
+        files: &FILES,
+        source: "https://github.com/ekhodzitsky/polyvoice",
+        manifest: "{}",
+    }
+}
+
+/// The models, loaded.
+pub struct Diarizer {
+    pipeline: Pipeline,
+}
+
+impl std::fmt::Debug for Diarizer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Diarizer").finish_non_exhaustive()
+    }
+}
+
+impl Diarizer {
+    /// Loads the models from their folder; a file that is not the pinned one is refused.
+    ///
+    /// # Errors
+    /// A file is missing or not what it should be.
+    pub fn load(dir: &Path) -> Result<Self, EngineError> {
+        if !dir.is_dir() {
+            return Err(EngineError::NoModel { name: DIARIZER.to_owned() });
+        }
+        let refused = |reason: String| EngineError::Architecture { path: dir.to_owned(), reason };
+        let registry = ModelRegistry::with_local_dir(dir).map_err(|err| refused(err.to_string()))?;
+        let built = Pipeline::builder().config(config(Profile::Balanced)).with_models_from(registry).build();
+        Ok(Self { pipeline: built.map_err(|err| refused(err.to_string()))? })
+    }
+
+    /// The voices of a leg, numbered as they are first heard.
+    ///
+    /// # Errors
+    /// The spool could not be read, or the models failed.
+    pub fn tell_apart(&self, leg: &LegSpeech) -> Result<Voices, EngineError> {
+        let failed = |reason: String| EngineError::Inference { reason };
+        if leg.regions.is_empty() || leg.samples.duration_ms() < SHORTEST_MS {
+            return Ok(assigned(&leg.regions, &[]));
+        }
+        let samples = leg.samples.read(0, leg.samples.duration_ms()).map_err(|err| failed(err.to_string()))?;
+        let rate = SampleRate::new(SPEECH_RATE_HZ).ok_or_else(|| failed("16 kHz".to_owned()))?;
+        let result = self.pipeline.run(&samples, rate).map_err(|err| failed(err.to_string()))?;
+        Ok(assigned(&leg.regions, &result.turns))
+    }
+}
+
+/// One recording at a time: jobs run side by side, and share the cores.
+fn config(profile: Profile) -> PipelineConfig {
+    let mut config = PipelineConfig::default();
+    config.profile = profile;
+    config.max_speakers = MOST_VOICES;
+    config.embedder_pool_size = 1;
+    config
+}
+
+/// Our speech regions, cut where the models hear another voice. What they hear outside of our regions is no speech to us,
+/// and speech that they gave to nobody goes to the voice nearest in time.
+fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
+    let ms = |seconds: f64| (seconds.max(0.0) * 1000.0).round() as u64;
+    let mut heard: Vec<(u32, Region)> = turns
+        .iter()
+        .map(|turn| (turn.speaker.0, Region { start_ms: ms(turn.time.start), end_ms: ms(turn.time.end) }))
+        .collect();
+    heard.sort_by_key(|(_, region)| (region.start_ms, region.end_ms));
+    let mut numbers: Vec<u32> = Vec::new();
+    let mut number = |speaker: u32| {
+        let known = numbers.iter().position(|known| *known == speaker);
+        known.unwrap_or_else(|| {
+            numbers.push(speaker);
+            numbers.len() - 1
+        }) as u32
+    };
+    let mut stretches = Vec::new();
+    for region in regions {
+        let inside = heard.iter().filter_map(|(speaker, turn)| Some((*speaker, common(region, turn)?)));
+        let mut inside: Vec<(u32, Region)> = inside.collect();
+        if inside.is_empty() {
+            let away = |turn: &Region| {
+                turn.start_ms.saturating_sub(region.end_ms) + region.start_ms.saturating_sub(turn.end_ms)
+            };
+            let nearest = heard.iter().min_by_key(|(_, turn)| away(turn)).map_or(0, |(speaker, _)| *speaker);
+            inside.push((nearest, *region));
+        }
+        close_gaps(region, &mut inside);
+        stretches.extend(inside.into_iter().map(|(speaker, region)| Voiced { voice: number(speaker), region }));
+    }
+    let count = numbers.len() as u32;
+    Voices { count, stretches, separation: 0.0 }
+}
+
+fn common(region: &Region, turn: &Region) -> Option<Region> {
+    let (start_ms, end_ms) = (region.start_ms.max(turn.start_ms), region.end_ms.min(turn.end_ms));
+    (end_ms > start_ms).then_some(Region { start_ms, end_ms })
+}
+
+/// Speech that is nobody's goes to who spoke before it, at the start of a region to who speaks after it.
+fn close_gaps(region: &Region, inside: &mut [(u32, Region)]) {
+    if let Some((_, first)) = inside.first_mut() {
+        first.start_ms = region.start_ms;
+    }
+    // The one of those so far that speaks longest.
+    let mut last = 0;
+    for at in 1..inside.len() {
+        let start_ms = inside[at].1.start_ms;
+        inside[last].1.end_ms = inside[last].1.end_ms.max(start_ms.min(region.end_ms));
+        if inside[at].1.end_ms >= inside[last].1.end_ms {
+            last = at;
+        }
+    }
+    if let Some((_, last)) = inside.get_mut(last) {
+        last.end_ms = region.end_ms;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polyvoice::types::SpeakerId;
+    use polyvoice::types::TimeRange;
+
+    use super::*;
+
+    fn turn(speaker: u32, start: f64, end: f64) -> SpeakerTurn {
+        SpeakerTurn::new(SpeakerId(speaker), TimeRange { start, end })
+    }
+
+    const fn region(start_ms: u64, end_ms: u64) -> Region {
+        Region { start_ms, end_ms }
+    }
+
+    fn stretches(voices: &Voices) -> Vec<(u32, u64, u64)> {
+        voices.stretches.iter().map(|voiced| (voiced.voice, voiced.region.start_ms, voiced.region.end_ms)).collect()
+    }
+
+    #[test]
+    fn regions_are_cut_where_the_voice_changes_and_voices_are_numbered_as_heard() {
+        let regions = [region(1000, 4000), region(6000, 7000)];
+        let voices = assigned(&regions, &[turn(5, 0.9, 2.5), turn(2, 2.6, 4.2), turn(5, 5.9, 7.5)]);
+        assert_eq!(voices.count, 2);
+        assert_eq!(stretches(&voices), [(0, 1000, 2600), (1, 2600, 4000), (0, 6000, 7000)]);
+    }
+
+    #[test]
+    fn a_pause_after_an_interruption_belongs_to_whom_it_interrupted() {
+        let turns = [turn(0, 0.0, 5.0), turn(1, 2.0, 3.0), turn(0, 6.0, 7.0)];
+        let voices = assigned(&[region(0, 8000)], &turns);
+        assert_eq!(stretches(&voices), [(0, 0, 6000), (1, 2000, 3000), (0, 6000, 8000)]);
+    }
+
+    #[test]
+    fn both_voices_keep_what_they_say_at_once() {
+        let voices = assigned(&[region(0, 5000)], &[turn(0, 0.0, 5.0), turn(1, 2.0, 3.0)]);
+        assert_eq!(stretches(&voices), [(0, 0, 5000), (1, 2000, 3000)]);
+    }
+
+    #[test]
+    fn speech_that_nobody_was_given_goes_to_the_nearest() {
+        let voices = assigned(&[region(0, 500), region(9000, 9500)], &[turn(3, 0.0, 0.5), turn(4, 8.0, 8.9)]);
+        assert_eq!(stretches(&voices), [(0, 0, 500), (1, 9000, 9500)]);
+        let nobody = assigned(&[region(0, 500)], &[]);
+        assert_eq!((nobody.count, stretches(&nobody)), (1, vec![(0, 0, 500)]));
+        assert_eq!(assigned(&[], &[]).count, 0);
+    }
+
+    #[test]
+    fn what_can_be_pulled_is_pinned() {
+        let files = model().files;
+        assert_eq!(files.len(), 2);
+        for file in files {
+            assert!(file.url.starts_with("https://") && file.url.ends_with(file.name), "{file:?}");
+            assert!(file.sha256.is_some_and(|hash| hash.len() == 64) && file.bytes > Some(1_000_000), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_the_pinned_files_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Diarizer::load(&dir.path().join("none")), Err(EngineError::NoModel { .. })));
+        for file in model().files {
+            std::fs::write(dir.path().join(file.name), "not a model").unwrap();
+        }
+        let refused = Diarizer::load(dir.path()).unwrap_err();
+        assert!(matches!(refused, EngineError::Architecture { .. }), "{refused}");
+    }
+}
