@@ -143,7 +143,8 @@ fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
         stretches.extend(inside.into_iter().map(|(speaker, region)| Voiced { voice: number(speaker), region }));
     }
     let count = numbers.len() as u32;
-    Voices { count, stretches, separation: 0.0 }
+    // The models say how many voices there are, not how sure they are of it.
+    Voices { count, stretches, odds: if count > 1 { f64::INFINITY } else { 0.0 } }
 }
 
 fn common(region: &Region, turn: &Region) -> Option<Region> {

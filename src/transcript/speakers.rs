@@ -55,6 +55,7 @@ pub struct Attributed {
 /// # Errors
 /// The spool could not be read.
 pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Result<Attributed, AudioError> {
+    let mut agent_text = hints.agent_text;
     let method = match speech.legs.as_slice() {
         [left, right] => {
             by_channel(&mut words, [&left.regions, &right.regions], hints.channels);
@@ -66,12 +67,14 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
                 None => voices::tell_apart(leg)?,
             };
             by_voice(&mut words, &voices);
+            // Whose words they are is not certain enough to say by them who is who.
+            agent_text = agent_text.filter(|_| voices.are_sure());
             ConversationMethod::Voices
         }
         // Turns that a platform timed are kept: it knows who spoke, and a mix does not say.
         _ => ConversationMethod::ProviderTurns,
     };
-    roles::decide(&mut words, hints.agent_text);
+    roles::decide(&mut words, agent_text);
     roles::say(&mut words);
     let legs = roles_on_legs(&words, speech.legs.len());
     Ok(Attributed { transcript: words, legs, method })

@@ -4,7 +4,9 @@
 
 mod groups;
 mod mixture;
-mod summary;
+mod network;
+mod pitch;
+pub mod summary;
 
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
@@ -12,8 +14,8 @@ use crate::audio::speech::Region;
 use crate::audio::speech::features::Analyser;
 
 use self::mixture::Mixture;
-use self::summary::Cepstra;
 use self::summary::Point;
+use self::summary::Sound;
 
 /// A stretch of one voice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,24 +27,29 @@ pub struct Voiced {
 /// The voices of one leg.
 #[derive(Debug, Default)]
 pub struct Voices {
-    /// How many: none, one or two.
+    /// How many: none, one or two; three stand for more than two.
     pub count: u32,
     /// In order of time; voice 0 is the first to be heard.
     pub stretches: Vec<Voiced>,
-    /// How far apart two voices lie, in units of how much each varies from second to second; 0 for one voice.
-    pub separation: f64,
+    /// Log odds of two voices against one; 0 for one voice.
+    pub odds: f64,
+}
+
+impl Voices {
+    /// Whether who says what can be built on: more than two voices are not kept apart well enough, nor are two that hardly
+    /// differ.
+    #[must_use]
+    pub fn are_sure(&self) -> bool {
+        self.count < 2 || self.count == 2 && self.odds >= SURE
+    }
 }
 
 /// Frames in the stretches that are summed up, about: 0.8 s.
 const PIECE: usize = 80;
-/// Groups this far apart are two voices; groups nearer than the second figure are one that varies.
-const APART: f64 = 5.2;
-const NEAR: f64 = 3.9;
-/// In between, neighbouring pieces decide: a person goes on speaking, so within a region the groups change this many times
-/// less often than by chance.
-const RARELY: f64 = 0.4;
-/// Neighbours that are enough to judge by.
-const NEIGHBOURS: usize = 4;
+/// Log odds from which there are two voices, a third one, and from which roles are built on two.
+const TWO: f64 = 0.8;
+const THREE: f64 = 0.8;
+const SURE: f64 = 1.5;
 /// A second voice has to be heard this long, frames, to be believed.
 const HEARD: usize = 40;
 /// Rounds of learning mixtures and placing frames.
@@ -56,7 +63,7 @@ const FRAME_MS: u64 = 10;
 
 /// The frames of all regions, one after the other.
 struct Frames {
-    all: Vec<Cepstra>,
+    all: Vec<Sound>,
     /// For each region, its first frame here; and the number of frames at the end.
     starts: Vec<usize>,
 }
@@ -68,35 +75,58 @@ struct Frames {
 pub fn tell_apart(leg: &LegSpeech) -> Result<Voices, AudioError> {
     let frames = frames(leg)?;
     let pieces = pieces(&frames);
-    let mut points: Vec<Point> = pieces.iter().map(|(from, to)| summary::point(&frames.all[*from..*to])).collect();
-    summary::settle(&mut points);
+    let points: Vec<Point> = pieces.iter().filter_map(|(from, to)| summary::point(&frames.all[*from..*to])).collect();
     let one = || Voices {
         count: u32::from(!leg.regions.is_empty()),
         stretches: leg.regions.iter().map(|region| Voiced { voice: 0, region: *region }).collect(),
-        separation: 0.0,
+        odds: 0.0,
     };
-    let Some(split) = groups::two_apart_from_accidents(&points) else { return Ok(one()) };
-    if split.separation < NEAR || (split.separation < APART && !persists(&frames, &pieces, &split.groups)) {
-        return Ok(one());
-    }
+    let begins: Vec<bool> = pieces.iter().map(|(from, _)| frames.starts.binary_search(from).is_ok()).collect();
+    let Some(split) = groups::two(&points, &begins).filter(|split| split.odds > TWO) else { return Ok(one()) };
+    let (groups, mut count) = match third(&points, &begins, &split.groups) {
+        Some(groups) => (groups, 3),
+        None => (split.groups, 2),
+    };
     let mut owner = vec![0_u8; frames.all.len()];
-    for ((from, to), group) in pieces.iter().zip(&split.groups) {
+    for ((from, to), group) in pieces.iter().zip(&groups) {
         owner[*from..*to].fill(*group);
     }
     for _ in 0..ROUNDS {
-        let of = |voice: u8| {
-            let own: Vec<&Cepstra> =
-                frames.all.iter().zip(&owner).filter(|(_, by)| **by == voice).map(|(f, _)| f).collect();
-            Mixture::learn(&own)
+        let of = |voice: u8| -> Vec<&Sound> {
+            frames.all.iter().zip(&owner).filter(|(_, by)| **by == voice).map(|(frame, _)| frame).collect()
         };
-        let (Some(first), Some(second)) = (of(0), of(1)) else { return Ok(one()) };
-        owner = place(&frames, &first, &second);
+        let heard: Vec<Vec<&Sound>> = (0..count).map(of).filter(|own| own.len() >= HEARD).collect();
+        let Some(mixtures) = heard.iter().map(|own| Mixture::learn(own)).collect::<Option<Vec<Mixture>>>() else {
+            return Ok(one());
+        };
+        if mixtures.len() < 2 {
+            return Ok(one());
+        }
+        count = mixtures.len() as u8;
+        owner = place(&frames, &mixtures);
     }
-    let second = owner.iter().map(|by| usize::from(*by)).sum::<usize>();
-    if second.min(owner.len() - second) < HEARD {
-        return Ok(one());
+    let stretches = stretches(leg, &frames, &owner);
+    Ok(Voices { count: u32::from(count), stretches, odds: split.odds })
+}
+
+/// Three groups instead of two, where one of the two is two voices itself.
+fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<Vec<u8>> {
+    let part = |group: u8| {
+        let own: Vec<usize> = (0..points.len()).filter(|n| groups[*n] == group).collect();
+        let inside: Vec<Point> = own.iter().map(|n| points[*n]).collect();
+        // Where the other one spoke in between is as good as a pause.
+        let breaks: Vec<bool> = own.iter().map(|n| begins[*n] || groups[n - 1] != group).collect();
+        groups::two(&inside, &breaks).map(|split| (own, split))
+    };
+    let (own, split) = (0..2).filter_map(part).max_by(|a, b| a.1.odds.total_cmp(&b.1.odds))?;
+    if split.odds < THREE {
+        return None;
     }
-    Ok(Voices { count: 2, stretches: stretches(leg, &frames, &owner), separation: split.separation })
+    let mut groups = groups.to_vec();
+    for (n, by) in own.into_iter().zip(split.groups) {
+        groups[n] = if by == 0 { groups[n] } else { 2 };
+    }
+    Some(groups)
 }
 
 fn frames(leg: &LegSpeech) -> Result<Frames, AudioError> {
@@ -108,7 +138,9 @@ fn frames(leg: &LegSpeech) -> Result<Frames, AudioError> {
         // A region's times are the middles of its frames.
         let samples = leg.samples.read(region.start_ms.saturating_sub(FRAME_MS), region.end_ms + FRAME_MS)?;
         analyser.push(&samples, &mut cut);
-        frames.all.extend(cut.iter().map(Cepstra::of));
+        // The middle of a frame is where the next one's pitch is looked for.
+        let pitch = pitch::track(&samples);
+        frames.all.extend(cut.iter().zip(pitch.into_iter().skip(1)).map(|(frame, pitch)| Sound::of(frame, pitch)));
         frames.starts.push(frames.all.len());
     }
     Ok(frames)
@@ -126,24 +158,10 @@ fn pieces(frames: &Frames) -> Vec<(usize, usize)> {
     pieces
 }
 
-/// Whether neighbouring pieces of a region are mostly of one group.
-fn persists(frames: &Frames, pieces: &[(usize, usize)], groups: &[u8]) -> bool {
-    let (mut pairs, mut changes) = (0_usize, 0_usize);
-    for (pair, by) in pieces.windows(2).zip(groups.windows(2)) {
-        if frames.starts.binary_search(&pair[1].0).is_err() {
-            pairs += 1;
-            changes += usize::from(by[0] != by[1]);
-        }
-    }
-    let second = groups.iter().map(|group| usize::from(*group)).sum::<usize>() as f64 / groups.len().max(1) as f64;
-    let by_chance = 2.0 * second * (1.0 - second) * pairs as f64;
-    pairs >= NEIGHBOURS && (changes as f64) < RARELY * by_chance
-}
-
-/// The likeliest owner of every frame, changes of voice being rare (Viterbi's algorithm on two states).
-fn place(frames: &Frames, first: &Mixture, second: &Mixture) -> Vec<u8> {
-    let mut cost = [0.0_f32; 2];
-    let mut came_from: Vec<[u8; 2]> = Vec::with_capacity(frames.all.len());
+/// The likeliest owner of every frame, changes of voice being rare (Viterbi's algorithm, a state for each voice).
+fn place(frames: &Frames, voices: &[Mixture]) -> Vec<u8> {
+    let mut costs = vec![0.0_f32; voices.len()];
+    let mut came_from: Vec<Vec<u8>> = Vec::with_capacity(frames.all.len());
     let mut pauses = frames.starts.iter().peekable();
     for (at, frame) in frames.all.iter().enumerate() {
         let mut at_pause = false;
@@ -151,17 +169,18 @@ fn place(frames: &Frames, first: &Mixture, second: &Mixture) -> Vec<u8> {
             at_pause = true;
         }
         let change = if at_pause { CHANGE_AT_PAUSE } else { CHANGE_INSIDE };
-        let stay_or_change = |to: usize| {
-            let (stay, other) = (cost[to], cost[1 - to] + change);
-            if stay <= other { (stay, to as u8) } else { (other, 1 - to as u8) }
-        };
-        let (zero, one) = (stay_or_change(0), stay_or_change(1));
-        came_from.push([zero.1, one.1]);
+        let (cheapest, least) = least(&costs);
         let weight = SHARE * frame.weight();
-        cost = [zero.0 - weight * first.likelihood(frame), one.0 - weight * second.likelihood(frame)];
+        let mut origins = Vec::with_capacity(voices.len());
+        for (voice, (cost, mixture)) in (0_u8..).zip(costs.iter_mut().zip(voices)) {
+            let changes = least + change < *cost;
+            origins.push(if changes { cheapest } else { voice });
+            *cost = cost.min(least + change) - weight * mixture.likelihood(frame);
+        }
+        came_from.push(origins);
     }
     let mut owner = vec![0; frames.all.len()];
-    let mut state = u8::from(cost[1] < cost[0]);
+    let mut state = least(&costs).0;
     for at in (0..owner.len()).rev() {
         owner[at] = state;
         state = came_from[at][usize::from(state)];
@@ -169,8 +188,19 @@ fn place(frames: &Frames, first: &Mixture, second: &Mixture) -> Vec<u8> {
     owner
 }
 
+fn least(costs: &[f32]) -> (u8, f32) {
+    (0_u8..).zip(costs.iter().copied()).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
+}
+
 fn stretches(leg: &LegSpeech, frames: &Frames, owner: &[u8]) -> Vec<Voiced> {
-    let first = owner.first().copied().unwrap_or(0);
+    // Voices are counted in the order in which they are heard.
+    let mut heard: Vec<u8> = Vec::new();
+    for by in owner {
+        if !heard.contains(by) {
+            heard.push(*by);
+        }
+    }
+    let voice = |by: u8| heard.iter().position(|known| *known == by).unwrap_or(0) as u32;
     let mut out = Vec::new();
     for (region, pair) in leg.regions.iter().zip(frames.starts.windows(2)) {
         let (from, to) = (pair[0], pair[1]);
@@ -180,10 +210,13 @@ fn stretches(leg: &LegSpeech, frames: &Frames, owner: &[u8]) -> Vec<Voiced> {
             let end = (at..to).find(|n| owner[*n] != owner[at]).unwrap_or(to);
             let end_ms = if end == to { region.end_ms } else { region.start_ms + (end - from) as u64 * FRAME_MS };
             if end_ms > start_ms {
-                out.push(Voiced { voice: u32::from(owner[at] != first), region: Region { start_ms, end_ms } });
+                out.push(Voiced { voice: voice(owner[at]), region: Region { start_ms, end_ms } });
             }
             (at, start_ms) = (end, end_ms);
         }
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,105 +1,222 @@
-//! Two groups of points, and how far apart they are (Lloyd's algorithm, the number of groups by their separation).
+//! Two groups of points in order of time, and how likely they are two voices. Whoever speaks goes on speaking: changes cost,
+//! little at a pause and more inside a region, which keeps one voice's restlessness from looking like two. The same figures
+//! in Python are those of `tests/calls/train_voices.py`, which also learns what they are worth.
 
 use super::summary::DIMENSIONS;
+use super::summary::Pitch;
 use super::summary::Point;
 
 /// Starting pairs tried; the best of them counts.
-const STARTS: usize = 24;
-const ROUNDS: usize = 20;
-
-/// A division in two.
-#[derive(Debug)]
-pub struct Split {
-    pub groups: Vec<u8>,
-    /// Distance of the two centres, in units of how far the points lie from theirs along the line between the two.
-    pub separation: f64,
-}
-
+const STARTS: usize = 12;
+const ROUNDS: usize = 12;
+/// What a change costs, natural logarithms.
+const CHANGE_INSIDE: f64 = 3.0;
+const CHANGE_AT_PAUSE: f64 = 0.5;
+/// Directions in which points vary as if independent of each other.
+const FREE: f64 = 4.0;
+/// Frames that make one whole point.
+const WHOLE: f64 = 80.0;
+/// No voice varies less than this from its middle, squared.
+const STEADIEST: f64 = 0.1;
 /// A group of fewer points, or of a smaller share of the time, is an accident.
-const FEWEST: usize = 3;
+const FEWEST: usize = 2;
 const SMALLEST: f64 = 0.06;
-/// Times that accidents are put aside before giving up.
-const PUT_ASIDE: usize = 3;
+const ACCIDENT: f64 = 1e3;
+/// Voiced frames that give a pitch.
+const ENOUGH_VOICED: f64 = 20.0;
 
-/// The best division of the points in two. What stands apart by accident (a cough, a second of another sound) is left out of
-/// it and then counted with whom it is nearest to.
-pub fn two_apart_from_accidents(points: &[Point]) -> Option<Split> {
-    let mut kept: Vec<Point> = points.to_vec();
-    for _ in 0..PUT_ASIDE {
-        let (split, centres) = two(&kept)?;
-        let of =
-            |group: u8| kept.iter().zip(&split.groups).filter(move |(_, by)| **by == group).map(|(point, _)| point);
-        let weight = |group: u8| of(group).map(|point| point.weight).sum::<f64>();
-        let small = u8::from(weight(1) < weight(0));
-        let accident = of(small).count() < FEWEST || weight(small) < SMALLEST * (weight(0) + weight(1));
-        if !accident {
-            let nearest = |point: &Point| u8::from(distance(&point.at, &centres[1]) < distance(&point.at, &centres[0]));
-            return Some(Split { groups: points.iter().map(nearest).collect(), ..split });
-        }
-        kept = of(1 - small).copied().collect();
-    }
-    None
-}
+/// What a division says about being of two voices, by logistic regression: the weights and the offset.
+const WORTH: [f64; FIGURES] = [2.04, -23.99, 1.22, 0.10, 8.54, 1.67, 2.22];
+const OFFSET: f64 = -9.28;
+const FIGURES: usize = 7;
+/// A woman and a man: pitches this far apart, octaves, in voices heard in so many regions each. Synthetic voices are too
+/// restless in everything else and too steady in pitch to learn its worth from.
+const APART: f64 = 0.4;
+const REGIONS: usize = 3;
+/// What that adds at most, and the distances in units of each voice's own spread between which it grows.
+const PITCH_WORTH: f64 = 3.0;
+const PITCH_APART: (f64, f64) = (1.2, 1.8);
 
 type Centres = [[f64; DIMENSIONS]; 2];
 
-/// The best division of the points in two; `None` where there are not enough of them.
-fn two(points: &[Point]) -> Option<(Split, Centres)> {
-    if points.len() < 2 {
+/// A division in two.
+#[derive(Debug, Clone)]
+pub struct Split {
+    pub groups: Vec<u8>,
+    /// Log odds of two voices against one.
+    pub odds: f64,
+}
+
+/// One try: what it costs, and what it gives.
+struct Try {
+    cost: f64,
+    groups: Vec<u8>,
+    centres: Centres,
+}
+
+/// The best division of the points in two; `None` where there are not enough of them. `begins` says of each whether a pause
+/// is before it.
+pub fn two(points: &[Point], begins: &[bool]) -> Option<Split> {
+    if points.len() < 2 * FEWEST {
         return None;
     }
     let step = points.len().div_ceil(STARTS);
     let tries = points.iter().step_by(step).map(|seed| {
         let far = points.iter().max_by(|a, b| distance(&a.at, &seed.at).total_cmp(&distance(&b.at, &seed.at)));
-        refine(points, [seed.at, far.map_or(seed.at, |far| far.at)])
+        refine(points, begins, [seed.at, far.map_or(seed.at, |far| far.at)])
     });
-    tries.min_by(|a, b| a.0.total_cmp(&b.0)).map(|best| best.1)
+    let best = tries.min_by(|a, b| a.cost.total_cmp(&b.cost))?;
+    let odds = odds(points, begins, &best);
+    Some(Split { groups: best.groups, odds })
 }
 
-/// Lloyd's algorithm: the cost, and the division.
-fn refine(points: &[Point], mut centres: Centres) -> (f64, (Split, Centres)) {
-    let mut groups = vec![0_u8; points.len()];
-    let mut cost = f64::INFINITY;
+/// Places points and moves the centres in turn.
+fn refine(points: &[Point], begins: &[bool], mut centres: Centres) -> Try {
+    let middle = mean(points.iter().map(|point| (point, 1.0))).unwrap_or([0.0; DIMENSIONS]);
+    let spread: f64 = points.iter().map(|point| distance(&point.at, &middle)).sum();
+    let mut variance = (0.5 * spread / points.len() as f64).max(STEADIEST);
+    let mut groups: Vec<u8> = Vec::new();
     for _ in 0..ROUNDS {
-        let mut sums = [[0.0; DIMENSIONS]; 2];
-        let mut weights = [0.0; 2];
-        let mut now = 0.0;
-        for (group, point) in groups.iter_mut().zip(points) {
-            let away = [distance(&point.at, &centres[0]), distance(&point.at, &centres[1])];
-            *group = u8::from(away[1] < away[0]);
-            let nearest = usize::from(*group);
-            now += point.weight * away[nearest];
-            weights[nearest] += point.weight;
-            for (sum, value) in sums[nearest].iter_mut().zip(&point.at) {
-                *sum += point.weight * value;
-            }
-        }
-        for ((centre, sum), weight) in centres.iter_mut().zip(sums).zip(weights) {
-            if weight > 0.0 {
-                *centre = sum.map(|value| value / weight);
-            }
-        }
-        if now >= cost {
+        let placed = place(points, begins, &centres, variance);
+        if placed == groups {
             break;
         }
-        cost = now;
+        groups = placed;
+        for (group, centre) in (0_u8..).zip(&mut centres) {
+            let own = points.iter().zip(&groups).filter(|(_, by)| **by == group);
+            *centre = mean(own.map(|(point, _)| (point, point.weight))).unwrap_or(*centre);
+        }
+        variance = inside(points, &groups, &centres).max(STEADIEST);
     }
-    let separation = separation(points, &groups, &centres);
-    (cost, (Split { groups, separation }, centres))
+    let change = |n: usize| match (groups[n] == groups[n - 1], begins[n]) {
+        (true, _) => 0.0,
+        (false, true) => CHANGE_AT_PAUSE,
+        (false, false) => CHANGE_INSIDE,
+    };
+    let changes: f64 = (1..groups.len()).map(change).sum();
+    let [few, share] = smaller(points, &groups);
+    let accident = if few < FEWEST as f64 || share < SMALLEST { ACCIDENT } else { 0.0 };
+    let cost = points.len() as f64 * FREE / 2.0 * variance.ln() + changes + accident;
+    Try { cost, groups, centres }
 }
 
-fn separation(points: &[Point], groups: &[u8], centres: &Centres) -> f64 {
-    let apart = distance(&centres[0], &centres[1]).sqrt().max(1e-9);
-    let along = |point: &Point, centre: &[f64; DIMENSIONS]| {
-        (0..DIMENSIONS).map(|n| (point.at[n] - centre[n]) * (centres[1][n] - centres[0][n])).sum::<f64>() / apart
-    };
-    let (mut weight, mut squares) = (0.0, 0.0);
-    for (point, group) in points.iter().zip(groups) {
-        let off = along(point, &centres[usize::from(*group)]);
-        weight += point.weight;
-        squares += point.weight * off * off;
+/// The likeliest groups of all points together (Viterbi's algorithm on two states).
+fn place(points: &[Point], begins: &[bool], centres: &Centres, variance: f64) -> Vec<u8> {
+    let mut costs = [0.0_f64; 2];
+    let mut came_from: Vec<[u8; 2]> = Vec::with_capacity(points.len());
+    for (n, (point, begins)) in points.iter().zip(begins).enumerate() {
+        let change = match (n, begins) {
+            (0, _) => 0.0,
+            (_, true) => CHANGE_AT_PAUSE,
+            (_, false) => CHANGE_INSIDE,
+        };
+        let reached = [0, 1].map(|to: usize| {
+            let (stay, other) = (costs[to], costs[1 - to] + change);
+            if stay <= other { (stay, to as u8) } else { (other, 1 - to as u8) }
+        });
+        came_from.push(reached.map(|(_, from)| from));
+        for (group, cost) in costs.iter_mut().enumerate() {
+            let away = distance(&point.at, &centres[group]) / variance;
+            *cost = reached[group].0 + point.weight / WHOLE * away * FREE / 2.0;
+        }
     }
-    apart / (squares / weight.max(1.0)).sqrt().max(1e-9)
+    let mut groups = vec![0; points.len()];
+    let mut state = u8::from(costs[1] < costs[0]);
+    for (group, from) in groups.iter_mut().zip(&came_from).rev() {
+        *group = state;
+        state = from[usize::from(state)];
+    }
+    groups
+}
+
+/// What the division looks like, weighed.
+fn odds(points: &[Point], begins: &[bool], best: &Try) -> f64 {
+    let Try { groups, centres, .. } = best;
+    let all: f64 = points.iter().map(|point| point.weight).sum();
+    let middle = mean(points.iter().map(|point| (point, point.weight))).unwrap_or([0.0; DIMENSIONS]);
+    let whole: f64 = points.iter().map(|point| point.weight * distance(&point.at, &middle)).sum::<f64>() / all;
+    let within = inside(points, groups, centres).max(1e-9);
+    let gain = (whole / within).ln();
+    let apart = distance(&centres[0], &centres[1]).max(1e-9);
+    let along = |point: &Point, centre: &[f64; DIMENSIONS]| {
+        (0..DIMENSIONS).map(|n| (point.at[n] - centre[n]) * (centres[1][n] - centres[0][n])).sum::<f64>()
+    };
+    let off = |(point, group): (&Point, &u8)| point.weight * along(point, &centres[usize::from(*group)]).powi(2);
+    let across = points.iter().zip(groups).map(off).sum::<f64>() / all / apart;
+    let separation = apart.sqrt() / across.sqrt().max(1e-9);
+    let changes = groups.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    let length = all / WHOLE;
+    let [_, share] = smaller(points, groups);
+    let figures = [
+        gain,
+        1.0 / length,
+        apart.ln(),
+        fewest_regions(begins, groups).min(4) as f64,
+        share.min(0.3),
+        separation.ln(),
+        changes.min(8) as f64 / 8.0,
+    ];
+    OFFSET
+        + WORTH.iter().zip(figures).map(|(worth, figure)| worth * figure).sum::<f64>()
+        + if fewest_regions(begins, groups) >= REGIONS { pitch_odds(points, groups) } else { 0.0 }
+}
+
+/// What the pitches of the two groups add.
+fn pitch_odds(points: &[Point], groups: &[u8]) -> f64 {
+    let of = |group: u8| {
+        let own = points.iter().zip(groups).filter(|(_, by)| **by == group);
+        own.fold(Pitch::default(), |sum, (point, _)| sum.and(point.pitch))
+    };
+    let (first, second) = (of(0), of(1));
+    let apart = (first.mean() - second.mean()).abs();
+    if first.voiced.min(second.voiced) < ENOUGH_VOICED || apart < APART {
+        return 0.0;
+    }
+    let spread = ((first.scatter() + second.scatter()) / (first.voiced + second.voiced)).max(1e-3).sqrt();
+    let (from, to) = PITCH_APART;
+    PITCH_WORTH * ((apart / spread - from) / (to - from)).clamp(0.0, 1.0)
+}
+
+/// Points and share of time of the smaller group.
+fn smaller(points: &[Point], groups: &[u8]) -> [f64; 2] {
+    let all: f64 = points.iter().map(|point| point.weight).sum();
+    let of = |group: u8| points.iter().zip(groups).filter(move |(_, by)| **by == group).map(|(point, _)| point.weight);
+    let [first, second] = [of(0).sum::<f64>() / all, of(1).sum::<f64>() / all];
+    [of(0).count().min(of(1).count()) as f64, first.min(second)]
+}
+
+/// Regions in which the group is heard that is heard in fewer of them.
+fn fewest_regions(begins: &[bool], groups: &[u8]) -> usize {
+    let count = |group: u8| {
+        let (mut regions, mut counted) = (0, false);
+        for (begins, by) in begins.iter().zip(groups) {
+            counted &= !begins;
+            if *by == group && !counted {
+                (regions, counted) = (regions + 1, true);
+            }
+        }
+        regions
+    };
+    count(0).min(count(1))
+}
+
+/// How far points lie from the centres of their groups, squared, on average.
+fn inside(points: &[Point], groups: &[u8], centres: &Centres) -> f64 {
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for (point, group) in points.iter().zip(groups) {
+        sum += point.weight * distance(&point.at, &centres[usize::from(*group)]);
+        weight += point.weight;
+    }
+    sum / f64::max(weight, 1e-9)
+}
+
+fn mean<'a>(points: impl Iterator<Item = (&'a Point, f64)>) -> Option<[f64; DIMENSIONS]> {
+    let (mut sum, mut all) = ([0.0; DIMENSIONS], 0.0);
+    for (point, weight) in points {
+        all += weight;
+        sum.iter_mut().zip(&point.at).for_each(|(sum, at)| *sum += weight * at);
+    }
+    (all > 0.0).then(|| sum.map(|sum| sum / all))
 }
 
 fn distance(a: &[f64; DIMENSIONS], b: &[f64; DIMENSIONS]) -> f64 {

@@ -1,7 +1,7 @@
 //! A mixture of Gaussians with diagonal covariances: what one voice's frames look like.
 
 use super::summary::CEPSTRA;
-use super::summary::Cepstra;
+use super::summary::Sound;
 
 const PARTS: usize = 8;
 const ROUNDS: usize = 8;
@@ -27,7 +27,7 @@ pub struct Mixture {
 
 impl Mixture {
     /// By expectation and maximisation from evenly spread frames; `None` where there are too few.
-    pub fn learn(frames: &[&Cepstra]) -> Option<Self> {
+    pub fn learn(frames: &[&Sound]) -> Option<Self> {
         let parts = (frames.len() / FRAMES_PER_PART).min(PARTS);
         if parts == 0 {
             return None;
@@ -35,7 +35,7 @@ impl Mixture {
         let whole = Part::of(frames.iter().map(|frame| (*frame, 1.0)), &[0.0; CEPSTRA], 1.0)?;
         let floor = whole.precision.map(|precision| NARROWEST * 0.5 / precision);
         let seeds = (0..parts).map(|n| frames[(2 * n + 1) * frames.len() / (2 * parts)]);
-        let parts = seeds.map(|seed| Part { mean: seed.values, ..whole.clone() }).collect();
+        let parts = seeds.map(|seed| Part { mean: seed.cepstra, ..whole.clone() }).collect();
         let mut mixture = Self { parts };
         let mut shares = vec![0.0_f32; frames.len() * mixture.parts.len()];
         for _ in 0..ROUNDS {
@@ -64,7 +64,7 @@ impl Mixture {
     }
 
     /// Natural logarithm of how likely a frame is.
-    pub fn likelihood(&self, frame: &Cepstra) -> f32 {
+    pub fn likelihood(&self, frame: &Sound) -> f32 {
         let each: Vec<f32> = self.parts.iter().map(|part| part.likelihood(frame)).collect();
         let most = each.iter().copied().fold(f32::MIN, f32::max);
         most + each.iter().map(|value| (value - most).exp()).sum::<f32>().ln()
@@ -73,13 +73,13 @@ impl Mixture {
 
 impl Part {
     /// `None` where nearly nothing belongs to it.
-    fn of<'a>(frames: impl Iterator<Item = (&'a Cepstra, f32)>, floor: &[f32; CEPSTRA], all: f32) -> Option<Self> {
+    fn of<'a>(frames: impl Iterator<Item = (&'a Sound, f32)>, floor: &[f32; CEPSTRA], all: f32) -> Option<Self> {
         let (mut weight, mut sum, mut squares) = (0.0_f32, [0.0_f32; CEPSTRA], [0.0_f32; CEPSTRA]);
         for (frame, share) in frames {
             weight += share;
             for n in 0..CEPSTRA {
-                sum[n] += share * frame.values[n];
-                squares[n] += share * frame.values[n] * frame.values[n];
+                sum[n] += share * frame.cepstra[n];
+                squares[n] += share * frame.cepstra[n] * frame.cepstra[n];
             }
         }
         if weight < 1.0 {
@@ -96,10 +96,10 @@ impl Part {
         Some(Self { offset, mean, precision })
     }
 
-    fn likelihood(&self, frame: &Cepstra) -> f32 {
+    fn likelihood(&self, frame: &Sound) -> f32 {
         let mut sum = self.offset;
         for n in 0..CEPSTRA {
-            let away = frame.values[n] - self.mean[n];
+            let away = frame.cepstra[n] - self.mean[n];
             sum -= away * away * self.precision[n];
         }
         sum
