@@ -2,10 +2,14 @@
 //! call, and a backfill of very many calls is planned quickly in flat memory.
 //!
 //! `cargo bench --bench fleet`. PostgreSQL too when AFTERCALL_BENCH_POSTGRES holds the URL of a server on which this may
-//! make databases (and drop them again). AFTERCALL_BENCH_CALLS (100,000) sizes the flood and the plan.
+//! make databases (and drop them again). AFTERCALL_BENCH_CALLS (100,000) sizes the flood, AFTERCALL_BENCH_PLAN (1,000,000)
+//! the plan; `-- plan` makes that alone.
 #![allow(clippy::print_stdout)]
 
 mod measure;
+#[path = "pipeline/stage.rs"]
+#[allow(dead_code)]
+mod stage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,11 +26,17 @@ use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
 use measure::{cpu_seconds, machine, whole};
+use stage::Stage;
 
 /// A slow remote step.
 const STEP: Duration = Duration::from_millis(200);
 const SLOTS: usize = 8;
 const JOBS: usize = 256;
+/// Jobs that compute; the fixture lasts about twenty seconds.
+const COMPUTED: usize = 24;
+const COMPUTED_REPEATS: usize = 9;
+/// Ten organisations' ids but for the last digit.
+const ORG: &str = "01a1fe3d-e455-7111-ade5-c7c157aaf6c";
 const LIMIT: Duration = Duration::from_secs(300);
 
 struct Place {
@@ -57,11 +67,11 @@ impl Place {
         Ok(Self { store, queue, config, _dir: dir })
     }
 
-    async fn worker(&self, n: usize, handler: &Arc<Waiting>) -> Result<Running> {
+    async fn worker(&self, n: usize, handler: Arc<dyn Handler>, slots: usize) -> Result<Running> {
         let name = format!("bench-{n}");
         self.queue.beat(&name, "bench").await?;
-        let lanes = Lanes { live: SLOTS, backfill: 1, upkeep: 1 };
-        Ok(self.queue.start(&name, handler.clone(), lanes, &self.config.worker)?)
+        let lanes = Lanes { live: slots, backfill: 1, upkeep: 1 };
+        Ok(self.queue.start(&name, handler, lanes, &self.config.worker)?)
     }
 
     async fn enqueue(&self, tenant: &str, jobs: std::ops::Range<usize>) -> Result<()> {
@@ -81,14 +91,6 @@ impl Place {
                 self.queue.enqueue(&mut tx, job).await?;
             }
             tx.commit().await?;
-        }
-        Ok(())
-    }
-
-    async fn run(&self, sql: &'static str) -> Result<()> {
-        match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query(sql).execute(pool).await.map(drop)?,
-            Db::Postgres(pool) => sqlx::query(sql).execute(pool).await.map(drop)?,
         }
         Ok(())
     }
@@ -136,7 +138,7 @@ async fn scaling(server: Option<&str>) -> Result<()> {
         let (started, cpu) = (Instant::now(), cpu_seconds()?);
         let mut running = Vec::new();
         for n in 0..workers {
-            running.push(place.worker(n, &handler).await?);
+            running.push(place.worker(n, handler.clone(), SLOTS).await?);
         }
         reaches(&handler.done, JOBS).await?;
         let rate = JOBS as f64 / started.elapsed().as_secs_f64();
@@ -152,6 +154,51 @@ async fn scaling(server: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// A job that computes: the audio stage of a call of three minutes.
+struct Computing {
+    stage: Arc<Stage>,
+    done: AtomicUsize,
+}
+
+#[async_trait]
+impl Handler for Computing {
+    async fn run(&self, _job: Job) -> Verdict {
+        let stage = self.stage.clone();
+        if !matches!(tokio::task::spawn_blocking(move || stage.run()).await, Ok(Ok(()))) {
+            return Verdict::Snooze(Duration::ZERO);
+        }
+        self.done.fetch_add(1, Ordering::SeqCst);
+        Verdict::Complete
+    }
+}
+
+/// One worker and two, each of which computes one job at a time.
+async fn computing(server: Option<&str>) -> Result<()> {
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio/speech.mp3");
+    let stage = Arc::new(Stage::of(&std::fs::read(fixture)?.repeat(COMPUTED_REPEATS))?);
+    let mut rates = Vec::new();
+    for workers in [1, 2, 1, 2] {
+        let place = Place::make(server).await?;
+        place.enqueue("a", 0..COMPUTED).await?;
+        let handler = Arc::new(Computing { stage: stage.clone(), done: AtomicUsize::new(0) });
+        let started = Instant::now();
+        let mut running = Vec::new();
+        for n in 0..workers {
+            running.push(place.worker(n, handler.clone(), 1).await?);
+        }
+        reaches(&handler.done, COMPUTED).await?;
+        rates.push(COMPUTED as f64 / started.elapsed().as_secs_f64());
+        for worker in &mut running {
+            worker.drain().await?;
+        }
+        place.store.close().await;
+    }
+    let (one, two) = (f64::midpoint(rates[0], rates[2]), f64::midpoint(rates[1], rates[3]));
+    println!("on work that computes (the audio stage of {COMPUTED} calls of three minutes, one at a time each): one");
+    println!("worker {one:.2} jobs/s, two {two:.2}, {:.2} times one\n", two / one);
+    Ok(())
+}
+
 /// How long another's one call waits in front of a flood, in job lengths.
 async fn flood(server: Option<&str>, calls: usize) -> Result<()> {
     let place = Place::make(server).await?;
@@ -159,7 +206,7 @@ async fn flood(server: Option<&str>, calls: usize) -> Result<()> {
     place.enqueue("a", 0..calls).await?;
     let took = started.elapsed();
     let handler = waiting();
-    let mut worker = place.worker(0, &handler).await?;
+    let mut worker = place.worker(0, handler.clone(), SLOTS).await?;
     reaches(&handler.done, 2 * SLOTS).await?;
     let asked = Instant::now();
     place.enqueue("b", 0..1).await?;
@@ -181,23 +228,41 @@ fn resident_mib() -> Result<f64> {
     Ok(line.split_whitespace().nth(1).context("VmRSS")?.parse::<f64>()? / 1024.0)
 }
 
-/// A backfill over so many records of ours: noted and given their turns.
+/// So many records of ours that ended without words, of ten organisations.
+async fn fill(place: &Place, calls: usize) -> Result<()> {
+    for n in 0..10 {
+        let sql = format!("INSERT INTO organization (uid, source, org_id) VALUES ('{ORG}{n}', 's', 'o{n}')");
+        match place.store.db() {
+            Db::Sqlite(pool) => sqlx::query(AssertSqlSafe(sql)).execute(pool).await.map(drop)?,
+            Db::Postgres(pool) => sqlx::query(AssertSqlSafe(sql)).execute(pool).await.map(drop)?,
+        }
+    }
+    let records = |uid: &str| {
+        format!(
+            "INSERT INTO call_record (uid, source, call_id, org_uid, status, call_json, first_seen_at, updated_at, \
+             retain_until, retention_basis, retention_days, retention_state, outcome, ended_at) \
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {calls}) \
+             SELECT '01890000-0000-7000-8000-' || {uid}, 's', 'call-' || i, '{ORG}' || (i * 7 % 10), 'completed', \
+             '{{}}', 0, 0, 9, 'ended', 90, 'active', 'no_engine', 1700000000000 + i FROM n"
+        )
+    };
+    match place.store.db() {
+        Db::Sqlite(pool) => {
+            sqlx::query(AssertSqlSafe(records("printf('%012x', i)"))).execute(pool).await.map(drop)?;
+        }
+        Db::Postgres(pool) => {
+            let sql = records("lpad(to_hex(i), 12, '0')");
+            sqlx::query(AssertSqlSafe(sql)).execute(pool).await.map(drop)?;
+        }
+    }
+    Ok(())
+}
+
+/// A backfill over so many records of ours: noted with their turns, and the first of them found. Then the turns alone, as
+/// after the listing of a source, which takes its pages' time and ends with them.
 async fn plan(server: Option<&str>, calls: usize) -> Result<()> {
     let place = Place::make(server).await?;
-    place
-        .run("INSERT INTO organization (uid, source, org_id) VALUES ('01a1fe3d-e455-7111-ade5-c7c157aaf6c7', 's', 'o')")
-        .await?;
-    let fill = format!(
-        "INSERT INTO call_record (uid, source, call_id, org_uid, status, call_json, first_seen_at, updated_at, \
-         retain_until, retention_basis, retention_days, retention_state, outcome, ended_at) \
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {calls}) \
-         SELECT 'uid-' || i, 's', 'call-' || i, '01a1fe3d-e455-7111-ade5-c7c157aaf6c7', 'completed', '{{}}', 0, 0, 9, \
-         'ended', 90, 'active', 'no_engine', 1700000000000 + i FROM n"
-    );
-    match place.store.db() {
-        Db::Sqlite(pool) => sqlx::query(AssertSqlSafe(fill)).execute(pool).await.map(drop)?,
-        Db::Postgres(pool) => sqlx::query(AssertSqlSafe(fill)).execute(pool).await.map(drop)?,
-    }
+    fill(&place, calls).await?;
     let source = SourceName::parse("s")?;
     let (from, to) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 365 * 100));
     let new = NewBackfill { source: &source, from, to, again: false, origin: Origin::Command, now: from };
@@ -209,17 +274,23 @@ async fn plan(server: Option<&str>, calls: usize) -> Result<()> {
     let backfill = place.store.backfill(&id).await?.context("gone")?;
     let mut tx = place.store.begin().await?;
     let listed = place.store.add_backfill_items_by_outcome(&mut tx, &backfill, Outcome::NoEngine).await?;
+    tx.commit().await?;
+    let planned = started.elapsed();
+    let asked = Instant::now();
+    let next = place.store.next_backfill_items(&id, from, 25).await?;
+    if next.len() != 25 {
+        bail!("{} of the next 25", next.len());
+    }
+    let found = asked.elapsed();
+    let started = Instant::now();
+    let mut tx = place.store.begin().await?;
     place.store.take_turns(&mut tx, &id).await?;
     tx.commit().await?;
-    let took = started.elapsed();
-    let asked = Instant::now();
-    let next = place.store.next_backfill_items(&id, from, 25).await;
-    // The ids made above are no ids of ours; that they are found is what is timed.
-    drop(next);
     println!(
-        "{} calls planned in {took:.1?}, the next 25 found in {:.1?}, memory {:+.1} MiB",
+        "{} calls planned in {planned:.1?}, the next 25 found in {found:.1?}; turns after a listing {:.1?}; memory {:+.1} \
+         MiB",
         whole(listed as f64),
-        asked.elapsed(),
+        started.elapsed(),
         resident_mib()? - before
     );
     place.store.close().await;
@@ -227,20 +298,32 @@ async fn plan(server: Option<&str>, calls: usize) -> Result<()> {
 }
 
 fn main() -> Result<()> {
+    // `cargo test --benches` runs this with --test: no measurement, it has been compiled.
+    if std::env::args().any(|arg| arg == "--test") {
+        return Ok(());
+    }
     let server = std::env::var("AFTERCALL_BENCH_POSTGRES").ok();
     let calls: usize = std::env::var("AFTERCALL_BENCH_CALLS").map_or(Ok(100_000), |calls| calls.parse())?;
+    let planned: usize = std::env::var("AFTERCALL_BENCH_PLAN").map_or(Ok(1_000_000), |calls| calls.parse())?;
+    let alone = std::env::args().any(|arg| arg == "plan");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("{}", machine());
     runtime.block_on(async {
         let mut engines: Vec<(&str, Option<&str>)> = vec![("SQLite", None)];
         engines.extend(server.as_deref().map(|url| ("PostgreSQL", Some(url))));
         for (name, server) in engines {
+            if alone {
+                println!("\n## {name}\n");
+                plan(server, planned).await?;
+                continue;
+            }
             println!("\n## {name}: workers on work that waits ({} ms a job, {SLOTS} slots each)\n", STEP.as_millis());
             println!("| workers | jobs/s | times one | of N | CPU ms a job |\n|---|---|---|---|---|");
             scaling(server).await?;
             println!();
+            computing(server).await?;
             flood(server, calls).await?;
-            plan(server, calls).await?;
+            plan(server, planned).await?;
         }
         anyhow::Ok(())
     })

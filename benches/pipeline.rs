@@ -9,6 +9,8 @@ mod counting;
 mod measure;
 #[path = "pipeline/platform.rs"]
 mod platform;
+#[path = "pipeline/stage.rs"]
+mod stage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use jiff::{SignedDuration, Timestamp};
 use counting::{Counting, Written};
 use measure::{cpu_seconds, whole};
 use platform::{LENGTH_MS, Serving};
+use stage::Stage;
 
 /// Calls unless told otherwise: ten of each source.
 const CALLS: u32 = 40;
@@ -141,6 +144,27 @@ fn since(before: &Stages) -> Result<Stages> {
     Ok(stages)
 }
 
+/// The audio stage of as many of the same calls and nothing else, on every core: what it allows.
+fn stage_alone(calls: &[SampleCall]) -> Result<(f64, f64)> {
+    let audio = calls.first().and_then(|call| call.audio.as_ref()).context("a call without a recording")?;
+    let stage = Stage::of(&audio.bytes)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpu = cpu_seconds()?;
+    let pace = stage.pace(calls.len(), cores)?;
+    Ok((pace, (cpu_seconds()? - cpu) / calls.len() as f64))
+}
+
+fn show_share(many: &Run, before: (f64, f64), after: (f64, f64)) {
+    let pace = f64::from(many.calls) / many.wall;
+    let (alone, cpu) = (f64::midpoint(before.0, after.0), f64::midpoint(before.1, after.1));
+    println!("the audio stage alone, on every core, before and after: {:.2} and {:.2} calls/s", before.0, after.0);
+    println!(
+        "whole jobs reach {:.2} of it; of their core-seconds the stage's are {:.2}\n",
+        pace / alone,
+        cpu * f64::from(many.calls) / many.cpu
+    );
+}
+
 /// Pages it takes to list a thousand calls, by source.
 async fn list_pages() -> Result<BTreeMap<SourceName, u64>> {
     let now = Timestamp::now();
@@ -223,8 +247,12 @@ async fn main() -> Result<()> {
     telemetry::metrics_handle()?;
     let slots = Config::from_toml("")?.worker.concurrency;
     let alone = run(platform::calls(ALONE, Timestamp::now())?, 1).await?;
+    let same = platform::calls(calls, Timestamp::now())?;
+    let before = stage_alone(&same)?;
     let many = run(platform::calls(calls, Timestamp::now())?, slots).await?;
+    let after = stage_alone(&same)?;
     show_pace(&many, slots);
+    show_share(&many, before, after);
     show_stages(&alone, &many);
     show_thousand(&many, &list_pages().await?);
     Ok(())

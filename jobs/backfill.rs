@@ -140,7 +140,7 @@ async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
         backfill.listed =
             app.store.add_backfill_items_by_outcome(&mut tx, backfill, outcome).await.at(Stage::Backfill)?;
-        return listed(app, tx, backfill).await;
+        return begin_feeding(app, tx, backfill).await;
     }
     let Some(platform) = app.platform(&backfill.source) else {
         return Err(Stop::permanent(format!("source `{}` is not in the configuration", backfill.source)));
@@ -170,13 +170,13 @@ async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
         tx.commit().await.at(Stage::Backfill)?;
         tracing::debug!(backfill = backfill.id, listed = backfill.listed, "listing");
     }
-    let tx = app.store.begin().await.at(Stage::Backfill)?;
-    listed(app, tx, backfill).await
+    // The list is whole: every organisation's calls get their turns.
+    let mut tx = app.store.begin().await.at(Stage::Backfill)?;
+    app.store.take_turns(&mut tx, &backfill.id).await.at(Stage::Backfill)?;
+    begin_feeding(app, tx, backfill).await
 }
 
-/// The list is whole: every organisation's calls get their turns.
-async fn listed(app: &App, mut tx: Tx, backfill: &mut Backfill) -> Result<(), Stop> {
-    app.store.take_turns(&mut tx, &backfill.id).await.at(Stage::Backfill)?;
+async fn begin_feeding(app: &App, mut tx: Tx, backfill: &mut Backfill) -> Result<(), Stop> {
     (backfill.state, backfill.cursor, backfill.fed_from) = (BackfillState::Feeding, None, Some(app.now()));
     app.store.save_backfill(&mut tx, backfill, app.now()).await.at(Stage::Backfill)?;
     tx.commit().await.at(Stage::Backfill)

@@ -8,7 +8,7 @@ use crate::domain::{
     Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RetentionState, Side, Stage, Transcript,
 };
 use crate::jobs::steps::elsewhere::Kept;
-use crate::jobs::{At, Job, Stop, Trouble};
+use crate::jobs::{At, Stop, Trouble, deliver};
 use crate::quality;
 use crate::queue::Lane;
 use crate::store::{AuditEntry, CallRecord, Finished};
@@ -76,9 +76,7 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
     app.store.audit(&mut tx, &entry).await.at(Stage::Writeback)?;
     let platform = app.platform(&record.source);
     if let Some(target) = platform.and_then(|platform| platform.settings.write_back.target()) {
-        let delivery = app.store.owe_delivery(&mut tx, call, target, version, now).await.at(Stage::Writeback)?;
-        let job = Job::Deliver { delivery, call };
-        app.queue.enqueue(&mut tx, job.queued(app, Lane::Live)).await.at(Stage::Writeback)?;
+        deliver::owe(app, &mut tx, target, (call, version), Lane::Live).await?;
     }
     tx.commit().await.at(Stage::Writeback)?;
     Ok(Corrected::Version(version, Box::new(words)))

@@ -10,16 +10,30 @@ use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::{At, Stop, Trouble};
+use super::{At, Job, Stop, Trouble};
 use crate::app::App;
 use crate::config::{HttpWriteBack, RequestError};
-use crate::domain::{Fault, RetentionState, Side, Stage};
+use crate::domain::{CallUid, Fault, RetentionState, Side, Stage};
 use crate::queue;
-use crate::store::{CallRecord, OutboxRow};
+use crate::queue::Lane;
+use crate::store::{CallRecord, OutboxRow, Tx};
 use crate::wire::retry::{PauseHeaders, pause};
 
 /// Re-reads after a 412 within one attempt; more contention than this waits for the next attempt.
 const RE_READS: usize = 3;
+
+/// Owes a receiver a version of a call's transcript, in the caller's transaction.
+pub(super) async fn owe(
+    app: &App,
+    tx: &mut Tx,
+    target: &'static str,
+    (call, version): (CallUid, u32),
+    lane: Lane,
+) -> Result<(), Stop> {
+    let delivery = app.store.owe_delivery(tx, call, target, version, app.now()).await.at(Stage::Writeback)?;
+    let job = Job::Deliver { delivery, call };
+    app.queue.enqueue(tx, job.queued(app, lane)).await.at(Stage::Writeback).map(drop)
+}
 
 pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
     let ended = match owed(app, id).await? {

@@ -24,6 +24,8 @@ const IDLE_HORIZON: Duration = Duration::from_secs(3);
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 const AFTER_AN_ABSENCE: Duration = Duration::from_secs(2);
+/// A database that is restarted answers again within this time.
+const PASSES_WITHIN: Duration = Duration::from_secs(10);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
 /// Another process runs jobs on the same data directory.
@@ -124,7 +126,7 @@ async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals) -> 
             }
             () = idle(app), if until == Until::Idle => None,
             // Who drains what is due now would wait for ever for a full disk to be emptied.
-            cause = app.health.unfit(), if until == Until::Stopped => Some(cause),
+            cause = unfit(app), if until == Until::Stopped => Some(cause),
         };
         let stop_now = running.stopper();
         let stop = signals.stop.clone();
@@ -139,6 +141,19 @@ async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals) -> 
         let Some(cause) = unfit else { return Ok(()) };
         if !rest(app, worker, cause, signals).await {
             return Ok(());
+        }
+    }
+}
+
+/// Waits until this worker is not fit for work; says why. Going to rest cuts long jobs short and leaves the slots empty
+/// meanwhile: what has passed by the time it is looked at, such as a restart of the database, is not worth that.
+async fn unfit(app: &App) -> String {
+    loop {
+        let cause = app.health.unfit().await;
+        match tokio::time::timeout(PASSES_WITHIN, app.probe_health()).await {
+            Ok(Ok(())) => tracing::info!(cause, "jobs failed one after another, but the cause is gone"),
+            Ok(Err(still)) => return still,
+            Err(_) => return cause,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
-use crate::source::{Answered, Urgency};
+use crate::source::{Answered, Precedence};
 use crate::store::{LedgerEntry, Pricing, StoreError};
 use crate::telemetry::{Use, Used};
 use crate::transcript;
@@ -123,7 +123,7 @@ impl Asking<'_> {
         let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };
         let flac = task.await.map_err(stopped)??;
         let held = |held: crate::source::Held| EngineError::Busy { url: url(), retry_after: held.pause };
-        let pass = self.engine.gate.enter(Urgency::First).await.map_err(held)?;
+        let pass = self.engine.gate.enter(Precedence::First).await.map_err(held)?;
         let answer = self.engine.remote.ask(part, flac, self.language).await;
         let answered = match &answer {
             Err(EngineError::Busy { retry_after, .. }) => Answered::Throttled { pause: Some(*retry_after) },

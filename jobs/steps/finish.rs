@@ -8,7 +8,7 @@ use crate::artifacts::CallPrefix;
 use crate::domain::quality::Flag;
 use crate::domain::{Artifact, Outcome, RetentionState, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
-use crate::jobs::{At, Job, Stop};
+use crate::jobs::{At, Stop, deliver};
 use crate::queue::{self, Lane};
 use crate::store::{LedgerEntry, Pricing, Tx};
 use crate::telemetry;
@@ -133,10 +133,7 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
     };
     app.store.enter_ledger(&mut tx, &entry).await.at(Stage::Writeback)?;
     if let Some(target) = target {
-        let delivery =
-            app.store.owe_delivery(&mut tx, work.record.uid, target, version, ending.now).await.at(Stage::Writeback)?;
-        let job = Job::Deliver { delivery, call: work.record.uid };
-        app.queue.enqueue(&mut tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Writeback)?;
+        deliver::owe(app, &mut tx, target, (work.record.uid, version), Lane::Upkeep).await?;
     }
     work.boundary("before_commit").await;
     tx.commit().await.at(Stage::Writeback)?;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Clock;
 use crate::config;
 use crate::domain::SourceName;
-use crate::source::{Answered, Gate, Held, Pass, Urgency};
+use crate::source::{Answered, Gate, Held, Pass, Precedence};
 use crate::store::{PaceRow, Store, StoreError};
 use crate::telemetry;
 
@@ -94,7 +94,7 @@ impl Pace {
     }
 
     /// One try: leave and the pause before using it, or why not.
-    async fn once(&self, urgency: Urgency) -> Result<Result<(Pass, Duration), Held>, StoreError> {
+    async fn once(&self, precedence: Precedence) -> Result<Result<(Pass, Duration), Held>, StoreError> {
         let now = self.clock.now();
         if !self.limits.any() {
             let row = self.recent().await?;
@@ -108,7 +108,7 @@ impl Pace {
             Some(_) => self.store.requests_under_way(&mut tx, &self.source, now).await?,
             None => 0,
         };
-        let wait = match row.admit(self.limits, under_way, urgency, now) {
+        let wait = match row.admit(self.limits, under_way, precedence, now) {
             Ok(wait) => wait,
             Err(held) => {
                 self.remember(&row);
@@ -157,16 +157,16 @@ impl Pace {
 
 #[async_trait]
 impl Gate for Pace {
-    async fn enter(&self, urgency: Urgency) -> Result<Pass, Held> {
+    async fn enter(&self, precedence: Precedence) -> Result<Pass, Held> {
         let from = Instant::now();
         loop {
-            let held = match self.once(urgency).await {
+            let held = match self.once(precedence).await {
                 Ok(Ok((pass, wait))) => {
                     if !wait.is_zero() {
                         tokio::time::sleep(wait).await;
                     }
                     metrics::counter!(telemetry::SOURCE_REQUESTS_TOTAL,
-                        "source" => self.source.to_string(), "urgency" => urgency.as_str())
+                        "source" => self.source.to_string(), "precedence" => precedence.as_str())
                     .increment(1);
                     return Ok(pass);
                 }
@@ -224,7 +224,13 @@ impl PaceRow {
     }
 
     /// Takes one request out of what is allowed and says how long it has to wait; changes nothing when it may not.
-    fn admit(&mut self, limits: Limits, under_way: u64, urgency: Urgency, now: Timestamp) -> Result<Duration, Held> {
+    fn admit(
+        &mut self,
+        limits: Limits,
+        under_way: u64,
+        precedence: Precedence,
+        now: Timestamp,
+    ) -> Result<Duration, Held> {
         self.free_of_holds(now)?;
         let today = now.as_millisecond().div_euclid(DAY_MS);
         let mut next = self.clone();
@@ -234,12 +240,12 @@ impl PaceRow {
         }
         if let Some(budget) = limits.per_day {
             let used = next.asked_first.saturating_add(next.asked_rest);
-            if used.saturating_add(next.kept(budget, urgency, now)) >= budget {
+            if used.saturating_add(next.kept(budget, precedence, now)) >= budget {
                 let pause = until((today + 1) * DAY_MS, now);
-                return Err(match urgency {
-                    Urgency::First => Held { reason: "the day's requests are used up", pause },
+                return Err(match precedence {
+                    Precedence::First => Held { reason: "the day's requests are used up", pause },
                     // What the day keeps for others shrinks as it goes on.
-                    Urgency::Rest => {
+                    Precedence::Rest => {
                         let soon = Duration::from_secs(600);
                         Held { reason: "the day's other requests are kept for calls", pause: pause.min(soon) }
                     }
@@ -259,9 +265,9 @@ impl PaceRow {
             }
             next.next_free_us = free.saturating_add((1_000_000.0 / rate) as i64);
         }
-        match urgency {
-            Urgency::First => next.asked_first += 1,
-            Urgency::Rest => next.asked_rest += 1,
+        match precedence {
+            Precedence::First => next.asked_first += 1,
+            Precedence::Rest => next.asked_rest += 1,
         }
         if next.openings > 0 {
             // This one request finds out whether the platform is back; everybody else waits for it.
@@ -272,10 +278,10 @@ impl PaceRow {
         Ok(wait)
     }
 
-    /// What of today's budget is kept from requests of this urgency: for the rest of the day, as many as the day
+    /// What of today's budget is kept from requests of this precedence: for the rest of the day, as many as the day
     /// before had that came first, or a share of the budget where that is more.
-    fn kept(&self, budget: i64, urgency: Urgency, now: Timestamp) -> i64 {
-        if urgency == Urgency::First {
+    fn kept(&self, budget: i64, precedence: Precedence, now: Timestamp) -> i64 {
+        if precedence == Precedence::First {
             return 0;
         }
         let left_ms = DAY_MS - now.as_millisecond().rem_euclid(DAY_MS);
@@ -341,11 +347,11 @@ mod tests {
         let limits = Limits { per_second: Some(4.0), ..Limits::default() };
         let mut row = PaceRow::default();
         let waits: Vec<u128> =
-            (0..4).map(|_| row.admit(limits, 0, Urgency::First, noon()).unwrap().as_millis()).collect();
+            (0..4).map(|_| row.admit(limits, 0, Precedence::First, noon()).unwrap().as_millis()).collect();
         assert_eq!(waits, [0, 250, 500, 750]);
         let later = noon() + Duration::from_secs(60);
         assert_eq!(
-            row.admit(limits, 0, Urgency::First, later).unwrap(),
+            row.admit(limits, 0, Precedence::First, later).unwrap(),
             Duration::ZERO,
             "what was not used is not saved up"
         );
@@ -356,10 +362,10 @@ mod tests {
         let limits = Limits { per_second: Some(1.0), ..Limits::default() };
         let mut row = PaceRow::default();
         for _ in 0..3 {
-            row.admit(limits, 0, Urgency::First, noon()).unwrap();
+            row.admit(limits, 0, Precedence::First, noon()).unwrap();
         }
         let before = row.clone();
-        assert!(row.admit(limits, 0, Urgency::First, noon()).is_err());
+        assert!(row.admit(limits, 0, Precedence::First, noon()).is_err());
         assert_eq!(row, before);
     }
 
@@ -367,15 +373,15 @@ mod tests {
     fn full_passes_take_what_the_day_leaves() {
         let limits = Limits { per_day: Some(1000), ..Limits::default() };
         let mut row = PaceRow::default();
-        let rest = (0..2000).take_while(|_| row.admit(limits, 0, Urgency::Rest, noon()).is_ok()).count();
+        let rest = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::Rest, noon()).is_ok()).count();
         assert_eq!(rest, 900, "half a day is left, so half of the fifth is kept");
-        let first = (0..2000).take_while(|_| row.admit(limits, 0, Urgency::First, noon()).is_ok()).count();
+        let first = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::First, noon()).is_ok()).count();
         assert_eq!(first, 100);
-        let held = row.admit(limits, 0, Urgency::First, noon()).unwrap_err();
+        let held = row.admit(limits, 0, Precedence::First, noon()).unwrap_err();
         assert_eq!(held.pause, Duration::from_secs(12 * 3600));
         // The next day: as many are kept as came first the day before.
         let morning = at("2026-03-03T00:00:00Z");
-        assert!(row.admit(limits, 0, Urgency::Rest, morning).is_ok());
+        assert!(row.admit(limits, 0, Precedence::Rest, morning).is_ok());
         assert_eq!((row.first_before, row.asked_first, row.asked_rest), (100, 0, 1));
     }
 
@@ -383,17 +389,17 @@ mod tests {
     fn only_so_many_at_once() {
         let limits = Limits { at_once: Some(2), ..Limits::default() };
         let mut row = PaceRow::default();
-        assert!(row.admit(limits, 1, Urgency::First, noon()).is_ok());
-        assert!(row.admit(limits, 2, Urgency::First, noon()).is_err());
+        assert!(row.admit(limits, 1, Precedence::First, noon()).is_ok());
+        assert!(row.admit(limits, 2, Precedence::First, noon()).is_err());
     }
 
     #[test]
     fn a_pause_asked_for_holds_everybody() {
         let mut row = PaceRow::default();
         row.learn(Answered::Throttled { pause: Some(Duration::from_secs(7)) }, noon());
-        let held = row.admit(Limits::default(), 0, Urgency::First, noon()).unwrap_err();
+        let held = row.admit(Limits::default(), 0, Precedence::First, noon()).unwrap_err();
         assert_eq!(held.pause, Duration::from_secs(7));
-        assert!(row.admit(Limits::default(), 0, Urgency::First, noon() + Duration::from_secs(7)).is_ok());
+        assert!(row.admit(Limits::default(), 0, Precedence::First, noon() + Duration::from_secs(7)).is_ok());
         // A shorter one asked for later does not cut it short.
         row.learn(Answered::Throttled { pause: Some(Duration::from_secs(1)) }, noon());
         assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, Duration::from_secs(7));
@@ -409,12 +415,12 @@ mod tests {
         row.learn(Answered::Badly, noon());
         assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, FIRST_OPENING);
         let later = noon() + FIRST_OPENING;
-        assert!(row.admit(Limits::default(), 0, Urgency::First, later).is_ok(), "one may try");
-        assert!(row.admit(Limits::default(), 0, Urgency::First, later).is_err(), "the others wait for it");
+        assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok(), "one may try");
+        assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_err(), "the others wait for it");
         row.learn(Answered::Badly, later);
         assert_eq!(row.free_of_holds(later).unwrap_err().pause, FIRST_OPENING * 2);
         row.learn(Answered::Well { rest: None }, later);
-        assert!(row.admit(Limits::default(), 0, Urgency::First, later).is_ok());
+        assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok());
         assert!(row.is_well());
     }
 }

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 
 /// What is served first when there is not enough for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
+pub enum Precedence {
     /// Details of calls that have a job, tail polls.
     First,
     /// Full passes and the listings of backfills: what is left.
     Rest,
 }
 
-impl Urgency {
+impl Precedence {
     /// The word in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -57,7 +57,7 @@ pub enum Answered {
 #[async_trait]
 pub trait Gate: Send + Sync + fmt::Debug {
     /// Waits a little for leave; says how long to stay away when that is longer.
-    async fn enter(&self, urgency: Urgency) -> Result<Pass, Held>;
+    async fn enter(&self, precedence: Precedence) -> Result<Pass, Held>;
     /// Tells what came of it.
     async fn leave(&self, pass: Pass, answered: Answered);
 }
@@ -68,7 +68,7 @@ pub(super) struct Open;
 
 #[async_trait]
 impl Gate for Open {
-    async fn enter(&self, _: Urgency) -> Result<Pass, Held> {
+    async fn enter(&self, _: Precedence) -> Result<Pass, Held> {
         Ok(Pass::default())
     }
 

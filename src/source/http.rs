@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::{SourceError, said};
-use super::gate::{Answered, Gate, Open, Urgency};
+use super::gate::{Answered, Gate, Open, Precedence};
 use crate::domain::SourceName;
 use crate::telemetry;
 use crate::telemetry::Use;
@@ -100,13 +100,13 @@ impl Api {
         &self,
         request: &Request,
         idempotency_key: Option<&str>,
-        urgency: Urgency,
+        precedence: Precedence,
     ) -> Result<Asked, SourceError> {
         let tries = AtomicUsize::new(0);
         let once = || {
             let last = tries.fetch_add(1, Ordering::Relaxed) == QUICK_RETRIES;
             let attempt = if last { Attempt::Last } else { Attempt::MayBeRepeated };
-            self.with_leave(request, idempotency_key, urgency, attempt)
+            self.with_leave(request, idempotency_key, precedence, attempt)
         };
         // Only for connections that broke, and only at once: every longer pause is the job's, whose waiting is durable.
         let quickly = ExponentialBuilder::default()
@@ -120,10 +120,10 @@ impl Api {
         &self,
         request: &Request,
         idempotency_key: Option<&str>,
-        urgency: Urgency,
+        precedence: Precedence,
         attempt: Attempt,
     ) -> Result<Asked, SourceError> {
-        let pass = self.gate.enter(urgency).await.map_err(|held| SourceError::Held {
+        let pass = self.gate.enter(precedence).await.map_err(|held| SourceError::Held {
             source_name: self.source_name.clone(),
             reason: held.reason,
             pause: held.pause,

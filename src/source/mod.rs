@@ -20,7 +20,7 @@ use crate::wire::{
 };
 
 pub use error::SourceError;
-pub use gate::{Answered, Gate, Held, Pass, Urgency};
+pub use gate::{Answered, Gate, Held, Pass, Precedence};
 pub use walk::Walk;
 
 /// Pages looked through for the list row of one call, where only the list has what is needed.
@@ -76,14 +76,14 @@ impl Source {
     /// # Errors
     /// [`SourceError`].
     pub async fn list_page(&self, cursor: Option<Cursor>) -> Result<Page, SourceError> {
-        self.page_of(cursor, Urgency::First).await
+        self.page_of(cursor, Precedence::First).await
     }
 
-    async fn page_of(&self, cursor: Option<Cursor>, urgency: Urgency) -> Result<Page, SourceError> {
+    async fn page_of(&self, cursor: Option<Cursor>, precedence: Precedence) -> Result<Page, SourceError> {
         let mut at = cursor.unwrap_or_else(|| self.dialect.first_page());
         let (path, body) = loop {
             let request = self.dialect.list(&at);
-            match (self.ask_list(&request, &at, urgency).await, at.halved()) {
+            match (self.ask_list(&request, &at, precedence).await, at.halved()) {
                 (Err(SourceError::TooLarge { .. }), Some(shorter)) => at = shorter,
                 (answer, _) => break (request.path, answer?.body),
             }
@@ -102,11 +102,11 @@ impl Source {
         Ok(page)
     }
 
-    async fn ask_list(&self, request: &Request, at: &Cursor, urgency: Urgency) -> Result<Answer, SourceError> {
+    async fn ask_list(&self, request: &Request, at: &Cursor, precedence: Precedence) -> Result<Answer, SourceError> {
         let no_such_path = || SourceError::NoSuchPath { source_name: self.name.clone(), path: request.path.clone() };
-        match (self.api.ask(request, None, urgency).await, self.dialect.list_otherwise(at)) {
+        match (self.api.ask(request, None, precedence).await, self.dialect.list_otherwise(at)) {
             (Ok(Asked::NotFound) | Err(SourceError::Rejected { status: 405 | 501, .. }), Some(otherwise)) => {
-                self.api.ask(&otherwise, None, urgency).await?.found().ok_or_else(no_such_path)
+                self.api.ask(&otherwise, None, precedence).await?.found().ok_or_else(no_such_path)
             }
             (answer, _) => answer?.found().ok_or_else(no_such_path),
         }
@@ -125,12 +125,12 @@ impl Source {
     /// # Errors
     /// As [`Self::list_page`].
     pub async fn obeys_date_filter(&self) -> Result<Option<bool>, SourceError> {
-        let shown = self.page_of(None, Urgency::Rest).await?;
+        let shown = self.page_of(None, Precedence::Rest).await?;
         let mut made: Vec<_> = shown.calls.iter().filter_map(|call| call.created_at).collect();
         made.sort();
         let (Some(first), Some(middle)) = (made.first(), made.get(made.len() / 2)) else { return Ok(None) };
         let Some(cursor) = self.dialect.first_page_since(*middle).filter(|_| first < middle) else { return Ok(None) };
-        let filtered = self.page_of(Some(cursor), Urgency::Rest).await?;
+        let filtered = self.page_of(Some(cursor), Precedence::Rest).await?;
         let none_before = filtered.calls.iter().all(|call| call.created_at.is_some_and(|at| at >= *middle));
         let has = |id: &CallId| filtered.calls.iter().any(|call| call.id == *id);
         let mut after = shown.calls.iter().filter(|call| call.created_at.is_some_and(|at| at >= *middle));
@@ -157,7 +157,7 @@ impl Source {
     /// [`SourceError`].
     pub async fn get(&self, id: &CallId) -> Result<Option<SourceCall>, SourceError> {
         let request = self.dialect.detail(id).map_err(|cause| self.unaskable(cause))?;
-        let Asked::Found(answer) = self.api.ask(&request, None, Urgency::First).await? else { return Ok(None) };
+        let Asked::Found(answer) = self.api.ask(&request, None, Precedence::First).await? else { return Ok(None) };
         match self.dialect.read_detail(&answer.body, id) {
             Ok(call) => Ok(Some(self.checked(SourceCall { etag: answer.etag, ..call })?)),
             Err(WireError::NotFound) => Ok(None),
@@ -193,7 +193,7 @@ impl Source {
     /// [`SourceError`].
     pub async fn fresh_recording_url(&self, call: &SourceCall) -> Result<Option<RecordingLink>, SourceError> {
         if let Some(request) = self.dialect.recording(&call.id).map_err(|cause| self.unaskable(cause))? {
-            match self.api.ask(&request, None, Urgency::First).await {
+            match self.api.ask(&request, None, Precedence::First).await {
                 Ok(Asked::Found(answer)) => match self.dialect.read_recording(&answer.body) {
                     Ok(Some(link)) => return Ok(Some(link)),
                     Ok(None) | Err(WireError::NotFound) => {}
@@ -221,7 +221,7 @@ impl Source {
     pub async fn write_metadata(&self, id: &CallId, outcome: &Value, idempotency_key: &str) -> Result<(), SourceError> {
         let request = self.dialect.write_metadata(id, outcome).map_err(|cause| self.unaskable(cause))?;
         let request = request.ok_or_else(|| SourceError::NothingToWriteTo { source_name: self.name.clone() })?;
-        let Asked::Found(answer) = self.api.ask(&request, Some(idempotency_key), Urgency::First).await? else {
+        let Asked::Found(answer) = self.api.ask(&request, Some(idempotency_key), Precedence::First).await? else {
             return Err(SourceError::NoSuchPath { source_name: self.name.clone(), path: request.path });
         };
         self.dialect.read_written(&answer.body).map_err(|cause| self.unreadable(request.path, cause))

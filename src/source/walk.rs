@@ -6,7 +6,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Source, SourceError, Urgency};
+use super::{Precedence, Source, SourceError};
 use crate::domain::{CallId, Classify, Fault, SourceCall};
 use crate::wire::{Cursor, Page, Window};
 
@@ -60,7 +60,7 @@ struct Seen {
 /// A pass over a source's list. Each call comes once; the pass ends at a page without any new call.
 pub struct Walk<'a> {
     source: &'a Source,
-    urgency: Urgency,
+    precedence: Precedence,
     reach: Reach,
     window: Window,
     margin: SignedDuration,
@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
         let first = source.dialect.first_page();
         Self {
             source,
-            urgency: Urgency::Rest,
+            precedence: Precedence::Rest,
             reach: Reach::Whole,
             window,
             margin: MARGIN,
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
     /// A pass whose requests come before those of other passes.
     #[must_use]
     pub const fn urgent(mut self) -> Self {
-        self.urgency = Urgency::First;
+        self.precedence = Precedence::First;
         self
     }
 
@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
     }
 
     async fn page(&self, cursor: Cursor) -> Result<Page, SourceError> {
-        let once = || self.source.page_of(Some(cursor.clone()), self.urgency);
+        let once = || self.source.page_of(Some(cursor.clone()), self.precedence);
         let pauses = ExponentialBuilder::default()
             .with_min_delay(SHORTEST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)

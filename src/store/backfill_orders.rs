@@ -109,7 +109,8 @@ impl Store {
         Ok(count as u64)
     }
 
-    /// Adds every kept call of a source that ended like this inside the backfill's window. Returns how many.
+    /// Adds every kept call of a source that ended like this inside the backfill's window, each with its turn. Returns
+    /// how many.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,8 +121,9 @@ impl Store {
         outcome: Outcome,
     ) -> Result<u64, StoreError> {
         Ok(on_tx!(tx, |conn| sqlx::query(
-            "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state, org_uid) \
-             SELECT $1, uid, COALESCE(ended_at, first_seen_at), 'listed', org_uid FROM call_record \
+            "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state, org_uid, turn) \
+             SELECT $1, uid, COALESCE(ended_at, first_seen_at), 'listed', org_uid, \
+             row_number() OVER (PARTITION BY org_uid ORDER BY COALESCE(ended_at, first_seen_at), uid) FROM call_record \
              WHERE source = $2 AND outcome = $3 AND retention_state = 'active' \
              AND COALESCE(ended_at, first_seen_at) >= $4 AND COALESCE(ended_at, first_seen_at) < $5 \
              ON CONFLICT (backfill_id, call_uid) DO NOTHING"
@@ -141,7 +143,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn take_turns(&self, tx: &mut Tx, backfill: &str) -> Result<(), StoreError> {
-        on_tx!(tx, |conn| sqlx::query(
+        // The rows are so new that PostgreSQL thinks them few and would go through all of them for each of them.
+        if let Tx::Postgres(tx) = &mut *tx {
+            sqlx::query("SET LOCAL enable_nestloop = off").execute(&mut **tx).await?;
+        }
+        on_tx!(&mut *tx, |conn| sqlx::query(
             "UPDATE backfill_item SET turn = r.turn FROM (SELECT call_uid, \
              row_number() OVER (PARTITION BY org_uid ORDER BY ended_at, call_uid) AS turn \
              FROM backfill_item WHERE backfill_id = $1) r \
@@ -151,6 +157,9 @@ impl Store {
         .execute(conn)
         .await
         .map(drop)?);
+        if let Tx::Postgres(tx) = tx {
+            sqlx::query("SET LOCAL enable_nestloop TO DEFAULT").execute(&mut **tx).await?;
+        }
         Ok(())
     }
 

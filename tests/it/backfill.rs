@@ -9,7 +9,6 @@ use aftercall::domain::{OrgUid, Outcome};
 use aftercall::jobs::{backfill, backfill_plan};
 use aftercall::queue::{JobState, Lane, NewJob, Verdict};
 use aftercall::store::{BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
-use aftercall::worker::{self, DataLock, Signals, Until};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::harness::{Backend, Fixture, Plan, TestApp, eventually, job, on_every_backend, script, source, source_call};
@@ -214,12 +213,8 @@ async fn a_worker_that_cannot_work_rests_and_goes_on_by_itself(backend: Backend)
     for n in 0..4 {
         fixture.trigger(Api::KrosaiV1, &format!("call_{n:06}")).await;
     }
-    let (app, signals) = (fixture.app.app.clone(), Signals::default());
-    let lock = DataLock::take(fixture.data_dir()).unwrap();
-    let told = signals.clone();
-    let working = tokio::spawn(async move { worker::run(app, &lock, Until::Stopped, told).await });
-    let resting_for = async || fixture.queue.workers().await.unwrap().into_iter().find_map(|worker| worker.3);
-    let cause = eventually("the worker to rest", resting_for).await;
+    let working = fixture.work();
+    let cause = fixture.rests().await;
     assert!(cause.contains("object"), "{cause}");
     let attempts: i64 = fixture.jobs().await.iter().map(|job| job.attempt).sum();
     assert!(attempts <= 12, "{attempts} attempts were used up before it rested");
@@ -229,7 +224,6 @@ async fn a_worker_that_cannot_work_rests_and_goes_on_by_itself(backend: Backend)
         fixture.jobs().await.iter().all(|job| job.state == JobState::Completed).then_some(())
     })
     .await;
-    assert_eq!(resting_for().await, None);
-    signals.drain.cancel();
-    working.await.unwrap().unwrap();
+    assert_eq!(fixture.resting_for().await, None);
+    working.drain().await;
 }

@@ -101,6 +101,11 @@ impl Slot {
         }
     }
 
+    /// How often it took no work because it could not.
+    fn rests(&self) -> usize {
+        std::fs::read_to_string(self.dir.join("log")).unwrap().matches("takes no work").count()
+    }
+
     async fn kill(&mut self) -> u32 {
         let id = self.child.id().unwrap_or(0);
         let _ = self.child.kill().await;
@@ -109,10 +114,18 @@ impl Slot {
     }
 }
 
-/// Jobs in the hands of dead workers, and since when.
+/// A job in the hands of a dead worker.
+struct Stall {
+    job: i64,
+    worker: String,
+    since: Instant,
+    /// When it was first seen to wait for another worker.
+    given_back: Option<Instant>,
+}
+
 #[derive(Default)]
 struct Stalls {
-    open: Vec<(i64, String, Instant)>,
+    open: Vec<Stall>,
     longest: Duration,
     resumed: usize,
 }
@@ -129,15 +142,16 @@ impl Stalls {
         .fetch_all(pool)
         .await
         .unwrap_or_default();
-        self.open.extend(running.into_iter().map(|(job, worker)| (job, worker, Instant::now())));
+        let since = Instant::now();
+        self.open.extend(running.into_iter().map(|(job, worker)| Stall { job, worker, since, given_back: None }));
     }
 
     async fn look(&mut self, app: &App) {
         let Db::Postgres(pool) = app.store.db() else { return };
-        let jobs: Vec<i64> = self.open.iter().map(|(job, ..)| *job).collect();
-        let Ok(now) = sqlx::query_as::<_, (i64, String)>(
+        let jobs: Vec<i64> = self.open.iter().map(|stall| stall.job).collect();
+        let Ok(now) = sqlx::query_as::<_, (i64, String, String)>(
             "SELECT id, CASE WHEN state = 'running' THEN attempted_by[array_length(attempted_by, 1)] \
-             WHEN state = 'available' THEN 'waiting' ELSE 'elsewhere' END FROM river_job WHERE id = ANY($1)",
+             WHEN state = 'available' THEN 'waiting' ELSE 'elsewhere' END, kind FROM river_job WHERE id = ANY($1)",
         )
         .bind(&jobs)
         .fetch_all(pool)
@@ -145,16 +159,27 @@ impl Stalls {
         else {
             return;
         };
-        let still = |job: i64, worker: &str| {
-            now.iter().any(|(id, owner)| *id == job && (owner == worker || owner == "waiting"))
-        };
-        let (stalled, resumed): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.open).into_iter().partition(|(job, worker, _)| still(*job, worker));
-        for (_, _, since) in resumed {
-            self.longest = self.longest.max(since.elapsed());
-            self.resumed += 1;
+        for mut stall in std::mem::take(&mut self.open) {
+            let owner = now.iter().find(|(id, ..)| *id == stall.job);
+            match owner {
+                Some((_, owner, _)) if *owner == stall.worker => self.open.push(stall),
+                Some((_, owner, _)) if owner == "waiting" => {
+                    stall.given_back.get_or_insert_with(Instant::now);
+                    self.open.push(stall);
+                }
+                _ => self.resumed(&stall, owner.map_or("", |(.., kind)| kind)),
+            }
         }
-        self.open = stalled;
+    }
+
+    fn resumed(&mut self, stall: &Stall, kind: &str) {
+        let after = stall.since.elapsed();
+        if after > self.longest {
+            let given_back = stall.given_back.map(|at| at.duration_since(stall.since));
+            eprintln!("{kind} given back after {given_back:.1?}, resumed after {after:.1?}");
+        }
+        self.longest = self.longest.max(after);
+        self.resumed += 1;
     }
 }
 
@@ -229,6 +254,7 @@ async fn a_fleet_on_its_worst_day_loses_nothing_and_repeats_nothing() {
     }
     let took = started.elapsed();
     let starts: u32 = slots.iter().map(|slot| slot.starts).sum();
+    let rests: usize = slots.iter().map(Slot::rests).sum();
     drop(slots);
     platform.clear_faults();
     bucket.set_hook(None);
@@ -246,8 +272,8 @@ async fn a_fleet_on_its_worst_day_loses_nothing_and_repeats_nothing() {
     let twice = repeated(&app, &platform).await;
     let orphans = orphans(&app).await;
     eprintln!(
-        "{} calls in {took:?}: {kills} kills and restarts (of the database {restarts}), {starts} worker starts, {} jobs \
-         of dead workers resumed, longest after {:?}; lost {lost}, repeated {twice}, orphans {orphans}",
+        "{} calls in {took:?}: {kills} kills and restarts (of the database {restarts}), {starts} worker starts, {rests} \
+         rests, {} jobs of dead workers resumed, longest after {:?}; lost {lost}, repeated {twice}, orphans {orphans}",
         calls.len(),
         stalls.resumed,
         stalls.longest

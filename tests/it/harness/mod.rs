@@ -11,6 +11,7 @@ mod platform;
 mod samples;
 mod space;
 pub mod vast;
+mod working;
 
 pub use child::{Child, Orders};
 pub use crew::{failure, script};

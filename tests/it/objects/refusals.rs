@@ -4,7 +4,6 @@
 use aftercall::demo::{Api, SampleCall};
 use aftercall::domain::Outcome;
 use aftercall::queue::JobState;
-use aftercall::worker::{self, DataLock, Signals, Until};
 use jiff::SignedDuration;
 
 use super::*;
@@ -160,12 +159,8 @@ async fn a_worker_whose_bucket_refuses_rests_until_it_does_not() {
         for n in 0..4 {
             fixture.trigger(Api::KrosaiV1, &format!("call_{n:06}")).await;
         }
-        let (app, signals) = (fixture.app.app.clone(), Signals::default());
-        let lock = DataLock::take(fixture.data_dir()).unwrap();
-        let told = signals.clone();
-        let working = tokio::spawn(async move { worker::run(app, &lock, Until::Stopped, told).await });
-        let resting_for = async || fixture.queue.workers().await.unwrap().into_iter().find_map(|worker| worker.3);
-        let cause = eventually("the worker to rest", resting_for).await;
+        let working = fixture.work();
+        let cause = fixture.rests().await;
         assert!(cause.contains(fake_s3::BUCKET), "{cause}");
         assert!(fixture.jobs().await.iter().all(|job| job.state != JobState::DeadLetter), "{wrong:?}");
         fake.fail("put", wrong, 0);
@@ -176,7 +171,6 @@ async fn a_worker_whose_bucket_refuses_rests_until_it_does_not() {
         for n in 0..4 {
             assert_eq!(fixture.record(Api::KrosaiV1, &format!("call_{n:06}")).await.outcome, Some(Outcome::Done));
         }
-        signals.drain.cancel();
-        working.await.unwrap().unwrap();
+        working.drain().await;
     }
 }
