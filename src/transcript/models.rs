@@ -5,14 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
-use reqwest::StatusCode;
-use reqwest::header::RANGE;
-use sha2::Digest;
-use sha2::Sha256;
-
+use super::engine::hash;
 use crate::domain::Classify;
 use crate::domain::Fault;
 use crate::domain::Side;
+use reqwest::StatusCode;
+use reqwest::header::RANGE;
 
 /// A file of a model.
 #[derive(Debug, Clone, Copy)]
@@ -310,19 +308,7 @@ async fn download(
 
 /// A file that is not what was promised goes away: going on from it would never end well.
 fn verify(path: &Path, bytes: Option<u64>, expected: &str) -> Result<(), PullError> {
-    let mut file = std::fs::File::open(path).map_err(disk(path))?;
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 16];
-    let mut size = 0;
-    loop {
-        let read = std::io::Read::read(&mut file, &mut block).map_err(disk(path))?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&block[..read]);
-        size += read as u64;
-    }
-    let found = hex::encode(hash.finalize());
+    let (found, size) = hash::of_file(path).map_err(disk(path))?;
     let wrong = match bytes {
         Some(bytes) if bytes != size => PullError::WrongSize { path: path.to_owned(), expected: bytes, found: size },
         _ if found != expected => PullError::WrongHash { path: path.to_owned(), expected: expected.to_owned(), found },
@@ -338,7 +324,7 @@ mod tests {
     use crate::transcript::engine::manifest::Manifest;
 
     fn hash_of(bytes: &[u8]) -> String {
-        hex::encode(Sha256::digest(bytes))
+        hash::of(bytes)
     }
 
     #[test]

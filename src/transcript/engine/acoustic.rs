@@ -66,24 +66,29 @@ impl std::fmt::Debug for Acoustic {
 }
 
 impl Acoustic {
-    /// Loads `model.onnx` of this folder; each recognition will use `threads` threads.
+    /// Loads this file; each recognition will use `threads` threads. It is read as it is parsed, so that no second copy of
+    /// the weights is ever in memory.
     ///
     /// # Errors
-    /// A file that is missing, is not the network its description promises, or is none that can be run.
-    pub fn load(dir: &Path, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
-        let path = dir.join("model.onnx");
-        let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => EngineError::Missing { path: path.clone() },
-            _ => EngineError::Unreadable { path: path.clone(), source },
-        })?;
-        Self::from_bytes(path, bytes, manifest, threads)
+    /// A file that is not the network its description promises, or is none that can be run.
+    pub fn load(path: &Path, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
+        let model = ModelOptions::with_all_ops().load_file(path);
+        Self::of(model.map_err(|err| wrong(path, err.to_string()))?, path, manifest, threads)
     }
 
     /// As [`Acoustic::load`], from memory; `path` is what errors call it.
-    pub fn from_bytes(path: PathBuf, bytes: Vec<u8>, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
-        let wrong = |reason: String| EngineError::Architecture { path: path.clone(), reason };
-        let model = ModelOptions::with_all_ops().load(bytes).map_err(|err| wrong(err.to_string()))?;
-        let nodes = nodes(&model).map_err(wrong)?;
+    pub fn from_static(
+        path: &Path,
+        bytes: &'static [u8],
+        manifest: &Manifest,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        let model = ModelOptions::with_all_ops().load_static_slice(bytes);
+        Self::of(model.map_err(|err| wrong(path, err.to_string()))?, path, manifest, threads)
+    }
+
+    fn of(model: Model, path: &Path, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
+        let nodes = nodes(&model).map_err(|reason| wrong(path, reason))?;
         Ok(Self {
             model,
             front: LogMel::new(manifest.bins),
@@ -95,7 +100,7 @@ impl Acoustic {
             nodes,
             threads: threads.max(1),
             pools: Mutex::new(Vec::new()),
-            path,
+            path: path.to_owned(),
         })
     }
 
@@ -155,6 +160,10 @@ impl Acoustic {
         let idle = self.pools.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| Arc::new(ThreadPool::with_num_threads(self.threads)))
     }
+}
+
+fn wrong(path: &Path, reason: String) -> EngineError {
+    EngineError::Architecture { path: path.to_owned(), reason }
 }
 
 /// The network's ports: a three-dimensional picture (or two-dimensional samples), perhaps its length, and the output.

@@ -103,8 +103,7 @@ pub fn align(posteriors: &Posteriors, alphabet: &Alphabet, utterances: &[Vec<Vec
     if slots.is_empty() || steps == 0 || slots.len().saturating_mul(steps) > MOST_CELLS {
         return None;
     }
-    let space = (1..alphabet.tokens().len()).find(|token| alphabet.text(*token) == " ");
-    let path = Trellis { posteriors, slots: &slots, space }.best()?;
+    let path = Trellis { posteriors, slots: &slots, space: alphabet.space() }.best()?;
     let mut fates: Vec<Vec<Fate>> = utterances
         .iter()
         .map(|words| words.iter().map(|word| if word.is_empty() { Fate::Unspellable } else { Fate::Unsaid }).collect())

@@ -6,6 +6,7 @@ use rten_tensor::AsView;
 use super::acoustic::Posteriors;
 use super::align;
 use super::manifest::Manifest;
+use super::phrases::Phrases;
 
 /// How the likeliest text is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct HeardWord {
 pub struct Alphabet {
     tokens: Vec<String>,
     time_offset_ms: f64,
+    /// What can be said at all, where that is known.
+    phrases: Option<Phrases>,
 }
 
 /// What SentencePiece writes for a space before a word.
@@ -48,7 +51,15 @@ impl Alphabet {
         if let Some(blank) = tokens.first_mut() {
             blank.clear();
         }
-        Self { tokens, time_offset_ms: manifest.time_offset_ms as f64 }
+        let mut alphabet = Self { tokens, time_offset_ms: manifest.time_offset_ms as f64, phrases: None };
+        alphabet.phrases = Phrases::of(&alphabet, &manifest.phrases);
+        alphabet
+    }
+
+    /// The token that is a space and nothing else.
+    #[must_use]
+    pub fn space(&self) -> Option<usize> {
+        (1..self.tokens.len()).find(|token| self.text(*token) == " ")
     }
 
     /// The token's text, with a space where a word begins.
@@ -75,19 +86,8 @@ impl Alphabet {
         if posteriors.steps() == 0 {
             return Vec::new();
         }
-        let decoder = CtcDecoder::new();
-        let heard = match search {
-            Search::Greedy => decoder.decode_greedy(posteriors.log_probs.view()),
-            Search::Beam(width) => decoder.decode_beam(posteriors.log_probs.view(), width.max(1)),
-        };
-        let labels: Vec<usize> = heard.steps().iter().map(|step| step.label as usize).collect();
-        // A beam remembers where a label first became possible, not where it is likeliest.
-        let places = match search {
-            Search::Greedy => None,
-            Search::Beam(_) => align::steps(posteriors, &labels),
-        };
-        let places = places.unwrap_or_else(|| heard.steps().iter().map(|step| step.pos as usize).collect());
-        let steps: Vec<(usize, usize)> = labels.into_iter().zip(places).collect();
+        let known = self.phrases.as_ref().and_then(|phrases| phrases.labels(posteriors));
+        let steps = known.unwrap_or_else(|| labels(posteriors, search));
         let mut words: Vec<Open> = Vec::new();
         let mut apart = true;
         for (index, (label, at)) in steps.iter().copied().enumerate() {
@@ -126,6 +126,23 @@ impl Alphabet {
         }
         closed
     }
+}
+
+/// The likeliest tokens and the step of each.
+fn labels(posteriors: &Posteriors, search: Search) -> Vec<(usize, usize)> {
+    let decoder = CtcDecoder::new();
+    let heard = match search {
+        Search::Greedy => decoder.decode_greedy(posteriors.log_probs.view()),
+        Search::Beam(width) => decoder.decode_beam(posteriors.log_probs.view(), width.max(1)),
+    };
+    let labels: Vec<usize> = heard.steps().iter().map(|step| step.label as usize).collect();
+    // A beam remembers where a label first became possible, not where it is likeliest.
+    let places = match search {
+        Search::Greedy => None,
+        Search::Beam(_) => align::steps(posteriors, &labels),
+    };
+    let places = places.unwrap_or_else(|| heard.steps().iter().map(|step| step.pos as usize).collect());
+    labels.into_iter().zip(places).collect()
 }
 
 /// A word while its tokens are collected.

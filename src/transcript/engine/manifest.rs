@@ -42,6 +42,10 @@ pub struct Manifest {
     pub time_offset_ms: i64,
     /// The blank's number; where it is not given, the token that is written like one, else the last.
     pub blank: Option<usize>,
+    /// What can be said, where that is known beforehand (commands, menus, a script): sound that fits these phrases is heard
+    /// as them, see [`super::phrases`].
+    #[serde(default)]
+    pub phrases: Vec<String>,
     /// One text per token; read from `tokens.txt` where it is not given here.
     #[serde(default)]
     pub tokens: Vec<String>,

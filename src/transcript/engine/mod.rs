@@ -12,14 +12,14 @@ pub mod align;
 pub mod decode;
 pub mod error;
 pub mod features;
+pub(super) mod hash;
 pub mod manifest;
+pub mod phrases;
 pub mod regions;
 mod sample;
 
 use std::ops::Range;
 use std::path::Path;
-
-use sha2::Digest;
 
 pub use acoustic::Posteriors;
 pub use decode::{HeardWord, Search};
@@ -66,32 +66,22 @@ impl Recogniser {
     pub fn load(dir: &Path, search: Search, threads: usize) -> Result<Self, EngineError> {
         let manifest = Manifest::read(dir)?;
         let path = dir.join("model.onnx");
-        let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+        let (sha256, _) = hash::of_file(&path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => EngineError::Missing { path: path.clone() },
             _ => EngineError::Unreadable { path: path.clone(), source },
         })?;
-        Self::from_bytes(&path, bytes, manifest, search, threads)
+        verify(&path, &manifest, &sha256)?;
+        let acoustic = Acoustic::load(&path, &manifest, threads)?;
+        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
     }
 
     /// The model that is part of this program: see [`SAMPLE`].
     pub fn sample(search: Search, threads: usize) -> Result<Self, EngineError> {
-        let (manifest, bytes) = sample::parts()?;
-        Self::from_bytes(Path::new("sample/model.onnx"), bytes, manifest, search, threads)
-    }
-
-    fn from_bytes(
-        path: &Path,
-        bytes: Vec<u8>,
-        manifest: Manifest,
-        search: Search,
-        threads: usize,
-    ) -> Result<Self, EngineError> {
-        let found = hex::encode(sha2::Sha256::digest(&bytes));
-        if let Some(expected) = manifest.sha256.clone().filter(|expected| *expected != found) {
-            return Err(EngineError::WrongHash { path: path.to_owned(), expected, found });
-        }
-        let acoustic = Acoustic::from_bytes(path.to_owned(), bytes, &manifest, threads)?;
-        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256: found, manifest, search })
+        let (path, manifest, bytes) = sample::parts()?;
+        let sha256 = hash::of(bytes);
+        verify(path, &manifest, &sha256)?;
+        let acoustic = Acoustic::from_static(path, bytes, &manifest, threads)?;
+        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
     }
 
     #[must_use]
@@ -119,6 +109,7 @@ impl Recogniser {
                 "search": search,
                 "step_ms": self.manifest.step_ms(),
                 "time_offset_ms": self.manifest.time_offset_ms,
+                "phrases": self.manifest.phrases.len(),
             }),
         }
     }
@@ -168,6 +159,16 @@ impl Recogniser {
             }
         });
         failed.map_or(Ok(planned), Err)
+    }
+}
+
+/// Where the description names a hash, the file is that very file.
+fn verify(path: &Path, manifest: &Manifest, found: &str) -> Result<(), EngineError> {
+    match &manifest.sha256 {
+        Some(expected) if expected != found => {
+            Err(EngineError::WrongHash { path: path.to_owned(), expected: expected.clone(), found: found.to_owned() })
+        }
+        _ => Ok(()),
     }
 }
 

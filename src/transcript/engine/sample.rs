@@ -16,9 +16,10 @@ const MANIFEST: &str = include_str!("../sample_model/model.json");
 const SENTENCE: &[u8] = include_bytes!("../sample_model/sentence.pcm");
 const SENTENCE_TEXT: &str = include_str!("../sample_model/sentence.txt");
 
-pub(super) fn parts() -> Result<(Manifest, Vec<u8>), EngineError> {
+/// What errors call it, its description, and itself.
+pub(super) fn parts() -> Result<(&'static Path, Manifest, &'static [u8]), EngineError> {
     let manifest = Manifest::parse(MANIFEST, Path::new("sample/model.json"))?;
-    Ok((manifest, MODEL.to_vec()))
+    Ok((Path::new("sample/model.onnx"), manifest, MODEL))
 }
 
 /// A sentence for self-tests: its samples and its words.

@@ -5,6 +5,7 @@ A clip is 16 kHz audio, its text, and where each word truly starts. Everything r
 import array
 import ctypes
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,8 @@ VARIANTS = """f1 f2 f4 f5 m1 m2 m3 m5 m7 m8 anika linda Annie steph steph2 max r
 Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Storm adam antonio aunty benjamin boris caleb david ed
 grandma grandpa gustave iven kaukovalta klatt2 klatt4 marcelo miguel norbert pablo pedro quincy robert sandro shelby victor
 zac""".split()
+# In the training, and measured at other speeds and pitches.
+KNOWN = ["en-us+f2", "en+m3", "en-us+m3", "en+f2"]
 # Never trained on: what "unseen voices" means.
 UNSEEN = ["en-us+m4", "en+f3", "en-us+m6", "en-gb-x-rp+Alicia", "en+paul", "en-us+belinda"]
 # Words a minute and pitch of the measurements; training leaves a gap around them.
@@ -267,5 +270,27 @@ def self_test():
     (HERE / "sentence.txt").write_text(text + "\n")
 
 
+def for_evaluate(out):
+    """The clips that training leaves out, with their references: for `aftercall evaluate`."""
+    for kind, seed, voices in (("known", 1, KNOWN), ("unseen", 2, UNSEEN)):
+        folder = out / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (samples, words) in enumerate(unheard(seed, voices)):
+            voice = voices[number // len(texts())]
+            name = f"{voice}-{number % len(texts()):02}"
+            with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+                file.setparams((1, 2, RATE, 0, "NONE", None))
+                file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+            ms = lambda seconds: int(1000 * seconds)
+            said = [{"text": word, "start_ms": ms(start), "end_ms": ms(end)} for word, start, end in words]
+            whole = {"speaker": 0, "start_ms": said[0]["start_ms"], "end_ms": said[-1]["end_ms"], "words": said}
+            whole["text"] = " ".join(word for word, _, _ in words)
+            reference = {"language": "en", "speakers": [{"id": 0, "role": "unknown"}], "utterances": [whole]}
+            (folder / f"{name}.json").write_text(json.dumps(reference) + "\n")
+
+
 if __name__ == "__main__":
-    self_test()
+    if len(sys.argv) > 1:
+        for_evaluate(Path(sys.argv[1]))
+    else:
+        self_test()
