@@ -1,5 +1,7 @@
 # Builder and runtime are of the same Debian release, so the binary finds the C library it was linked against.
 FROM rust:1.95-slim-bookworm AS build
+# Packages without versions: the release names them, and its security updates are wanted.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -10,6 +12,7 @@ RUN cargo build --locked --release --bin aftercall \
 
 FROM debian:bookworm-slim
 # The TLS verifier reads the system's certificates.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \

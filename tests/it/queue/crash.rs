@@ -163,7 +163,7 @@ pub(super) async fn silence(store: &Store, by: Duration) {
 
 /// Longer than our own connections wait for the lock, so that its absence really shows as errors.
 async fn a_foreign_write_lock_ends_nothing_and_loses_nothing(backend: Backend) {
-    let app = TestApp::start(backend, "[store]\nbusy_timeout = \"200ms\"").await;
+    let app = TestApp::start(backend, "[store]\nbusy_timeout = \"1s\"").await;
     let ids: Vec<i64> = {
         let mut ids = Vec::new();
         for n in 0..12 {
@@ -195,7 +195,7 @@ async fn a_foreign_write_lock_ends_nothing_and_loses_nothing(backend: Backend) {
     assert!(inner.beat("w", "test").await.is_err(), "the lock is not felt");
     let lanes = Lanes { live: 4, backfill: 4, upkeep: 4 };
     let mut running = app.queue.start("w", handler, lanes, &app.config.worker).unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(2), running.wait()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(4), running.wait()).await;
     assert!(ended.is_err(), "the lock ended the worker: {ended:?}");
     sqlx::raw_sql("ROLLBACK").execute(&mut foreign).await.unwrap();
     for id in &ids {
