@@ -68,7 +68,7 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
             };
             by_voice(&mut words, &voices);
             // Whose words they are is not certain enough to say by them who is who.
-            agent_text = agent_text.filter(|_| voices.are_sure());
+            agent_text = agent_text.filter(|_| voices.sure);
             ConversationMethod::Voices
         }
         // Turns that a platform timed are kept: it knows who spoke, and a mix does not say.

@@ -31,25 +31,19 @@ pub struct Voices {
     pub count: u32,
     /// In order of time; voice 0 is the first to be heard.
     pub stretches: Vec<Voiced>,
-    /// Log odds of two voices against one; 0 for one voice.
-    pub odds: f64,
-}
-
-impl Voices {
-    /// Whether who says what can be built on: more than two voices are not kept apart well enough, nor are two that hardly
-    /// differ.
-    #[must_use]
-    pub fn are_sure(&self) -> bool {
-        self.count < 2 || self.count == 2 && self.odds >= SURE
-    }
+    /// Whether roles can be built on who says what: more than two voices are not kept apart well enough, nor are two that
+    /// hardly differ, or of which one may be two itself.
+    pub sure: bool,
 }
 
 /// Frames in the stretches that are summed up, about: 0.8 s.
 const PIECE: usize = 80;
-/// Log odds from which there are two voices, a third one, and from which roles are built on two.
+/// Log odds of two voices against one from which there are two, and from which roles are built on them.
 const TWO: f64 = 0.8;
-const THREE: f64 = 0.8;
 const SURE: f64 = 1.5;
+/// Log odds of one of the two being two itself from which there is a third, and from which nobody can be sure.
+const THREE: f64 = 1.3;
+const DOUBT: f64 = 0.0;
 /// A second voice has to be heard this long, frames, to be believed.
 const HEARD: usize = 40;
 /// Rounds of learning mixtures and placing frames.
@@ -79,14 +73,17 @@ pub fn tell_apart(leg: &LegSpeech) -> Result<Voices, AudioError> {
     let one = || Voices {
         count: u32::from(!leg.regions.is_empty()),
         stretches: leg.regions.iter().map(|region| Voiced { voice: 0, region: *region }).collect(),
-        odds: 0.0,
+        sure: true,
     };
     let begins: Vec<bool> = pieces.iter().map(|(from, _)| frames.starts.binary_search(from).is_ok()).collect();
     let Some(split) = groups::two(&points, &begins).filter(|split| split.odds > TWO) else { return Ok(one()) };
-    let (groups, mut count) = match third(&points, &begins, &split.groups) {
-        Some(groups) => (groups, 3),
-        None => (split.groups, 2),
-    };
+    let (mut groups, mut count, mut sure) = (split.groups, 2, split.odds >= SURE);
+    if let Some((divided, odds)) = third(&points, &begins, &groups) {
+        sure &= odds < DOUBT;
+        if odds > THREE {
+            (groups, count) = (divided, 3);
+        }
+    }
     let mut owner = vec![0_u8; frames.all.len()];
     for ((from, to), group) in pieces.iter().zip(&groups) {
         owner[*from..*to].fill(*group);
@@ -106,11 +103,11 @@ pub fn tell_apart(leg: &LegSpeech) -> Result<Voices, AudioError> {
         owner = place(&frames, &mixtures);
     }
     let stretches = stretches(leg, &frames, &owner);
-    Ok(Voices { count: u32::from(count), stretches, odds: split.odds })
+    Ok(Voices { count: u32::from(count), stretches, sure })
 }
 
-/// Three groups instead of two, where one of the two is two voices itself.
-fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<Vec<u8>> {
+/// Three groups instead of two, the likelier of the two being two voices itself, and the log odds of that.
+fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<(Vec<u8>, f64)> {
     let part = |group: u8| {
         let own: Vec<usize> = (0..points.len()).filter(|n| groups[*n] == group).collect();
         let inside: Vec<Point> = own.iter().map(|n| points[*n]).collect();
@@ -119,14 +116,11 @@ fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<Vec<u8>> {
         groups::two(&inside, &breaks).map(|split| (own, split))
     };
     let (own, split) = (0..2).filter_map(part).max_by(|a, b| a.1.odds.total_cmp(&b.1.odds))?;
-    if split.odds < THREE {
-        return None;
-    }
     let mut groups = groups.to_vec();
     for (n, by) in own.into_iter().zip(split.groups) {
         groups[n] = if by == 0 { groups[n] } else { 2 };
     }
-    Some(groups)
+    Some((groups, split.odds))
 }
 
 fn frames(leg: &LegSpeech) -> Result<Frames, AudioError> {

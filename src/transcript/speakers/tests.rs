@@ -138,7 +138,7 @@ fn words_on_one_leg_go_to_the_voice_that_speaks() {
     words.speakers = vec![Speaker::nameless(0)];
     words.utterances = vec![timed("thank you for calling my line is dead", 0, 300)];
     let voice = |voice, start_ms, end_ms| Voiced { voice, region: region(start_ms, end_ms) };
-    let voices = Voices { count: 2, stretches: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], odds: 6.0 };
+    let voices = Voices { count: 2, stretches: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], sure: true };
     assert!(nobody_is_told_apart(&words));
     by_voice(&mut words, &voices);
     assert_eq!(said(&words), [(0, "thank you for calling"), (1, "my line is dead")]);
