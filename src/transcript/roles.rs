@@ -53,8 +53,9 @@ fn holds(words: &[String], phrase: &str) -> bool {
     words.windows(phrase.len()).any(|row| row.iter().zip(&phrase).all(|(word, wanted)| word == wanted))
 }
 
+/// Nobody has said who it is: at most that it is a voice of its own.
 const fn is_open(speaker: &Speaker) -> bool {
-    matches!(speaker.role, Role::Unknown) && speaker.evidence.is_none()
+    matches!(speaker, Speaker { role: Role::Unknown, evidence: None | Some(Evidence::Voice), .. })
 }
 
 /// The speaker who says what the agent is known to say is the agent, if no other one comes near it.
