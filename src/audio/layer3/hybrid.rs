@@ -223,7 +223,7 @@ impl<T: Copy + Add<Output = T> + Sub<Output = T> + Mul<f32, Output = T>> Lanes f
 
 /// `cos(pi * n / 18)`, and twice the cosines that turn a transform of type II into one of type IV.
 const C: [f32; 9] =
-    [1.0, 0.984_807_73, 0.939_692_6, 0.866_025_4, 0.766_044_44, 0.642_787_6, 0.5, 0.342_020_14, 0.173_648_18];
+    [1.0, 0.984_807_7, 0.939_692_6, 0.866_025_4, 0.766_044_44, 0.642_787_6, 0.5, 0.342_020_14, 0.173_648_18];
 static TURNS: LazyLock<([f32; 18], [f32; 9])> = LazyLock::new(|| {
     let turn = |n: usize, len: f64| (2.0 * (PI / (4.0 * len) * (2.0 * n as f64 + 1.0)).cos()) as f32;
     (std::array::from_fn(|n| turn(n, 18.0)), std::array::from_fn(|n| turn(n, 9.0)))
