@@ -1,10 +1,10 @@
 //! Decodes MPEG audio and ADTS frames. The walk over the frames is ours, so that holes, appended files and changes of form
-//! stay on the timeline; symphonia turns each frame into samples.
+//! stay on the timeline; `layer3` turns the frames of MP3 into samples, symphonia those of AAC and of layers I and II.
 
 use std::fs::File;
 use std::path::Path;
 
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
@@ -13,6 +13,7 @@ use super::block::Block;
 use super::decode::{Decode, Facts, Step, guarded, make_decoder};
 use super::error::AudioError;
 use super::frames::{FrameHeader, StreamInfo, Syntax, stream_info};
+use super::layer3::Layer3;
 use super::walk::{Event, Walker};
 
 /// A layer III decoder delays its output by this much (528 of the filter bank, 1 of the overlap).
@@ -56,7 +57,7 @@ impl Piece {
 pub struct Elementary {
     walker: Walker,
     syntax: Syntax,
-    decoder: Option<Box<dyn AudioDecoder>>,
+    decoder: Option<FrameDecoder>,
     kind: Option<u32>,
     piece: Piece,
     /// Decoded and not yet given out: the possible padding at the end of a piece.
@@ -128,24 +129,17 @@ impl Elementary {
         }
         self.facts.saw(header.rate_hz, header.channels);
         if self.decoder.is_none() {
-            self.decoder = Some(decoder_for(self.syntax, header)?);
+            self.decoder = Some(FrameDecoder::new(self.syntax, header)?);
         }
         let frame = self.walker.frame();
         let leans_on = if self.syntax == Syntax::Mpeg { header.reservoir_bytes(frame) } else { 0 };
         let incomplete = leans_on > self.reservoir;
         self.reservoir = (self.reservoir + header.len.saturating_sub(header.main_data)).min(4096);
-        let data = if self.syntax == Syntax::Mpeg { frame } else { &frame[header.main_data..] };
-        let packet = PacketRef::new(0, Timestamp::ZERO, Duration::from(u64::from(header.samples)), data);
         self.piece.frames += 1;
-        let decoded = self.decoder.as_mut().and_then(|decoder| {
-            guarded(|| {
-                let buffer = decoder.decode_ref(&packet).ok()?;
-                buffer.copy_to_vecs_planar(&mut block.planes);
-                Some(buffer.spec().rate())
-            })
-        });
+        let decoded =
+            self.decoder.as_mut().and_then(|decoder| guarded(|| decoder.decode(self.syntax, header, frame, block)));
         match decoded {
-            Some(Some(rate_hz)) if block.frames() > 0 => block.rate_hz = rate_hz,
+            Some(Some(())) if block.frames() > 0 => {}
             outcome => {
                 // After a panic the decoder's state is nobody's guess; after an error its reservoir is empty.
                 if outcome.is_none() {
@@ -177,20 +171,44 @@ impl Elementary {
     }
 }
 
-fn decoder_for(syntax: Syntax, header: &FrameHeader) -> Result<Box<dyn AudioDecoder>, AudioError> {
-    let mut params = AudioCodecParameters::new();
-    match syntax {
-        Syntax::Mpeg => params.for_codec(match header.layer {
-            1 => CODEC_ID_MP1,
-            2 => CODEC_ID_MP2,
-            _ => CODEC_ID_MP3,
-        }),
-        Syntax::Adts => params
-            .for_codec(CODEC_ID_AAC)
-            .with_sample_rate(header.rate_hz)
-            .with_channels(super::decode::channel_layout(header.channels)),
-    };
-    make_decoder(&params, AudioDecoderOptions::default().gapless(false), codec_name(header))
+/// What turns frames into samples.
+enum FrameDecoder {
+    Layer3(Box<Layer3>),
+    Other(Box<dyn AudioDecoder>),
+}
+
+impl FrameDecoder {
+    fn new(syntax: Syntax, header: &FrameHeader) -> Result<Self, AudioError> {
+        let mut params = AudioCodecParameters::new();
+        match (syntax, header.layer) {
+            (Syntax::Mpeg, 1) => params.for_codec(CODEC_ID_MP1),
+            (Syntax::Mpeg, 2) => params.for_codec(CODEC_ID_MP2),
+            (Syntax::Mpeg, _) => return Ok(Self::Layer3(Box::default())),
+            (Syntax::Adts, _) => params
+                .for_codec(CODEC_ID_AAC)
+                .with_sample_rate(header.rate_hz)
+                .with_channels(super::decode::channel_layout(header.channels)),
+        };
+        make_decoder(&params, AudioDecoderOptions::default().gapless(false), codec_name(header)).map(Self::Other)
+    }
+
+    /// Fills the block with a frame, when it decodes.
+    fn decode(&mut self, syntax: Syntax, header: &FrameHeader, frame: &[u8], block: &mut Block) -> Option<()> {
+        match self {
+            Self::Layer3(decoder) => {
+                decoder.decode(header, frame, &mut block.planes).ok()?;
+                block.rate_hz = header.rate_hz;
+            }
+            Self::Other(decoder) => {
+                let data = if syntax == Syntax::Mpeg { frame } else { &frame[header.main_data..] };
+                let packet = PacketRef::new(0, Timestamp::ZERO, Duration::from(u64::from(header.samples)), data);
+                let buffer = decoder.decode_ref(&packet).ok()?;
+                buffer.copy_to_vecs_planar(&mut block.planes);
+                block.rate_hz = buffer.spec().rate();
+            }
+        }
+        Some(())
+    }
 }
 
 const fn codec_name(header: &FrameHeader) -> &'static str {

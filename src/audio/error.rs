@@ -17,7 +17,7 @@ pub enum AudioError {
     #[error("unsupported codec {codec}")]
     Unsupported { codec: String },
     /// More than half is lost, or nothing decodes. The original is worth keeping, a normalised form is not made.
-    #[error("damaged recording: {lost_ms} of {expected_ms} ms lost ({reason})")]
+    #[error("damaged recording: {} ({reason})", lost(*lost_ms, *expected_ms))]
     Damaged { expected_ms: u64, lost_ms: u64, reason: String },
     /// Longer than `audio.max_duration`.
     #[error("recording is longer than {limit_ms} ms")]
@@ -37,6 +37,11 @@ pub enum AudioError {
     /// The worker is stopping; nothing was written.
     #[error("audio work was cancelled")]
     Cancelled,
+}
+
+/// How much is gone, where that is known.
+fn lost(lost_ms: u64, expected_ms: u64) -> String {
+    if expected_ms == 0 { "nothing decodes".to_owned() } else { format!("{lost_ms} of {expected_ms} ms lost") }
 }
 
 impl AudioError {

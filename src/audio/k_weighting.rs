@@ -8,6 +8,8 @@
 // What is called under `dispatch!` is compiled for each instruction set only where it is inlined.
 #![allow(clippy::inline_always)]
 
+use fearless_simd::{Simd, SimdBase, SimdFloat, SimdSplit, f32x16};
+
 /// Samples worked on together.
 const LANES: usize = 16;
 /// Samples of each signal kept from before: as far as the recursion reaches back.
@@ -86,24 +88,27 @@ impl KWeighting {
     /// Energy (sum of squares) of the weighted samples.
     pub fn energy(&mut self, samples: &[f32]) -> f64 {
         let level = fearless_simd::Level::new();
-        fearless_simd::dispatch!(level, _simd => samples.chunks(CHUNK).map(|chunk| self.chunk(chunk)).sum())
+        fearless_simd::dispatch!(level, simd => samples.chunks(CHUNK).map(|chunk| self.chunk(simd, chunk)).sum())
     }
 
     #[inline(always)]
-    fn chunk(&mut self, samples: &[f32]) -> f64 {
+    fn chunk<S: Simd>(&mut self, simd: S, samples: &[f32]) -> f64 {
         let end = PAST + samples.len();
         let [input, first, second, third, fourth, forward, output] = &mut self.lines;
         input[PAST..end].copy_from_slice(samples);
-        lean::<1>(self.factors[0], input, first, end);
-        lean::<1>(self.factors[1], first, second, end);
-        lean::<2>(self.factors[2], second, third, end);
-        lean::<4>(self.factors[3], third, fourth, end);
-        lean::<8>(self.factors[4], fourth, forward, end);
+        lean::<1, S>(simd, self.factors[0], input, first, end);
+        lean::<1, S>(simd, self.factors[1], first, second, end);
+        lean::<2, S>(simd, self.factors[2], second, third, end);
+        lean::<4, S>(simd, self.factors[3], third, fourth, end);
+        lean::<8, S>(simd, self.factors[4], fourth, forward, end);
         let mut sums = [[0.0; 2]; CHUNK / LANES];
-        let energy = recur(self.feedback, forward, output, end, &mut sums);
+        let energy = recur(simd, self.feedback, forward, output, end, &mut sums);
         let energy = f64::from(energy) + self.means.change(&output[PAST..end], sums.as_flattened());
         for line in &mut self.lines {
-            line.copy_within(end - PAST..end, 0);
+            // A length known beforehand: no call of the library for 128 bytes.
+            if let Some(&last) = line[end - PAST..end].first_chunk::<PAST>() {
+                line[..PAST].copy_from_slice(&last);
+            }
         }
         if output_settled(&self.lines[6]) {
             self.lines[6][..PAST].fill(0.0);
@@ -112,50 +117,49 @@ impl KWeighting {
     }
 }
 
-/// A filter of three taps, `STRIDE` apart.
+/// A filter of three taps, `STRIDE` apart. Goes on to the end of the last vector: what is behind `end` is never used.
 #[inline(always)]
-fn lean<const STRIDE: usize>(taps: [f32; 3], from: &Line, to: &mut Line, end: usize) {
-    let (near, far) = (&from[PAST - STRIDE..end - STRIDE], &from[PAST - 2 * STRIDE..end - 2 * STRIDE]);
-    for (((to, here), near), far) in to[PAST..end].iter_mut().zip(&from[PAST..end]).zip(near).zip(far) {
-        *to = taps[0] * here + taps[1] * near + taps[2] * far;
+fn lean<const STRIDE: usize, S: Simd>(simd: S, taps: [f32; 3], from: &Line, to: &mut Line, end: usize) {
+    let taps = [0, 1, 2].map(|n| S::f32s::splat(simd, taps[n]));
+    for at in (PAST..end).step_by(S::f32s::LEN) {
+        let load = |at: usize| S::f32s::from_slice(simd, &from[at..at + S::f32s::LEN]);
+        let sum = load(at).mul_add(taps[0], load(at - STRIDE).mul_add(taps[1], load(at - 2 * STRIDE) * taps[2]));
+        sum.store_slice(&mut to[at..at + S::f32s::LEN]);
     }
 }
 
 /// The recursion, a group of [`LANES`] at a time: its energy, and the sums of the halves of each group into `sums`.
 #[inline(always)]
-fn recur(feedback: [f32; 2], from: &Line, to: &mut Line, end: usize, sums: &mut [[f32; 2]; CHUNK / LANES]) -> f32 {
-    let group = |line: &[f32]| -> [f32; LANES] { line.first_chunk().copied().unwrap_or_default() };
-    let (mut far, mut near) = (group(to), group(&to[LANES..]));
+fn recur<S: Simd>(
+    simd: S,
+    feedback: [f32; 2],
+    from: &Line,
+    to: &mut Line,
+    end: usize,
+    sums: &mut [[f32; 2]; CHUNK / LANES],
+) -> f32 {
+    let load = |line: &[f32]| f32x16::from_slice(simd, line);
     let whole = (end - PAST) / LANES * LANES;
-    let groups = to[PAST..PAST + whole].as_chunks_mut::<LANES>().0;
-    let mut energies = [0.0; LANES];
+    let (before, groups) = to.split_at_mut(PAST);
+    let (far, near) = before.split_at(LANES);
+    let (mut far, mut near) = (load(far), load(near));
+    let (near_tap, far_tap) = (f32x16::splat(simd, feedback[0]), f32x16::splat(simd, feedback[1]));
+    let mut energies = f32x16::splat(simd, 0.0);
+    let groups = groups[..whole].as_chunks_mut::<LANES>().0;
     for ((to, from), sum) in groups.iter_mut().zip(from[PAST..PAST + whole].as_chunks::<LANES>().0).zip(sums) {
-        let mut here = [0.0; LANES];
-        for lane in 0..LANES {
-            here[lane] = from[lane] + feedback[1] * far[lane] + feedback[0] * near[lane];
-        }
-        for (energy, y) in energies.iter_mut().zip(here) {
-            *energy += y * y;
-        }
-        *sum = pairs(here);
-        *to = here;
+        let here = near.mul_add(near_tap, far.mul_add(far_tap, load(from)));
+        here.store_slice(to);
+        energies = here.mul_add(here, energies);
+        let (first, second) = here.split();
+        *sum = [first.reduce_sum(), second.reduce_sum()];
         (far, near) = (near, here);
     }
-    let mut energy: f32 = pairs(energies).iter().sum();
+    let mut energy = energies.reduce_sum();
     for n in PAST + whole..end {
         to[n] = from[n] + feedback[1] * to[n - PAST] + feedback[0] * to[n - LANES];
         energy += to[n] * to[n];
     }
     energy
-}
-
-/// Sums of the two halves.
-#[inline(always)]
-fn pairs(lanes: [f32; LANES]) -> [f32; 2] {
-    [0, MEAN].map(|start| {
-        let pair = |n: usize| lanes[start + n] + lanes[start + n + MEAN / 2];
-        (pair(0) + pair(2)) + (pair(1) + pair(3))
-    })
 }
 
 fn output_settled(output: &Line) -> bool {

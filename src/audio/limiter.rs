@@ -58,11 +58,11 @@ impl GainRide {
         self.at = (self.at + 1) % REACH;
         self.required[self.at] = borne.min(self.last_borne);
         self.last_borne = borne;
-        let required = self.required.iter().copied().fold(1.0, f32::min);
+        let required = least(&self.required);
         let risen = self.current + (1.0 - self.current) * self.release;
         self.current = required.min(if risen > 1.0 - SETTLED { 1.0 } else { risen });
         self.released[self.at] = self.current;
-        let gain = self.released.iter().sum::<f32>() / REACH as f32;
+        let gain = sum(&self.released) / REACH as f32;
         self.least = self.least.min(gain);
         self.calm = if borne < 1.0 || gain < 1.0 { 0 } else { self.calm + 1 };
         gain
@@ -79,6 +79,30 @@ impl GainRide {
     pub fn limited_db(&self) -> f64 {
         -20.0 * f64::from(self.least).log10()
     }
+}
+
+/// Lanes of the two loops below, which run for every step while the limiter is at work.
+const LANES: usize = 4;
+
+fn least(gains: &[f32; REACH]) -> f32 {
+    let mut lanes = [1.0f32; LANES];
+    for group in gains.as_chunks::<LANES>().0 {
+        for (lane, &gain) in lanes.iter_mut().zip(group) {
+            *lane = if gain < *lane { gain } else { *lane };
+        }
+    }
+    let lesser = |a: f32, b: f32| if a < b { a } else { b };
+    lesser(lesser(lanes[0], lanes[2]), lesser(lanes[1], lanes[3]))
+}
+
+fn sum(gains: &[f32; REACH]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for group in gains.as_chunks::<LANES>().0 {
+        for (lane, gain) in lanes.iter_mut().zip(group) {
+            *lane += gain;
+        }
+    }
+    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }
 
 /// One channel at 48 kHz. Output lines up with input once [`Limiter::finish`] has been called.

@@ -1,6 +1,6 @@
 //! From a recording to measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary`, `free_format`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
+//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
 //! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
 //! in memory as a whole.
 
@@ -15,6 +15,7 @@ mod flac;
 mod frames;
 mod free_format;
 mod k_weighting;
+mod layer3;
 mod level;
 mod limiter;
 pub mod loudness;

@@ -1,5 +1,7 @@
 //! True peak: the peak of the continuous wave, estimated at four times the rate (ITU-R BS.1770-4 annex 2).
 
+use fearless_simd::{SimdBase, SimdFloat, f32x16};
+
 use super::block::{STEP, peak};
 
 /// Taps of each of the four phases.
@@ -95,8 +97,23 @@ impl Phases {
         if most <= here * CLOSE {
             return most;
         }
-        let windows = region.windows(TAPS);
-        windows.filter_map(|window| window.first_chunk()).map(|window| self.between(window)).fold(here, f32::max)
+        here.max(self.between_step(region))
+    }
+
+    /// Peak of the points between the samples of a step, and between its last one and the next.
+    fn between_step(&self, region: &[f32; STEP + TAPS - 1]) -> f32 {
+        let level = fearless_simd::Level::new();
+        fearless_simd::dispatch!(level, simd => {
+            let mut peaks = f32x16::splat(simd, 0.0);
+            for phase in &self.taps {
+                let mut points = f32x16::splat(simd, 0.0);
+                for (n, tap) in phase.iter().enumerate() {
+                    points = f32x16::from_slice(simd, &region[n..n + STEP]).mul_add(f32x16::splat(simd, *tap), points);
+                }
+                peaks = peaks.max(points.abs());
+            }
+            peaks.reduce_max()
+        })
     }
 
     /// Peak of the three points after sample `REACH - 1` of the window.
@@ -191,10 +208,13 @@ impl PeakMeter {
                 let first = start + index * BLOCK - (TAPS - 1);
                 let region = &self.window[first..first + block.len() + TAPS - 1];
                 if self.phases.most(before.max(here), region) > self.true_peak() {
-                    for window in region.windows(TAPS) {
-                        if let Some(window) = window.first_chunk::<TAPS>() {
-                            self.true_peak = self.true_peak.max(self.phases.between(window));
-                        }
+                    let mut rest = region;
+                    while let Some(step) = rest.first_chunk() {
+                        self.true_peak = self.true_peak.max(self.phases.between_step(step));
+                        rest = &rest[STEP..];
+                    }
+                    for window in rest.windows(TAPS).filter_map(<[f32]>::first_chunk) {
+                        self.true_peak = self.true_peak.max(self.phases.between(window));
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! `process`: recordings from files, folders or URLs, without a server; nothing is stored elsewhere.
 
 mod files;
+mod inputs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, probe};
 use crate::config::{self, Config, EngineChoice};
 use crate::domain::quality::ConversationMethod;
-use crate::domain::{Container, DualChannels, Network, Quality, RecordingUrl, Transcript};
-use crate::fetch::{Fetcher, HostPolicy};
+use crate::domain::{Container, DualChannels, Network, Quality, Transcript};
 use crate::quality;
 use crate::transcript;
 use crate::transcript::engines::Engines;
 use crate::transcript::{Attributed, Form, Hints};
 use files::{Files, open_to_all};
+use inputs::Task;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -65,15 +66,6 @@ pub struct Args {
 enum Side {
     Left,
     Right,
-}
-
-/// A recording to process.
-#[derive(Debug, Clone)]
-struct Task {
-    /// As the user named it.
-    name: String,
-    file: PathBuf,
-    out: PathBuf,
 }
 
 /// What came of it.
@@ -133,7 +125,7 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let words = if args.no_transcript { Words::Skipped } else { Words::Wanted(Arc::new(wanted(&config, &args)?)) };
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out: cannot create {}", args.out.display()))?;
     let downloads = tempfile::tempdir_in(&args.out).context("--out: cannot write there")?;
-    let tasks = tasks(&config, &args, downloads.path()).await?;
+    let tasks = inputs::tasks(&config, &args.inputs, &args.out, downloads.path()).await?;
     if tasks.len() > 1 && args.transcript.is_some() {
         bail!("--transcript belongs to one recording, but {} were named", tasks.len());
     }
@@ -196,77 +188,30 @@ async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<
     let mut running = Vec::new();
     for task in tasks {
         let (slots, settings, words, bar) = (slots.clone(), config.audio.clone(), words.clone(), bar.clone());
-        running.push(tokio::spawn(async move {
+        let named = task.clone();
+        let run = tokio::spawn(async move {
             let _slot = slots.acquire_owned().await;
             let done = tokio::task::spawn_blocking(move || process(task, &settings, &words)).await;
             bar.inc(1);
             done
-        }));
+        });
+        running.push((named, run));
     }
     let mut all = Vec::new();
-    for task in running {
-        all.push(task.await.context("a recording's task stopped")?.context("a recording's task stopped")??);
+    let alone = running.len() == 1;
+    for (task, run) in running {
+        let done = run
+            .await
+            .context("a recording's task stopped")
+            .and_then(|done| done.context("a recording's task stopped")?);
+        all.push(match done {
+            // Many recordings are worth their table even when one of them meets a full disk.
+            Err(err) if !alone => refused(task, &format!("{err:#}")),
+            done => done?,
+        });
     }
     bar.finish_and_clear();
     Ok(all)
-}
-
-async fn tasks(config: &Config, args: &Args, downloads: &Path) -> Result<Vec<Task>> {
-    let mut found: Vec<(String, PathBuf)> = Vec::new();
-    for input in &args.inputs {
-        if input.starts_with("https://") || input.starts_with("http://") {
-            found.push((input.clone(), download(config, input, &downloads.join(found.len().to_string())).await?));
-        } else {
-            found.extend(files(Path::new(input))?);
-        }
-    }
-    let alone = found.len() == 1;
-    let mut taken = std::collections::HashSet::new();
-    let mut tasks = Vec::new();
-    for (name, file) in found {
-        let stem = Path::new(name.split('?').next().unwrap_or(&name)).file_stem().and_then(|stem| stem.to_str());
-        let mut folder = stem.unwrap_or("recording").to_owned();
-        // `a.mp3` and `a.wav` of one folder must not end in one place.
-        while !taken.insert(folder.clone()) {
-            folder.push('_');
-        }
-        let out = if alone { args.out.clone() } else { args.out.join(folder) };
-        tasks.push(Task { name, file, out });
-    }
-    Ok(tasks)
-}
-
-async fn download(config: &Config, input: &str, dest: &Path) -> Result<PathBuf> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let url = RecordingUrl::parse(input)?;
-    let fetched = Fetcher::new(&config.fetch).fetch(&url, &HostPolicy::public_only(), dest).await;
-    Ok(fetched.with_context(|| format!("{url:?}"))?.path)
-}
-
-/// A file itself, or the recordings in a folder, sorted by name. What is no audio is passed over with a remark.
-fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let shown = path.display();
-    let meta = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?;
-    if meta.is_file() {
-        return Ok(vec![(shown.to_string(), path.to_owned())]);
-    }
-    let mut inside = Vec::new();
-    for entry in std::fs::read_dir(path).with_context(|| format!("cannot read {shown}"))? {
-        let file = entry?.path();
-        if !file.is_file() {
-            continue;
-        }
-        if matches!(probe::sniff(&file)?, probe::Sniffed::Audio(_)) {
-            inside.push((file.display().to_string(), file));
-        } else {
-            out::note(&format!("{}: no audio, passed over", file.display()));
-        }
-    }
-    if inside.is_empty() {
-        bail!("{shown} holds no recording");
-    }
-    inside.sort();
-    Ok(inside)
 }
 
 /// One recording to its files. What is wrong with the recording is a result; what is wrong with the disk is an error.

@@ -87,3 +87,23 @@ fn clicks_that_no_limiter_should_hide_keep_the_level_down_and_say_so() {
     assert!((told - loudness).abs() < 0.05, "{told} {loudness}");
     assert!((heard.normalized.normalization.limited_db - 6.0).abs() < 0.2);
 }
+
+#[test]
+fn a_caller_20_db_down_is_as_loud_as_the_agent_in_what_is_written() {
+    let rate = 16_000;
+    let talk = babble(rate, 24.0, 0.5);
+    let agent_has_it = |n: usize, rate: usize| (n / (3 * rate)).is_multiple_of(2);
+    let legs: Vec<f64> = talk
+        .iter()
+        .enumerate()
+        .flat_map(|(n, &said)| if agent_has_it(n, rate as usize) { [said, 0.0] } else { [0.0, 0.1 * said] })
+        .collect();
+    let data = pcm16(&legs);
+    let heard = Heard::of(&wav(1, 16, 2, rate, &data, data.len() as u32));
+    let of = |agent: bool| -> Vec<f32> {
+        let all = heard.samples.iter().enumerate();
+        all.filter(|(n, _)| agent_has_it(*n, 48_000) == agent).map(|(_, sample)| *sample).collect()
+    };
+    let (agent, caller) = (meter(&of(true)).0, meter(&of(false)).0);
+    assert!((agent - caller).abs() < 3.0, "{agent} {caller}");
+}
