@@ -3,8 +3,10 @@
 //! A [`SpeechSink`] listens on the first pass, so that nothing is decoded twice. Two channels are two legs unless they
 //! carry the same sound; everything else is one leg.
 
+mod context;
 mod detect;
 pub mod features;
+mod lines;
 mod network;
 mod pcm;
 

@@ -1,15 +1,18 @@
 //! Speech regions from frames. The whole call is at hand, so a frame is judged by what comes after it as well.
 
 use super::Region;
+use super::context;
 use super::features::{Analyser, BANDS, Frame, HOP};
+use super::lines::{EVERY, Line, Lines};
 use super::network;
 
 const FRAME_MS: u64 = 10;
 const _: () = assert!(HOP as u64 * 1000 == FRAME_MS * super::SPEECH_RATE_HZ as u64);
-/// Frames looked at on either side of the one that is judged.
-const REACH: usize = 160;
-/// Frames judged at a time.
-const BATCH: usize = 2_000;
+/// Frames looked at on either side of the one that is judged: by the second network, by the first for the outermost of
+/// them, and the noise floor of those.
+const REACH: usize = EVERY * (context::REACH + 1) + network::REACH + STEP * (FLOOR_STEPS + 1);
+/// Frames judged at a time: many, since those on either side are looked at again.
+const BATCH: usize = 6_000;
 /// The noise floor of a band is the lowest of its smoothed levels, in steps of this many frames.
 const STEP: usize = 10;
 /// Steps on either side that a noise floor is looked for in: 1.5 s.
@@ -33,6 +36,9 @@ const SHORTEST: usize = 10;
 pub struct Detector {
     analyser: Analyser,
     frames: Vec<Frame>,
+    lines: Lines,
+    /// One for every [`EVERY`] frames.
+    looks: Vec<Line>,
     /// Frames judged and forgotten.
     gone: usize,
     scores: Vec<u8>,
@@ -62,35 +68,55 @@ pub struct Track {
 
 impl Detector {
     pub fn new() -> Self {
-        Self { analyser: Analyser::default(), frames: Vec::new(), gone: 0, scores: Vec::new(), levels: Vec::new() }
+        Self {
+            analyser: Analyser::default(),
+            frames: Vec::new(),
+            lines: Lines::default(),
+            looks: Vec::new(),
+            gone: 0,
+            scores: Vec::new(),
+            levels: Vec::new(),
+        }
     }
 
     pub fn push(&mut self, samples: &[f32]) {
         self.analyser.push(samples, &mut self.frames);
-        if self.frames.len() >= BATCH + 2 * REACH {
-            self.judge(self.frames.len() - REACH);
+        self.lines.push(samples, &mut self.looks);
+        // The last frames wait for a look that reaches beyond them.
+        let known = self.frames.len().min(self.looks.len() * EVERY);
+        if known >= BATCH + 2 * REACH {
+            self.judge(known, known - REACH);
         }
     }
 
     pub fn finish(mut self) -> Track {
-        self.judge(self.frames.len());
+        self.lines.finish(&mut self.looks);
+        self.judge(self.frames.len(), self.frames.len());
         Track { scores: self.scores, levels: self.levels }
     }
 
-    /// Scores the frames up to `end`, and forgets those that no later one looks back to.
-    fn judge(&mut self, end: usize) {
-        let floors = floors(&self.frames);
+    /// Scores the frames up to `end`, `known` of them being complete, and forgets those that no later one looks back to.
+    fn judge(&mut self, known: usize, end: usize) {
+        let frames = &self.frames[..known];
+        let floors = floors(frames);
         let seen: Vec<network::Seen> =
-            self.frames.iter().enumerate().map(|(at, frame)| network::Seen::of(frame, &floors[at / STEP])).collect();
+            frames.iter().enumerate().map(|(at, frame)| network::Seen::of(frame, &floors[at / STEP])).collect();
+        let sounds: Vec<f32> = (0..seen.len()).map(|at| network::speech(&seen, at)).collect();
+        let above: Vec<f32> = seen.iter().map(network::Seen::above).collect();
+        let parts = frames.chunks(EVERY).zip(sounds.chunks(EVERY)).zip(above.chunks(EVERY)).zip(&self.looks);
+        let steps: Vec<context::Step> =
+            parts.map(|(((frames, sounds), above), look)| context::step(frames, sounds, above, look)).collect();
+        let within = context::speech(&steps);
         for at in self.scores.len() - self.gone..end {
-            let near = &self.frames[at.saturating_sub(KEY_REACH)..(at + KEY_REACH + 1).min(self.frames.len())];
+            let near = &frames[at.saturating_sub(KEY_REACH)..(at + KEY_REACH + 1).min(frames.len())];
             let pressed = near.iter().filter(|frame| frame.key).count() >= KEY_FRAMES;
-            self.scores.push(if pressed { 0 } else { (network::speech(&seen, at) * 255.0) as u8 });
-            self.levels.push(Level::of(&self.frames[at]));
+            self.scores.push(if pressed { 0 } else { (sounds[at].min(within[at / EVERY]) * 255.0) as u8 });
+            self.levels.push(Level::of(&frames[at]));
         }
-        // A whole number of steps, or the floors would move.
-        let forget = end.saturating_sub(REACH) / STEP * STEP;
+        // A whole number of steps and looks, or floors and looks would move.
+        let forget = end.saturating_sub(REACH) / (STEP * EVERY) * (STEP * EVERY);
         self.frames.drain(..forget);
+        self.looks.drain(..forget / EVERY);
         self.gone += forget;
     }
 }
@@ -124,7 +150,27 @@ fn floors(frames: &[Frame]) -> Vec<[f32; BANDS]> {
 impl Track {
     /// The regions of the whole leg.
     pub fn regions(&self) -> Vec<Region> {
-        regions(&self.scores)
+        // A frame is 25 ms long; its middle is 12 ms after its beginning.
+        let region = |(from, to): (usize, usize)| Region {
+            start_ms: from as u64 * FRAME_MS + 10,
+            end_ms: to as u64 * FRAME_MS + 10,
+        };
+        spans(&self.scores).into_iter().map(region).collect()
+    }
+
+    /// For every frame whether a region holds it.
+    fn spoken(&self) -> Vec<bool> {
+        let mut spoken = vec![false; self.scores.len()];
+        for (from, to) in spans(&self.scores) {
+            spoken[from..to].fill(true);
+        }
+        spoken
+    }
+
+    /// How much each frame sounds like speech, 0 to 1.
+    #[cfg(test)]
+    pub fn scores(&self) -> Vec<f32> {
+        self.scores.iter().map(|score| f32::from(*score) / 255.0).collect()
     }
 
     /// The level this leg speaks at: the loudest tenth of its own frames, those in which the other leg is not much louder.
@@ -156,17 +202,19 @@ pub fn drop_cross_talk(left: &mut Track, right: &mut Track) {
     let threshold = f32::from(CROSS_TALK) * 0.5;
     let frames = left.levels.len().min(right.levels.len());
     let louder: Vec<f32> = (0..frames).map(|at| smooth(left, at) - smooth(right, at) - difference).collect();
+    // In the short pauses of a turn, which its region has filled, the leak alone may look like speech.
+    let (in_left, in_right) = (left.spoken(), right.spoken());
     for (at, louder) in louder.into_iter().enumerate() {
-        if louder >= threshold && right.scores[at] > 0 && left.scores[at] > right.scores[at] / 2 {
+        if louder >= threshold && right.scores[at] > 0 && (in_left[at] || left.scores[at] > right.scores[at] / 2) {
             right.scores[at] = 0;
-        } else if louder <= -threshold && right.scores[at] > left.scores[at] / 2 {
+        } else if louder <= -threshold && (in_right[at] || right.scores[at] > left.scores[at] / 2) {
             left.scores[at] = 0;
         }
     }
 }
 
 /// Hysteresis, then short pauses filled and short bursts dropped.
-fn regions(scores: &[u8]) -> Vec<Region> {
+fn spans(scores: &[u8]) -> Vec<(usize, usize)> {
     let (begin, end) = ((BEGIN * 255.0) as u8, (END * 255.0) as u8);
     let mut spans: Vec<(usize, usize)> = Vec::new();
     let mut at = 0;
@@ -184,11 +232,6 @@ fn regions(scores: &[u8]) -> Vec<Region> {
         }
         at = to;
     }
-    let kept = spans.into_iter().filter(|(from, to)| to - from >= SHORTEST);
-    // A frame is 25 ms long; its middle is 12 ms after its beginning.
-    let region = |(from, to): (usize, usize)| Region {
-        start_ms: from as u64 * FRAME_MS + 10,
-        end_ms: to as u64 * FRAME_MS + 10,
-    };
-    kept.map(region).collect()
+    spans.retain(|(from, to)| to - from >= SHORTEST);
+    spans
 }

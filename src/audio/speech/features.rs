@@ -28,6 +28,8 @@ const KEY_ROWS: std::ops::RangeInclusive<usize> = 21..=31;
 const KEY_COLUMNS: std::ops::RangeInclusive<usize> = 37..=53;
 /// A frame is compared with the one this many before it: 60 ms, so that the two share no sample.
 const APART: usize = 6;
+/// Frames over which the step of the pitch is taken: 40 ms.
+const STEP: usize = 4;
 /// Periods of a voice, samples: 400 Hz to 80 Hz.
 const PERIODS: std::ops::RangeInclusive<usize> = 40..=200;
 
@@ -46,6 +48,8 @@ pub struct Frame {
     pub periodic: f32,
     /// Where that peak is: the period of a voice, samples.
     pub period: u8,
+    /// How far the pitch moved in 40 ms, 1 for a fifth of its height or more: 0 for a note that is held.
+    pub pitch_step: f32,
     /// Level in the telephone band, dB; a sine at full scale has 0.
     pub level_db: f32,
 }
@@ -60,6 +64,8 @@ pub struct Analyser {
     pending: Vec<f32>,
     /// Logarithmic spectra of the last frames, mean removed and of unit length.
     shapes: std::collections::VecDeque<Vec<f32>>,
+    /// Logarithms of the periods of the last frames, finer than a sample.
+    pitches: std::collections::VecDeque<f32>,
     time: Vec<f32>,
     spectrum: Vec<Complex<f32>>,
     power: Vec<f32>,
@@ -78,6 +84,7 @@ impl Default for Analyser {
             triangles: triangles(),
             pending: Vec::new(),
             shapes: std::collections::VecDeque::new(),
+            pitches: std::collections::VecDeque::new(),
             time: forward.make_input_vec(),
             spectrum: forward.make_output_vec(),
             power: vec![0.0; FFT / 2 + 1],
@@ -115,8 +122,9 @@ impl Analyser {
         let total: f32 = self.power[FIRST_BIN..=LAST_BIN].iter().sum();
         let level_db = 10.0 * (total + FLOOR).log10() - FULL_SCALE_DB;
         let ((peaks, key), held) = (self.peaks(), self.held());
-        let (period, periodic) = self.periodic();
-        Frame { bands, peaks, key, held, periodic, period, level_db }
+        let (period, periodic, finer) = self.periodic();
+        let pitch_step = self.pitch_step(finer);
+        Frame { bands, peaks, key, held, periodic, period, pitch_step, level_db }
     }
 
     /// Buffers of the planner's own sizes are what it asks for; it has nothing else to fail at.
@@ -164,7 +172,7 @@ impl Analyser {
     }
 
     /// The power spectrum is real and even, so the forward transform of one half of it, mirrored, is the autocorrelation.
-    fn periodic(&mut self) -> (u8, f32) {
+    fn periodic(&mut self) -> (u8, f32, f32) {
         for n in 0..=FFT / 2 {
             let inside = (FIRST_BIN - 1..=LAST_BIN).contains(&n);
             let power = if inside { self.power[n] } else { 0.0 };
@@ -174,8 +182,27 @@ impl Analyser {
         self.transform();
         let energy = self.spectrum[0].re + FLOOR * FFT as f32;
         let height = |lag: usize| self.spectrum[lag].re / energy / self.window_lags[lag];
-        let best = PERIODS.map(|lag| (lag as u8, height(lag))).max_by(|a, b| a.1.total_cmp(&b.1));
-        best.map_or((0, 0.0), |(period, height)| (period, height.clamp(0.0, 1.5)))
+        let best = PERIODS.map(|lag| (lag, height(lag))).max_by(|a, b| a.1.total_cmp(&b.1));
+        let (lag, top) = best.unwrap_or((*PERIODS.start(), 0.0));
+        let mut finer = lag as f32;
+        if lag > *PERIODS.start() && lag < *PERIODS.end() {
+            // The top of a parabola through the highest point and its neighbours.
+            let (below, above) = (height(lag - 1), height(lag + 1));
+            let bend = below - 2.0 * top + above;
+            finer += if bend < -1e-6 { (0.5 * (below - above) / bend).clamp(-0.5, 0.5) } else { 0.0 };
+        }
+        (lag as u8, top.clamp(0.0, 1.5), finer)
+    }
+
+    fn pitch_step(&mut self, period: f32) -> f32 {
+        self.pitches.push_back(period.ln());
+        if self.pitches.len() > STEP + 1 {
+            self.pitches.pop_front();
+        }
+        match (self.pitches.front(), self.pitches.back()) {
+            (Some(then), Some(now)) if self.pitches.len() > STEP => (5.0 * (now - then).abs()).min(1.0),
+            _ => 0.0,
+        }
     }
 }
 

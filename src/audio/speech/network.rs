@@ -9,6 +9,8 @@ use super::features::{BANDS, Frame};
 const OFFSETS: [isize; 9] = [-24, -12, -6, -3, 0, 3, 6, 12, 24];
 /// Frames on either side that mean and spread are taken over.
 const WIDE: usize = 64;
+/// Frames on either side that a score depends on.
+pub const REACH: usize = WIDE;
 /// What is seen of one frame, and what of its surroundings.
 const ROW: usize = BANDS + 3;
 const FIGURES: usize = 4;
@@ -35,6 +37,11 @@ impl Seen {
         let tonal = [frame.peaks, frame.held, frame.periodic];
         row[BANDS..].copy_from_slice(&tonal);
         Self { row, figures: [mean, tonal[0], tonal[1], tonal[2]] }
+    }
+
+    /// How far the bands are above their noise floors, on average.
+    pub const fn above(&self) -> f32 {
+        self.figures[0]
     }
 }
 

@@ -101,6 +101,54 @@ fn turns_are_found_where_they_are() {
     }
 }
 
+/// A buzz that slides, opens and pauses, in noise; `sweep` of `tests/calls/train_context.py` makes the same.
+fn sweep() -> Vec<f32> {
+    let mut phase = 0.0_f64;
+    let noise = noise(80_000, 0.002);
+    let sample = |n: usize| {
+        let t = n as f64 / 16_000.0;
+        phase += (140.0 + 30.0 * (5.0 * t).sin() + 15.0 * (17.0 * t).sin()) / 16_000.0;
+        let open = 0.5 + 0.5 * (21.0 * t).sin();
+        let partial = |k: f64| {
+            let from_middle: f64 = (k * 0.14 - 0.4 - 0.5 * open) / 0.3;
+            (std::f64::consts::TAU * k * phase).sin() * (-from_middle * from_middle).exp()
+        };
+        let buzz: f64 = (1..16).map(|k| partial(f64::from(k))).sum();
+        let loud = if t % 2.5 < 1.6 { 0.1 } else { 0.0 };
+        (loud * (0.1 + open) * buzz) as f32 + noise[n]
+    };
+    (0..80_000).map(sample).collect()
+}
+
+fn scores(samples: &[f32], at_once: usize) -> Vec<f32> {
+    let mut detector = Detector::new();
+    samples.chunks(at_once).for_each(|part| detector.push(part));
+    detector.finish().scores()
+}
+
+/// What `tests/calls/train_context.py sweep` prints: every 25th score.
+const SWEEP: [f32; 20] = [
+    0.00, 0.06, 0.99, 1.00, 1.00, 1.00, 1.00, 0.00, 0.00, 0.00, 0.91, 1.00, 0.98, 0.97, 1.00, 1.00, 1.00, 0.01, 0.00,
+    0.00,
+];
+
+#[test]
+fn scores_are_those_of_the_training() {
+    let found = scores(&sweep(), 1_000);
+    for (n, truth) in SWEEP.into_iter().enumerate() {
+        assert!((found[n * 25] - truth).abs() < 0.02, "frame {}: {} {truth}", n * 25, found[n * 25]);
+    }
+}
+
+#[test]
+fn a_long_recording_is_judged_as_if_in_one_piece() {
+    let long: Vec<f32> = sweep().into_iter().cycle().take(16_000 * 78).collect();
+    let (whole, parts) = (scores(&long, long.len()), scores(&long, 4_000));
+    assert_eq!(whole.len(), parts.len());
+    let furthest = whole.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest < 0.01, "{furthest}");
+}
+
 #[test]
 fn two_legs_are_two_and_the_same_sound_twice_is_one() {
     let left = add(&talk(5.0, 0.05, 120.0, |t| t < 2.0), &noise(80_000, 0.001));

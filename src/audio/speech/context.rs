@@ -1,0 +1,179 @@
+//! A second network that hears some seconds on either side: which of what sounds like speech is music, or another sound
+//! with a pitch. A layer over neighbouring steps, then layers that each look twice as far. Its weights, and the same network
+//! and features in Python, are those of `tests/calls/train_context.py`.
+
+use std::sync::LazyLock;
+
+use super::features::Frame;
+use super::lines::{GROUPS, Line};
+
+/// What is seen of one step, as many frames as a look at the long window stands for.
+const INPUTS: usize = 7 + 2 * GROUPS;
+const CHANNELS: usize = 12;
+/// Steps that a layer looks at, so far apart.
+const TAPS: usize = 5;
+const DILATIONS: [usize; 5] = [2, 4, 8, 16, 32];
+/// A step has the best score within so many steps, half a second: the ends of a turn, and words cut short, are kept with
+/// the speech they belong to.
+const EASE: usize = 12;
+/// Steps on either side that a score depends on.
+pub const REACH: usize = TAPS / 2 * (1 + 2 + 4 + 8 + 16 + 32) + EASE + 1;
+/// A frame is voiced from this periodicity on.
+const VOICED: f32 = 0.6;
+/// A pitch stays that moved by no more than 0.2 % in 40 ms.
+const STILL: f32 = 0.01;
+const FLOATS: usize = 2 * INPUTS
+    + TAPS * INPUTS * CHANNELS
+    + CHANNELS
+    + DILATIONS.len() * (TAPS + CHANNELS + 1) * CHANNELS
+    + CHANNELS
+    + 1;
+
+/// What the network sees of a step.
+pub type Step = [f32; INPUTS];
+type Row = [f32; CHANNELS];
+
+/// The means of some frames: score of the first network, height above the noise floor, tonal figures, a pitch that stays,
+/// how far it moves, the long window's figures.
+pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> Step {
+    let mut sum = [0.0; INPUTS];
+    for ((frame, score), above) in frames.iter().zip(scores).zip(above) {
+        let voiced = frame.periodic > VOICED;
+        let still = f32::from(u8::from(voiced && frame.pitch_step < STILL));
+        let moved = if voiced { frame.pitch_step } else { 0.0 };
+        let seen = [*score, *above, frame.peaks, frame.held, frame.periodic, still, moved];
+        sum.iter_mut().zip(seen).for_each(|(sum, value)| *sum += value);
+    }
+    let weights = &*WEIGHTS;
+    let mut step = sum.map(|value| value / frames.len().max(1) as f32);
+    step[INPUTS - line.len()..].copy_from_slice(line);
+    for ((value, mean), scale) in step.iter_mut().zip(&weights.mean).zip(&weights.scale) {
+        *value = (*value - mean) * scale;
+    }
+    step
+}
+
+/// A layer that looks along the steps channel by channel, then across the channels of each.
+struct Residual {
+    apart: usize,
+    along: Vec<Row>,
+    across: Vec<Row>,
+    bias: Row,
+}
+
+struct Weights {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    /// Tap by tap, input by input.
+    first: Vec<Row>,
+    first_bias: Row,
+    residual: Vec<Residual>,
+    last: Row,
+    last_bias: f32,
+}
+
+static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
+    let bytes: &[u8; 4 * FLOATS] = include_bytes!("context.bin");
+    let mut all = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let (mean, scale) = (floats(&mut all, INPUTS), floats(&mut all, INPUTS));
+    let (first, first_bias) = (rows(&mut all, TAPS * INPUTS), row(&mut all));
+    let residual = DILATIONS.map(|apart| Residual {
+        apart,
+        along: rows(&mut all, TAPS),
+        across: rows(&mut all, CHANNELS),
+        bias: row(&mut all),
+    });
+    Weights {
+        mean,
+        scale,
+        first,
+        first_bias,
+        residual: residual.into(),
+        last: row(&mut all),
+        last_bias: row::<1>(&mut all)[0],
+    }
+});
+
+fn floats(all: &mut impl Iterator<Item = f32>, count: usize) -> Vec<f32> {
+    all.by_ref().take(count).collect()
+}
+
+fn row<const N: usize>(all: &mut impl Iterator<Item = f32>) -> [f32; N] {
+    let mut row = [0.0; N];
+    row.iter_mut().zip(all).for_each(|(out, value)| *out = value);
+    row
+}
+
+fn rows<const N: usize>(all: &mut impl Iterator<Item = f32>, count: usize) -> Vec<[f32; N]> {
+    (0..count).map(|_| row(all)).collect()
+}
+
+/// How much each step sounds like speech, 0 to 1. What lies before the first and after the last of them is the mean of all
+/// sounds; steps nearer than [`REACH`] to an end that is not the recording's are not to be trusted.
+pub fn speech(seen: &[Step]) -> Vec<f32> {
+    let weights = &*WEIGHTS;
+    let mut rows: Vec<Row> = (0..seen.len()).map(|at| first(weights, seen, at)).collect();
+    let mut next = rows.clone();
+    for layer in &weights.residual {
+        for (at, out) in next.iter_mut().enumerate() {
+            *out = residual(layer, &rows, at);
+        }
+        std::mem::swap(&mut rows, &mut next);
+    }
+    eased(&rows.iter().map(|row| score(weights, row)).collect::<Vec<f32>>())
+}
+
+/// Means of three, and of those the highest nearby.
+fn eased(scores: &[f32]) -> Vec<f32> {
+    let near = |of: &[f32], at: usize, reach: usize| at.saturating_sub(reach)..(at + reach + 1).min(of.len());
+    let mean = |at: usize| {
+        let part = &scores[near(scores, at, 1)];
+        part.iter().sum::<f32>() / part.len() as f32
+    };
+    let means: Vec<f32> = (0..scores.len()).map(mean).collect();
+    (0..means.len()).map(|at| means[near(&means, at, EASE)].iter().copied().fold(0.0, f32::max)).collect()
+}
+
+/// The steps that the taps of a layer fall on, with the number of the tap.
+fn taps(at: usize, apart: usize, steps: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..TAPS).filter_map(move |tap| {
+        let there = (at + tap * apart).checked_sub(TAPS / 2 * apart)?;
+        (there < steps).then_some((tap, there))
+    })
+}
+
+fn first(weights: &Weights, seen: &[Step], at: usize) -> Row {
+    let mut out = weights.first_bias;
+    for (tap, there) in taps(at, 1, seen.len()) {
+        add(&mut out, &seen[there], &weights.first[tap * INPUTS..(tap + 1) * INPUTS]);
+    }
+    out.map(|value| value.max(0.0))
+}
+
+fn residual(layer: &Residual, rows: &[Row], at: usize) -> Row {
+    let mut along = [0.0; CHANNELS];
+    for (tap, there) in taps(at, layer.apart, rows.len()) {
+        for n in 0..CHANNELS {
+            along[n] += rows[there][n] * layer.along[tap][n];
+        }
+    }
+    let mut out = layer.bias;
+    add(&mut out, &along, &layer.across);
+    let mut sum = rows[at];
+    sum.iter_mut().zip(out).for_each(|(sum, out)| *sum += out.max(0.0));
+    sum
+}
+
+fn score(weights: &Weights, row: &Row) -> f32 {
+    let last: f32 = row.iter().zip(&weights.last).map(|(value, weight)| value * weight).sum();
+    1.0 / (1.0 + (-last - weights.last_bias).exp())
+}
+
+/// Each input spread over all outputs: sums side by side, none of which waits for another.
+fn add<const OUT: usize>(out: &mut [f32; OUT], input: &[f32], weights: &[[f32; OUT]]) {
+    for (value, weights) in input.iter().zip(weights) {
+        for n in 0..OUT {
+            out[n] += value * weights[n];
+        }
+    }
+}

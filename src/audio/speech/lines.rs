@@ -1,0 +1,115 @@
+//! A longer look at the spectrum than a frame has: an instrument's notes are narrow lines that stay where they are, and
+//! those of a voice move all the time.
+
+use std::sync::Arc;
+
+use realfft::RealFftPlanner;
+use realfft::RealToComplex;
+use realfft::num_complex::Complex;
+
+use super::features::{HOP, WINDOW};
+
+/// Samples of the long window: 128 ms.
+const LONG: usize = 2_048;
+/// Frames that one look stands for.
+pub const EVERY: usize = 4;
+/// Bins at which the groups begin and end: 200, 600, 1200, 2200 and 3800 Hz.
+const EDGES: [usize; GROUPS + 1] = [26, 77, 154, 282, 487];
+pub const GROUPS: usize = 4;
+/// Looks between the two that are compared: 120 ms, so that they share next to nothing.
+const BACK: usize = 3;
+/// Added to every power, under which all is silence.
+const FLOOR: f32 = 5e-5;
+/// Samples by which the long window begins before the frames in whose middle it lies.
+const BEFORE: usize = LONG / 2 - (WINDOW + (EVERY - 1) * HOP) / 2;
+
+/// For each group how flat it is (0 for noise and silence, -2 for a single line) and how like it was a moment before.
+pub type Line = [f32; 2 * GROUPS];
+
+/// Looks at samples as they come.
+pub struct Lines {
+    forward: Arc<dyn RealToComplex<f32>>,
+    window: Vec<f32>,
+    pending: Vec<f32>,
+    /// Logarithmic spectra of the last looks, each group's mean removed and of unit length.
+    shapes: std::collections::VecDeque<Vec<f32>>,
+    time: Vec<f32>,
+    spectrum: Vec<Complex<f32>>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let forward = RealFftPlanner::new().plan_fft_forward(LONG);
+        let window = |n: usize| 0.5 - 0.5 * (std::f32::consts::TAU * (n as f32 + 0.5) / LONG as f32).cos();
+        Self {
+            window: (0..LONG).map(window).collect(),
+            pending: vec![0.0; BEFORE],
+            shapes: std::collections::VecDeque::new(),
+            time: forward.make_input_vec(),
+            spectrum: forward.make_output_vec(),
+            forward,
+        }
+    }
+}
+
+impl Lines {
+    /// Appends the looks that these samples complete.
+    pub fn push(&mut self, samples: &[f32], out: &mut Vec<Line>) {
+        self.pending.extend_from_slice(samples);
+        let mut at = 0;
+        while self.pending.len() - at >= LONG {
+            out.push(self.look(at));
+            at += EVERY * HOP;
+        }
+        self.pending.drain(..at);
+    }
+
+    /// The looks that wait for samples which never come.
+    pub fn finish(&mut self, out: &mut Vec<Line>) {
+        self.push(&[0.0; LONG], out);
+    }
+
+    fn look(&mut self, at: usize) -> Line {
+        for ((time, sample), weight) in self.time.iter_mut().zip(&self.pending[at..at + LONG]).zip(&self.window) {
+            *time = sample * weight;
+        }
+        // Buffers of the planner's own sizes are what it asks for; it has nothing else to fail at.
+        let done = self.forward.process(&mut self.time, &mut self.spectrum);
+        debug_assert!(done.is_ok());
+        let mut shape = Vec::with_capacity(EDGES[GROUPS] - EDGES[0]);
+        let mut line = [0.0; 2 * GROUPS];
+        for group in 0..GROUPS {
+            let bins = &self.spectrum[EDGES[group]..EDGES[group + 1]];
+            line[2 * group] = append(bins, &mut shape);
+        }
+        self.shapes.push_back(shape);
+        if self.shapes.len() > BACK + 1 {
+            self.shapes.pop_front();
+        }
+        if let (true, Some(then), Some(now)) = (self.shapes.len() > BACK, self.shapes.front(), self.shapes.back()) {
+            for group in 0..GROUPS {
+                let part = EDGES[group] - EDGES[0]..EDGES[group + 1] - EDGES[0];
+                line[2 * group + 1] = then[part.clone()].iter().zip(&now[part]).map(|(a, b)| a * b).sum();
+            }
+        }
+        line
+    }
+}
+
+/// Appends the shape of a group and says how flat it is.
+fn append(bins: &[Complex<f32>], shape: &mut Vec<f32>) -> f32 {
+    let from = shape.len();
+    let mut power = 0.0;
+    for bin in bins {
+        let here = bin.norm_sqr() + FLOOR;
+        power += here;
+        shape.push(here.ln());
+    }
+    let part = &mut shape[from..];
+    let count = bins.len() as f32;
+    let mean = part.iter().sum::<f32>() / count;
+    part.iter_mut().for_each(|value| *value -= mean);
+    let length = part.iter().map(|value| value * value).sum::<f32>().sqrt() + 1e-3;
+    part.iter_mut().for_each(|value| *value /= length);
+    (mean - (power / count).ln()).clamp(-8.0, 0.0) / 4.0
+}
