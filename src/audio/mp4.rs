@@ -38,7 +38,8 @@ pub fn edit_list(mut file: &File) -> Option<EditList> {
     }
 }
 
-/// Where the last box of the file says it ends: beyond the end of the file when that was cut off.
+/// Where the last box of the file says it ends: beyond the end of the file when that was cut off in its sound. In any other
+/// box the zeros would be read as entries of tables without end.
 fn promised_len(mut file: &File, total: u64) -> Option<u64> {
     let mut at = 0u64;
     while let Some(left) = total.checked_sub(at).filter(|&left| left >= 8) {
@@ -50,8 +51,11 @@ fn promised_len(mut file: &File, total: u64) -> Option<u64> {
         if head.starts_with(&[0; 4]) {
             return Some(total);
         }
-        let (_, _, size) = box_head(&head[..there], u64::MAX)?;
+        let (name, _, size) = box_head(&head[..there], u64::MAX)?;
         at = at.checked_add(size)?;
+        if at > total && &name != b"mdat" {
+            return Some(total);
+        }
     }
     Some(at)
 }

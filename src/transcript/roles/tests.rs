@@ -163,7 +163,8 @@ fn a_platform_s_word_is_not_overruled() {
 
 #[test]
 fn speakers_that_a_service_told_apart_get_their_roles_too() {
-    let mut words = said(&[(0, "yes hello who is this"), (1, "thank you for calling the ticket office how may I help")]);
+    let mut words =
+        said(&[(0, "yes hello who is this"), (1, "thank you for calling the ticket office how may I help")]);
     for speaker in &mut words.speakers {
         speaker.evidence = Some(Evidence::Voice);
     }
