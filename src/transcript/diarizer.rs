@@ -143,8 +143,8 @@ fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
         stretches.extend(inside.into_iter().map(|(speaker, region)| Voiced { voice: number(speaker), region }));
     }
     let count = numbers.len() as u32;
-    // The models say how many voices there are, not how sure they are of it.
-    Voices { count, stretches, odds: if count > 1 { f64::INFINITY } else { 0.0 } }
+    // More than two are not told apart well enough to name anybody by what is said.
+    Voices { count, stretches, sure: count < 3 }
 }
 
 fn common(region: &Region, turn: &Region) -> Option<Region> {
