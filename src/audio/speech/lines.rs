@@ -21,7 +21,7 @@ const BACK: usize = 3;
 /// Added to every power, under which all is silence.
 const FLOOR: f32 = 5e-5;
 /// Samples by which the long window begins before the frames in whose middle it lies.
-const BEFORE: usize = LONG / 2 - (WINDOW + (EVERY - 1) * HOP) / 2;
+const BEFORE: usize = LONG / 2 - usize::midpoint(WINDOW, (EVERY - 1) * HOP);
 
 /// For each group how flat it is (0 for noise and silence, -2 for a single line) and how like it was a moment before.
 pub type Line = [f32; 2 * GROUPS];
@@ -108,8 +108,12 @@ fn append(bins: &[Complex<f32>], shape: &mut Vec<f32>) -> f32 {
     let part = &mut shape[from..];
     let count = bins.len() as f32;
     let mean = part.iter().sum::<f32>() / count;
-    part.iter_mut().for_each(|value| *value -= mean);
+    for value in &mut *part {
+        *value -= mean;
+    }
     let length = part.iter().map(|value| value * value).sum::<f32>().sqrt() + 1e-3;
-    part.iter_mut().for_each(|value| *value /= length);
+    for value in part {
+        *value /= length;
+    }
     (mean - (power / count).ln()).clamp(-8.0, 0.0) / 4.0
 }

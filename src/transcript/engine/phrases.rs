@@ -73,13 +73,12 @@ impl Phrases {
         for phrase in phrases {
             let mut before = None;
             for text in phrase.split_whitespace() {
-                let word = match known.get(text) {
-                    Some(word) => *word,
-                    None => {
-                        let Some(word) = all.add(&spell(alphabet, text), space) else { continue };
-                        known.insert(text, word);
-                        word
-                    }
+                let word = if let Some(word) = known.get(text) {
+                    *word
+                } else {
+                    let Some(word) = all.add(&spell(alphabet, text), space) else { continue };
+                    known.insert(text, word);
+                    word
                 };
                 match before {
                     Some(before) => drop(pairs.insert((word, before))),

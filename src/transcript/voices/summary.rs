@@ -73,6 +73,7 @@ impl Pitch {
         pitches.fold(Self::default(), |sum, pitch| sum.and(Self { voiced: 1.0, sum: pitch, squares: pitch * pitch }))
     }
 
+    #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { voiced: self.voiced + other.voiced, sum: self.sum + other.sum, squares: self.squares + other.squares }
     }
