@@ -161,7 +161,7 @@ async fn a_correction_is_not_lost_to_what_a_dead_worker_noted(backend: Backend) 
     fixture.trigger_again(Api::Atoms, before.call_id.as_str()).await;
     // A worker that dies when it has measured the call and noted so.
     let mut config = fixture.space.config();
-    config.worker.park_at = "quality".to_owned();
+    "quality".clone_into(&mut config.worker.park_at);
     let doomed = App::build(config, fixture.clock.clone()).await.unwrap();
     let lock = DataLock::take(fixture.data_dir()).unwrap();
     let working = tokio::spawn(async move { worker::run(doomed, &lock, Until::Idle, Signals::default()).await });
