@@ -161,10 +161,19 @@ async fn a_database_of_the_build_before_is_taken_over_with_its_work_in_flight(ba
         fixture.trigger(Api::KrosaiV1, &format!("call_{n:06}")).await;
     }
     let backfill = fixture.start_backfill(Api::Atoms).await;
-    for sql in STEP_BACK {
-        match fixture.store.db() {
-            Db::Sqlite(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
-            Db::Postgres(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+    // On one connection: another one may not have heard yet of what the first has dropped.
+    match fixture.store.db() {
+        Db::Sqlite(pool) => {
+            let mut connection = pool.acquire().await.unwrap();
+            for sql in STEP_BACK {
+                sqlx::query(sql).execute(&mut *connection).await.unwrap();
+            }
+        }
+        Db::Postgres(pool) => {
+            let mut connection = pool.acquire().await.unwrap();
+            for sql in STEP_BACK {
+                sqlx::query(sql).execute(&mut *connection).await.unwrap();
+            }
         }
     }
     fixture.app.app.store.close().await;
