@@ -19,6 +19,7 @@ use super::loudness::Meter;
 use super::resample::Resampler;
 use crate::config;
 
+pub(crate) use self::network::dot;
 pub use self::pcm::Pcm16k;
 
 use self::detect::Detector;

@@ -104,7 +104,7 @@ fn layer<const OUT: usize>(input: &[f32], weights: &[f32], bias: &[f32]) -> [f32
 }
 
 /// Eight sums side by side: one alone is a chain that waits for itself.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     for (a, b) in a.iter().zip(b) {

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use super::summary::Sound;
+use crate::audio::speech::dot;
 use crate::audio::speech::features::BANDS;
 
 /// Numbers a point has.
@@ -114,16 +115,4 @@ impl Layer {
 
 fn mean(values: &[f32]) -> f32 {
     values.iter().sum::<f32>() / values.len() as f32
-}
-
-/// Eight sums side by side: one alone is a chain that waits for itself.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a.iter().zip(b) {
-        for n in 0..8 {
-            lanes[n] += a[n] * b[n];
-        }
-    }
-    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
