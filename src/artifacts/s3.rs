@@ -1,5 +1,7 @@
-//! The requests of an S3-compatible service. All use of the AWS SDK is in this file; what is done with these requests
-//! is in `bucket.rs`.
+//! The requests of an S3-compatible service. All use of the AWS SDK is in this file and under `s3/`; what is done with
+//! these requests is in `bucket.rs`.
+
+mod listing;
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,18 +16,16 @@ use aws_sdk_s3::config::{
     RuntimeComponents, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::{ByteStream, ByteStreamError, DateTime};
+use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::Bytes;
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use super::digest::{Digest, base64};
 use super::error::ObjectError;
-use super::{Body, Entry, EntryKind, ObjectHead, Result};
+use super::{Body, ObjectHead, Result};
 use crate::config::{Objects, Sse};
 use crate::domain::Sha256;
 
@@ -332,104 +332,6 @@ impl Requests {
             _ => Ok(date),
         }
     }
-
-    /// All versions and delete markers under a prefix.
-    pub(super) async fn versions_under(&self, prefix: &str) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let mut marker: (Option<String>, Option<String>) = (None, None);
-        loop {
-            let asked = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix);
-            let asked = asked.set_key_marker(marker.0.clone()).set_version_id_marker(marker.1.clone());
-            let page = match asked.send().await {
-                Ok(page) => page,
-                // A service without versions (R2 and others) has only current objects to list.
-                Err(err) if lacks(&err) => return self.list_pages(prefix.to_owned(), None).try_collect().await,
-                Err(err) => return Err(self.failed("a listing of versions", &err)),
-            };
-            entries.extend(page.versions().iter().map(|version| Entry {
-                key: version.key.clone().unwrap_or_default(),
-                size_bytes: unsigned(version.size),
-                modified: version.last_modified.and_then(moment),
-                kind: if version.is_latest == Some(true) { EntryKind::Current } else { EntryKind::Superseded },
-                version: version.version_id.clone(),
-            }));
-            entries.extend(page.delete_markers().iter().map(|deleted| Entry {
-                key: deleted.key.clone().unwrap_or_default(),
-                size_bytes: 0,
-                modified: deleted.last_modified.and_then(moment),
-                kind: EntryKind::DeleteMarker,
-                version: deleted.version_id.clone(),
-            }));
-            if page.is_truncated != Some(true) {
-                return Ok(entries);
-            }
-            marker = self.advance(&marker, (page.next_key_marker, page.next_version_id_marker))?;
-        }
-    }
-
-    /// Unfinished uploads under a prefix.
-    pub(super) async fn uploads_under(&self, prefix: &str) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let mut marker: (Option<String>, Option<String>) = (None, None);
-        loop {
-            let asked = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
-            let asked = asked.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone());
-            let page = match asked.send().await {
-                Ok(page) => page,
-                Err(err) if lacks(&err) => return Ok(entries),
-                Err(err) => return Err(self.failed("a listing of uploads", &err)),
-            };
-            entries.extend(page.uploads().iter().map(|upload| Entry {
-                key: upload.key.clone().unwrap_or_default(),
-                size_bytes: 0,
-                modified: upload.initiated.and_then(moment),
-                kind: EntryKind::Upload,
-                version: upload.upload_id.clone(),
-            }));
-            if page.is_truncated != Some(true) {
-                return Ok(entries);
-            }
-            marker = self.advance(&marker, (page.next_key_marker, page.next_upload_id_marker))?;
-        }
-    }
-
-    /// A listing that claims more but does not move would never end.
-    fn advance<T: PartialEq>(
-        &self,
-        from: &(Option<T>, Option<T>),
-        to: (Option<T>, Option<T>),
-    ) -> Result<(Option<T>, Option<T>)> {
-        if to.0.is_none() || to == *from {
-            return Err(self.unavailable("a listing", "it claims to go on but does not move"));
-        }
-        Ok(to)
-    }
-
-    /// Current objects under a prefix, page by page, sorted by key as S3 promises.
-    pub(super) fn list_pages(&self, prefix: String, after: Option<String>) -> BoxStream<'static, Result<Entry>> {
-        enum Next {
-            Page(Option<String>),
-            End,
-        }
-        let store = self.clone();
-        let pages = stream::try_unfold(Next::Page(None), move |next| {
-            let (store, prefix, after) = (store.clone(), prefix.clone(), after.clone());
-            async move {
-                let Next::Page(token) = next else { return Ok(None) };
-                let asked = store.client.list_objects_v2().bucket(&store.bucket).prefix(prefix).set_start_after(after);
-                let asked = asked.set_continuation_token(token.clone()).send().await;
-                let page = asked.map_err(|err| store.failed("a listing", &err))?;
-                let entries: Vec<Result<Entry>> = page.contents().iter().map(|object| Ok(current(object))).collect();
-                let next = if page.is_truncated == Some(true) {
-                    Next::Page(store.advance(&(token, None), (page.next_continuation_token, None))?.0)
-                } else {
-                    Next::End
-                };
-                Ok(Some((stream::iter(entries), next)))
-            }
-        });
-        pages.try_flatten().boxed()
-    }
 }
 
 /// Keeps the `Date` of the last answer.
@@ -472,27 +374,8 @@ fn checked_endpoint(text: &str) -> Result<&str> {
     Ok(text)
 }
 
-fn current(object: &aws_sdk_s3::types::Object) -> Entry {
-    Entry {
-        key: object.key.clone().unwrap_or_default(),
-        size_bytes: unsigned(object.size),
-        modified: object.last_modified.and_then(moment),
-        kind: EntryKind::Current,
-        version: None,
-    }
-}
-
 fn unsigned(size: Option<i64>) -> u64 {
     size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default()
-}
-
-fn moment(at: DateTime) -> Option<Timestamp> {
-    Timestamp::new(at.secs(), at.subsec_nanos() as i32).ok()
-}
-
-/// Whether the service does not have this operation at all.
-fn lacks<E: ProvideErrorMetadata>(err: &SdkError<E>) -> bool {
-    err.raw_response().is_some_and(|answer| answer.status().as_u16() == 501) || err.code() == Some("NotImplemented")
 }
 
 /// An error with all its causes on one line.

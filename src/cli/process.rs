@@ -17,7 +17,7 @@ use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, probe};
 use crate::config::{self, Config, EngineChoice};
 use crate::domain::quality::ConversationMethod;
-use crate::domain::{Container, DualChannels, Network, Quality, Transcript};
+use crate::domain::{Container, DualChannels, Network, Quality, RecordingState, Transcript};
 use crate::quality;
 use crate::transcript;
 use crate::transcript::engines::Engines;
@@ -71,9 +71,24 @@ enum Side {
 /// What came of it.
 struct Done {
     task: Task,
-    /// The quality document, or why there is none.
-    result: Result<Quality, String>,
+    result: Result<Quality, Without>,
     files: Vec<String>,
+}
+
+/// Why a recording has no quality document.
+enum Without {
+    /// Its bytes are no recording, or none that decodes.
+    Damaged(String),
+    /// It was not looked at to its end: a full disk, a folder that cannot be made.
+    Stopped(String),
+}
+
+impl Without {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Damaged(reason) | Self::Stopped(reason) => reason,
+        }
+    }
 }
 
 /// What the words are to come from.
@@ -206,7 +221,7 @@ async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<
             .and_then(|done| done.context("a recording's task stopped")?);
         all.push(match done {
             // Many recordings are worth their table even when one of them meets a full disk.
-            Err(err) if !alone => refused(task, &format!("{err:#}")),
+            Err(err) if !alone => Done { task, result: Err(Without::Stopped(format!("{err:#}"))), files: Vec::new() },
             done => done?,
         });
     }
@@ -273,12 +288,12 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
 }
 
 fn refused(task: Task, why: &str) -> Done {
-    Done { task, result: Err(why.to_owned()), files: Vec::new() }
+    Done { task, result: Err(Without::Damaged(why.to_owned())), files: Vec::new() }
 }
 
 fn damaged(task: Task, written: &Files, err: &AudioError) -> Done {
     let files = written.names();
-    Done { task, result: Err(err.to_string()), files }
+    Done { task, result: Err(Without::Damaged(err.to_string())), files }
 }
 
 fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>) -> Result<()> {
@@ -300,7 +315,8 @@ impl Done {
     fn json(&self) -> Value {
         let (state, reason) = match &self.result {
             Ok(quality) => (json!(quality.source.state), None),
-            Err(reason) => (json!("damaged"), Some(reason)),
+            Err(without @ Without::Damaged(_)) => (json!(RecordingState::Damaged), Some(without.reason())),
+            Err(without @ Without::Stopped(_)) => (Value::Null, Some(without.reason())),
         };
         json!({
             "input": self.task.name,
@@ -327,10 +343,10 @@ fn table(all: &[Done]) {
             decibels(quality.signal.snr_db, "dB"),
             quality.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(" "),
         ],
-        Err(reason) => {
+        Err(without) => {
             let mut row = vec![done.task.name.clone(), "–".to_owned(), "failed".to_owned()];
             row.extend(["–", "–", "–", "–"].map(str::to_owned));
-            row.push(reason.clone());
+            row.push(without.reason().to_owned());
             row
         }
     });

@@ -90,15 +90,14 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
         &["src/app.rs", "src/app/"],
         "only App::clock reads the clock",
     ),
-    (&["aws_"], &["src/artifacts/s3.rs"], "the S3 SDK lives in one file"),
+    (&["aws_"], &["src/artifacts/s3.rs", "src/artifacts/s3/"], "the S3 SDK lives in one place"),
     (&["sqlx::"], &["src/store.rs", "src/store/", "src/queue.rs", "src/queue/"], "SQL lives in store and queue"),
 ];
 
 /// A part or a job one can hold in the head; suites are read case by case.
 const fn most_lines(path: &str) -> usize {
     match path.as_bytes() {
-        // All use of the S3 SDK is in this one file, whatever its length.
-        b"src/artifacts/s3.rs" | [b't', b'e', b's', b't', b's', b'/', ..] => 550,
+        [b't', b'e', b's', b't', b's', b'/', ..] => 550,
         _ => 450,
     }
 }
@@ -175,6 +174,7 @@ fn what_is_allowed_is_left_alone() {
         ("src/config.rs", "std::env::var(\"X\")"),
         ("src/app.rs", "use crate::store::Pool;\nuse crate::queue::Queue;\nlet now = Timestamp::now();"),
         ("src/artifacts/s3.rs", "use aws_sdk_s3::Client;"),
+        ("src/artifacts/s3/listing.rs", "use aws_sdk_s3::primitives::DateTime;"),
         ("src/store/calls.rs", "sqlx::query(\"\")"),
         ("src/queue.rs", "use crate::store::Pool;\nuse sqlx::Row;"),
         ("src/cli/process.rs", "use crate::audio::probe;\nuse crate::demo::Platform;"),

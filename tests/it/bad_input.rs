@@ -2,7 +2,7 @@
 //! and what to do about it, with the exit code scripts can rely on.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aftercall::demo::{Api, Keys, Kind, SampleAudio, SampleCall};
 use aftercall::domain::{Container, Outcome};
@@ -298,22 +298,56 @@ async fn arguments_that_make_no_sense_are_2() {
     site.well(&["jobs", "retry", "--where", "stage=fetch"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_filled_before_keeps_nothing_of_an_earlier_recording() {
-    let site = Site::start(Vec::new(), "").await;
-    let (good, noise, out) = (site.place().join("call.wav"), site.place().join("noise"), site.place().join("out"));
-    let tone: Vec<i16> = (0..24_000).map(|n| (f64::from(n) * 0.2).sin() * 8000.0).map(|x| x as i16).collect();
+/// Some seconds of a tone, 16 kHz mono.
+fn write_tone(path: &Path) {
     let spec = hound::WavSpec {
         channels: 1,
         sample_rate: 16_000,
         bits_per_sample: 16,
         sample_format: hound::SampleFormat::Int,
     };
-    let mut writer = hound::WavWriter::create(&good, spec).unwrap();
-    for sample in tone {
-        writer.write_sample(sample).unwrap();
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    for n in 0..24_000 {
+        writer.write_sample(((f64::from(n) * 0.2).sin() * 8000.0) as i16).unwrap();
     }
     writer.finalize().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_entry_of_a_folder_costs_only_itself() {
+    let site = Site::start(Vec::new(), "").await;
+    let (folder, out) = (site.place().join("calls"), site.place().join("out"));
+    std::fs::create_dir_all(folder.join("older")).unwrap();
+    std::fs::create_dir_all(&out).unwrap();
+    for name in ["a.wav", "b.wav", "c.wav"] {
+        write_tone(&folder.join(name));
+    }
+    std::fs::write(folder.join("notes.txt"), "called back twice").unwrap();
+    std::os::unix::fs::symlink(site.place().join("gone.wav"), folder.join("gone.wav")).unwrap();
+    // Where the second recording's files would go, the user has a file.
+    std::fs::write(out.join("b"), "mine").unwrap();
+    let (calls, into) = (folder.display().to_string(), out.display().to_string());
+    let said = site.run(&["process", &calls, "--out", &into, "--no-transcript", "--json"]).await;
+    assert_eq!(said.code(), Some(1), "{said:?}");
+    let said_of = |name: &str, why: &str| {
+        assert!(said.stderr.lines().any(|line| line.contains(name) && line.contains(why)), "{name}: {said:?}");
+    };
+    said_of("gone.wav", "cannot be read, passed over");
+    said_of("notes.txt", "no audio, passed over");
+    said_of("older", "a folder, passed over");
+    let all = said.json();
+    let states: Vec<_> = all.as_array().unwrap().iter().map(|one| one["state"].as_str()).collect();
+    assert_eq!(states, [Some("ok"), None, Some("ok")], "{all:#}");
+    assert!(all[1]["reason"].as_str().unwrap().contains("cannot create"), "{all:#}");
+    assert!(out.join("a/audio.wav").is_file() && out.join("c/audio.wav").is_file());
+    assert_eq!(std::fs::read(out.join("b")).unwrap(), b"mine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_filled_before_keeps_nothing_of_an_earlier_recording() {
+    let site = Site::start(Vec::new(), "").await;
+    let (good, noise, out) = (site.place().join("call.wav"), site.place().join("noise"), site.place().join("out"));
+    write_tone(&good);
     // Bytes of no format: neither text nor a signature of any kind.
     std::fs::write(
         &noise,
