@@ -6,6 +6,7 @@
 mod context;
 mod detect;
 pub mod features;
+mod legs;
 mod lines;
 mod network;
 mod pcm;
@@ -122,7 +123,7 @@ impl SpeechSink {
             kept.push((leg.samples, leg.meter.finish()));
         }
         if let [left, right] = tracks.as_mut_slice() {
-            detect::drop_cross_talk(left, right);
+            legs::separate(left, right);
         }
         let leg =
             |(track, (samples, levels)): (&detect::Track, _)| LegSpeech { regions: track.regions(), levels, samples };

@@ -19,10 +19,8 @@ const STEP: usize = 10;
 const FLOOR_STEPS: usize = 15;
 
 /// A frame begins a region above the first score and ends it under the second.
-const BEGIN: f32 = 0.6;
+pub(super) const BEGIN: f32 = 0.6;
 const END: f32 = 0.4;
-/// The other leg is this much louder where this one only hears it, half decibels.
-const CROSS_TALK: u8 = 24;
 /// Frames around a key's tone that are its beginning and end, and the pause to the next key.
 const KEY_REACH: usize = 8;
 /// Frames of them that make it a key: one or two are a vowel's accident.
@@ -47,14 +45,14 @@ pub struct Detector {
 
 /// Level of a frame in half decibels above -100 dB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Level(u8);
+pub(super) struct Level(u8);
 
 impl Level {
     fn of(frame: &Frame) -> Self {
         Self(((frame.level_db + 100.0) * 2.0) as u8)
     }
 
-    fn decibels(self) -> f32 {
+    pub(super) fn decibels(self) -> f32 {
         f32::from(self.0) * 0.5 - 100.0
     }
 }
@@ -62,8 +60,8 @@ impl Level {
 /// The judged frames of one leg.
 #[derive(Debug)]
 pub struct Track {
-    scores: Vec<u8>,
-    levels: Vec<Level>,
+    pub(super) scores: Vec<u8>,
+    pub(super) levels: Vec<Level>,
 }
 
 impl Detector {
@@ -158,63 +156,15 @@ impl Track {
         spans(&self.scores).into_iter().map(region).collect()
     }
 
-    /// For every frame whether a region holds it.
-    fn spoken(&self) -> Vec<bool> {
-        let mut spoken = vec![false; self.scores.len()];
-        for (from, to) in spans(&self.scores) {
-            spoken[from..to].fill(true);
-        }
-        spoken
-    }
-
     /// How much each frame sounds like speech, 0 to 1.
     #[cfg(test)]
     pub fn scores(&self) -> Vec<f32> {
         self.scores.iter().map(|score| f32::from(*score) / 255.0).collect()
     }
-
-    /// The level this leg speaks at: the loudest tenth of its own frames, those in which the other leg is not much louder.
-    fn own_level(&self, other: &Self) -> Option<f32> {
-        let begin = (BEGIN * 255.0) as u8;
-        let own = |at: &usize| {
-            let louder =
-                other.levels.get(*at).is_some_and(|level| level.0 >= self.levels[*at].0.saturating_add(CROSS_TALK));
-            self.scores[*at] >= begin && !louder
-        };
-        let mut levels: Vec<Level> = (0..self.levels.len()).filter(own).map(|at| self.levels[at]).collect();
-        levels.sort_unstable();
-        // A quarter of a second of it, or there is nothing to go by.
-        (levels.len() >= 25).then(|| levels[levels.len() * 9 / 10].decibels())
-    }
-}
-
-/// Silences what one leg hears of the other: frames in which the other is 12 dB louder, both measured against the level
-/// at which each speaks, so that a caller who is merely quiet is not taken for an echo of the agent.
-pub fn drop_cross_talk(left: &mut Track, right: &mut Track) {
-    let difference = match (left.own_level(right), right.own_level(left)) {
-        (Some(left), Some(right)) => left - right,
-        _ => 0.0,
-    };
-    let smooth = |track: &Track, at: usize| {
-        let near = &track.levels[at.saturating_sub(4)..(at + 5).min(track.levels.len())];
-        near.iter().map(|level| level.decibels()).fold(f32::MIN, f32::max)
-    };
-    let threshold = f32::from(CROSS_TALK) * 0.5;
-    let frames = left.levels.len().min(right.levels.len());
-    let louder: Vec<f32> = (0..frames).map(|at| smooth(left, at) - smooth(right, at) - difference).collect();
-    // In the short pauses of a turn, which its region has filled, the leak alone may look like speech.
-    let (in_left, in_right) = (left.spoken(), right.spoken());
-    for (at, louder) in louder.into_iter().enumerate() {
-        if louder >= threshold && right.scores[at] > 0 && (in_left[at] || left.scores[at] > right.scores[at] / 2) {
-            right.scores[at] = 0;
-        } else if louder <= -threshold && (in_right[at] || right.scores[at] > left.scores[at] / 2) {
-            left.scores[at] = 0;
-        }
-    }
 }
 
 /// Hysteresis, then short pauses filled and short bursts dropped.
-fn spans(scores: &[u8]) -> Vec<(usize, usize)> {
+pub(super) fn spans(scores: &[u8]) -> Vec<(usize, usize)> {
     let (begin, end) = ((BEGIN * 255.0) as u8, (END * 255.0) as u8);
     let mut spans: Vec<(usize, usize)> = Vec::new();
     let mut at = 0;

@@ -173,6 +173,21 @@ fn what_leaks_from_the_other_leg_is_not_spoken_on_this_one() {
 }
 
 #[test]
+fn a_turn_ends_with_its_speaker_and_what_is_far_fainter_is_none() {
+    // A voice, its echo 30 dB under it, and the same again after a pause, as from another room.
+    let voice: Vec<f32> = talk(8.0, 0.05, 120.0, |t| t < 2.4 || (3.0..5.0).contains(&t))
+        .into_iter()
+        .enumerate()
+        .map(|(n, sample)| if n < 32_000 { sample } else { 0.03 * sample })
+        .collect();
+    let other = add(&talk(8.0, 0.05, 210.0, |t| t > 6.0), &noise(128_000, 0.0001));
+    let speech = heard(16_000, &[add(&voice, &noise(128_000, 0.0001)), other]);
+    let found = &speech.legs[0].regions;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].end_ms.abs_diff(2_000) <= 60, "{found:?}");
+}
+
+#[test]
 fn samples_keep_the_time_of_the_recording_at_any_rate() {
     for rate_hz in [8_000_u32, 11_025, 44_100, 48_000] {
         let tone = tones(rate_hz as usize * 2, rate_hz, &[440.0], |t| t > 1.0);
