@@ -110,10 +110,11 @@ pub struct Conversation {
     /// Share of the call in which nobody speaks, 0 to 1.
     pub silence_ratio: f64,
     pub longest_silence_ms: u64,
-    pub agent_talk_ms: u64,
-    pub caller_talk_ms: u64,
-    pub overlap_ms: u64,
-    pub interruptions: u32,
+    /// What goes by roles is `None`, with the reason beside it, where no role is known or too much of the speech has none.
+    pub agent_talk_ms: Option<u64>,
+    pub caller_talk_ms: Option<u64>,
+    pub overlap_ms: Option<u64>,
+    pub interruptions: Option<u32>,
     /// From the caller's last sound to the agent's first; negative where the agent cut in.
     pub response_ms: Option<Percentiles>,
     pub method: ConversationMethod,

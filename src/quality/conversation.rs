@@ -1,5 +1,7 @@
 //! Who talked how much, and how long a caller waited for an answer: from stretches of speech with times and roles.
 
+use std::collections::BTreeMap;
+
 use crate::domain::quality::{Conversation, ConversationMethod, Percentiles};
 use crate::domain::transcript::Transcript;
 use crate::domain::{Role, transcript};
@@ -10,35 +12,66 @@ type Stretches = Vec<(u64, u64)>;
 /// Why there are no figures.
 pub const NO_TRANSCRIPT: &str = "no_transcript_requested";
 pub const NO_TIMES: &str = "no_turn_times";
-pub const NO_ROLES: &str = "no_roles";
+/// Why there are none by role.
+const NO_ROLES: &str = "no_roles";
+const SOME_ROLES: &str = "roles_partly_unknown";
+/// Why there is no response time.
+const NO_ANSWERS: &str = "no_answered_turns";
+/// More of the speech than this without a role, and what the known roles add up to is not the call, per cent.
+const WITHOUT_ROLE_PERCENT: u64 = 3;
+/// The figures that go by roles.
+const BY_ROLE: [&str; 5] = [
+    "conversation.agent_talk_ms",
+    "conversation.caller_talk_ms",
+    "conversation.overlap_ms",
+    "conversation.interruptions",
+    "conversation.response_ms",
+];
 
-/// The figures, or the reason why there are none.
+/// The figures, each `None` with its reason in `reasons`, or the reason why there are none at all.
 pub fn measure(
     transcript: Option<&Transcript>,
     duration_ms: u64,
     method: ConversationMethod,
-) -> Result<Conversation, &'static str> {
-    let transcript = transcript.ok_or(NO_TRANSCRIPT)?;
-    let timed = turns(transcript, duration_ms);
-    if timed.is_empty() {
-        return Err(NO_TIMES);
-    }
+    reasons: &mut BTreeMap<String, String>,
+) -> Option<Conversation> {
+    reasons.retain(|member, _| member != "conversation" && !BY_ROLE.contains(&member.as_str()));
+    let mut because = |member: &str, why: &str| {
+        reasons.insert(member.to_owned(), why.to_owned());
+    };
+    let timed = transcript.map(|transcript| turns(transcript, duration_ms));
+    let Some(timed) = timed.as_ref().filter(|timed| !timed.is_empty()) else {
+        because("conversation", if transcript.is_none() { NO_TRANSCRIPT } else { NO_TIMES });
+        return None;
+    };
     let of = |role: Role| joined(timed.iter().filter(|turn| turn.0 == role).map(|turn| (turn.1, turn.2)).collect());
-    let (agent, caller) = (of(Role::Agent), of(Role::Caller));
-    if agent.is_empty() && caller.is_empty() {
-        return Err(NO_ROLES);
-    }
     let anyone = joined(timed.iter().map(|turn| (turn.1, turn.2)).collect());
+    let named = joined(timed.iter().filter(|turn| turn.0 != Role::Unknown).map(|turn| (turn.1, turn.2)).collect());
+    let (agent, caller) = (of(Role::Agent), of(Role::Caller));
     let speech_ms = total(&anyone);
-    Ok(Conversation {
+    let why_not = if agent.is_empty() && caller.is_empty() {
+        Some(NO_ROLES)
+    } else if (speech_ms - total(&named)) * 100 > speech_ms * WITHOUT_ROLE_PERCENT {
+        Some(SOME_ROLES)
+    } else {
+        None
+    };
+    let known = why_not.is_none();
+    let response_ms = if known { responses(&agent, &caller) } else { None };
+    if let Some(why) = why_not {
+        BY_ROLE.into_iter().for_each(|member| because(member, why));
+    } else if response_ms.is_none() {
+        because("conversation.response_ms", NO_ANSWERS);
+    }
+    Some(Conversation {
         speech_ms,
         silence_ratio: 1.0 - speech_ms as f64 / duration_ms.max(1) as f64,
         longest_silence_ms: longest_gap(&anyone, duration_ms),
-        agent_talk_ms: total(&agent),
-        caller_talk_ms: total(&caller),
-        overlap_ms: overlap(&agent, &caller),
-        interruptions: interruptions(&agent, &caller),
-        response_ms: responses(&agent, &caller),
+        agent_talk_ms: known.then(|| total(&agent)),
+        caller_talk_ms: known.then(|| total(&caller)),
+        overlap_ms: known.then(|| overlap(&agent, &caller)),
+        interruptions: known.then(|| interruptions(&agent, &caller)),
+        response_ms,
         method,
     })
 }
@@ -149,13 +182,22 @@ mod tests {
         }
     }
 
+    fn measured(turns: &[(u32, u64, u64)], duration_ms: u64) -> (Option<Conversation>, BTreeMap<String, String>) {
+        let mut reasons = BTreeMap::from([("network".to_owned(), "kept".to_owned())]);
+        let talk = measure(Some(&transcript(turns)), duration_ms, ConversationMethod::Channels, &mut reasons);
+        assert_eq!(reasons.remove("network").as_deref(), Some("kept"));
+        (talk, reasons)
+    }
+
     #[test]
     fn figures_of_a_small_call() {
         let turns = [(0, 0, 2_000), (1, 2_500, 5_000), (0, 5_800, 8_000), (1, 7_500, 9_000), (0, 8_900, 9_500)];
-        let talk = measure(Some(&transcript(&turns)), 12_000, ConversationMethod::Channels).unwrap();
-        assert_eq!((talk.agent_talk_ms, talk.caller_talk_ms), (4_800, 4_000));
-        assert_eq!((talk.speech_ms, talk.overlap_ms), (8_200, 600));
-        assert_eq!((talk.longest_silence_ms, talk.interruptions), (2_500, 2));
+        let (talk, reasons) = measured(&turns, 12_000);
+        assert!(reasons.is_empty(), "{reasons:?}");
+        let talk = talk.unwrap();
+        assert_eq!((talk.agent_talk_ms, talk.caller_talk_ms), (Some(4_800), Some(4_000)));
+        assert_eq!((talk.speech_ms, talk.overlap_ms), (8_200, Some(600)));
+        assert_eq!((talk.longest_silence_ms, talk.interruptions), (2_500, Some(2)));
         let response = talk.response_ms.unwrap();
         assert_eq!((response.count, response.max), (2, 800.0));
         assert!((response.p50 + 100.0).abs() < 1e-9, "the agent cut in: {}", response.p50);
@@ -163,21 +205,47 @@ mod tests {
     }
 
     #[test]
-    fn no_figures_without_times_roles_or_words() {
-        assert_eq!(measure(None, 1_000, ConversationMethod::Channels), Err(NO_TRANSCRIPT));
-        assert_eq!(measure(Some(&transcript(&[])), 1_000, ConversationMethod::Channels), Err(NO_TIMES));
-        assert_eq!(measure(Some(&transcript(&[(2, 0, 500)])), 1_000, ConversationMethod::Channels), Err(NO_ROLES));
-        assert_eq!(
-            measure(Some(&transcript(&[(0, 2_000, 3_000)])), 1_000, ConversationMethod::Channels),
-            Err(NO_TIMES),
-            "past the end"
-        );
+    fn no_figures_without_times_or_words() {
+        let mut reasons = BTreeMap::new();
+        assert_eq!(measure(None, 1_000, ConversationMethod::Channels, &mut reasons), None);
+        assert_eq!(reasons["conversation"], NO_TRANSCRIPT);
+        for turns in [&[][..], &[(0, 2_000, 3_000)]] {
+            let (talk, reasons) = measured(turns, 1_000);
+            assert_eq!((talk, reasons["conversation"].as_str()), (None, NO_TIMES), "{turns:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_by_roles_needs_them() {
+        // 300 ms of 10 s may be anybody's, more may not.
+        let call = |nobodys_ms| vec![(1, 0, 4_000), (0, 4_500, 10_500 - nobodys_ms), (2, 10_500 - nobodys_ms, 10_500)];
+        for (turns, why) in [
+            (call(300), None),
+            (call(400), Some(SOME_ROLES)),
+            (vec![(2, 0, 4_000), (2, 4_500, 10_500)], Some(NO_ROLES)),
+        ] {
+            let (talk, reasons) = measured(&turns, 20_000);
+            let talk = talk.unwrap();
+            assert_eq!((talk.speech_ms, talk.longest_silence_ms), (10_000, 9_500), "known whoever spoke");
+            let by_role = [
+                talk.agent_talk_ms.is_some(),
+                talk.caller_talk_ms.is_some(),
+                talk.overlap_ms.is_some(),
+                talk.interruptions.is_some(),
+                talk.response_ms.is_some(),
+            ];
+            assert_eq!(by_role, [why.is_none(); 5], "{turns:?}");
+            for member in BY_ROLE {
+                assert_eq!(reasons.get(member).map(String::as_str), why, "{member}");
+            }
+        }
     }
 
     #[test]
     fn turns_past_the_end_are_cut() {
-        let talk = measure(Some(&transcript(&[(0, 0, 90_000)])), 1_000, ConversationMethod::Channels).unwrap();
-        assert_eq!((talk.agent_talk_ms, talk.longest_silence_ms), (1_000, 0));
-        assert_eq!(talk.response_ms, None);
+        let (talk, reasons) = measured(&[(0, 0, 90_000)], 1_000);
+        let talk = talk.unwrap();
+        assert_eq!((talk.agent_talk_ms, talk.longest_silence_ms), (Some(1_000), 0));
+        assert_eq!((talk.response_ms, reasons["conversation.response_ms"].as_str()), (None, NO_ANSWERS));
     }
 }

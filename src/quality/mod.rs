@@ -52,16 +52,11 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     let normalized = inputs.normalized;
     let duration_ms = normalized.duration_ms;
     let mut reasons = BTreeMap::new();
+    let conversation = conversation::measure(inputs.transcript, duration_ms, inputs.method, &mut reasons);
     let mut reason = |member: &str, why: &str| {
         reasons.insert(member.to_owned(), why.to_owned());
     };
-    let conversation = conversation::measure(inputs.transcript, duration_ms, inputs.method);
     let legs = legs(inputs);
-    match &conversation {
-        Ok(talk) if talk.response_ms.is_none() => reason("conversation.response_ms", "no_answered_turns"),
-        Ok(_) => {}
-        Err(why) => reason("conversation", why),
-    }
     if let Err(why) = legs {
         reason("legs", why);
     }
@@ -110,7 +105,7 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
         normalization: normalized.normalization.clone(),
         signal: inputs.signal.signal.clone(),
         legs,
-        conversation: conversation.ok(),
+        conversation,
         network,
         platform_response_ms: inputs.network.platform_response_ms,
         mos: mos::estimate(inputs.network),
@@ -198,20 +193,7 @@ pub fn with_roles_named(mut quality: Quality, transcript: &Transcript) -> Qualit
     let by_leg = transcript.speakers.iter().any(|speaker| speaker.channel.is_some());
     let told_apart_by = if by_leg { ConversationMethod::Channels } else { ConversationMethod::Voices };
     let method = quality.conversation.as_ref().map_or(told_apart_by, |conversation| conversation.method);
-    let conversation = conversation::measure(Some(transcript), quality.duration_ms, method);
-    for member in ["conversation", "conversation.response_ms"] {
-        quality.reasons.remove(member);
-    }
-    match &conversation {
-        Ok(talk) if talk.response_ms.is_none() => {
-            quality.reasons.insert("conversation.response_ms".to_owned(), "no_answered_turns".to_owned());
-        }
-        Ok(_) => {}
-        Err(why) => {
-            quality.reasons.insert("conversation".to_owned(), (*why).to_owned());
-        }
-    }
-    quality.conversation = conversation.ok();
+    quality.conversation = conversation::measure(Some(transcript), quality.duration_ms, method, &mut quality.reasons);
     quality
 }
 
@@ -316,7 +298,7 @@ mod tests {
         let level = |leg: Option<Leg>| leg.unwrap().integrated_lufs.unwrap();
         assert!((level(legs.agent) - level(legs.caller) - 15.56).abs() < 0.2);
         assert_eq!(quality.flags, [Flag::CallerLow]);
-        assert_eq!(quality.conversation.unwrap().caller_talk_ms, 5_000);
+        assert_eq!(quality.conversation.unwrap().caller_talk_ms, Some(5_000));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod heartbeat;
 mod inspect;
 mod runner;
+mod standing;
 
 pub use heartbeat::Rescued;
 pub use inspect::{Finished, JobState, JobView};
@@ -14,12 +15,14 @@ pub use runner::{Handler, Lanes, Running, Verdict};
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use riverqueue::{Client, InsertOpts, JobArgs, UniqueOpts, WorkContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use self::standing::Standings;
 use crate::domain::{Classify, Fault, ParseError, Side, Stage};
 use crate::store::{Db, Store, Tx};
 
@@ -255,6 +258,7 @@ impl fmt::Debug for ContextDebug {
 pub struct Queue {
     client: Client,
     store: Store,
+    standings: Arc<Standings>,
 }
 
 impl fmt::Debug for Queue {
@@ -302,7 +306,7 @@ impl Queue {
                 Client::builder(pool.clone()).build()?
             }
         };
-        Ok(Self { client, store: store.clone() })
+        Ok(Self { client, store: store.clone(), standings: Arc::default() })
     }
 
     /// Enqueues a job in the caller's transaction: it exists if and only if that commits.
@@ -383,43 +387,4 @@ impl Queue {
         };
         Ok(found.is_some())
     }
-
-    /// Whose a job is by now, seen from one attempt.
-    pub(crate) async fn standing(&self, ticket: &Ticket) -> Result<Standing, QueueError> {
-        macro_rules! sql {
-            ($last_worker:literal) => {
-                concat!(
-                    "SELECT CASE WHEN finalized_at IS NOT NULL THEN 'ended' WHEN state = 'running' AND attempt = $2 AND ",
-                    $last_worker,
-                    " = $3 THEN 'mine' ELSE 'elsewhere' END FROM river_job WHERE id = $1"
-                )
-            };
-        }
-        let (job, attempt, worker) = (ticket.job, ticket.attempt, ticket.worker.as_str());
-        let word: Option<String> = match self.store.db() {
-            Db::Sqlite(pool) => {
-                let query = sqlx::query_scalar(sql!("json_extract(attempted_by, '$[#-1]')"));
-                query.bind(job).bind(attempt).bind(worker).fetch_optional(pool).await?
-            }
-            Db::Postgres(pool) => {
-                let query = sqlx::query_scalar(sql!("attempted_by[array_length(attempted_by, 1)]"));
-                query.bind(job).bind(attempt).bind(worker).fetch_optional(pool).await?
-            }
-        };
-        Ok(match word.as_deref() {
-            Some("mine") => Standing::Mine,
-            Some("elsewhere") => Standing::Elsewhere,
-            _ => Standing::Ended,
-        })
-    }
-}
-
-/// Whose a job is by now, seen from one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Mine,
-    /// Given back, or in another attempt's hands.
-    Elsewhere,
-    /// It has reached an end from which it does not come back by itself.
-    Ended,
 }

@@ -12,7 +12,8 @@ use riverqueue::{
 };
 use serde_json::Value;
 
-use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Standing, Ticket};
+use super::standing::Standing;
+use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Ticket};
 use crate::config;
 use crate::domain::Side;
 use crate::store::Db;

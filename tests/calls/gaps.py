@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Compares the conversation figures of `aftercall process` with the truth of calls that `make.py` made.
 
-    python3 tests/calls/make.py CALLS --dual 50 --mono 0 --alone 0 --trio 0
+    python3 tests/calls/make.py CALLS --dual 50 --mono 100 --alone 0 --trio 0
     python3 tests/calls/gaps.py CALLS target/release/aftercall
+    python3 tests/calls/gaps.py CALLS target/release/aftercall --kind mono
 
 Per call: talk of each role, overlap, speech and longest silence, as shares of the call. Per answer: the gap from the end of
 the caller's turn to the beginning of the agent's. Turns are stretches of speech; those of one side less than 200 ms apart
-are one, on both sides of the comparison.
+are one, on both sides of the comparison. On one channel the words with their times are given, as an engine would hear
+them, and what the agent is known to say; calls whose figures are null are counted and left out.
 """
 import argparse
 import json
@@ -63,21 +65,35 @@ def share(values, part):
     return values[min(len(values) - 1, int(part * len(values)))]
 
 
+def given(truth, out):
+    """What `process` is told."""
+    if truth["dual_channels"]:
+        return ["--caller-channel", "left" if truth["dual_channels"] == "caller_left" else "right"]
+    words = sorted((word for said in truth["utterances"] for word in said["words"]), key=lambda word: word["start_ms"])
+    (out / "known.json").write_text(json.dumps([{"text": " ".join(word["text"] for word in words), "words": words}]))
+    (out / "agent.txt").write_text(truth["agent_text"])
+    return ["--transcript", out / "known.json", "--agent-text", out / "agent.txt"]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("calls", type=Path)
     parser.add_argument("program", type=Path)
+    parser.add_argument("--kind", choices=["dual", "mono"], default="dual")
     parser.add_argument("--each", action="store_true")
     args = parser.parse_args()
-    off, errors, missed, invented, count = {}, [], 0, 0, 0
-    for path in sorted(args.calls.glob("dual-*.json")):
+    off, null, errors, missed, invented, count = {}, {}, [], 0, 0, 0
+    for path in sorted(args.calls.glob(f"{args.kind}-*.json")):
         truth = json.loads(path.read_text())
-        side = "left" if truth["dual_channels"] == "caller_left" else "right"
         with tempfile.TemporaryDirectory() as out:
-            run = [args.program, "process", args.calls / truth["file"], "--out", out, "--caller-channel", side, "--json"]
-            quality = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)
+            run = [args.program, "process", args.calls / truth["file"], "--out", out, *given(truth, Path(out))]
+            subprocess.run(run, capture_output=True, check=True)
             quality = json.loads((Path(out) / "quality.json").read_text())
             heard = json.loads((Path(out) / "transcript.json").read_text())
+        if quality["conversation"] is None or quality["conversation"]["agent_talk_ms"] is None:
+            why = quality["reasons"].get("conversation") or quality["reasons"]["conversation.agent_talk_ms"]
+            null[why] = null.get(why, 0) + 1
+            continue
         roles = {speaker["id"]: speaker["role"] for speaker in heard["speakers"]}
         duration, talk = quality["duration_ms"], quality["conversation"]
         of = lambda turns, role, names: joined([[t["start_ms"], t["end_ms"]] for t in turns if names.get(t["speaker"]) == role])
@@ -107,6 +123,7 @@ def main():
             worst = max(known, key=lambda name: off[name][-1])
             print(f"{path.stem}: {len(here)} of {len(gaps)} answers, worst {max(map(abs, here), default=0)} ms; {worst} off by {100 * off[worst][-1]:.1f} %")
     size = [abs(error) for error in errors]
+    print("null:", ", ".join(f"{why} {calls}" for why, calls in null.items()) or "none")
     print(f"{count} calls, {len(errors)} answers compared, {missed} missed, {invented} too many")
     print(f"response gap: median error {share(size, 0.5)} ms, p95 {share(size, 0.95)} ms, mean {sum(errors) / len(errors):+.0f} ms")
     for name, values in off.items():

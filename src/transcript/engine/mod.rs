@@ -66,12 +66,18 @@ impl Recogniser {
     pub fn load(dir: &Path, search: Search, threads: usize) -> Result<Self, EngineError> {
         let manifest = Manifest::read(dir)?;
         let path = dir.join("model.onnx");
-        let (sha256, _) = hash::of_file(&path).map_err(|source| match source.kind() {
+        // Both read the whole file, side by side; what is not the file that was promised is told before what is wrong in it.
+        let (hashed, acoustic) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| hash::of_file(&path));
+            let acoustic = Acoustic::load(&path, &manifest, threads);
+            (hashing.join().unwrap_or_else(|_| Err(std::io::Error::other("its hash stopped"))), acoustic)
+        });
+        let (sha256, _) = hashed.map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => EngineError::Missing { path: path.clone() },
             _ => EngineError::Unreadable { path: path.clone(), source },
         })?;
         verify(&path, &manifest, &sha256)?;
-        let acoustic = Acoustic::load(&path, &manifest, threads)?;
+        let acoustic = acoustic?;
         Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
     }
 
