@@ -139,12 +139,12 @@ def example(rng, speaker):
     if rng.random() < 0.45:
         clean, active = talk(rng, speaker, count)
         loud = np.sqrt((clean**2).sum() / max(1, active.sum() * train_speech.HOP)) or 0.1
-        snr = rng.choice([60, rng.uniform(15, 40), rng.uniform(0, 15)])
+        snr = rng.choice([60, rng.uniform(15, 40), rng.uniform(2, 12), rng.uniform(2, 12)])
         kind = rng.random()
-        other = sounds(rng, seconds) if kind < 0.4 else hiss() if kind < 0.7 else weather.outside(rng, seconds)
+        other = sounds(rng, seconds) if kind < 0.4 else hiss() if kind < 0.75 else weather.outside(rng, seconds)
         other = other / (other.std() + 1e-9)
-        if kind >= 0.7:
-            snr = rng.uniform(4, 40)
+        if kind >= 0.75:
+            snr = rng.uniform(5, 30)
         if kind < 0.25:  # music until, or from, some time on: a call put on hold
             cut, fade = int(count * rng.uniform(0.1, 0.9)), 10 ** (-rng.uniform(5, 60) / 20)
             side = slice(cut, None) if rng.random() < 0.6 else slice(None, cut)

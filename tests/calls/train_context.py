@@ -4,11 +4,12 @@
 
 Run by hand after `train_speech.py`, whose network gives one of the inputs; the result is committed. Speech is espeak-ng's
 in many languages and voices and flite's, in noise, over music, in rooms, over telephone bands and codecs; the rest is
-noise, music, call progress tones, DTMF, hum. Music comes from `synth.py` and, sampled instruments, from `midi.py`. Needs
-numpy, torch, libespeak-ng, flite, ffmpeg, fluidsynth and the sound font `fluid-soundfont-gm`:
+noise, music, call progress tones, DTMF, hum (`scenes.py`). Music comes from `synth.py`, `grooves.py` and, sampled
+instruments, from `midi.py`, noise that moves from `weather.py`. Needs numpy, torch, libespeak-ng, flite, ffmpeg, fluidsynth
+and the sound font `fluid-soundfont-gm`:
 
-    python3 tests/calls/train_context.py make SHARDS [--seed 1] [--count 500]    # as often as there are cores, other seeds
-    python3 tests/calls/train_context.py train SHARDS [--epochs 30]
+    python3 tests/calls/train_context.py make SHARDS [--seed 1] [--count 750]    # as often as there are cores, other seeds
+    python3 tests/calls/train_context.py train SHARDS [--epochs 14]
     python3 tests/calls/train_context.py regions FILE.wav...
     python3 tests/calls/train_context.py sweep                                   # for the test that Rust and this agree
 
@@ -30,11 +31,14 @@ SPEECH = Path(__file__).resolve().parents[2] / "src/audio/speech"
 LONG, EVERY, EDGES, BACK = 2048, 4, [26, 77, 154, 282, 487], 3
 LONG_FLOOR = 5e-5
 # The network: inputs, channels, taps, dilations of the residual layers.
-INPUTS, CHANNELS, TAPS, DILATIONS = 15, 12, 5, [2, 4, 8, 16, 32]
+INPUTS, CHANNELS, TAPS, DILATIONS = 15, 24, 5, [2, 4, 8, 16, 32]
 # A voice: this periodic; a pitch that stays: moved by no more than 0.2 % in 40 ms.
 VOICED, STILL = 0.6, 0.01
 # A step has the best score within so many steps.
-EASE = 12
+EASE = 50
+# Added to what the network learnt: chosen on recordings of other seeds, another sound font and other voices, so that little
+# of what is said in noise at 5 dB is lost.
+LEAN = 0.25
 
 
 def pitch_steps(samples, count):
@@ -184,9 +188,9 @@ def train(shards, epochs, out):
     mean, scale = x.reshape(-1, INPUTS).mean(0), x.reshape(-1, INPUTS).std(0) + 1e-3
     x = ((x - mean) / scale).transpose(0, 2, 1)
     weights, run = network()
-    optimiser = torch.optim.AdamW(weights.values(), lr=6e-3, weight_decay=0.02)
+    optimiser = torch.optim.AdamW(weights.values(), lr=8e-3, weight_decay=0.02)
     batch = 8
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=1 + epochs * ((len(x) - aside) // batch))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, total_steps=1 + epochs * ((len(x) - aside) // batch))
     print(f"{len(x)} recordings, {aside} held out", flush=True)
     for epoch in range(epochs):
         total, count = 0.0, 0
@@ -223,7 +227,7 @@ def train(shards, epochs, out):
     parts = [mean, 1 / scale, w["first"].transpose(2, 1, 0), w["first_bias"]]
     for n in range(len(DILATIONS)):
         parts += [w[f"along{n}"][:, 0].T, w[f"across{n}"][:, :, 0].T, w[f"bias{n}"]]
-    parts += [w["last"].ravel(), w["last_bias"]]
+    parts += [w["last"].ravel(), w["last_bias"] + LEAN]
     out.write_bytes(np.concatenate([part.astype("<f4").ravel() for part in parts]).tobytes())
     print(f"{out}: {out.stat().st_size} bytes")
 
@@ -282,7 +286,7 @@ def regions(scores, begin=0.6, end=0.4, pause=20, shortest=10):
 
 
 def eased(scores):
-    """Means of three, and of those the highest within half a second: the ends of a turn are kept with it."""
+    """Means of three, and of those the highest within two seconds: the ends of a turn are kept with it."""
     means = np.array([scores[max(0, n - 1) : n + 2].mean() for n in range(len(scores))])
     return np.array([means[max(0, n - EASE) : n + EASE + 1].max() for n in range(len(means))])
 
@@ -313,8 +317,8 @@ def main():
     parser.add_argument("task", choices=["make", "train", "regions", "sweep"])
     parser.add_argument("paths", type=Path, nargs="*")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--count", type=int, default=750)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--weights", type=Path, default=SPEECH / "context.bin")
     args = parser.parse_args()
     if args.task == "make":

@@ -67,7 +67,7 @@ def covered(turn, regions):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("program", type=Path)
+    parser.add_argument("program")
     parser.add_argument("--snr", type=float, default=5)
     parser.add_argument("--recordings", type=int, default=8)
     parser.add_argument("--keep", type=Path)
