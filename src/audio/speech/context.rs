@@ -9,15 +9,15 @@ use super::lines::{GROUPS, Line};
 
 /// What is seen of one step, as many frames as a look at the long window stands for.
 const INPUTS: usize = 7 + 2 * GROUPS;
-const CHANNELS: usize = 12;
+const CHANNELS: usize = 24;
 /// Steps that a layer looks at, so far apart.
 const TAPS: usize = 5;
 const DILATIONS: [usize; 5] = [2, 4, 8, 16, 32];
-/// A step has the best score within so many steps, half a second: the ends of a turn, and words cut short, are kept with
-/// the speech they belong to.
-const EASE: usize = 12;
+/// A step has the best score within so many steps, two seconds: the ends of a turn, words cut short and what noise hides
+/// are kept with the speech they belong to.
+const EASE: usize = 50;
 /// Steps on either side that a score depends on.
-pub const REACH: usize = TAPS / 2 * (1 + 2 + 4 + 8 + 16 + 32) + EASE + 1;
+pub const REACH: usize = TAPS / 2 * (1 + sum(&DILATIONS)) + EASE + 1;
 /// A frame is voiced from this periodicity on.
 const VOICED: f32 = 0.6;
 /// A pitch stays that moved by no more than 0.2 % in 40 ms.
@@ -28,6 +28,15 @@ const FLOATS: usize = 2 * INPUTS
     + DILATIONS.len() * (TAPS + CHANNELS + 1) * CHANNELS
     + CHANNELS
     + 1;
+
+const fn sum(all: &[usize]) -> usize {
+    let (mut sum, mut at) = (0, 0);
+    while at < all.len() {
+        sum += all[at];
+        at += 1;
+    }
+    sum
+}
 
 /// What the network sees of a step.
 pub type Step = [f32; INPUTS];
