@@ -32,6 +32,8 @@ const LIVE: u32 = 30;
 const UNDER_WAY: u64 = 8;
 const LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(5);
+/// A backfill gives its calls their turns when it has listed them all: some thousand pages.
+const LISTED_WITHIN: Duration = Duration::from_secs(1200);
 
 struct Scene {
     app: Arc<App>,
@@ -144,7 +146,7 @@ async fn main() -> Result<()> {
     let backfill = scene.flood().await?;
     let started = Instant::now();
     while scene.ended(&backfill).await? < UNDER_WAY {
-        if started.elapsed() > LIMIT {
+        if started.elapsed() > LISTED_WITHIN {
             bail!("the backfill does nothing");
         }
         tokio::time::sleep(LOOK).await;

@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn what_goes_by_roles_needs_them() {
         // 300 ms of 10 s may be anybody's, more may not.
-        let call = |nobodys_ms| vec![(1, 0, 4_000), (0, 4_500, 10_500 - nobodys_ms), (2, 10_500 - nobodys_ms, 10_500)];
+        let call =
+            |nobodys_ms: u64| vec![(1, 0, 4_000), (0, 4_500, 10_500 - nobodys_ms), (2, 10_500 - nobodys_ms, 10_500)];
         for (turns, why) in [
             (call(300), None),
             (call(400), Some(SOME_ROLES)),

@@ -120,6 +120,11 @@ fn rows<const N: usize>(all: &mut impl Iterator<Item = f32>, count: usize) -> Ve
 /// How much each step sounds like speech, 0 to 1. What lies before the first and after the last of them is the mean of all
 /// sounds; steps nearer than [`REACH`] to an end that is not the recording's are not to be trusted.
 pub fn speech(seen: &[Step]) -> Vec<f32> {
+    eased(&scores(seen))
+}
+
+/// The same step by step, whatever is near.
+pub fn scores(seen: &[Step]) -> Vec<f32> {
     let weights = &*WEIGHTS;
     let mut rows: Vec<Row> = (0..seen.len()).map(|at| first(weights, seen, at)).collect();
     let mut next = rows.clone();
@@ -129,7 +134,7 @@ pub fn speech(seen: &[Step]) -> Vec<f32> {
         }
         std::mem::swap(&mut rows, &mut next);
     }
-    eased(&rows.iter().map(|row| score(weights, row)).collect::<Vec<f32>>())
+    rows.iter().map(|row| score(weights, row)).collect()
 }
 
 /// Means of three, and of those the highest nearby.

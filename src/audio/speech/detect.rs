@@ -93,8 +93,8 @@ impl Detector {
         Track { scores: self.scores, levels: self.levels }
     }
 
-    /// Scores the frames up to `end`, `known` of them being complete, and forgets those that no later one looks back to.
-    fn judge(&mut self, known: usize, end: usize) {
+    /// What the first network says of each of `known` frames, and what the second one sees of them.
+    fn look(&self, known: usize) -> (Vec<f32>, Vec<context::Step>) {
         let frames = &self.frames[..known];
         let floors = floors(frames);
         let seen: Vec<network::Seen> =
@@ -102,8 +102,21 @@ impl Detector {
         let sounds: Vec<f32> = (0..seen.len()).map(|at| network::speech(&seen, at)).collect();
         let above: Vec<f32> = seen.iter().map(network::Seen::above).collect();
         let parts = frames.chunks(EVERY).zip(sounds.chunks(EVERY)).zip(above.chunks(EVERY)).zip(&self.looks);
-        let steps: Vec<context::Step> =
-            parts.map(|(((frames, sounds), above), look)| context::step(frames, sounds, above, look)).collect();
+        let steps = parts.map(|(((frames, sounds), above), look)| context::step(frames, sounds, above, look)).collect();
+        (sounds, steps)
+    }
+
+    /// What the second network says of each step, before easing.
+    #[cfg(test)]
+    pub fn within(mut self) -> Vec<f32> {
+        self.lines.finish(&mut self.looks);
+        context::scores(&self.look(self.frames.len()).1)
+    }
+
+    /// Scores the frames up to `end`, `known` of them being complete, and forgets those that no later one looks back to.
+    fn judge(&mut self, known: usize, end: usize) {
+        let (sounds, steps) = self.look(known);
+        let frames = &self.frames[..known];
         let within = context::speech(&steps);
         for at in self.scores.len() - self.gone..end {
             let near = &frames[at.saturating_sub(KEY_REACH)..(at + KEY_REACH + 1).min(frames.len())];

@@ -52,10 +52,10 @@ fn drop_faint(track: &mut Track) {
     let mut scores = vec![0; track.scores.len()];
     for (from, to) in turns {
         let Some(top) = loud(&track.levels[from..to]).filter(|top| *top >= loudest - FAINT_DB) else { continue };
-        for at in from..to {
+        for (at, score) in scores.iter_mut().enumerate().take(to).skip(from) {
             let near = &track.levels[at.saturating_sub(2)..(at + 3).min(track.levels.len())];
             if near.iter().any(|level| level.decibels() >= top - FAINT_DB) {
-                scores[at] = u8::MAX;
+                *score = u8::MAX;
             }
         }
     }

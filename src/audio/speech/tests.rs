@@ -126,10 +126,16 @@ fn scores(samples: &[f32], at_once: usize) -> Vec<f32> {
     detector.finish().scores()
 }
 
-/// What `tests/calls/train_context.py sweep` prints: every 25th score.
+/// What `tests/calls/train_context.py sweep` prints: every 25th score of both networks.
 const SWEEP: [f32; 20] = [
     0.00, 0.06, 0.99, 1.00, 1.00, 1.00, 1.00, 0.00, 0.00, 0.00, 0.91, 1.00, 0.98, 0.97, 1.00, 1.00, 1.00, 0.01, 0.00,
     0.00,
+];
+
+/// And every sixth of the second alone.
+const SECOND: [f32; 21] = [
+    0.003, 0.043, 0.129, 0.845, 0.949, 0.995, 0.954, 0.349, 0.002, 0.002, 0.908, 0.996, 1.000, 1.000, 1.000, 1.000,
+    1.000, 1.000, 0.862, 0.012, 0.042,
 ];
 
 #[test]
@@ -137,6 +143,12 @@ fn scores_are_those_of_the_training() {
     let found = scores(&sweep(), 1_000);
     for (n, truth) in SWEEP.into_iter().enumerate() {
         assert!((found[n * 25] - truth).abs() < 0.02, "frame {}: {} {truth}", n * 25, found[n * 25]);
+    }
+    let mut detector = Detector::new();
+    detector.push(&sweep());
+    let found = detector.within();
+    for (n, truth) in SECOND.into_iter().enumerate() {
+        assert!((found[n * 6] - truth).abs() < 0.02, "step {}: {} {truth}", n * 6, found[n * 6]);
     }
 }
 
