@@ -70,6 +70,8 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
     if !app.store.finish_call(&mut tx, call, record.generation, &finished).await.at(Stage::Writeback)? {
         return Err(changed());
     }
+    // What the call taught of its agent's voice may have been the other's; its next run learns from the corrected roles.
+    app.store.unlearn_agent_voice(&mut tx, call).await.at(Stage::Writeback)?;
     let detail = format!("version {version}");
     let (actor, action, subject) = (by.to_owned(), "roles_corrected".to_owned(), call.to_string());
     let entry = AuditEntry { at: now, actor, action, subject, detail };

@@ -15,7 +15,7 @@ use crate::audio;
 use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
-use crate::domain::{Artifact, ArtifactKind, Container, Outcome, Quality, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, ArtifactKind, Container, Learnt, Outcome, Quality, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
@@ -57,6 +57,9 @@ pub struct Measured {
     /// The newest version of the transcript when this was begun: what somebody has put right since is not in it.
     #[serde(default)]
     pub after_version: u32,
+    /// What the call teaches of its agent's voice.
+    #[serde(default)]
+    pub learnt: Option<Learnt>,
 }
 
 /// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
@@ -101,7 +104,7 @@ pub async fn measure(
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
-    let Heard { attributed, speech, kept } = words::heard(work, call, &artifact, transcript, speech).await?;
+    let Heard { attributed, speech, learnt, kept } = words::heard(work, call, &artifact, transcript, speech).await?;
     let transcript = &attributed.transcript;
     let inputs = quality::Inputs {
         normalized: &normalized,
@@ -126,8 +129,8 @@ pub async fn measure(
     work.boundary("audio").await;
     let derived = store(work, &normalized, &flac).await?;
     let after_version = work.record.transcript_version;
-    let measured =
-        Measured { original: artifact, derived, quality, transcript: transcript.clone(), kept, after_version };
+    let transcript = transcript.clone();
+    let measured = Measured { original: artifact, derived, quality, transcript, kept, after_version, learnt };
     let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }

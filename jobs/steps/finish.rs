@@ -6,11 +6,11 @@ use super::audio::Media;
 use crate::app::App;
 use crate::artifacts::CallPrefix;
 use crate::domain::quality::Flag;
-use crate::domain::{Artifact, Outcome, RetentionState, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, Learnt, Outcome, RetentionState, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, deliver};
 use crate::queue::{self, Lane};
-use crate::store::{LedgerEntry, Pricing, Tx};
+use crate::store::{AuditEntry, LedgerEntry, Pricing, Tx};
 use crate::telemetry;
 use crate::transcript;
 use crate::writeback;
@@ -31,7 +31,7 @@ pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<S
         left: None,
         now: work.app.now(),
     };
-    commit(work, &ending, None).await?;
+    commit(work, &ending, None, None).await?;
     work.drop_spool().await;
     Ok(outcome.as_str())
 }
@@ -75,7 +75,11 @@ pub async fn record(
         now: work.app.now(),
     };
     let target = work.platform.settings.write_back.target();
-    commit(work, &ending, target).await?;
+    let learnt = match media {
+        Media::Measured(measured) => measured.learnt.as_ref(),
+        Media::Ended { .. } => None,
+    };
+    commit(work, &ending, target, learnt).await?;
     work.drop_spool().await;
     Ok(outcome.as_str())
 }
@@ -90,7 +94,12 @@ const fn worth(outcome: Outcome) -> u8 {
     }
 }
 
-async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static str>) -> Result<(), Stop> {
+async fn commit(
+    work: &Work<'_>,
+    ending: &Ending<'_>,
+    target: Option<&'static str>,
+    learnt: Option<&Learnt>,
+) -> Result<(), Stop> {
     let app = work.app;
     if work.record.outcome.is_some_and(|earlier| worth(earlier) > worth(ending.outcome)) {
         // Asked for again, and the source has forgotten something since: what was kept is not given up for less.
@@ -132,12 +141,31 @@ async fn commit(work: &Work<'_>, ending: &Ending<'_>, target: Option<&'static st
         },
     };
     app.store.enter_ledger(&mut tx, &entry).await.at(Stage::Writeback)?;
+    learn(work, &mut tx, learnt, ending.now).await?;
     if let Some(target) = target {
         deliver::owe(app, &mut tx, target, (work.record.uid, version), Lane::Upkeep).await?;
     }
     work.boundary("before_commit").await;
     tx.commit().await.at(Stage::Writeback)?;
     work.boundary("writeback").await;
+    Ok(())
+}
+
+/// Keeps what the call teaches of its synthetic agent's voice, in place of what it taught before.
+async fn learn(work: &Work<'_>, tx: &mut Tx, learnt: Option<&Learnt>, now: jiff::Timestamp) -> Result<(), Stop> {
+    let (store, record) = (&work.app.store, &work.record);
+    let Some(learnt) = learnt else { return store.unlearn_agent_voice(tx, record.uid).await.at(Stage::Writeback) };
+    if store.learn_agent_voice(tx, record.uid, &record.source, learnt, now).await.at(Stage::Writeback)? {
+        let Learnt { agent_id, figures } = learnt;
+        let entry = AuditEntry {
+            at: now,
+            actor: "worker".to_owned(),
+            action: "agent_voice_learnt".to_owned(),
+            subject: format!("{}/{agent_id}", record.source),
+            detail: format!("figures of version {}, first of call {}", figures.version, record.uid),
+        };
+        store.audit(tx, &entry).await.at(Stage::Writeback)?;
+    }
     Ok(())
 }
 

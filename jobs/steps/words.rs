@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::elsewhere;
 use super::elsewhere::Kept;
+use crate::audio::AudioError;
 use crate::audio::speech::Speech;
-use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, Classify, Fault, Learnt, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::transcript;
 use crate::transcript::engine::EngineError;
-use crate::transcript::{Attributed, Hints};
+use crate::transcript::{AgentVoice, Attributed, Hints};
 
 /// The platform's turns as a transcript; empty with a reason where it gave none.
 #[expect(clippy::unused_async, reason = "a step like the others")]
@@ -22,6 +23,8 @@ pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
 pub struct Heard {
     pub attributed: Attributed,
     pub speech: Arc<Speech>,
+    /// What the call teaches of its agent's voice, if that is no person's.
+    pub learnt: Option<Learnt>,
     /// Answers of speech engines that made no words yet.
     pub kept: Kept,
 }
@@ -41,6 +44,8 @@ pub async fn heard(
     let engines = work.app.engines.clone();
     let channels = work.platform.settings.dual_channels;
     let agent_text = work.platform.settings.agent_text(call.agent_id.as_deref()).map(str::to_owned);
+    let synthetic = work.platform.settings.synthetic_agent(call.agent_id.as_deref()).map(str::to_owned);
+    let agent_voice = known_voice(work, synthetic.as_deref()).await?;
     let speech = Arc::new(speech);
     let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
     let here = listening(work, move || match transcript::from_audio(&engines, &given, &spoken, tongue.as_deref()) {
@@ -56,17 +61,30 @@ pub async fn heard(
     };
     let (spoken, engines) = (speech.clone(), work.app.engines.clone());
     let placed = listening(work, move || {
-        let hints = Hints { engines: Some(&engines), channels, agent_text: agent_text.as_deref() };
-        let attributed = transcript::attribute(words, &spoken, hints);
+        let (agent_text, agent_voice) = (agent_text.as_deref(), agent_voice.as_ref());
+        let hints = Hints { engines: Some(&engines), channels, agent_text, agent_voice };
+        let attributed = transcript::attribute(words, &spoken, hints)?;
         // What somebody has put right stands, however often the call is processed.
-        let standing = |attributed: Attributed| match corrected {
+        let attributed = match corrected {
             Some(corrected) => attributed.with(corrected),
             None => attributed,
         };
-        attributed.map(standing)
+        let learnt = match synthetic {
+            Some(agent_id) => transcript::learn(&attributed, &spoken)?.map(|figures| Learnt { agent_id, figures }),
+            None => None,
+        };
+        Ok((attributed, learnt))
     });
-    let attributed = placed.await?.at(Stage::Transcript)?;
-    Ok(Heard { attributed, speech, kept })
+    let (attributed, learnt) = placed.await?.map_err(|err: AudioError| err).at(Stage::Transcript)?;
+    Ok(Heard { attributed, speech, learnt, kept })
+}
+
+/// What other calls taught of the voice of this call's agent, where that is no person's.
+async fn known_voice(work: &Work<'_>, synthetic: Option<&str>) -> Result<Option<AgentVoice>, Stop> {
+    let Some(agent_id) = synthetic else { return Ok(None) };
+    let (store, record) = (&work.app.store, &work.record);
+    let taught = store.agent_voice(&record.source, agent_id, transcript::VOICE_VERSION, record.uid).await;
+    Ok(AgentVoice::of(&taught.at(Stage::Transcript)?))
 }
 
 /// Runs what takes a core and a turn at listening.

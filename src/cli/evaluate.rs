@@ -13,12 +13,12 @@ use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{CancelFlag, probe};
 use crate::config::{self, Config};
 use crate::domain::transcript::{EngineInfo, Speaker};
-use crate::domain::{Container, DualChannels, Role, Transcript};
+use crate::domain::{Container, DualChannels, Role, Transcript, VoiceFigures};
 use crate::transcript;
 use crate::transcript::engine::HeardWord;
 use crate::transcript::engines::Engines;
 use crate::transcript::score::{Reference, Score, judge, read};
-use crate::transcript::{HeardLeg, Hints};
+use crate::transcript::{AgentVoice, HeardLeg, Hints};
 use report::{Judged, Report};
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +58,8 @@ enum Given {
     AgentText,
     /// Who is on which channel (`dual_channels`)
     Channels,
+    /// What the agent (`agent_id`) sounds like, learnt from its other recordings of two channels in the folder
+    AgentVoice,
 }
 
 /// What hears the recordings.
@@ -67,18 +69,27 @@ struct Ears {
     language: Option<String>,
     given: Vec<Given>,
     settings: config::Audio,
+    voices: Vec<Taught>,
+}
+
+/// What one recording of two channels teaches of its agent's voice.
+struct Taught {
+    by: PathBuf,
+    agent_id: String,
+    figures: VoiceFigures,
 }
 
 /// Judges every reference in the folder.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let earlier = args.baseline.as_deref().map(report::earlier).transpose()?;
     let refs = references(&args.refs)?;
-    let ears = Ears {
+    let mut ears = Ears {
         engines: Engines::new(&config, 1),
         model: args.model.clone(),
         language: args.language.clone(),
         given: args.given.clone(),
         settings: config.audio.clone(),
+        voices: Vec::new(),
     };
     if let Some(model) = &ears.model {
         ears.engines.named(model).context("--model")?;
@@ -87,6 +98,9 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let progress = bar.clone();
     let judging = tokio::task::spawn_blocking(move || -> Result<Report> {
         let mut report = Report::default();
+        if ears.has(Given::AgentVoice) {
+            ears.voices = ears.agents_of(&refs)?;
+        }
         for path in &refs {
             let judged = ears.judge(path).with_context(|| path.display().to_string())?;
             report.add(judged);
@@ -149,26 +163,54 @@ fn beside(reference: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// The recording of a reference.
+fn recording_of(path: &Path, reference: &Reference) -> Result<PathBuf> {
+    match &reference.file {
+        Some(file) => Ok(path.parent().unwrap_or(Path::new("")).join(file)),
+        None => beside(path)?.context("no recording beside it"),
+    }
+}
+
 impl Ears {
     fn judge(&self, path: &Path) -> Result<Judged> {
         let reference = read(path)?;
-        let recording = match &reference.file {
-            Some(file) => path.parent().unwrap_or(Path::new("")).join(file),
-            None => beside(path)?.context("no recording beside it")?,
-        };
         let before = cpu_time();
-        let (speech, audio_ms) = self.listen(&recording)?;
+        let (speech, audio_ms) = self.listen(&recording_of(path, &reference)?)?;
         let words = self.words(&reference, &speech)?;
         let text = reference.agent_text.as_deref().filter(|_| self.has(Given::AgentText));
         let channels = reference.dual_channels.filter(|_| self.has(Given::Channels)).unwrap_or_default();
-        let attributed =
-            transcript::attribute(words, &speech, Hints { engines: Some(&self.engines), channels, agent_text: text })?;
+        let voice = self.agent_voice(path, &reference);
+        let hints = Hints { engines: Some(&self.engines), channels, agent_text: text, agent_voice: voice.as_ref() };
+        let attributed = transcript::attribute(words, &speech, hints)?;
         let cpu = cpu_time().zip(before).map(|(after, before)| after.saturating_sub(before));
         let found = attributed.transcript;
         let score: Score = judge(&reference, &found, audio_ms);
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let speakers = (reference.speakers.len(), found.speakers.len());
         Ok(Judged { name, score, speakers, roles: found.speakers, cpu })
+    }
+
+    /// What the recordings of two channels teach of the agents that their references name.
+    fn agents_of(&self, refs: &[PathBuf]) -> Result<Vec<Taught>> {
+        let mut taught = Vec::new();
+        for path in refs {
+            let reference = read(path)?;
+            let (Some(agent_id), Some(channels)) = (&reference.agent_id, reference.dual_channels) else { continue };
+            let (speech, _) = self.listen(&recording_of(path, &reference)?)?;
+            let hints = Hints { channels, ..Hints::default() };
+            let placed = transcript::attribute(transcript::without_text(None), &speech, hints)?;
+            let learnt = transcript::learn(&placed, &speech)?;
+            let by = |figures| Taught { by: path.clone(), agent_id: agent_id.clone(), figures };
+            taught.extend(learnt.map(by));
+        }
+        Ok(taught)
+    }
+
+    /// What the other recordings of its agent teach.
+    fn agent_voice(&self, path: &Path, reference: &Reference) -> Option<AgentVoice> {
+        let own = |taught: &&Taught| Some(&taught.agent_id) == reference.agent_id.as_ref() && taught.by != path;
+        let figures: Vec<VoiceFigures> = self.voices.iter().filter(own).map(|taught| taught.figures.clone()).collect();
+        AgentVoice::of(&figures)
     }
 
     fn has(&self, what: Given) -> bool {

@@ -21,6 +21,7 @@ mod reconcile;
 mod retention;
 mod serve;
 mod trigger;
+mod voices;
 mod work;
 
 use std::fmt;
@@ -100,6 +101,9 @@ enum Command {
     /// Speech-to-text models: what there is, fetching one, where it is
     #[command(subcommand)]
     Models(models::Command),
+    /// What is kept of the voices of synthetic agents
+    #[command(subcommand)]
+    Voices(voices::Command),
     /// What the work used and what it cost
     Costs(costs::Args),
     /// Move an installation from SQLite to PostgreSQL, without losing a job or a record
@@ -237,6 +241,7 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Evaluate(args) => evaluate::run(load(file)?, args).await,
         Command::Models(command) => models::run(load(file)?, command).await,
         Command::Keys(command) => keys::run(&open(file).await?, command).await,
+        Command::Voices(command) => voices::run(&open(file).await?, command).await,
         Command::Costs(args) => costs::run(&open(file).await?, args).await,
         Command::Migrate(args) => migrate::run(load(file)?, args).await,
         Command::Check(args) => check::run(file, &args),

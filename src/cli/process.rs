@@ -113,7 +113,8 @@ impl Wanted {
             None => self.ears.words(speech)?,
         };
         let engines = Some(&self.ears.engines);
-        let hints = Hints { engines, channels: self.channels, agent_text: self.agent_text.as_deref() };
+        let (channels, agent_text) = (self.channels, self.agent_text.as_deref());
+        let hints = Hints { engines, channels, agent_text, agent_voice: None };
         Ok(transcript::attribute(words, speech, hints)?)
     }
 }

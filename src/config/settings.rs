@@ -349,15 +349,28 @@ pub struct Agent {
     /// What it is known to say: greeting, prompt, script.
     pub text: Option<String>,
     pub text_file: Option<PathBuf>,
+    /// It is no person: what its voice sounds like may be kept.
+    #[serde(default)]
+    pub synthetic: bool,
 }
 
 impl Source {
     /// What this agent is known to say.
     #[must_use]
     pub fn agent_text(&self, id: Option<&str>) -> Option<&str> {
+        self.agent_of(id).and_then(|agent| agent.text.as_deref())
+    }
+
+    /// The agent of a call, where it is declared to be no person. Which agent spoke has to be known: one nobody names
+    /// may be anybody.
+    #[must_use]
+    pub fn synthetic_agent<'a>(&self, id: Option<&'a str>) -> Option<&'a str> {
+        id.filter(|id| self.agent_of(Some(id)).is_some_and(|agent| agent.synthetic))
+    }
+
+    fn agent_of(&self, id: Option<&str>) -> Option<&Agent> {
         let own = self.agent.iter().find(|agent| agent.id.is_some() && agent.id.as_deref() == id);
-        let any = || self.agent.iter().find(|agent| agent.id.is_none());
-        own.or_else(any).and_then(|agent| agent.text.as_deref())
+        own.or_else(|| self.agent.iter().find(|agent| agent.id.is_none()))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod recording;
 pub mod retention;
 pub mod spoken;
 pub mod transcript;
+pub mod voice;
 
 pub use artifact::{Artifact, ArtifactKey, ArtifactKind, ContentType, Manifest, Sha256};
 pub use call::{
@@ -23,3 +24,4 @@ pub use quality::Quality;
 pub use recording::{Container, DualChannels, RecordingState, RecordingUrl};
 pub use retention::{RetainUntil, RetentionBasis, RetentionState, RetentionTerm};
 pub use transcript::{Role, Transcript};
+pub use voice::{Learnt, VoiceFigures};

@@ -157,8 +157,8 @@ impl Store {
         Ok(())
     }
 
-    /// Overwrites everything personal in the record and drops its transcripts and deliveries. What stays is the
-    /// tombstone: ids, times, status, outcome `erased`.
+    /// Overwrites everything personal in the record and drops its transcripts, its deliveries and what it taught of its
+    /// agent's voice. What stays is the tombstone: ids, times, status, outcome `erased`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -167,6 +167,7 @@ impl Store {
             "DELETE FROM transcript WHERE call_uid = $1",
             "DELETE FROM outbox WHERE call_uid = $1",
             "DELETE FROM call_sighting WHERE call_uid = $1",
+            "DELETE FROM agent_voice WHERE call_uid = $1",
         ] {
             on_tx!(&mut *tx, |conn| sqlx::query(sql).bind(uid.to_string()).execute(conn).await.map(drop)?);
         }

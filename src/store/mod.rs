@@ -1,6 +1,7 @@
 //! The record store: the only SQL of our own tables. One schema and one set of statements serve SQLite and
 //! PostgreSQL (`store.url` is the only difference); both engines read `$1` placeholders, `ON CONFLICT` and `RETURNING`.
 
+mod agent_voices;
 mod audit;
 mod backfill_orders;
 mod backfills;
@@ -17,6 +18,7 @@ mod reconciliation;
 mod record;
 mod transcripts;
 
+pub use agent_voices::{AgentVoiceRow, ErasedVoice};
 pub use audit::AuditEntry;
 pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
 pub use calls::{Admitted, CallFilter, Finished};

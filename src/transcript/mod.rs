@@ -11,6 +11,7 @@
 //! Promises: no word is lost or changed beyond the folding of line breaks in the line-based forms; a role that the source
 //! gave is never overruled, and one it did not give is written only on the evidence that stands beside it.
 
+mod agent_voice;
 mod captions;
 mod correction;
 #[cfg(feature = "diarizer")]
@@ -31,11 +32,13 @@ pub mod score;
 mod speakers;
 mod text;
 mod voice;
+mod voice_table;
 pub mod voices;
 
 #[cfg(test)]
 mod tests;
 
+pub use agent_voice::{AgentVoice, VOICE_VERSION, learn};
 pub use correction::{Correction, CorrectionError, corrected, is_corrected};
 pub use file::parse_file;
 pub use fit::fit;

@@ -13,21 +13,35 @@ use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Utterance;
 
 use super::score::normalise;
+use super::voice_table;
 
 use self::known_text::KnownText;
+use self::known_text::Said;
 
 /// Confidence from which a role is said.
 pub const ENOUGH: f64 = 0.95;
+
+/// Above this a likeness says nothing more, and its exponential is still a number.
+const MOST_LIKE: f64 = 30.0;
+
+/// Where words speak this clearly for one and a voice for another, something is wrong, and nobody knows what: log odds.
+const TORN: f64 = 1.0;
 
 /// What an agent says when it hands the call on.
 const HANDING_ON: [&str; 6] =
     ["transfer you", "transferring you", "put you through", "putting you through", "connect you", "connecting you"];
 
-/// Gives roles to the speakers nobody has named yet, as far as the words speak for them.
-pub fn decide(words: &mut Transcript, agent_text: Option<&str>) {
-    if let Some(known) = agent_text.map(KnownText::of) {
-        agent_by_text(words, &known);
-    }
+/// What is known of the agent where nobody says who it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    pub text: Option<&'a str>,
+    /// How like it speakers sound, by id: logarithms of how much likelier that is of it than of anybody.
+    pub likenesses: &'a [(u32, f64)],
+}
+
+/// Gives roles to the speakers nobody has named yet, as far as their words and voices speak for them.
+pub fn decide(words: &mut Transcript, known: Known<'_>) {
+    find_agent(words, known);
     announced::mark(words);
     the_others(words);
 }
@@ -58,32 +72,72 @@ const fn is_open(speaker: &Speaker) -> bool {
     matches!(speaker, Speaker { role: Role::Unknown, evidence: None | Some(Evidence::Voice), .. })
 }
 
-/// The speaker who says what the agent is known to say is the agent, if no other one comes near it.
-fn agent_by_text(words: &mut Transcript, known: &KnownText) {
+/// What speaks for somebody's being the agent: log odds, but for a constant that is the same for all.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    speaker: u32,
+    by_text: f64,
+    by_voice: f64,
+}
+
+/// The speaker who says what the agent is known to say, and sounds like it, is the agent, if no other one comes near it.
+fn find_agent(words: &mut Transcript, known: Known<'_>) {
     let is_there = |role: Role| words.speakers.iter().any(|speaker| speaker.role == role);
-    let open: Vec<u32> = words.speakers.iter().filter(|speaker| is_open(speaker)).map(|speaker| speaker.id).collect();
     // One speaker alone may be two whom nobody told apart.
     if is_there(Role::Agent) || words.speakers.len() < 2 {
         return;
     }
-    let mut said: Vec<(u32, known_text::Said)> = open
-        .into_iter()
-        .map(|id| (id, known.said_in(words.utterances.iter().filter(|utterance| utterance.speaker == id))))
-        .collect();
-    said.sort_by(|(_, a), (_, b)| b.evidence_against(*a).total_cmp(&a.evidence_against(*b)));
-    let [(agent, best), rest @ ..] = said.as_slice() else { return };
-    let doubt = rest.iter().map(|(_, other)| best.evidence_against(*other)).fold(f64::INFINITY, f64::min);
-    let confidence = known_text::confidence(doubt);
-    if rest.is_empty() || !best.is_enough() || confidence < ENOUGH {
+    let mut cases = cases(words, known);
+    cases.sort_by(|a, b| b.sum().total_cmp(&a.sum()));
+    let [best, next, ..] = cases.as_slice() else { return };
+    let torn = |of: fn(&Case) -> f64| cases.iter().any(|other| of(other) - of(best) > TORN);
+    if torn(|case| case.by_text) || torn(|case| case.by_voice) {
         return;
     }
-    name(words, *agent, Role::Agent, confidence);
+    let doubt = best.sum() - next.sum();
+    let by_voice = best.by_voice - next.by_voice > best.by_text - next.by_text;
+    let confidence = known_text::confidence(doubt).min(if by_voice { voice_table::MOST } else { 1.0 });
+    if confidence >= ENOUGH {
+        name(words, best.speaker, Role::Agent, if by_voice { Evidence::Voice } else { Evidence::Text }, confidence);
+    }
 }
 
-fn name(words: &mut Transcript, id: u32, role: Role, confidence: f64) {
+fn cases(words: &Transcript, known: Known<'_>) -> Vec<Case> {
+    let text = known.text.map(KnownText::of);
+    let open = words.speakers.iter().filter(|speaker| is_open(speaker)).map(|speaker| speaker.id);
+    let said: Vec<(u32, Said)> = open
+        .map(|id| {
+            let own = words.utterances.iter().filter(|utterance| utterance.speaker == id);
+            (id, text.as_ref().map(|text| text.said_in(own)).unwrap_or_default())
+        })
+        .collect();
+    let enough = said.iter().any(|(_, said)| said.is_enough());
+    let case = |(speaker, said): (u32, Said)| Case {
+        speaker,
+        by_text: if enough { said.evidence() } else { 0.0 },
+        by_voice: by_voice(known.likenesses, speaker),
+    };
+    said.into_iter().map(case).collect()
+}
+
+/// The agent may have been given another voice than the one that is known, and then likeness says nothing. Of a speaker who
+/// was hardly heard it says nothing either.
+fn by_voice(likenesses: &[(u32, f64)], speaker: u32) -> f64 {
+    let likeness =
+        likenesses.iter().find(|(id, _)| *id == speaker).map_or(0.0, |(_, likeness)| likeness.min(MOST_LIKE));
+    ((1.0 - voice_table::ANOTHER) * likeness.exp() + voice_table::ANOTHER).ln()
+}
+
+impl Case {
+    fn sum(&self) -> f64 {
+        self.by_text + self.by_voice
+    }
+}
+
+fn name(words: &mut Transcript, id: u32, role: Role, evidence: Evidence, confidence: f64) {
     if let Some(speaker) = words.speakers.iter_mut().find(|speaker| speaker.id == id) {
         let confidence = Some((confidence * 1000.0).round() / 1000.0);
-        (speaker.role, speaker.evidence, speaker.confidence) = (role, Some(Evidence::Text), confidence);
+        (speaker.role, speaker.evidence, speaker.confidence) = (role, Some(evidence), confidence);
     }
 }
 
@@ -92,10 +146,13 @@ fn name(words: &mut Transcript, id: u32, role: Role, confidence: f64) {
 fn the_others(words: &mut Transcript) {
     let Some(agent) = words.speakers.iter().find(|speaker| speaker.role == Role::Agent).cloned() else { return };
     // A role that is not an estimate was given by somebody who would have named the others too.
-    let (Some(Evidence::Text | Evidence::Voice), Some(confidence)) = (agent.evidence, agent.confidence) else { return };
+    let (Some(evidence @ (Evidence::Text | Evidence::Voice)), Some(confidence)) = (agent.evidence, agent.confidence)
+    else {
+        return;
+    };
     let open: Vec<u32> = words.speakers.iter().filter(|speaker| is_open(speaker)).map(|speaker| speaker.id).collect();
     if let [caller] = open.as_slice() {
-        name(words, *caller, Role::Caller, confidence);
+        name(words, *caller, Role::Caller, evidence, confidence);
         return;
     }
     let handing_on = |utterance: &&Utterance| {
@@ -109,8 +166,8 @@ fn the_others(words: &mut Transcript) {
     let (before, after): (Vec<u32>, Vec<u32>) =
         open.into_iter().partition(|id| first_ms(*id).is_some_and(|start_ms| start_ms < handed_ms));
     if let ([caller], [transfer]) = (before.as_slice(), after.as_slice()) {
-        name(words, *caller, Role::Caller, confidence);
-        name(words, *transfer, Role::Transfer, confidence);
+        name(words, *caller, Role::Caller, evidence, confidence);
+        name(words, *transfer, Role::Transfer, evidence, confidence);
     }
 }
 

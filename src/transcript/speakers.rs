@@ -16,8 +16,11 @@ use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
 
+use super::agent_voice;
+use super::agent_voice::AgentVoice;
 use super::engines::Engines;
 use super::roles;
+use super::roles::Known;
 use super::voices;
 use super::voices::Voices;
 
@@ -37,6 +40,8 @@ pub struct Hints<'a> {
     pub channels: DualChannels,
     /// What the agent is known to say: its greeting, or its prompt.
     pub agent_text: Option<&'a str>,
+    /// What the agent sounds like, where it is no person.
+    pub agent_voice: Option<&'a AgentVoice>,
 }
 
 /// A transcript with its speakers placed on the audio.
@@ -47,6 +52,8 @@ pub struct Attributed {
     pub legs: Vec<Role>,
     /// What tells the speakers apart in `transcript.turns`.
     pub method: ConversationMethod,
+    /// How sure it is, from 0 to 1, whose leg is whose; 1 with one leg, where there is nothing to mix up.
+    pub legs_sure: f64,
 }
 
 /// Places speakers on the audio, for a transcript with or without words, and says which role each of them plays as far as
@@ -55,10 +62,11 @@ pub struct Attributed {
 /// # Errors
 /// The spool could not be read.
 pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Result<Attributed, AudioError> {
-    let mut agent_text = hints.agent_text;
+    let (mut agent_text, mut agent_voice) = (hints.agent_text, hints.agent_voice);
+    let mut legs_sure = 1.0;
     let method = match speech.legs.as_slice() {
         [left, right] => {
-            by_channel(&mut words, [&left.regions, &right.regions], hints.channels);
+            legs_sure = by_channel(&mut words, [&left.regions, &right.regions], hints.channels);
             ConversationMethod::Channels
         }
         [leg] if nobody_is_told_apart(&words) => {
@@ -67,17 +75,23 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
                 None => voices::tell_apart(leg)?,
             };
             by_voice(&mut words, &voices);
-            // Whose words they are is not certain enough to say by them who is who.
-            agent_text = agent_text.filter(|_| voices.sure);
+            if !voices.sure {
+                // Whose words they are, and whose sounds, is not certain enough to say by them who is who.
+                (agent_text, agent_voice) = (None, None);
+            }
             ConversationMethod::Voices
         }
         // Turns that a platform timed are kept: it knows who spoke, and a mix does not say.
         _ => ConversationMethod::ProviderTurns,
     };
-    roles::decide(&mut words, agent_text);
+    let likenesses = match agent_voice {
+        Some(known) => agent_voice::likenesses(&words, speech, known)?,
+        None => Vec::new(),
+    };
+    roles::decide(&mut words, Known { text: agent_text, likenesses: &likenesses });
     roles::say(&mut words);
     let legs = roles_on_legs(&words, speech.legs.len());
-    Ok(Attributed { transcript: words, legs, method })
+    Ok(Attributed { transcript: words, legs, method, legs_sure })
 }
 
 impl Attributed {
@@ -121,8 +135,9 @@ fn by_voice(words: &mut Transcript, voices: &Voices) {
     give_words(words, &stretches, |_| true);
 }
 
-/// Two legs: the turns are theirs, whatever a platform's clock said, and so are the words heard on them.
-fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChannels) {
+/// Two legs: the turns are theirs, whatever a platform's clock said, and so are the words heard on them. Says how sure it is
+/// whose legs they are.
+fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChannels) -> f64 {
     let claim = leg_roles(words, legs, channels);
     for speaker in words.speakers.iter_mut().filter(|speaker| speaker.role != Role::Unknown) {
         let own = claim.roles.iter().position(|role| *role == speaker.role);
@@ -140,6 +155,12 @@ fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChanne
         speakers.iter().find(|speaker| speaker.id == id).is_none_or(|s| is_nameless(s) && s.channel.is_none())
     };
     give_words(words, &stretches, adrift);
+    match claim {
+        LegRoles { evidence: None, .. } => 0.0,
+        // Somebody said so.
+        LegRoles { confidence: None, .. } => 1.0,
+        LegRoles { confidence: Some(share), .. } => share,
+    }
 }
 
 const fn turn(owned: &Owned) -> Turn {

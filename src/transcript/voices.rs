@@ -1,8 +1,9 @@
 //! Voices on one channel, told apart without any model of a person: stretches of about a second are summed up, two groups
 //! are looked for, and if they lie far enough apart each group teaches a mixture that then places every frame. Nothing
-//! learnt here outlives the call.
+//! learnt here outlives the call; only [`manner`] makes figures that may be kept, of synthetic agents.
 
 mod groups;
+mod manner;
 mod mixture;
 mod network;
 mod pitch;
@@ -10,9 +11,13 @@ pub mod summary;
 
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
+use crate::audio::speech::Pcm16k;
 use crate::audio::speech::Region;
 use crate::audio::speech::features::Analyser;
 
+pub use self::manner::FIGURES_VERSION;
+pub use self::manner::Manner;
+pub use self::manner::manner;
 use self::mixture::Mixture;
 use self::summary::Point;
 use self::summary::Sound;
@@ -67,15 +72,15 @@ struct Frames {
 /// # Errors
 /// The spool could not be read.
 pub fn tell_apart(leg: &LegSpeech) -> Result<Voices, AudioError> {
-    let frames = frames(leg)?;
+    let frames = frames(&leg.samples, &leg.regions)?;
     let pieces = pieces(&frames);
-    let points: Vec<Point> = pieces.iter().filter_map(|(from, to)| summary::point(&frames.all[*from..*to])).collect();
+    let points = points(&frames, &pieces);
     let one = || Voices {
         count: u32::from(!leg.regions.is_empty()),
         stretches: leg.regions.iter().map(|region| Voiced { voice: 0, region: *region }).collect(),
         sure: true,
     };
-    let begins: Vec<bool> = pieces.iter().map(|(from, _)| frames.starts.binary_search(from).is_ok()).collect();
+    let begins = begins(&frames, &pieces);
     let Some(split) = groups::two(&points, &begins).filter(|split| split.odds > TWO) else { return Ok(one()) };
     let (mut groups, mut count, mut sure) = (split.groups, 2, split.odds >= SURE);
     if let Some((divided, odds)) = third(&points, &begins, &groups) {
@@ -123,14 +128,14 @@ fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<(Vec<u8>, f
     Some((groups, split.odds))
 }
 
-fn frames(leg: &LegSpeech) -> Result<Frames, AudioError> {
+fn frames(samples: &Pcm16k, regions: &[Region]) -> Result<Frames, AudioError> {
     let mut frames = Frames { all: Vec::new(), starts: vec![0] };
     let mut cut = Vec::new();
-    for region in &leg.regions {
+    for region in regions {
         let mut analyser = Analyser::default();
         cut.clear();
         // A region's times are the middles of its frames.
-        let samples = leg.samples.read(region.start_ms.saturating_sub(FRAME_MS), region.end_ms + FRAME_MS)?;
+        let samples = samples.read(region.start_ms.saturating_sub(FRAME_MS), region.end_ms + FRAME_MS)?;
         analyser.push(&samples, &mut cut);
         // The middle of a frame is where the next one's pitch is looked for.
         let pitch = pitch::track(&samples);
@@ -150,6 +155,15 @@ fn pieces(frames: &Frames) -> Vec<(usize, usize)> {
         pieces.extend((0..parts.max(1)).map(|n| (edge(n), edge(n + 1))).filter(|(from, to)| to > from));
     }
     pieces
+}
+
+fn points(frames: &Frames, pieces: &[(usize, usize)]) -> Vec<Point> {
+    pieces.iter().filter_map(|(from, to)| summary::point(&frames.all[*from..*to])).collect()
+}
+
+/// Whether each piece is the first of its region.
+fn begins(frames: &Frames, pieces: &[(usize, usize)]) -> Vec<bool> {
+    pieces.iter().map(|(from, _)| frames.starts.binary_search(from).is_ok()).collect()
 }
 
 /// The likeliest owner of every frame, changes of voice being rare (Viterbi's algorithm, a state for each voice).

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Makes synthetic calls with exact truth, for `aftercall evaluate`.
 
-    python3 tests/calls/make.py OUT [--mono 100] [--dual 50] [--alone 30] [--trio 20] [--seed 1] [--voices judge]
+    python3 tests/calls/make.py OUT [--mono 100] [--dual 50] [--alone 30] [--trio 20] [--seed 1] [--voices judge] [--agents N]
 
 Writes `OUT/NAME.mp3` (or `.wav`) with `NAME.json` (speakers, roles, utterances with words and times, what was done to
 the sound) and `NAME.rttm` (speech stretches, split at pauses of 200 ms) beside it. `mono-*`: both sides in one channel,
 the same sex in half of them, overlap in a third; `dual-*`: a channel each, both orders, one in five with a caller 20 dB down;
 `alone-*`: one speaker; `trio-*`: three in one channel. In every other call each utterance has a pitch, a pace and a level of
 its own, as people's do. `--voices learn` gives other voices than `judge`: thresholds and weights are learnt from the former
-and judged by the latter. Needs numpy, libespeak-ng, ffmpeg.
+and judged by the latter. `--agents 4`: the calls of two sides are those of four agents, each with a voice that stays. Needs numpy, libespeak-ng, ffmpeg.
 """
 import argparse
 import json
@@ -172,9 +172,29 @@ ROLES = {"alone": ["unknown"], "mono": ["agent", "caller"], "dual": ["agent", "c
 FORMS = ["mp3-48k"] * 3 + ["mp3-own", "wav"]
 
 
-def call(rng, speaker, out, name, kind, number, cast_name, small):
+def agents(count, seed, voices):
+    """The voices of so many agents, no two alike."""
+    rng = np.random.default_rng([seed, 77])
+    bases, men, women = CASTS[voices]
+    picked = rng.choice(men + women, count, replace=False)
+    return [(f"{rng.choice(bases)}+{voice}", rng.uniform(150, 180), rng.uniform(40, 60), rng.uniform(40, 60)) for voice in picked]
+
+
+def beside(rng, agent, same_sex, cast_name):
+    """Another voice than the agent's, of its sex or not."""
+    bases, men, women = CASTS[cast_name]
+    own = agent[0].split("+")[1]
+    group = men if (own in men) == bool(same_sex) else women
+    voice = rng.choice([voice for voice in group if voice != own])
+    return f"{rng.choice(bases)}+{voice}", rng.uniform(145, 190), rng.uniform(35, 65), rng.uniform(35, 65)
+
+
+def call(rng, speaker, out, name, kind, number, cast_name, small, known):
     same, overlap, lively = number % 2 == 0, number % 3 == 0 and kind != "alone", number % 4 < 2
     voices = cast(rng, same, max(2, COUNTS[kind]), cast_name)[: COUNTS[kind]]
+    agent = number // 2 % len(known) if known and len(voices) == 2 else None
+    if agent is not None:
+        voices = [known[agent], beside(rng, known[agent], same, cast_name)]
     tracks, utterances, spoken = dialogue(rng, speaker, voices, overlap, lively, 7 if small else int(rng.integers(10, 18)))
     narrow = rng.random() < 0.5
     legs = [line(rng, track, narrow) for track in tracks]
@@ -197,9 +217,9 @@ def call(rng, speaker, out, name, kind, number, cast_name, small):
     roles = ROLES[kind]
     done = write(out, name, channels, narrow, rng, ["mp3-own"] if small else FORMS)
     # Of the agent's lines some are known beforehand, as a prompt or a script would have them.
-    known = [line for line in AGENT if rng.random() < 0.6]
+    script = [line for line in AGENT if rng.random() < 0.6]
     truth = {
-        "language": "en", "agent_text": " ".join(known),
+        "language": "en", "agent_text": " ".join(script), "agent_id": None if agent is None else f"agent-{agent}",
         **done, "channels": len(channels), "same_sex": bool(same), "overlap": bool(overlap), "lively": bool(lively), "snr_db": round(snr, 1), "caller_down_db": far,
         "dual_channels": ("caller_left" if caller_left else "agent_left") if kind == "dual" else None,
         "speakers": [{"id": i, "role": role, "voice": voices[i][0]} for i, role in enumerate(roles)],
@@ -218,14 +238,15 @@ def main():
     for kind, count in (("mono", 100), ("dual", 50), ("alone", 30), ("trio", 20)):
         parser.add_argument(f"--{kind}", type=int, default=count)
     parser.add_argument("--voices", choices=CASTS, default="judge")
+    parser.add_argument("--agents", type=int, default=0, help="so many agents, each with a voice that stays (0: another one in each call)")
     parser.add_argument("--small", action="store_true", help="short calls in small files")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    speaker = synth.Synthesiser()
+    speaker, known = synth.Synthesiser(), agents(args.agents, args.seed, args.voices)
     for kind in COUNTS:
         for number in range(getattr(args, kind)):
             rng = np.random.default_rng([args.seed, len(kind), ord(kind[0]), number])
-            call(rng, speaker, args.out, f"{kind}-{number:03}", kind, number, args.voices, args.small)
+            call(rng, speaker, args.out, f"{kind}-{number:03}", kind, number, args.voices, args.small, known)
 
 
 if __name__ == "__main__":

@@ -70,3 +70,30 @@ fn what_is_wrong_with_references_is_said() {
     std::fs::write(&not_json, "x").unwrap();
     assert!(said(&["--refs", refs, "--baseline", not_json.to_str().unwrap()]).contains("is not JSON"));
 }
+
+#[test]
+fn the_voice_of_an_agent_is_learnt_from_its_other_recordings_of_two_channels() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo/recordings");
+    let reference = |from: &str, to: &str, more: &Value| {
+        let text = std::fs::read_to_string(baseline(&format!("calls/{from}.json"))).unwrap();
+        let mut reference: Value = serde_json::from_str(&text).unwrap();
+        let file = Path::new(reference["file"].as_str().unwrap()).file_name().unwrap().to_owned();
+        reference["file"] = recordings.join(file).to_str().unwrap().into();
+        reference.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        std::fs::write(dir.path().join(format!("{to}.json")), reference.to_string()).unwrap();
+    };
+    let agent = serde_json::json!({ "agent_id": "ada", "dual_channels": "caller_left" });
+    reference("clinic", "first", &agent);
+    reference("wordless", "mono", &serde_json::json!({ "agent_id": "ada" }));
+    let roles = || {
+        let judged = ["--refs", dir.path().to_str().unwrap(), "--given", "words,agent-voice", "--json"];
+        let ended = evaluate(&judged);
+        let report: Value = serde_json::from_slice(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+        let mono = report["each"].as_array().unwrap().iter().find(|one| one["name"] == "mono").unwrap().clone();
+        mono["roles"].as_array().unwrap().iter().map(|role| role["role"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(roles(), ["unknown", "unknown"], "one call says too little");
+    reference("clinic", "second", &agent);
+    assert_eq!(roles(), ["agent", "caller"]);
+}

@@ -1,5 +1,6 @@
 //! What the record store promises, on both engines.
 
+mod agent_voices;
 mod erasure;
 
 use aftercall::domain::{

@@ -23,7 +23,7 @@ const CALLS: [(&str, &str); 5] = [
     ("wordless", "wordless.mp3"),
 ];
 
-fn recording(name: &str) -> PathBuf {
+pub fn recording(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo/recordings").join(name)
 }
 
@@ -36,7 +36,7 @@ fn engines() -> Engines {
     Engines::new(&Config::from_toml("[transcript]\nmodel = \"sample\"").unwrap(), 1)
 }
 
-fn listen(input: &Path) -> Speech {
+pub fn listen(input: &Path) -> Speech {
     let spool = tempfile::tempdir().unwrap();
     let settings = Config::from_toml("").unwrap().audio;
     let probe::Sniffed::Audio(container) = probe::sniff(input).unwrap() else { panic!("no audio") };

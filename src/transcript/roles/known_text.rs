@@ -52,9 +52,9 @@ impl Said {
         self.known >= FEWEST
     }
 
-    /// Log odds of this one being the agent rather than the other.
-    pub fn evidence_against(self, other: Self) -> f64 {
-        table::KNOWN_WORDS * ((1.0 + self.known as f64).ln() - (1.0 + other.known as f64).ln())
+    /// Two speakers' difference in this is the log odds of the one being the agent rather than the other.
+    pub fn evidence(self) -> f64 {
+        table::KNOWN_WORDS * (1.0 + self.known as f64).ln()
     }
 }
 

@@ -30,7 +30,7 @@ fn said(lines: &[(u32, &str)]) -> Transcript {
 
 fn decided(lines: &[(u32, &str)], agent_text: Option<&str>) -> Vec<Role> {
     let mut words = said(lines);
-    decide(&mut words, agent_text);
+    decide(&mut words, Known { text: agent_text, ..Known::default() });
     say(&mut words);
     for utterance in &words.utterances {
         let by = utterance.by.unwrap();
@@ -140,7 +140,7 @@ fn a_person_who_picks_up_after_the_announcement_is_the_caller() {
             end_ms: n as u64 * 2_000 + 1_800,
         })
         .collect();
-    decide(&mut words, Some(GREETING));
+    decide(&mut words, Known { text: Some(GREETING), ..Known::default() });
     say(&mut words);
     let roles: Vec<Role> = words.utterances.iter().map(|utterance| utterance.by.unwrap().role).collect();
     assert_eq!(roles, [Role::System, Role::Agent, Role::Caller]);
@@ -157,8 +157,40 @@ fn a_platform_s_word_is_not_overruled() {
     words.speakers[0] = Speaker { role: Role::Caller, evidence: Some(Evidence::Provider), ..Speaker::nameless(0) };
     words.speakers[1] = Speaker { role: Role::Transfer, evidence: Some(Evidence::Provider), ..Speaker::nameless(1) };
     let before = words.speakers.clone();
-    decide(&mut words, Some(GREETING));
+    decide(&mut words, Known { text: Some(GREETING), ..Known::default() });
     assert_eq!(words.speakers, before);
+}
+
+fn heard(lines: &[(u32, &str)], known: Known<'_>) -> Vec<(Role, Option<Evidence>)> {
+    let mut words = said(lines);
+    decide(&mut words, known);
+    words.speakers.iter().map(|speaker| (speaker.role, speaker.evidence)).collect()
+}
+
+#[test]
+fn a_known_voice_names_both_and_a_strange_one_nobody() {
+    let lines = [(0, "yes hello who is this"), (1, "how may I help you today")];
+    let by_voice = |likenesses: &[(u32, f64)]| heard(&lines, Known { likenesses, ..Known::default() });
+    let named = [(Role::Caller, Some(Evidence::Voice)), (Role::Agent, Some(Evidence::Voice))];
+    let nobody = [(Role::Unknown, None); 2];
+    assert_eq!(by_voice(&[(0, -12.0), (1, 6.0)]), named);
+    // Neither is it: the agent has another voice than the one that is known, however much nearer to it one of them is.
+    assert_eq!(by_voice(&[(0, -30.0), (1, -9.0)]), nobody);
+    // Both are like it; one of them was hardly heard.
+    assert_eq!(by_voice(&[(0, 6.0), (1, 6.5)]), nobody);
+    assert_eq!(by_voice(&[(1, 2.0)]), nobody);
+    assert_eq!(by_voice(&[]), nobody);
+}
+
+#[test]
+fn words_and_voice_are_weighed_together() {
+    let lines = [(0, "yes hello who is this"), (1, "thank you for calling the ticket office how may I help you")];
+    let both = |likenesses: &[(u32, f64)]| heard(&lines, Known { text: Some(GREETING), likenesses });
+    let text = [(Role::Caller, Some(Evidence::Text)), (Role::Agent, Some(Evidence::Text))];
+    assert_eq!(both(&[]), text);
+    assert_eq!(both(&[(0, -12.0), (1, -9.0)]), text);
+    // The greeting in the other's mouth: somebody is wrong, and nobody knows who.
+    assert_eq!(both(&[(0, 6.0), (1, -12.0)]), [(Role::Unknown, None); 2]);
 }
 
 #[test]
@@ -168,7 +200,7 @@ fn speakers_that_a_service_told_apart_get_their_roles_too() {
     for speaker in &mut words.speakers {
         speaker.evidence = Some(Evidence::Voice);
     }
-    decide(&mut words, Some(GREETING));
+    decide(&mut words, Known { text: Some(GREETING), ..Known::default() });
     let roles: Vec<Role> = words.speakers.iter().map(|speaker| speaker.role).collect();
     assert_eq!(roles, [Role::Caller, Role::Agent]);
 }

@@ -43,6 +43,7 @@ pub struct Reference {
     pub file: Option<PathBuf>,
     pub language: Option<String>,
     pub agent_text: Option<String>,
+    pub agent_id: Option<String>,
     pub dual_channels: Option<DualChannels>,
 }
 
@@ -57,6 +58,7 @@ struct Document {
     file: Option<PathBuf>,
     language: Option<String>,
     agent_text: Option<String>,
+    agent_id: Option<String>,
     dual_channels: Option<DualChannels>,
 }
 
@@ -170,6 +172,7 @@ fn json(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
         file: document.file,
         language: document.language,
         agent_text: document.agent_text,
+        agent_id: document.agent_id,
         dual_channels: document.dual_channels,
     })
 }

@@ -6,12 +6,12 @@ use crate::transcript::voices::Voiced;
 use crate::transcript::without_text;
 
 fn placed(mut words: Transcript, legs: [&[Region]; 2], hints: Hints<'_>) -> Attributed {
-    by_channel(&mut words, legs, hints.channels);
-    roles::decide(&mut words, hints.agent_text);
+    let legs_sure = by_channel(&mut words, legs, hints.channels);
+    roles::decide(&mut words, Known { text: hints.agent_text, ..Known::default() });
     roles::say(&mut words);
     let legs =
         [0, 1].map(|leg| words.speakers.iter().find(|s| s.channel == Some(leg)).map_or(Role::Unknown, |s| s.role));
-    Attributed { transcript: words, legs: legs.to_vec(), method: ConversationMethod::Channels }
+    Attributed { transcript: words, legs: legs.to_vec(), method: ConversationMethod::Channels, legs_sure }
 }
 
 const fn region(start_ms: u64, end_ms: u64) -> Region {
@@ -34,6 +34,7 @@ fn the_setting_names_the_legs() {
     let roles: Vec<Role> = done.transcript.turns.iter().map(|turn| done.transcript.role(turn.speaker)).collect();
     assert_eq!(roles, [Role::Agent, Role::Caller]);
     assert!(done.transcript.speakers.iter().all(|speaker| speaker.evidence == Some(Evidence::Channel)));
+    assert!(done.legs_sure > 0.999);
 }
 
 #[test]
@@ -43,6 +44,14 @@ fn turns_of_the_platform_name_the_legs_and_the_audio_times_them() {
     assert_eq!(done.legs, [Role::Caller, Role::Agent]);
     assert_eq!(done.transcript.turns[0], Turn { speaker: 0, start_ms: 0, end_ms: 2_050 });
     assert_eq!(done.transcript.speakers.len(), 2);
+    assert!(done.legs_sure > 0.95);
+    // A clock that is a second off leaves it likely, and no more.
+    let late = placed(
+        given(&[(0, 1_100, 3_000), (1, 3_300, 4_900)]),
+        [&[region(2_000, 4_000)], &[region(0, 2_050)]],
+        Hints::default(),
+    );
+    assert!(late.legs_sure < 0.95);
 }
 
 #[test]
@@ -72,6 +81,7 @@ fn what_the_agent_is_known_to_say_names_it() {
 fn without_evidence_the_legs_are_two_speakers_and_no_roles() {
     let done = placed(without_text(None), [&[region(0, 900)], &[region(1_000, 2_000)]], Hints::default());
     assert_eq!(done.legs, [Role::Unknown, Role::Unknown]);
+    assert!(done.legs_sure < 0.001);
     assert_eq!(done.transcript.speakers.len(), 2);
     assert_eq!(done.transcript.turns[1].speaker, 1);
     // Turns that fit neither order say nothing either.
@@ -143,6 +153,7 @@ fn words_on_one_leg_go_to_the_voice_that_speaks() {
     by_voice(&mut words, &voices);
     assert_eq!(said(&words), [(0, "thank you for calling"), (1, "my line is dead")]);
     assert_eq!(words.turns.len(), 2);
-    roles::decide(&mut words, Some("Thank you for calling us today, thank you for calling again"));
+    let text = Some("Thank you for calling us today, thank you for calling again");
+    roles::decide(&mut words, Known { text, ..Known::default() });
     assert_eq!((words.role(0), words.role(1)), (Role::Unknown, Role::Unknown), "four words are too few");
 }

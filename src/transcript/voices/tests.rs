@@ -1,5 +1,7 @@
 //! Pitch and places are those of the script that the weights are learnt with.
 
+use sha2::Digest;
+
 use super::*;
 use crate::audio::speech::features::Analyser;
 
@@ -56,4 +58,15 @@ fn a_stretch_lies_where_the_script_puts_it() {
         assert!((found - golden).abs() < 2e-2, "{found} {golden}");
     }
     assert!(summary::point(&[]).is_none());
+}
+
+/// Figures that are kept of voices mean something else with other weights.
+#[test]
+fn other_weights_make_another_version() {
+    let sha256 = hex::encode(sha2::Sha256::digest(include_bytes!("weights.bin")));
+    assert_eq!(
+        (FIGURES_VERSION, &sha256[..16]),
+        (1, "27539332e69f8415"),
+        "count FIGURES_VERSION up, and run tests/calls/train_profiles.py"
+    );
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aftercall::artifacts::{Body, artifact_of_bytes};
-use aftercall::domain::{Artifact, ArtifactKind, CallId, Container, Outcome, RetentionState, SourceCall};
+use aftercall::domain::{
+    Artifact, ArtifactKind, CallId, Container, Learnt, Outcome, RetentionState, SourceCall, VoiceFigures,
+};
 use aftercall::jobs::Job;
 use aftercall::jobs::retention_sweep::{self, Consent};
 use aftercall::queue::{Lane, NewJob};
@@ -103,6 +105,10 @@ async fn finished_call(app: &TestApp, id: &str, word: &str) -> CallRecord {
     };
     assert!(app.store.finish_call(&mut tx, uid, record.generation, &end).await.unwrap());
     app.store.owe_delivery(&mut tx, uid, &format!("{word}_target"), 2, app.now()).await.unwrap();
+    let figures = VoiceFigures { version: 1, at: vec![0.5; 24], speech_ms: 9_000 };
+    let learnt = Learnt { agent_id: format!("{word}_agent"), figures };
+    let source = record.source.clone();
+    app.store.learn_agent_voice(&mut tx, uid, &source, &learnt, app.now()).await.unwrap();
     // A dead letter about the call, with a cause that quotes something.
     let dead = NewJob { subject: Some(uid.to_string()), payload: json!({ "quoted": word }), ..job(&uid.to_string()) };
     let dead = app.queue.enqueue(&mut tx, dead).await.unwrap().id;
@@ -145,6 +151,7 @@ async fn traces(app: &TestApp, word: &str) -> usize {
 async fn scrubbed_content_is_in_no_byte_of_the_database(backend: Backend) {
     let app = TestApp::start(backend, "").await;
     let mut gone = Vec::new();
+    // As many as are kept of one agent.
     for n in 0..12 {
         // Interleaved, so that pages are shared.
         gone.push(finished_call(&app, &format!("gone-{n}"), "canary").await);
@@ -209,6 +216,8 @@ async fn the_sweep_takes_what_is_due_and_nothing_else(backend: Backend) {
     let untouched = read(&app.store, held.uid).await;
     assert_eq!((untouched.retention_state, untouched.outcome), (RetentionState::Active, Some(Outcome::Done)));
     assert_eq!(app.store.transcripts(held.uid).await.unwrap().len(), 2);
+    let voices = app.store.agent_voices().await.unwrap();
+    assert_eq!(voices.iter().map(|voice| voice.agent_id.as_str()).collect::<Vec<_>>(), ["keepsake_agent"]);
     let mut tx = app.store.begin().await.unwrap();
     app.store.release_hold(&mut tx, &hold, "legal", app.now()).await.unwrap();
     tx.commit().await.unwrap();

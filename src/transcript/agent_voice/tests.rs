@@ -1,0 +1,62 @@
+//! Voices of synthetic agents: told by their figures, and only from turns that somebody said are theirs.
+
+use super::*;
+use crate::transcript::without_text;
+
+/// So far from the middle of all voices in every direction, in terms of how much voices vary.
+fn figures(at: f64) -> VoiceFigures {
+    // The directions are not square to each other: what leads along the first of them only is found by going back and forth.
+    let wanted: Vec<f64> = table::BETWEEN.iter().map(|between| at * between.sqrt()).collect();
+    let mut figures = VoiceFigures { version: VOICE_VERSION, at: table::MEAN.to_vec(), speech_ms: 20_000 };
+    for _ in 0..2_000 {
+        for (n, direction) in table::ALONG.iter().enumerate() {
+            let short = wanted[n] - place(&figures).unwrap()[n];
+            let length: f64 = direction.iter().map(|weight| weight * weight).sum();
+            figures.at.iter_mut().zip(direction).for_each(|(at, weight)| *at += short * weight / length);
+        }
+    }
+    figures
+}
+
+#[test]
+fn a_voice_is_its_own_and_not_another() {
+    let known = AgentVoice::of(&[figures(1.0), figures(1.02), figures(0.98)]).unwrap();
+    assert!(known.likeness(&figures(1.0)).unwrap() > 3.0);
+    assert!(known.likeness(&figures(-1.0)).unwrap() < -3.0);
+    // A voice that was hardly heard says less, either way.
+    let short = |at| VoiceFigures { speech_ms: 100, ..figures(at) };
+    assert!(known.likeness(&short(1.0)).unwrap() < known.likeness(&figures(1.0)).unwrap());
+    assert!(known.likeness(&short(-1.0)).unwrap() > known.likeness(&figures(-1.0)).unwrap());
+}
+
+#[test]
+fn figures_of_another_build_and_too_few_calls_make_nobody_known() {
+    let of_before = || VoiceFigures { version: VOICE_VERSION + 1, ..figures(0.8) };
+    assert_eq!(AgentVoice::of(&[of_before(), of_before(), of_before()]), None);
+    assert_eq!(AgentVoice::of(&[figures(0.8)]), None);
+    let known = AgentVoice::of(&[figures(0.8), figures(0.8), of_before()]).unwrap();
+    assert_eq!(known.calls, 2);
+    assert_eq!(known.likeness(&of_before()), None);
+    let cut = VoiceFigures { at: vec![0.0; 3], ..figures(0.8) };
+    assert_eq!(known.likeness(&cut), None);
+}
+
+fn turns(of: &[(u32, u64, u64)]) -> Transcript {
+    let turn = |(speaker, start_ms, end_ms): &(u32, u64, u64)| Turn {
+        speaker: *speaker,
+        start_ms: *start_ms,
+        end_ms: *end_ms,
+    };
+    Transcript { turns: of.iter().map(turn).collect(), ..without_text(None) }
+}
+
+#[test]
+fn what_others_say_meanwhile_is_left_out_where_it_is_heard_too() {
+    let words = turns(&[(0, 0, 1_000), (1, 800, 1_500), (0, 2_000, 3_000), (1, 2_200, 2_400)]);
+    let own = |mixed| {
+        let alone = alone(&words, &Speaker::nameless(0), mixed);
+        alone.iter().map(|region| (region.start_ms, region.end_ms)).collect::<Vec<_>>()
+    };
+    assert_eq!(own(true), [(0, 800), (2_000, 2_200), (2_400, 3_000)]);
+    assert_eq!(own(false), [(0, 1_000), (2_000, 3_000)]);
+}
