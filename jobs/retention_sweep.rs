@@ -111,6 +111,7 @@ pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
     for call in app.store.unfinished_erasures().await.at(Stage::Retention)? {
         erase_again(app, call).await?;
     }
+    app.store.unlearn_voices_of_erased().await.at(Stage::Retention)?;
     let orphans = erase_orphans(app).await?;
     if orphans > 0 {
         tracing::warn!(orphans, "objects without a record were deleted");

@@ -59,7 +59,9 @@ pub fn measure(
     let known = why_not.is_none();
     let response_ms = if known { responses(&agent, &caller) } else { None };
     if let Some(why) = why_not {
-        BY_ROLE.into_iter().for_each(|member| because(member, why));
+        for member in BY_ROLE {
+            because(member, why);
+        }
     } else if response_ms.is_none() {
         because("conversation.response_ms", NO_ANSWERS);
     }

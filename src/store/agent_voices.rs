@@ -102,6 +102,21 @@ impl Store {
         Ok(())
     }
 
+    /// What erased calls taught goes with them, whoever erased them: builds that did not know of voices left it. Says of how
+    /// many calls.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unlearn_voices_of_erased(&self) -> Result<u64, StoreError> {
+        on_pool!(&self.db, |pool| sqlx::query(
+            "DELETE FROM agent_voice WHERE call_uid IN (SELECT uid FROM call_record WHERE retention_state = 'erased')"
+        )
+        .execute(pool)
+        .await
+        .map(|done| done.rows_affected())
+        .map_err(StoreError::from))
+    }
+
     /// What the other calls of this agent taught, in figures of this version: a call says nothing about itself.
     ///
     /// # Errors

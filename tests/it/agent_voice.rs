@@ -7,6 +7,7 @@ use aftercall::demo::{Api, SampleCall, SampleText, recordings};
 use aftercall::domain::transcript::{Evidence, Speaker};
 use aftercall::domain::{CallUid, DualChannels, Learnt, Role, Transcript, VoiceFigures};
 use aftercall::jobs::correct::{Corrected, correct};
+use aftercall::jobs::retention_sweep::{Consent, sweep};
 use aftercall::store::{AgentVoiceRow, ErasedVoice, NewHold};
 use aftercall::transcript::voices::manner;
 use aftercall::transcript::{AgentVoice, Attributed, Correction, Hints, VOICE_VERSION, attribute, learn, without_text};
@@ -165,9 +166,18 @@ async fn a_call_takes_what_it_taught_with_it(backend: Backend) {
     run(&site, 1).await;
     assert_eq!(kept(&site).await[0].calls, 2);
     let first = site.record(API, site.id(0)).await;
+    let figures = stored(&site).await.remove(0);
     let mut tx = site.store.begin().await.unwrap();
     site.store.scrub(&mut tx, first.uid, site.now()).await.unwrap();
     tx.commit().await.unwrap();
+    assert_eq!(kept(&site).await[0].calls, 1);
+    // A build that does not know of voices leaves what the call taught; the next sweep does not.
+    let mut tx = site.store.begin().await.unwrap();
+    let learnt = Learnt { agent_id: AGENT.to_owned(), figures };
+    site.store.learn_agent_voice(&mut tx, first.uid, &source(API), &learnt, site.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(kept(&site).await[0].calls, 2);
+    assert_eq!(sweep(&site, Consent::Scheduled).await.unwrap().refused, None);
     assert_eq!(kept(&site).await[0].calls, 1);
     let mut tx = site.store.begin().await.unwrap();
     let erased = site.store.erase_agent_voice(&mut tx, &source(API), AGENT).await.unwrap();
