@@ -8,7 +8,8 @@
 Per call: talk of each role, overlap, speech and longest silence, as shares of the call. Per answer: the gap from the end of
 the caller's turn to the beginning of the agent's. Turns are stretches of speech; those of one side less than 200 ms apart
 are one, on both sides of the comparison. On one channel the words with their times are given, as an engine would hear
-them, and what the agent is known to say; calls whose figures are null are counted and left out.
+them, and what the agent is known to say; `process` gives no figures by role there, so those of its turns are compared: what
+they would be. Calls without roles are counted and left out.
 """
 import argparse
 import json
@@ -90,10 +91,6 @@ def main():
             subprocess.run(run, capture_output=True, check=True)
             quality = json.loads((Path(out) / "quality.json").read_text())
             heard = json.loads((Path(out) / "transcript.json").read_text())
-        if quality["conversation"] is None or quality["conversation"]["agent_talk_ms"] is None:
-            why = quality["reasons"].get("conversation") or quality["reasons"]["conversation.agent_talk_ms"]
-            null[why] = null.get(why, 0) + 1
-            continue
         roles = {speaker["id"]: speaker["role"] for speaker in heard["speakers"]}
         duration, talk = quality["duration_ms"], quality["conversation"]
         of = lambda turns, role, names: joined([[t["start_ms"], t["end_ms"]] for t in turns if names.get(t["speaker"]) == role])
@@ -101,10 +98,16 @@ def main():
         true = [of(truth["turns"], role, true_roles) for role in ("agent", "caller")]
         ours = [of(heard["turns"], role, roles) for role in ("agent", "caller")]
         known = figures(*true, duration)
-        measured = {
-            "agent talk": talk["agent_talk_ms"] / duration, "caller talk": talk["caller_talk_ms"] / duration, "overlap": talk["overlap_ms"] / duration,
-            "speech": talk["speech_ms"] / duration, "longest silence": talk["longest_silence_ms"] / duration,
-        }
+        if talk is None or not any(ours):
+            why = quality["reasons"].get("conversation") or quality["reasons"]["conversation.agent_talk_ms"]
+            null[why] = null.get(why, 0) + 1
+            continue
+        measured = figures(*ours, duration)
+        if args.kind == "dual":
+            measured = {
+                "agent talk": talk["agent_talk_ms"] / duration, "caller talk": talk["caller_talk_ms"] / duration, "overlap": talk["overlap_ms"] / duration,
+                "speech": talk["speech_ms"] / duration, "longest silence": talk["longest_silence_ms"] / duration,
+            }
         for name, value in known.items():
             off.setdefault(name, []).append(abs(measured[name] - value))
         gaps, found = answers(*true), answers(*ours)
