@@ -64,15 +64,15 @@ impl S3Store {
     }
 
     async fn put_single(&self, artifact: &Artifact, body: &Body) -> Result<Sent> {
-        let digest = match body {
-            Body::Bytes(bytes) => digest::of_bytes(bytes),
+        let sending = match body {
+            Body::Bytes(bytes) => digest::sending_bytes(bytes),
             Body::File(path) => {
                 let path = path.clone();
-                blocking(move || digest::of_file(&path)).await?
+                blocking(move || digest::sending_file(&path)).await?
             }
         };
-        same_as_described(artifact, &digest)?;
-        self.requests.put(artifact.key.as_str(), &artifact.content_type, body, &digest).await
+        same_as_described(artifact, &sending.digest)?;
+        self.requests.put(artifact.key.as_str(), &artifact.content_type, body, &sending).await
     }
 
     /// A body in parts. Nothing is visible before the last request, and a failure takes the parts back.
@@ -108,8 +108,8 @@ impl S3Store {
                 break;
             }
             whole.update(&bytes);
-            let digest = digest::of_bytes(&bytes);
-            parts.push(self.requests.put_part(key, upload, number, bytes, &digest).await?);
+            let sending = digest::sending_bytes(&bytes);
+            parts.push(self.requests.put_part(key, upload, number, bytes, &sending).await?);
         }
         same_as_described(artifact, &whole.finish())?;
         if let Some(sent) = self.requests.end_upload(key, upload, parts).await? {
@@ -213,8 +213,8 @@ impl S3Store {
     }
 
     async fn write_probe(&self, key: &str, bytes: &Bytes) -> Result<Sent> {
-        let digest = digest::of_bytes(bytes);
-        self.requests.put(key, "text/plain", &Body::Bytes(bytes.clone()), &digest).await
+        let sending = digest::sending_bytes(bytes);
+        self.requests.put(key, "text/plain", &Body::Bytes(bytes.clone()), &sending).await
     }
 
     async fn read_probe(&self, key: &str) -> Result<Bytes> {

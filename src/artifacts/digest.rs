@@ -18,6 +18,12 @@ const BLOCK_BYTES: usize = 256 * 1024;
 pub(super) struct Digest {
     pub size_bytes: u64,
     pub sha256: Sha256,
+}
+
+/// The same of a body that is sent to a service.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sending {
+    pub digest: Digest,
     /// RFC 1864 `Content-MD5`: the one transport check every S3-compatible store knows.
     pub md5: [u8; 16],
 }
@@ -37,14 +43,12 @@ impl Digest {
 pub(super) struct Hasher {
     size_bytes: u64,
     sha256: sha2::Sha256,
-    md5: md5::Md5,
 }
 
 impl Hasher {
     pub(super) fn update(&mut self, block: &[u8]) {
         self.size_bytes += block.len() as u64;
         self.sha256.update(block);
-        self.md5.update(block);
     }
 
     pub(super) const fn size_bytes(&self) -> u64 {
@@ -52,11 +56,7 @@ impl Hasher {
     }
 
     pub(super) fn finish(self) -> Digest {
-        Digest {
-            size_bytes: self.size_bytes,
-            sha256: Sha256::from_bytes(self.sha256.finalize().into()),
-            md5: self.md5.finalize().into(),
-        }
+        Digest { size_bytes: self.size_bytes, sha256: Sha256::from_bytes(self.sha256.finalize().into()) }
     }
 }
 
@@ -67,9 +67,28 @@ pub(super) fn of_bytes(bytes: &[u8]) -> Digest {
 }
 
 pub(super) fn of_file(path: &Path) -> Result<Digest> {
-    let read = |err| ObjectError::from_io("read", path, err);
-    let mut file = File::open(path).map_err(read)?;
-    copy(&mut file, &mut io::sink()).map_err(|failure| read(failure.into_inner()))
+    let mut hasher = Hasher::default();
+    read(path, |block| hasher.update(block))?;
+    Ok(hasher.finish())
+}
+
+pub(super) fn sending_bytes(bytes: &[u8]) -> Sending {
+    Sending { digest: of_bytes(bytes), md5: md5::Md5::digest(bytes).into() }
+}
+
+pub(super) fn sending_file(path: &Path) -> Result<Sending> {
+    let (mut hasher, mut md5) = (Hasher::default(), md5::Md5::default());
+    read(path, |block| {
+        hasher.update(block);
+        md5.update(block);
+    })?;
+    Ok(Sending { digest: hasher.finish(), md5: md5.finalize().into() })
+}
+
+fn read(path: &Path, seen: impl FnMut(&[u8])) -> Result<()> {
+    let failed = |err| ObjectError::from_io("read", path, err);
+    let mut file = File::open(path).map_err(failed)?;
+    pass(&mut file, &mut io::sink(), seen).map_err(|failure| failed(failure.into_inner()))
 }
 
 /// Which end of a copy failed.
@@ -89,16 +108,21 @@ impl CopyFailure {
 /// Copies to the end, hashing on the way.
 pub(super) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<Digest, CopyFailure> {
     let mut hasher = Hasher::default();
+    pass(from, to, |block| hasher.update(block))?;
+    Ok(hasher.finish())
+}
+
+fn pass(from: &mut impl Read, to: &mut impl Write, mut seen: impl FnMut(&[u8])) -> Result<(), CopyFailure> {
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         let read = match from.read(&mut block) {
-            Ok(0) => return Ok(hasher.finish()),
+            Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
             Err(err) => return Err(CopyFailure::Read(err)),
         };
         let part = block.get(..read).unwrap_or_default();
-        hasher.update(part);
+        seen(part);
         to.write_all(part).map_err(CopyFailure::Write)?;
     }
 }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::digest::{Digest, base64};
+use super::digest::{Sending, base64};
 use super::error::ObjectError;
 use super::{Body, ObjectHead, Result};
 use crate::config::{Objects, Sse};
@@ -198,7 +198,7 @@ impl Requests {
     }
 
     /// One request for a whole body. It carries both digests; the service refuses bytes that do not match.
-    pub(super) async fn put(&self, key: &str, content_type: &str, body: &Body, digest: &Digest) -> Result<Sent> {
+    pub(super) async fn put(&self, key: &str, content_type: &str, body: &Body, sending: &Sending) -> Result<Sent> {
         let body = match body {
             Body::Bytes(bytes) => ByteStream::from(bytes.clone()),
             Body::File(path) => {
@@ -208,10 +208,10 @@ impl Requests {
         };
         let asked = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
         let sent = asked
-            .content_length(digest.size_bytes as i64)
-            .content_md5(base64(&digest.md5))
-            .checksum_sha256(base64(digest.sha256.as_bytes()))
-            .metadata(SHA256_METADATA, digest.sha256.to_string())
+            .content_length(sending.digest.size_bytes as i64)
+            .content_md5(base64(&sending.md5))
+            .checksum_sha256(base64(sending.digest.sha256.as_bytes()))
+            .metadata(SHA256_METADATA, sending.digest.sha256.to_string())
             .set_server_side_encryption(self.sse.clone())
             .body(body)
             .send()
@@ -239,11 +239,11 @@ impl Requests {
         upload: &str,
         number: i32,
         bytes: Bytes,
-        digest: &Digest,
+        sending: &Sending,
     ) -> Result<Part> {
         let asked = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(number);
         let sent = asked
-            .content_md5(base64(&digest.md5))
+            .content_md5(base64(&sending.md5))
             .body(ByteStream::from(bytes))
             .send()
             .await

@@ -232,10 +232,11 @@ mod tests {
 
     #[test]
     fn what_goes_by_roles_needs_them() {
+        use ConversationMethod::{Channels, ProviderTurns, Voices};
+
         // 300 ms of 10 s may be anybody's, more may not.
         let call =
             |nobodys_ms: u64| vec![(1, 0, 4_000), (0, 4_500, 10_500 - nobodys_ms), (2, 10_500 - nobodys_ms, 10_500)];
-        use ConversationMethod::{Channels, ProviderTurns, Voices};
         for (method, turns, why) in [
             (Channels, call(300), None),
             (ProviderTurns, call(300), None),
