@@ -73,9 +73,9 @@ pub async fn heard(
             Some(agent_id) => transcript::learn(&attributed, &spoken)?.map(|figures| Learnt { agent_id, figures }),
             None => None,
         };
-        Ok((attributed, learnt))
+        Ok::<_, AudioError>((attributed, learnt))
     });
-    let (attributed, learnt) = placed.await?.map_err(|err: AudioError| err).at(Stage::Transcript)?;
+    let (attributed, learnt) = placed.await?.at(Stage::Transcript)?;
     Ok(Heard { attributed, speech, learnt, kept })
 }
 

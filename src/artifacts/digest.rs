@@ -73,7 +73,11 @@ pub(super) fn of_file(path: &Path) -> Result<Digest> {
 }
 
 pub(super) fn sending_bytes(bytes: &[u8]) -> Sending {
-    Sending { digest: of_bytes(bytes), md5: md5::Md5::digest(bytes).into() }
+    Sending { digest: of_bytes(bytes), md5: md5_of(bytes) }
+}
+
+pub(super) fn md5_of(bytes: &[u8]) -> [u8; 16] {
+    md5::Md5::digest(bytes).into()
 }
 
 pub(super) fn sending_file(path: &Path) -> Result<Sending> {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use super::digest::{Sending, base64};
+use super::digest::{Sending, base64, md5_of};
 use super::error::ObjectError;
 use super::{Body, ObjectHead, Result};
 use crate::config::{Objects, Sse};
@@ -233,17 +233,10 @@ impl Requests {
         begun.upload_id.ok_or_else(|| self.unavailable("the start of an upload", "no upload id in the answer"))
     }
 
-    pub(super) async fn put_part(
-        &self,
-        key: &str,
-        upload: &str,
-        number: i32,
-        bytes: Bytes,
-        sending: &Sending,
-    ) -> Result<Part> {
+    pub(super) async fn put_part(&self, key: &str, upload: &str, number: i32, bytes: Bytes) -> Result<Part> {
         let asked = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(number);
         let sent = asked
-            .content_md5(base64(&sending.md5))
+            .content_md5(base64(&md5_of(&bytes)))
             .body(ByteStream::from(bytes))
             .send()
             .await

@@ -109,7 +109,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn unlearn_voices_of_erased(&self) -> Result<u64, StoreError> {
         on_pool!(&self.db, |pool| sqlx::query(
-            "DELETE FROM agent_voice WHERE call_uid IN (SELECT uid FROM call_record WHERE retention_state = 'erased')"
+            "DELETE FROM agent_voice WHERE EXISTS \
+             (SELECT 1 FROM call_record WHERE uid = agent_voice.call_uid AND retention_state = 'erased')"
         )
         .execute(pool)
         .await

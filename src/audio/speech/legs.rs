@@ -27,12 +27,9 @@ fn drop_cross_talk(left: &mut Track, right: &mut Track) {
         (Some(left), Some(right)) => left - right,
         _ => 0.0,
     };
-    let smooth = |track: &Track, at: usize| {
-        let near = &track.levels[at.saturating_sub(4)..(at + 5).min(track.levels.len())];
-        near.iter().map(|level| level.decibels()).fold(f32::MIN, f32::max)
-    };
     let frames = left.levels.len().min(right.levels.len());
-    let louder: Vec<f32> = (0..frames).map(|at| smooth(left, at) - smooth(right, at) - difference).collect();
+    let louder: Vec<f32> =
+        (0..frames).map(|at| loudest_near(left, at, 4) - loudest_near(right, at, 4) - difference).collect();
     // In the short pauses of a turn, which its region has filled, the leak alone may look like speech.
     let (in_left, in_right) = (spoken(left), spoken(right));
     for (at, louder) in louder.into_iter().enumerate() {
@@ -53,13 +50,18 @@ fn drop_faint(track: &mut Track) {
     for (from, to) in turns {
         let Some(top) = loud(&track.levels[from..to]).filter(|top| *top >= loudest - FAINT_DB) else { continue };
         for (at, score) in scores.iter_mut().enumerate().take(to).skip(from) {
-            let near = &track.levels[at.saturating_sub(2)..(at + 3).min(track.levels.len())];
-            if near.iter().any(|level| level.decibels() >= top - FAINT_DB) {
+            if loudest_near(track, at, 2) >= top - FAINT_DB {
                 *score = u8::MAX;
             }
         }
     }
     track.scores = scores;
+}
+
+/// The loudest of the frames at most so far from this one, in decibels.
+fn loudest_near(track: &Track, at: usize, reach: usize) -> f32 {
+    let near = &track.levels[at.saturating_sub(reach)..(at + reach + 1).min(track.levels.len())];
+    near.iter().map(|level| level.decibels()).fold(f32::MIN, f32::max)
 }
 
 /// The level that a tenth of these is above, in decibels.
