@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::transcript::engines::Engines;
 use crate::transcript::remote::Remote;
 
-pub use self::seats::{Seat, Seats, Urgency};
+pub use self::seats::{Seat, Seats, Stopped, Urgency, compute};
 pub use crate::config::private_dir;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);

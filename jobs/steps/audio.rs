@@ -9,6 +9,7 @@ use super::elsewhere::Kept;
 use super::original::{Original, spool_failure};
 use super::words;
 use super::words::Heard;
+use crate::app::compute;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::audio;
@@ -172,7 +173,7 @@ async fn decode(
     let settings = work.app.config.audio.clone();
     let seat = work.app.cpu.take(work.urgency()).await;
     let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
-    let task = tokio::task::spawn_blocking(move || {
+    let decoded = compute(work.urgency(), move || {
         let request = audio::Request {
             input: &input,
             container,
@@ -186,7 +187,7 @@ async fn decode(
         let normalized = audio::normalize(&request, &mut [&mut meter, &mut speech], &cancel)?;
         Ok((normalized, meter.finish(), speech.finish()?))
     });
-    task.await.unwrap_or_else(|err| Err(AudioError::Internal { what: "decoder", cause: format!("it stopped: {err}") }))
+    decoded.await.unwrap_or_else(|stopped| Err(AudioError::Internal { what: "decoder", cause: stopped.to_string() }))
 }
 
 async fn store(work: &Work<'_>, normalized: &Normalized, flac: &Path) -> Result<Vec<Artifact>, Stop> {

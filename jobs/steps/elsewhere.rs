@@ -9,7 +9,7 @@ use backon::{ExponentialBuilder, Retryable};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::app::Elsewhere;
+use crate::app::{Elsewhere, Stopped, compute};
 use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
@@ -116,12 +116,12 @@ impl Asking<'_> {
         let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
         let seat = self.work.app.cpu.take(self.work.urgency()).await;
         let encoded = part.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        let made = compute(self.work.urgency(), move || {
             let _seat = seat;
             encoded.encode(&speech)
         });
-        let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };
-        let flac = task.await.map_err(stopped)??;
+        let stopped = |stopped: Stopped| EngineError::Inference { reason: stopped.to_string() };
+        let flac = made.await.map_err(stopped)??;
         let held = |held: crate::source::Held| EngineError::Busy { url: url(), retry_after: held.pause };
         let pass = self.engine.gate.enter(Precedence::First).await.map_err(held)?;
         let answer = self.engine.remote.ask(part, flac, self.language).await;

@@ -1,14 +1,18 @@
 //! Step 6: who said what, as far as the platform tells, else as far as an engine hears; and who speaks when.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::elsewhere;
 use super::elsewhere::Kept;
+use crate::app::{Stopped, compute};
 use crate::audio::AudioError;
 use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, Learnt, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
+use crate::telemetry;
+use crate::telemetry::Use;
 use crate::transcript;
 use crate::transcript::engine::EngineError;
 use crate::transcript::{AgentVoice, Attributed, Hints};
@@ -47,12 +51,23 @@ pub async fn heard(
     let synthetic = work.platform.settings.synthetic_agent(call.agent_id.as_deref()).map(str::to_owned);
     let agent_voice = known_voice(work, synthetic.as_deref()).await?;
     let speech = Arc::new(speech);
-    let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
-    let here = listening(work, move || match transcript::from_audio(&engines, &given, &spoken, tongue.as_deref()) {
-        Err(err) if err.fault() == Fault::Permanent => Ok(without_engine(given, &err)),
-        answer => answer,
-    });
-    let words = here.await?.at(Stage::Transcript)?;
+    let words = if transcript::wants_engine(words) {
+        let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
+        let turn = work.app.speech.take(work.urgency()).await;
+        let here = computed(work, move || {
+            let (_turn, begun) = (turn, Instant::now());
+            let words = match transcript::from_audio(&engines, &given, &spoken, tongue.as_deref()) {
+                Err(err) if err.fault() == Fault::Permanent => Ok(without_engine(given, &err)),
+                answer => answer,
+            };
+            (words, begun.elapsed())
+        });
+        let (words, took) = here.await?;
+        telemetry::used(Use::EngineMs, took.as_millis() as u64);
+        words.at(Stage::Transcript)?
+    } else {
+        words.clone()
+    };
     let nobody_here = words.utterances.is_empty() && words.reason.as_deref() == Some(transcript::NO_ENGINE);
     let (words, kept) = if nobody_here {
         Box::pin(elsewhere::words(work, call, original, (words, &speech), language.as_deref())).await?
@@ -60,7 +75,7 @@ pub async fn heard(
         (words, Kept::default())
     };
     let (spoken, engines) = (speech.clone(), work.app.engines.clone());
-    let placed = listening(work, move || {
+    let placed = computed(work, move || {
         let (agent_text, agent_voice) = (agent_text.as_deref(), agent_voice.as_ref());
         let hints = Hints { engines: Some(&engines), channels, agent_text, agent_voice };
         let attributed = transcript::attribute(words, &spoken, hints)?;
@@ -87,15 +102,15 @@ async fn known_voice(work: &Work<'_>, synthetic: Option<&str>) -> Result<Option<
     Ok(AgentVoice::of(&taught.at(Stage::Transcript)?))
 }
 
-/// Runs what takes a core and a turn at listening.
-async fn listening<T: Send + 'static>(work: &Work<'_>, listen: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
-    let seats = (work.app.speech.take(work.urgency()).await, work.app.cpu.take(work.urgency()).await);
-    let task = tokio::task::spawn_blocking(move || {
-        let _held = seats;
-        listen()
+/// Runs what takes a core, in its turn.
+async fn computed<T: Send + 'static>(work: &Work<'_>, what: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
+    let seat = work.app.cpu.take(work.urgency()).await;
+    let result = compute(work.urgency(), move || {
+        let _seat = seat;
+        what()
     });
-    let stopped = |err: tokio::task::JoinError| EngineError::Inference { reason: format!("it stopped: {err}") };
-    task.await.map_err(stopped).at(Stage::Transcript)
+    let stopped = |stopped: Stopped| EngineError::Inference { reason: stopped.to_string() };
+    result.await.map_err(stopped).at(Stage::Transcript)
 }
 
 /// The newest transcript, where somebody has put its roles right.

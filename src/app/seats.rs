@@ -1,15 +1,20 @@
-//! The right to compute: so many jobs at once, live calls before a backfill's. A backfill's job gives way in the middle
-//! of its recording, so that it may have every core while nobody else wants one, and a live call finds one free at once.
+//! The right to compute: so many jobs at once, live calls before a backfill's. A live call never waits for a backfill: it
+//! takes its seat at once, and a backfill's job that is one too many then gives way in the middle of its recording. What
+//! it still does until it gets there, and beside the live call on other seats, it does on a thread that gets what the
+//! others leave. So a backfill has every core while nobody else wants one, and a live call feels nothing of it.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How often one that gives way looks whether it is wanted at all any more.
 const LOOK: Duration = Duration::from_millis(100);
+/// Niceness of threads that do patient work (`setpriority(2)`): about a thirtieth of a core beside one that is not.
+#[cfg(target_os = "linux")]
+const PATIENT_NICENESS: i32 = 15;
 
 /// Whose work it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,63 +25,93 @@ pub enum Urgency {
     Patient,
 }
 
+/// A computation that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("it stopped: {0}")]
+pub struct Stopped(String);
+
+/// Runs what takes a core where it may block. A patient thread is a new one each time, as niceness cannot be taken back.
+///
+/// # Errors
+/// [`Stopped`] when it panicked, or no thread can be had.
+pub async fn compute<T: Send + 'static>(
+    urgency: Urgency,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Stopped> {
+    if urgency == Urgency::Live {
+        return tokio::task::spawn_blocking(work).await.map_err(|err| Stopped(err.to_string()));
+    }
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("patient".to_owned()).spawn(move || {
+        leave_the_cores_to_others();
+        // Nobody listens any more when the attempt has been dropped.
+        let _ = done.send(work());
+    });
+    thread.map_err(|err| Stopped(format!("no thread: {err}")))?;
+    result.await.map_err(|_| Stopped("it panicked".to_owned()))
+}
+
+/// Where a thread cannot be told apart from its process, patient work gives way by its seats alone.
+fn leave_the_cores_to_others() {
+    // On Linux "the calling process" is the calling thread, and those that it starts. Refused, it is no worse than that.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, PATIENT_NICENESS);
+}
+
 /// Seats of one kind. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Seats(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    free: Mutex<usize>,
-    /// Live work that waits for a seat.
-    urgent: AtomicUsize,
+    count: usize,
+    taken: Mutex<Taken>,
     /// For those who wait for their first seat.
     given_back: Notify,
     /// For those who gave theirs away.
     changed: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct Taken {
+    live: usize,
+    patient: usize,
+}
+
 impl Inner {
-    fn free(&self) -> MutexGuard<'_, usize> {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
         // A count is right whatever its holder was about to do.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_back(&self) {
-        *self.free() += 1;
-        self.tell();
-    }
-
-    fn tell(&self) {
+    fn give_back(&self, urgency: Urgency) {
+        *self.taken().of(urgency) -= 1;
         self.given_back.notify_waiters();
         self.changed.notify_all();
     }
 
-    fn urgent(&self) -> bool {
-        self.urgent.load(Ordering::SeqCst) > 0
-    }
-
+    /// Live work minds live work alone.
     fn take(&self, urgency: Urgency) -> bool {
-        let mut free = self.free();
-        let may = *free > 0 && (urgency == Urgency::Live || !self.urgent());
-        *free -= usize::from(may);
+        let mut taken = self.taken();
+        let may = match urgency {
+            Urgency::Live => taken.live < self.count,
+            Urgency::Patient => taken.all() < self.count,
+        };
+        *taken.of(urgency) += usize::from(may);
         may
     }
 }
 
-/// Counts live work while it waits.
-struct Waiting<'a>(&'a Inner);
-
-impl<'a> Waiting<'a> {
-    fn announce(inner: &'a Inner) -> Self {
-        inner.urgent.fetch_add(1, Ordering::SeqCst);
-        Self(inner)
+impl Taken {
+    const fn of(&mut self, urgency: Urgency) -> &mut usize {
+        match urgency {
+            Urgency::Live => &mut self.live,
+            Urgency::Patient => &mut self.patient,
+        }
     }
-}
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.urgent.fetch_sub(1, Ordering::SeqCst);
-        self.0.tell();
+    const fn all(&self) -> usize {
+        self.live + self.patient
     }
 }
 
@@ -84,8 +119,8 @@ impl Seats {
     #[must_use]
     pub fn new(count: usize) -> Self {
         Self(Arc::new(Inner {
-            free: Mutex::new(count.max(1)),
-            urgent: AtomicUsize::new(0),
+            count: count.max(1),
+            taken: Mutex::default(),
             given_back: Notify::new(),
             changed: Condvar::new(),
         }))
@@ -94,7 +129,6 @@ impl Seats {
     /// Waits for a seat.
     pub async fn take(&self, urgency: Urgency) -> Seat {
         let inner = &*self.0;
-        let _waiting = (urgency == Urgency::Live).then(|| Waiting::announce(inner));
         loop {
             let mut given_back = pin!(inner.given_back.notified());
             // From here on nothing given back is missed.
@@ -116,22 +150,25 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Lets live work go first, if there is any that has no seat: blocks the thread until it has had its turn, or until
-    /// `over`. To be called now and then by patient work; costs next to nothing where nobody waits.
+    /// Where more seats are taken than there are, patient work gives its own up: this blocks the thread until there is
+    /// one to spare, or until `over`. To be called now and then by patient work; costs next to nothing.
     pub fn give_way(&self, over: impl Fn() -> bool) {
-        if self.urgency == Urgency::Live || !self.inner.urgent() || !self.held.load(Ordering::SeqCst) {
+        if self.urgency == Urgency::Live || !self.held.load(Ordering::SeqCst) {
             return;
         }
+        let mut taken = self.inner.taken();
+        if taken.all() <= self.inner.count {
+            return;
+        }
+        taken.patient -= 1;
         self.held.store(false, Ordering::SeqCst);
-        self.inner.give_back();
-        let mut free = self.inner.free();
-        while *free == 0 || self.inner.urgent() {
+        while taken.all() >= self.inner.count {
             if over() {
                 return;
             }
-            free = self.inner.changed.wait_timeout(free, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            taken = self.inner.changed.wait_timeout(taken, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *free -= 1;
+        taken.patient += 1;
         self.held.store(true, Ordering::SeqCst);
     }
 }
@@ -139,7 +176,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if *self.held.get_mut() {
-            self.inner.give_back();
+            self.inner.give_back(self.urgency);
         }
     }
 }
@@ -152,35 +189,34 @@ mod tests {
 
     use futures::FutureExt;
 
-    use super::{Seats, Urgency};
+    use super::{Seats, Urgency, compute};
 
     #[tokio::test]
     async fn there_are_as_many_seats_as_said_and_one_given_back_is_taken() {
-        let seats = Seats::new(2);
-        let (first, _second) = (seats.take(Urgency::Patient).await, seats.take(Urgency::Patient).await);
-        let third = tokio::spawn({
-            let seats = seats.clone();
-            async move { drop(seats.take(Urgency::Patient).await) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!third.is_finished());
-        drop(first);
-        third.await.unwrap();
+        for urgency in [Urgency::Patient, Urgency::Live] {
+            let seats = Seats::new(2);
+            let (first, _second) = (seats.take(urgency).await, seats.take(urgency).await);
+            let third = tokio::spawn({
+                let seats = seats.clone();
+                async move { drop(seats.take(urgency).await) }
+            });
+            tokio::task::yield_now().await;
+            assert!(!third.is_finished());
+            drop(first);
+            third.await.unwrap();
+        }
     }
 
     #[tokio::test]
-    async fn a_seat_goes_to_live_work_first_whoever_came_first() {
+    async fn live_work_never_waits_for_patient_work_but_patient_work_for_live() {
         let seats = Seats::new(1);
-        let held = seats.take(Urgency::Live).await;
-        let (mut patient, mut live) = (Box::pin(seats.take(Urgency::Patient)), Box::pin(seats.take(Urgency::Live)));
-        assert!(patient.as_mut().now_or_never().is_none());
-        assert!(live.as_mut().now_or_never().is_none());
-        drop(held);
-        assert!(patient.as_mut().now_or_never().is_none());
-        let live = live.await;
-        assert!(patient.as_mut().now_or_never().is_none());
+        let patient = seats.take(Urgency::Patient).await;
+        let live = seats.take(Urgency::Live).now_or_never().expect("it waits");
+        drop(patient);
+        let mut next = Box::pin(seats.take(Urgency::Patient));
+        assert!(next.as_mut().now_or_never().is_none(), "beside a live call");
         drop(live);
-        drop(patient.await);
+        drop(next.await);
     }
 
     #[tokio::test]
@@ -188,18 +224,25 @@ mod tests {
         let seats = Seats::new(1);
         let patient = seats.take(Urgency::Patient).await;
         let (ended, end) = mpsc::channel();
-        let working = Arc::new(AtomicBool::new(true));
+        let (working, gone) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let at_work = std::thread::spawn({
-            let working = working.clone();
+            let (working, gone) = (working.clone(), gone.clone());
             move || {
                 while working.load(Ordering::SeqCst) {
-                    patient.give_way(|| false);
+                    // It asks only while it has given its seat away.
+                    patient.give_way(|| {
+                        gone.store(true, Ordering::SeqCst);
+                        false
+                    });
                     std::thread::yield_now();
                 }
                 ended.send(()).unwrap();
             }
         });
         let live = seats.take(Urgency::Live).await;
+        while !gone.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         working.store(false, Ordering::SeqCst);
         assert!(end.recv_timeout(Duration::from_millis(300)).is_err(), "it works on beside the live call");
         drop(live);
@@ -209,17 +252,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn patient_work_goes_on_beside_live_work_where_there_is_room() {
+        let seats = Seats::new(2);
+        let patient = seats.take(Urgency::Patient).await;
+        let _live = seats.take(Urgency::Live).await;
+        patient.give_way(|| panic!("it gives way"));
+    }
+
+    #[tokio::test]
     async fn work_that_is_over_while_it_gives_way_leaves_its_seat_to_others() {
         let seats = Seats::new(1);
         let patient = seats.take(Urgency::Patient).await;
-        let at_work = std::thread::spawn(move || {
-            while patient.held.load(Ordering::SeqCst) {
-                patient.give_way(|| true);
-                std::thread::yield_now();
-            }
-        });
         let live = seats.take(Urgency::Live).await;
-        at_work.join().unwrap();
+        patient.give_way(|| true);
+        assert!(!patient.held.load(Ordering::SeqCst));
+        drop(patient);
         let mut next = Box::pin(seats.take(Urgency::Patient));
         assert!(next.as_mut().now_or_never().is_none(), "one seat, two holders");
         drop(live);
@@ -227,13 +274,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn live_work_that_no_longer_wants_a_seat_holds_nobody_up() {
-        let seats = Seats::new(1);
-        let held = seats.take(Urgency::Patient).await;
-        let mut live = Box::pin(seats.take(Urgency::Live));
-        assert!(live.as_mut().now_or_never().is_none());
-        drop(live);
-        drop(held);
-        drop(seats.take(Urgency::Patient).await);
+    async fn what_panics_is_a_failure_and_what_does_not_gives_its_result() {
+        for urgency in [Urgency::Patient, Urgency::Live] {
+            assert_eq!(compute(urgency, || 7).await.unwrap(), 7);
+            let stopped = compute(urgency, || assert!(std::hint::black_box(false), "on purpose")).await;
+            assert!(stopped.unwrap_err().to_string().starts_with("it stopped: "));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn patient_work_has_what_others_leave_and_threads_it_starts_too() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let own = niceness();
+        let patient = compute(Urgency::Patient, move || (niceness(), std::thread::spawn(niceness).join().unwrap()));
+        assert_eq!(patient.await.unwrap(), (super::PATIENT_NICENESS, super::PATIENT_NICENESS));
+        assert_eq!(compute(Urgency::Live, niceness).await.unwrap(), own);
     }
 }

@@ -48,7 +48,7 @@ pub use provider::{
     APPROXIMATE_TIMES, ENGINE_FAILED, INCOMPLETE_TIMES, KEY_REFUSED, LANGUAGE_UNKNOWN, NO_ENGINE, NO_SPEECH, NO_TIMES,
     OVER_BUDGET, TEXT_MISFIT, from_source, from_turns, without_text,
 };
-pub use recognise::{from_audio, recognise, recognise_with};
+pub use recognise::{from_audio, recognise, recognise_with, wants_engine};
 pub use rttm::rttm;
 pub use speakers::{Attributed, Hints, attribute};
 pub use text::{parse_text, text};

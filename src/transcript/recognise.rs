@@ -24,6 +24,12 @@ impl Samples for &Pcm16k {
     }
 }
 
+/// Whether an engine has something to do for these words of a platform: none are there, or none has its place.
+#[must_use]
+pub fn wants_engine(words: &Transcript) -> bool {
+    words.utterances.iter().all(|utterance| utterance.start_ms.is_none())
+}
+
 /// The platform's words with their places in the recording, where it gave none of those and the engine knows the
 /// language; where it gave no words, those that the engine hears.
 ///
@@ -38,10 +44,12 @@ pub fn from_audio(
     if words.utterances.is_empty() {
         return recognise(engines, speech, language);
     }
-    let timed = words.utterances.iter().any(|utterance| utterance.start_ms.is_some());
+    if !wants_engine(words) {
+        return Ok(words.clone());
+    }
     match engines.choose(language)? {
-        Ok(engine) if !timed => fit(&engine, words, speech),
-        _ => Ok(words.clone()),
+        Ok(engine) => fit(&engine, words, speech),
+        Err(_) => Ok(words.clone()),
     }
 }
 

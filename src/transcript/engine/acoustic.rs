@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use rten::Model;
 use rten::ModelOptions;
@@ -55,8 +53,6 @@ pub struct Acoustic {
     /// `(audio, its length in feature frames where the network asks for it, log probabilities)`.
     nodes: (NodeId, Option<NodeId>, NodeId),
     threads: usize,
-    /// Idle thread pools: as many are ever made as recognitions ran at once.
-    pools: Mutex<Vec<Arc<ThreadPool>>>,
 }
 
 impl std::fmt::Debug for Acoustic {
@@ -99,7 +95,6 @@ impl Acoustic {
             blank: manifest.blank(),
             nodes,
             threads: threads.max(1),
-            pools: Mutex::new(Vec::new()),
             path: path.to_owned(),
         })
     }
@@ -117,8 +112,9 @@ impl Acoustic {
         if samples.len() < 8 * super::features::HOP {
             return Ok(Posteriors { log_probs: NdTensor::zeros([0, self.tokens]), step_ms });
         }
-        let pool = self.pool();
-        let options = RunOptions::default().with_thread_pool(Some(pool.clone()));
+        // New threads each time: they have the priority of the one that asks, and cost nothing beside what they do.
+        let pool = Arc::new(ThreadPool::with_num_threads(self.threads));
+        let options = RunOptions::default().with_thread_pool(Some(pool));
         let (audio, length, output) = self.nodes;
         let input: rten::Value = match self.features {
             Features::NemoLogMel => NdTensor::from_data([1, self.bins, frames], self.front.picture(samples)).into(),
@@ -130,7 +126,6 @@ impl Acoustic {
         }
         let failed = |reason: String| EngineError::Inference { reason };
         let run = self.model.run_n(inputs, [output], Some(options));
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
         let [value] = run.map_err(|err| failed(err.to_string()))?;
         let all: NdTensor<f32, 3> =
             value.try_into().map_err(|_| failed("its output is not three-dimensional".into()))?;
@@ -154,11 +149,6 @@ impl Acoustic {
             }
         }
         NdTensor::from_data([steps, self.tokens], all)
-    }
-
-    fn pool(&self) -> Arc<ThreadPool> {
-        let idle = self.pools.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.unwrap_or_else(|| Arc::new(ThreadPool::with_num_threads(self.threads)))
     }
 }
 
