@@ -1,5 +1,6 @@
-//! What a live call feels of a backfill: the time from its trigger until its transcript is on the customer's record, with
-//! the worker idle, and with a backfill of very many calls going on beside it. The dialect is one that answers about a
+//! What a live call feels of a backfill: the time from its trigger until its transcript is on the customer's record, with a
+//! backfill of very many calls going on beside it and with that paused, in turns, so that the machine's moods meet both
+//! alike. The dialect is one that answers about a
 //! call by its id: what a list of ever more calls costs the sample platform, in this very process, is not asked here.
 //!
 //! `cargo bench --bench live`; `-- 40` for another number of live calls. AFTERCALL_BENCH_CALLS (100,000) sizes the
@@ -20,16 +21,18 @@ use aftercall::demo::{self, Api, SampleCall, SampleText, atoms_id};
 use aftercall::domain::{CallId, SourceName};
 use aftercall::jobs::admit::Repeat;
 use aftercall::jobs::{backfill, trigger};
-use aftercall::store::{NewBackfill, Origin};
+use aftercall::queue::Kind;
+use aftercall::store::{NewBackfill, Origin, Steering};
 use aftercall::worker::{self, DataLock, Signals, Until};
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 
 use platform::Serving;
 
-/// Live calls of each phase unless told otherwise; the first of a phase warms up and does not count.
+/// Live calls of each kind unless told otherwise; the first of a turn warms up and does not count.
 const LIVE: u32 = 60;
-/// Calls of the backfill that have ended before live calls are looked at beside it.
+const ROUNDS: u32 = 6;
+/// Calls of the backfill that end before live calls are looked at beside it.
 const UNDER_WAY: u64 = 8;
 const LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(5);
@@ -87,7 +90,6 @@ impl Scene {
                 seconds.push(took);
             }
         }
-        seconds.sort_by(f64::total_cmp);
         Ok(seconds)
     }
 
@@ -101,10 +103,47 @@ impl Scene {
         }
     }
 
+    async fn steer(&self, backfill: &str, to: Steering) -> Result<()> {
+        if !self.app.store.steer_backfill(backfill, to).await? {
+            bail!("the backfill cannot be steered to {to:?}");
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing of it is under way any more.
+    async fn pause(&self, backfill: &str) -> Result<()> {
+        self.steer(backfill, Steering::Paused).await?;
+        let started = Instant::now();
+        while self.app.queue.depth().await?.0.iter().any(|(kind, ..)| kind == Kind::ProcessCall.as_str()) {
+            if started.elapsed() > LIMIT {
+                bail!("the backfill goes on after {LIMIT:?}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until calls of it end.
+    async fn under_way(&self, backfill: &str, limit: Duration) -> Result<()> {
+        let (before, started) = (self.ended(backfill).await?, Instant::now());
+        while self.ended(backfill).await? < before + UNDER_WAY {
+            if started.elapsed() > limit {
+                bail!("the backfill does nothing");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     async fn ended(&self, backfill: &str) -> Result<u64> {
         let backfill = self.app.store.backfill(backfill).await?.context("the backfill is gone")?;
         Ok(backfill.done)
     }
+}
+
+fn sorted(mut seconds: Vec<f64>) -> Vec<f64> {
+    seconds.sort_by(f64::total_cmp);
+    seconds
 }
 
 fn quantile(sorted: &[f64], share: f64) -> f64 {
@@ -153,34 +192,39 @@ async fn main() -> Result<()> {
     let signals = Signals::default();
     let (app, told) = (scene.app.clone(), signals.clone());
     let working = tokio::spawn(async move { worker::run(app, &lock, Until::Stopped, told).await });
-    let idle = scene.live_calls(live).await?;
+    let before = sorted(scene.live_calls(live / ROUNDS).await?);
     let backfill = scene.flood().await?;
-    let started = Instant::now();
-    while scene.ended(&backfill).await? < UNDER_WAY {
-        if started.elapsed() > LISTED_WITHIN {
-            bail!("the backfill does nothing");
-        }
-        tokio::time::sleep(LOOK).await;
+    scene.under_way(&backfill, LISTED_WITHIN).await?;
+    let (mut idle, mut beside) = (Vec::new(), Vec::new());
+    let (mut done, mut cores, mut seconds) = (0, 0.0, 0.0);
+    for _ in 0..ROUNDS {
+        scene.pause(&backfill).await?;
+        idle.extend(scene.live_calls(live / ROUNDS).await?);
+        scene.steer(&backfill, Steering::Run).await?;
+        scene.under_way(&backfill, LIMIT).await?;
+        let (ended, cpu, from) = (scene.ended(&backfill).await?, measure::cpu_seconds()?, Instant::now());
+        beside.extend(scene.live_calls(live / ROUNDS).await?);
+        done += scene.ended(&backfill).await? - ended;
+        cores += measure::cpu_seconds()? - cpu;
+        seconds += from.elapsed().as_secs_f64();
     }
-    let (before, cpu, from) = (scene.ended(&backfill).await?, measure::cpu_seconds()?, Instant::now());
-    let beside = scene.live_calls(live).await?;
-    let done = scene.ended(&backfill).await? - before;
-    let (cores, seconds) = (measure::cpu_seconds()? - cpu, from.elapsed().as_secs_f64());
-    println!("| trigger to write-back, s ({live} calls of 180 s) | median | p95 |\n|---|---:|---:|");
-    println!("| idle | {:.2} | {:.2} |", quantile(&idle, 0.5), quantile(&idle, 0.95));
+    let (idle, beside) = (sorted(idle), sorted(beside));
+    println!("| trigger to write-back, s ({live} calls of 180 s, in {ROUNDS} turns) | median | p95 |\n|---|---:|---:|");
+    println!("| before there is a backfill | {:.2} | {:.2} |", quantile(&before, 0.5), quantile(&before, 0.95));
     println!(
-        "| beside a backfill of {} calls | {:.2} | {:.2} |",
+        "| backfill of {} calls paused | {:.2} | {:.2} |",
         measure::whole(f64::from(calls)),
-        quantile(&beside, 0.5),
-        quantile(&beside, 0.95)
+        quantile(&idle, 0.5),
+        quantile(&idle, 0.95)
     );
+    println!("| backfill going on | {:.2} | {:.2} |", quantile(&beside, 0.5), quantile(&beside, 0.95));
     println!(
-        "| ratio | {:.2} | {:.2} |",
+        "| ratio to paused | {:.2} | {:.2} |",
         quantile(&beside, 0.5) / quantile(&idle, 0.5),
         quantile(&beside, 0.95) / quantile(&idle, 0.95)
     );
     println!(
-        "\nMeanwhile the backfill ended {:.2} calls/s; {:.1} cores were busy.",
+        "\nBeside them the backfill ended {:.2} calls/s; {:.1} cores were busy.",
         done as f64 / seconds,
         cores / seconds
     );

@@ -1,17 +1,18 @@
 //! What the work used, entered with it: compared with what the platform and the object store saw.
 
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall};
-use aftercall::domain::{CallUid, OrgUid, SourceName};
+use aftercall::demo::{self, Api, FaultAnswer, Kind, SampleCall, SampleText};
+use aftercall::domain::{CallUid, OrgUid, Outcome, SourceName};
 use aftercall::jobs::schedule::Schedules;
 use aftercall::store::{By, LedgerEntry, Pricing, Sum};
 use aftercall::telemetry::Used;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::harness::{Backend, Fixture, TestApp, on_every_backend};
+use crate::harness::{Backend, Fixture, Plan, TestApp, on_every_backend};
 
 on_every_backend!(
     the_ledger_agrees_with_what_others_counted,
     an_attempt_that_failed_is_entered_too,
+    time_of_an_engine_is_entered_where_one_listened,
     old_days_are_summed_up_and_every_sum_stays_as_it_was,
     a_sweep_sums_up_what_is_past_its_term,
 );
@@ -65,6 +66,27 @@ async fn an_attempt_that_failed_is_entered_too(backend: Backend) {
     let all = sums(&fixture, By::Call).await;
     assert_eq!((all.len(), all[0].calls, all[0].attempts), (1, 1, 2));
     assert_eq!(all[0].platform_requests, fixture.asked(Kind::Detail, "call_000000") as i64);
+}
+
+async fn time_of_an_engine_is_entered_where_one_listened(backend: Backend) {
+    let plan = Plan { settings: "[transcript]\nmodel = \"sample\"\n", ..Plan::default() };
+    let fixture = Fixture::planned(backend, plan, |now| {
+        let krosai = |sample: &demo::Sample| sample.call.api == Api::KrosaiV1 && sample.expected == Outcome::Done;
+        let mut calls: Vec<SampleCall> =
+            demo::sample_calls(now).unwrap().into_iter().filter(krosai).map(|sample| sample.call).collect();
+        calls.sort_by_key(|call| call.text != SampleText::None);
+        let wordless = calls.iter().filter(|call| call.text == SampleText::None).count();
+        calls.truncate(wordless + 1);
+        assert!(wordless > 0 && calls.len() == wordless + 1);
+        calls
+    })
+    .await;
+    fixture.reconcile(Api::KrosaiV1).await;
+    fixture.run_pending().await;
+    let all = sums(&fixture, By::Engine).await;
+    let of = |engine: Option<&str>| all.iter().find(|sum| sum.of.as_deref() == engine).unwrap();
+    assert!(of(Some("embedded")).engine_ms > 0, "{all:?}");
+    assert_eq!((of(None).calls, of(None).engine_ms), (1, 0), "{all:?}");
 }
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
