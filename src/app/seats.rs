@@ -12,9 +12,6 @@ use tokio::sync::{Notify, oneshot};
 
 /// How often one that gives way looks whether it is wanted at all any more.
 const LOOK: Duration = Duration::from_millis(100);
-/// Niceness of threads that do patient work (`setpriority(2)`): about a thirtieth of a core beside one that is not.
-#[cfg(target_os = "linux")]
-const PATIENT_NICENESS: i32 = 15;
 
 /// Whose work it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +27,8 @@ pub enum Urgency {
 #[error("it stopped: {0}")]
 pub struct Stopped(String);
 
-/// Runs what takes a core where it may block. A patient thread is a new one each time, as niceness cannot be taken back.
+/// Runs what takes a core where it may block. A patient thread is a new one each time: what it leaves to others it may
+/// not take back.
 ///
 /// # Errors
 /// [`Stopped`] when it panicked, or no thread can be had.
@@ -53,9 +51,15 @@ pub async fn compute<T: Send + 'static>(
 
 /// Where a thread cannot be told apart from its process, patient work gives way by its seats alone.
 fn leave_the_cores_to_others() {
-    // On Linux "the calling process" is the calling thread, and those that it starts. Refused, it is no worse than that.
+    // `SCHED_IDLE` (sched(7)), and what the thread starts has it too. A mere niceness is not enough: whoever wakes up
+    // beside such a thread waits for the end of its slice, some milliseconds, each of the fifty times that a call does.
+    // Refused, it is no worse than without.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, PATIENT_NICENESS);
+    let _ = thread_priority::set_thread_priority_and_policy(
+        thread_priority::thread_native_id(),
+        thread_priority::ThreadPriority::Min,
+        thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle),
+    );
 }
 
 /// Seats of one kind. Clones share them.
@@ -285,10 +289,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn patient_work_has_what_others_leave_and_threads_it_starts_too() {
-        let niceness = || rustix::process::getpriority_process(None).unwrap();
-        let own = niceness();
-        let patient = compute(Urgency::Patient, move || (niceness(), std::thread::spawn(niceness).join().unwrap()));
-        assert_eq!(patient.await.unwrap(), (super::PATIENT_NICENESS, super::PATIENT_NICENESS));
-        assert_eq!(compute(Urgency::Live, niceness).await.unwrap(), own);
+        let policy = || thread_priority::thread_schedule_policy().unwrap();
+        let idle = thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle);
+        let own = policy();
+        assert_ne!(own, idle);
+        let patient = compute(Urgency::Patient, move || (policy(), std::thread::spawn(policy).join().unwrap()));
+        assert_eq!(patient.await.unwrap(), (idle, idle));
+        assert_eq!(compute(Urgency::Live, policy).await.unwrap(), own);
     }
 }
