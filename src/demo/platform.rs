@@ -228,6 +228,11 @@ impl Platform {
         self.inner.log.requests()
     }
 
+    /// Forgets them, and counts anew: a long run would be of nothing but them.
+    pub fn forget_requests(&self) {
+        self.inner.log.forget();
+    }
+
     /// What Zudu's metadata of a call holds now.
     #[must_use]
     pub fn metadata(&self, call_id: &str) -> Option<Value> {

@@ -115,6 +115,10 @@ impl Log {
         Requests(self.seen.lock().unwrap_or_else(PoisonError::into_inner).requests.clone())
     }
 
+    pub(super) fn forget(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+    }
+
     fn write_down(&self, mut request: RequestInfo) -> Arc<RequestInfo> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let nth = seen.counts.entry((request.kind, request.api, request.call_id.clone())).or_default();

@@ -29,6 +29,11 @@ pub fn keep_logs() {
     });
 }
 
+/// Forgets what was kept: only for a test that runs alone.
+pub fn forget_logs() {
+    *LOGS.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+}
+
 /// What was logged so far.
 pub fn logs() -> Vec<u8> {
     LOGS.lock().unwrap_or_else(PoisonError::into_inner).clone()
