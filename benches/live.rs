@@ -1,7 +1,7 @@
 //! What a live call feels of a backfill: the time from its trigger until its transcript is on the customer's record, with a
 //! backfill of very many calls going on beside it and with that paused, in turns, so that the machine's moods meet both
-//! alike. The dialect is one that answers about a
-//! call by its id: what a list of ever more calls costs the sample platform, in this very process, is not asked here.
+//! alike. The dialect is one that answers about a call by its id: what a list of ever more calls costs the sample platform,
+//! in this very process, is not asked here.
 //!
 //! `cargo bench --bench live`; `-- 40` for another number of live calls. AFTERCALL_BENCH_CALLS (100,000) sizes the
 //! backfill. PostgreSQL when AFTERCALL_BENCH_POSTGRES holds the URL of an empty database.
@@ -51,7 +51,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// One call ends and is announced: seconds until its transcript is at the platform.
+    /// One call ends and is announced: seconds until its transcript is on the customer's record.
     async fn live_call(&mut self) -> Result<f64> {
         let call = self.numbered(Timestamp::now() - Duration::from_secs(1));
         let id = call.id.clone();

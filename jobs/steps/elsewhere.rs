@@ -9,7 +9,8 @@ use backon::{ExponentialBuilder, Retryable};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::app::{Elsewhere, Stopped, compute};
+use super::words::computed;
+use crate::app::Elsewhere;
 use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
@@ -114,14 +115,8 @@ impl Asking<'_> {
     /// Asks about one part, once and with leave.
     async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Answer, EngineError> {
         let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
-        let seat = self.work.app.cpu.take(self.work.urgency()).await;
         let encoded = part.clone();
-        let made = compute(self.work.urgency(), move || {
-            let _seat = seat;
-            encoded.encode(&speech)
-        });
-        let stopped = |stopped: Stopped| EngineError::Inference { reason: stopped.to_string() };
-        let flac = made.await.map_err(stopped)??;
+        let flac = computed(self.work, move || encoded.encode(&speech)).await??;
         let held = |held: crate::source::Held| EngineError::Busy { url: url(), retry_after: held.pause };
         let pass = self.engine.gate.enter(Precedence::First).await.map_err(held)?;
         let answer = self.engine.remote.ask(part, flac, self.language).await;

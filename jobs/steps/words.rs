@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::elsewhere;
 use super::elsewhere::Kept;
-use crate::app::{Stopped, compute};
+use crate::app::compute;
 use crate::audio::AudioError;
 use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, Learnt, SourceCall, Stage, Transcript};
@@ -62,7 +62,7 @@ pub async fn heard(
             };
             (words, begun.elapsed())
         });
-        let (words, took) = here.await?;
+        let (words, took) = here.await.at(Stage::Transcript)?;
         telemetry::used(Use::EngineMs, took.as_millis() as u64);
         words.at(Stage::Transcript)?
     } else {
@@ -90,7 +90,7 @@ pub async fn heard(
         };
         Ok::<_, AudioError>((attributed, learnt))
     });
-    let (attributed, learnt) = placed.await?.at(Stage::Transcript)?;
+    let (attributed, learnt) = placed.await.at(Stage::Transcript)?.at(Stage::Transcript)?;
     Ok(Heard { attributed, speech, learnt, kept })
 }
 
@@ -103,14 +103,16 @@ async fn known_voice(work: &Work<'_>, synthetic: Option<&str>) -> Result<Option<
 }
 
 /// Runs what takes a core, in its turn.
-async fn computed<T: Send + 'static>(work: &Work<'_>, what: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
+pub(super) async fn computed<T: Send + 'static>(
+    work: &Work<'_>,
+    what: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
     let seat = work.app.cpu.take(work.urgency()).await;
     let result = compute(work.urgency(), move || {
         let _seat = seat;
         what()
     });
-    let stopped = |stopped: Stopped| EngineError::Inference { reason: stopped.to_string() };
-    result.await.map_err(stopped).at(Stage::Transcript)
+    result.await.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
 }
 
 /// The newest transcript, where somebody has put its roles right.

@@ -1,7 +1,7 @@
 //! The right to compute: so many jobs at once, live calls before a backfill's. A live call never waits for a backfill: it
 //! takes its seat at once, and a backfill's job that is one too many then gives way in the middle of its recording. What
 //! it still does until it gets there, and beside the live call on other seats, it does on a thread that gets what the
-//! others leave. So a backfill has every core while nobody else wants one, and a live call feels nothing of it.
+//! others leave. So a backfill has every core while nobody else wants one, and a live call hardly feels it.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
