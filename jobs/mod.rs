@@ -2,6 +2,7 @@
 
 pub mod admit;
 pub mod backfill;
+mod backfill_feed;
 pub mod backfill_plan;
 mod condemn;
 pub mod correct;

@@ -26,7 +26,7 @@ const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 const AFTER_AN_ABSENCE: Duration = Duration::from_secs(2);
 /// A database that is restarted answers again within this time.
 const PASSES_WITHIN: Duration = Duration::from_secs(10);
-const IDLE_LOOK: Duration = Duration::from_millis(50);
+const IDLE_LOOK: Duration = Duration::from_millis(100);
 
 /// Another process runs jobs on the same data directory.
 #[derive(Debug, thiserror::Error)]

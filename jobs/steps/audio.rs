@@ -100,8 +100,7 @@ pub async fn measure(
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
     let input = local_copy(work, &artifact, &spool).await?;
-    let flac = spool.join("audio.flac");
-    let (normalized, signal, speech) = match decode(work, input, container, spool.clone(), flac.clone()).await {
+    let (normalized, signal, speech) = match decode(work, input, container, spool).await {
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
@@ -128,7 +127,7 @@ pub async fn measure(
         quality.flags.push(Flag::Redacted);
     }
     work.boundary("audio").await;
-    let derived = store(work, &normalized, &flac).await?;
+    let derived = store(work, &normalized).await?;
     let after_version = work.record.transcript_version;
     let transcript = transcript.clone();
     let measured = Measured { original: artifact, derived, quality, transcript, kept, after_version, learnt };
@@ -161,19 +160,14 @@ async fn local_copy(work: &Work<'_>, artifact: &Artifact, spool: &Path) -> Resul
 
 type Decoded = (Normalized, quality::signal::MeasuredSignal, Speech);
 
-async fn decode(
-    work: &Work<'_>,
-    input: PathBuf,
-    container: Container,
-    spool: PathBuf,
-    flac: PathBuf,
-) -> Result<Decoded, AudioError> {
+async fn decode(work: &Work<'_>, input: PathBuf, container: Container, spool: PathBuf) -> Result<Decoded, AudioError> {
     let cancel = CancelFlag::default();
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
     let seat = work.app.cpu.take(work.urgency()).await;
     let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
     let decoded = compute(work.urgency(), move || {
+        let flac = spool.join("audio.flac");
         let request = audio::Request {
             input: &input,
             container,
@@ -190,12 +184,13 @@ async fn decode(
     decoded.await.unwrap_or_else(|stopped| Err(AudioError::Internal { what: "decoder", cause: stopped.to_string() }))
 }
 
-async fn store(work: &Work<'_>, normalized: &Normalized, flac: &Path) -> Result<Vec<Artifact>, Stop> {
+async fn store(work: &Work<'_>, normalized: &Normalized) -> Result<Vec<Artifact>, Stop> {
     let (org, uid, objects) = (work.record.org_uid, work.record.uid, &work.app.objects);
     let mut derived = Vec::new();
-    if normalized.flac.is_some() {
-        let artifact = artifacts::artifact_of_file(org, uid, ArtifactKind::AudioFlac, flac).await.at(Stage::Audio)?;
-        objects.put(&artifact, Body::File(flac.to_owned())).await.at(Stage::Audio)?;
+    if let Some(flac) = &normalized.flac {
+        let (size_bytes, sha256) = (flac.size_bytes, flac.sha256);
+        let artifact = artifacts::artifact_of_made(org, uid, ArtifactKind::AudioFlac, size_bytes, sha256);
+        objects.put(&artifact, Body::Made(flac.path.clone())).await.at(Stage::Audio)?;
         derived.push(artifact);
     }
     let waveform = normalized.waveform.json();

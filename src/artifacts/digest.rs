@@ -36,6 +36,14 @@ impl Digest {
         }
         (self.sha256 != artifact.sha256).then(|| format!("sha256 {} instead of {}", self.sha256, artifact.sha256))
     }
+
+    /// Refuses bytes to be stored that are not the described ones.
+    pub(super) fn as_described(&self, artifact: &Artifact) -> Result<()> {
+        match self.difference(artifact) {
+            Some(difference) => Err(ObjectError::BodyChanged { key: artifact.key.to_string(), difference }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Counts and hashes what passes.

@@ -5,17 +5,19 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
+use tempfile::TempPath;
 use tokio::sync::mpsc;
 
-use super::digest::{self, CopyFailure};
+use super::digest::{self, CopyFailure, Digest};
 use super::error::ObjectError;
-use super::local::{parent, persist, sync_dir, temporary_in};
+use super::local::{TEMPORARY, parent, persist, sync_dir, temporary_in};
 use super::{Body, CallPrefix, Entry, EntryKind, Erased, Health, ObjectHead, ObjectStore, Result, blocking};
 use crate::domain::{Artifact, ArtifactKey};
 
@@ -299,22 +301,48 @@ impl ObjectStore for DirStore {
 }
 
 fn write_whole(artifact: &Artifact, body: &Body, dir: &Path, path: &Path) -> Result<()> {
+    if let Body::Made(from) = body
+        && let Some(name) = second_name(from, dir)
+    {
+        return take_over(artifact, name, path);
+    }
     let mut temporary = temporary_in(dir)?;
     let digest = match body {
         Body::Bytes(bytes) => digest::copy(&mut bytes.as_ref(), &mut temporary),
-        Body::File(from) => {
+        Body::File(from) | Body::Made(from) => {
             let mut file = File::open(from).map_err(|err| ObjectError::from_io("read", from, err))?;
             digest::copy(&mut file, &mut temporary)
         }
     };
     let digest = digest.map_err(|failure| match (failure, body) {
-        (CopyFailure::Read(err), Body::File(from)) => ObjectError::from_io("read", from, err),
+        (CopyFailure::Read(err), Body::File(from) | Body::Made(from)) => ObjectError::from_io("read", from, err),
         (CopyFailure::Read(err) | CopyFailure::Write(err), _) => ObjectError::from_io("write", path, err),
     })?;
-    if let Some(difference) = digest.difference(artifact) {
-        return Err(ObjectError::BodyChanged { key: artifact.key.to_string(), difference });
-    }
+    digest.as_described(artifact)?;
     persist(temporary, path)
+}
+
+/// The file under a temporary name in `dir`; none on another file system, or on one without hard links.
+fn second_name(from: &Path, dir: &Path) -> Option<TempPath> {
+    let linked = tempfile::Builder::new().prefix(TEMPORARY).make_in(dir, |name| fs::hard_link(from, name));
+    Some(linked.ok()?.into_temp_path())
+}
+
+/// Makes the file of this name durable and an object. It is as old as its being here, as a copy would be.
+fn take_over(artifact: &Artifact, name: TempPath, path: &Path) -> Result<()> {
+    let failed = |err| ObjectError::from_io("write", path, err);
+    let file = File::open(&name).map_err(failed)?;
+    let size_bytes = file.metadata().map_err(failed)?.len();
+    Digest { size_bytes, sha256: artifact.sha256 }.as_described(artifact)?;
+    file.set_modified(SystemTime::now()).and_then(|()| file.sync_all()).map_err(failed)?;
+    let temporary = name.to_path_buf();
+    name.persist(path).map_err(|err| failed(err.error))?;
+    // Renaming does nothing where both are names of one file already, rename(2): then it was stored before.
+    match fs::remove_file(&temporary) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
+        _ => {}
+    }
+    sync_dir(parent(path))
 }
 
 /// The names in a directory, sorted; none where it does not exist.

@@ -35,6 +35,9 @@ pub enum Body {
     Bytes(Bytes),
     /// A local file; it is read more than once and must not change meanwhile.
     File(PathBuf),
+    /// A local file that was made for the store: described as it was written, and nobody ever writes to it again (a new
+    /// one of its name is another file). A store on the same file system takes it over as it is.
+    Made(PathBuf),
 }
 
 /// All keys of one call and nothing else.
@@ -180,6 +183,12 @@ pub async fn artifact_of_file(org: OrgUid, call: CallUid, kind: ArtifactKind, pa
     let path = path.to_owned();
     let digest = blocking(move || digest::of_file(&path)).await?;
     Ok(describe(org, call, kind, digest))
+}
+
+/// Describes a file as its maker has: that many bytes, with that digest.
+#[must_use]
+pub fn artifact_of_made(org: OrgUid, call: CallUid, kind: ArtifactKind, size_bytes: u64, sha256: Sha256) -> Artifact {
+    describe(org, call, kind, digest::Digest { size_bytes, sha256 })
 }
 
 fn describe(org: OrgUid, call: CallUid, kind: ArtifactKind, digest: digest::Digest) -> Artifact {

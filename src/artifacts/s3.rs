@@ -201,7 +201,7 @@ impl Requests {
     pub(super) async fn put(&self, key: &str, content_type: &str, body: &Body, sending: &Sending) -> Result<Sent> {
         let body = match body {
             Body::Bytes(bytes) => ByteStream::from(bytes.clone()),
-            Body::File(path) => {
+            Body::File(path) | Body::Made(path) => {
                 let unreadable = |err: ByteStreamError| ObjectError::from_io("read", path, std::io::Error::other(err));
                 ByteStream::from_path(path).await.map_err(unreadable)?
             }

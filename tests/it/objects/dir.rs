@@ -1,7 +1,10 @@
 //! The local directory: durability, modes, damage on disk.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use jiff::Timestamp;
 
 use super::*;
 
@@ -24,6 +27,58 @@ async fn nobody_else_can_read() {
     while path.pop() && path != dir.path() {
         assert_eq!(mode(&path), 0o700, "{}", path.display());
     }
+}
+
+/// Its place on disk is one with the maker's file; it is an object all the same.
+#[tokio::test]
+async fn a_file_made_for_the_store_is_taken_over_and_outlives_its_maker() {
+    let (dir, store) = store();
+    let (call, from) = (Call::new(), dir.path().join("audio.flac"));
+    let made = tempfile::NamedTempFile::new_in(dir.path()).unwrap();
+    std::fs::write(made.path(), "sound").unwrap();
+    made.as_file().set_modified(UNIX_EPOCH).unwrap();
+    made.persist(&from).unwrap();
+    let artifact = call.artifact(ArtifactKind::AudioFlac, b"sound");
+    for _attempt in 1..=2 {
+        store.put(&artifact, Body::Made(from.clone())).await.unwrap();
+        assert_eq!(store.list_call(&call.prefix()).await.unwrap().len(), 1);
+    }
+    let path = dir.path().join("objects").join(artifact.key.as_str());
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), std::fs::metadata(&from).unwrap().ino());
+    assert_eq!(mode(&path), 0o600);
+    let entry = store.list_call(&call.prefix()).await.unwrap().remove(0);
+    assert!(entry.modified.unwrap() > Timestamp::UNIX_EPOCH, "an orphan from its first moment");
+    // The next of its name is another file.
+    let next = tempfile::NamedTempFile::new_in(dir.path()).unwrap();
+    std::fs::write(next.path(), "other").unwrap();
+    next.persist(&from).unwrap();
+    assert_eq!(store.get(&artifact).await.unwrap(), "sound");
+    std::fs::remove_file(&from).unwrap();
+    assert_eq!(store.get(&artifact).await.unwrap(), "sound");
+}
+
+#[tokio::test]
+async fn a_file_made_for_the_store_that_has_another_length_is_refused() {
+    let (dir, store) = store();
+    let (call, from) = (Call::new(), dir.path().join("audio.flac"));
+    std::fs::write(&from, "sound and more").unwrap();
+    let artifact = call.artifact(ArtifactKind::AudioFlac, b"sound");
+    let err = store.put(&artifact, Body::Made(from)).await.unwrap_err();
+    assert!(matches!(err, ObjectError::BodyChanged { .. }), "{err:?}");
+    assert!(store.list_call(&call.prefix()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_made_on_another_file_system_is_copied() {
+    let (_dir, store) = store();
+    // Where there is no other, there is nothing to see.
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let (call, from) = (Call::new(), elsewhere.path().join("audio.flac"));
+    std::fs::write(&from, "sound").unwrap();
+    let artifact = call.artifact(ArtifactKind::AudioFlac, b"sound");
+    store.put(&artifact, Body::Made(from.clone())).await.unwrap();
+    std::fs::write(&from, "other").unwrap();
+    assert_eq!(store.get(&artifact).await.unwrap(), "sound");
 }
 
 #[tokio::test]
