@@ -5,7 +5,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -328,13 +327,13 @@ fn second_name(from: &Path, dir: &Path) -> Option<TempPath> {
     Some(linked.ok()?.into_temp_path())
 }
 
-/// Makes the file of this name durable and an object. It is as old as its being here, as a copy would be.
+/// Makes the file of this name durable and an object.
 fn take_over(artifact: &Artifact, name: TempPath, path: &Path) -> Result<()> {
     let failed = |err| ObjectError::from_io("write", path, err);
     let file = File::open(&name).map_err(failed)?;
     let size_bytes = file.metadata().map_err(failed)?.len();
     Digest { size_bytes, sha256: artifact.sha256 }.as_described(artifact)?;
-    file.set_modified(SystemTime::now()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
     let temporary = name.to_path_buf();
     name.persist(path).map_err(|err| failed(err.error))?;
     // Renaming does nothing where both are names of one file already, rename(2): then it was stored before.
