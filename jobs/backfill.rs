@@ -1,4 +1,4 @@
-//! Bringing in what a source holds: list a window, then [feed](super::backfill_feed) the queue in small batches as its
+//! Bringing in what a source holds: list a window, then feed (`backfill_feed`) the queue in small batches as its
 //! lane frees. All progress is in the database: a restart goes on, and a person can pause, resume and cancel.
 
 use std::time::Duration;
