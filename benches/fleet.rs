@@ -33,10 +33,10 @@ const STEP: Duration = Duration::from_millis(200);
 const SLOTS: usize = 8;
 const JOBS: usize = 256;
 /// Jobs that compute; the fixture lasts about twenty seconds.
-const COMPUTED: usize = 24;
+const COMPUTED: usize = 48;
 const COMPUTED_REPEATS: usize = 9;
 /// A machine's pace is not the same from one minute to the next.
-const COMPUTED_TURNS: usize = 5;
+const COMPUTED_TURNS: usize = 3;
 /// Ten organisations' ids but for the last digit.
 const ORG: &str = "01a1fe3d-e455-7111-ade5-c7c157aaf6c";
 const LIMIT: Duration = Duration::from_secs(300);
