@@ -318,29 +318,27 @@ fn main() -> Result<()> {
     let server = std::env::var("AFTERCALL_BENCH_POSTGRES").ok();
     let calls: usize = std::env::var("AFTERCALL_BENCH_CALLS").map_or(Ok(100_000), |calls| calls.parse())?;
     let planned: usize = std::env::var("AFTERCALL_BENCH_PLAN").map_or(Ok(1_000_000), |calls| calls.parse())?;
-    let alone = |part: &str| std::env::args().any(|arg| arg == part);
+    let part = std::env::args().find(|arg| arg == "plan" || arg == "computing");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("{}", machine());
     runtime.block_on(async {
         let mut engines: Vec<(&str, Option<&str>)> = vec![("SQLite", None)];
         engines.extend(server.as_deref().map(|url| ("PostgreSQL", Some(url))));
         for (name, server) in engines {
-            if alone("plan") || alone("computing") {
-                println!("\n## {name}\n");
-                if alone("plan") {
-                    plan(server, planned).await?;
-                } else {
+            println!("\n## {name}\n");
+            match part.as_deref() {
+                Some("plan") => plan(server, planned).await?,
+                Some(_) => computing(server).await?,
+                None => {
+                    println!("Workers on work that waits ({} ms a job, {SLOTS} slots each):\n", STEP.as_millis());
+                    println!("| workers | jobs/s | times one | of N | CPU ms a job |\n|---|---|---|---|---|");
+                    scaling(server).await?;
+                    println!();
                     computing(server).await?;
+                    flood(server, calls).await?;
+                    plan(server, planned).await?;
                 }
-                continue;
             }
-            println!("\n## {name}: workers on work that waits ({} ms a job, {SLOTS} slots each)\n", STEP.as_millis());
-            println!("| workers | jobs/s | times one | of N | CPU ms a job |\n|---|---|---|---|---|");
-            scaling(server).await?;
-            println!();
-            computing(server).await?;
-            flood(server, calls).await?;
-            plan(server, planned).await?;
         }
         anyhow::Ok(())
     })

@@ -32,6 +32,9 @@ const UNNAMED_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_UNNAMED_PAUSE: Duration = Duration::from_secs(30);
 /// Of a day's budget, kept for the requests that come first while it is not known how many those are.
 const KEPT_PERCENT: i64 = 20;
+/// Of a day's budget, kept for them to its last minute: a pass that takes all that is left would have a call that ends
+/// before midnight wait for it.
+const LEAST_PERCENT: i64 = 1;
 const DAY_MS: i64 = 86_400_000;
 
 /// What the configuration allows.
@@ -279,14 +282,17 @@ impl PaceRow {
     }
 
     /// What of today's budget is kept from requests of this precedence: for the rest of the day, as many as the day
-    /// before had that came first, or a share of the budget where that is more.
+    /// before had that came first, or a share of the budget where that is more; never less than a hundredth.
     fn kept(&self, budget: i64, precedence: Precedence, now: Timestamp) -> i64 {
         if precedence == Precedence::First {
             return 0;
         }
         let left_ms = DAY_MS - now.as_millisecond().rem_euclid(DAY_MS);
         let share = |of: i64| i64::try_from(i128::from(of) * i128::from(left_ms) / i128::from(DAY_MS)).unwrap_or(of);
-        share(self.first_before).max(share(budget / 100 * KEPT_PERCENT)).max(self.first_before - self.asked_first)
+        let percent = |of: i64| i64::try_from(i128::from(budget) * i128::from(of) / 100).unwrap_or(budget);
+        // A budget of one request has nothing to share out.
+        let least = percent(LEAST_PERCENT).max(1).min(budget - 1);
+        share(self.first_before).max(share(percent(KEPT_PERCENT))).max(self.first_before - self.asked_first).max(least)
     }
 
     /// Takes in what came of a request.
@@ -383,6 +389,18 @@ mod tests {
         let morning = at("2026-03-03T00:00:00Z");
         assert!(row.admit(limits, 0, Precedence::Rest, morning).is_ok());
         assert_eq!((row.first_before, row.asked_first, row.asked_rest), (100, 0, 1));
+    }
+
+    #[test]
+    fn the_last_minute_of_a_day_keeps_something_for_calls() {
+        let late = at("2026-03-02T23:59:30Z");
+        for (budget, kept) in [(1000, 10), (50, 1), (6, 1), (2, 1), (1, 0)] {
+            let limits = Limits { per_day: Some(budget), ..Limits::default() };
+            let mut row = PaceRow::default();
+            let rest = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::Rest, late).is_ok()).count();
+            let first = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::First, late).is_ok()).count();
+            assert_eq!((rest as i64, first as i64), (budget - kept, kept));
+        }
     }
 
     #[test]

@@ -52,6 +52,13 @@ fn pause(err: &SourceError) -> Duration {
     }
 }
 
+/// Turns the clock to when it is next this time of the day, which is what a day's budget goes by.
+async fn wait_until(fixture: &Fixture, time: Duration) {
+    let now = fixture.now().as_millisecond().rem_euclid(86_400_000);
+    let ahead = (i64::try_from(time.as_millis()).unwrap() - now).rem_euclid(86_400_000);
+    fixture.advance(Duration::from_millis(ahead.unsigned_abs())).await;
+}
+
 /// One poll of a source, and how many pages it asked for. The jobs it makes are left unrun: they are looked at elsewhere.
 async fn poll(fixture: &Fixture, api: Api, window: SignedDuration) -> usize {
     fixture.leave_queue();
@@ -69,6 +76,7 @@ const BUDGET: &[(&str, &str)] = &[("language = \"en\"\n", "language = \"en\"\nre
 
 async fn a_days_budget_is_shared_and_begins_anew_at_midnight(backend: Backend) {
     let fixture = Fixture::planned(backend, Plan { sources: BUDGET, ..Plan::default() }, one_each).await;
+    wait_until(&fixture, 12 * HOUR).await;
     let other = fixture.app.again().await;
     for _ in 0..3 {
         ask(&fixture, Api::KrosaiV1, "call_000001").await.unwrap();
@@ -271,6 +279,8 @@ async fn a_pass_takes_what_a_budget_leaves(backend: Backend) {
         calls
     })
     .await;
+    // So that thirty hours on, it is a quarter to twelve of the day after.
+    wait_until(&fixture, 17 * HOUR + HOUR * 3 / 4).await;
     let two_days = SignedDuration::from_hours(48);
     poll(&fixture, Api::KrosaiCockpit, two_days).await;
     for _ in 0..30 {

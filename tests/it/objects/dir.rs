@@ -64,9 +64,12 @@ async fn a_file_made_for_the_store_that_has_another_length_is_refused() {
 
 #[tokio::test]
 async fn a_file_made_on_another_file_system_is_copied() {
-    let (_dir, store) = store();
+    let (dir, store) = store();
     // Where there is no other, there is nothing to see.
     let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    if dir.path().metadata().unwrap().dev() == elsewhere.path().metadata().unwrap().dev() {
+        return;
+    }
     let (call, from) = (Call::new(), elsewhere.path().join("audio.flac"));
     std::fs::write(&from, "sound").unwrap();
     let artifact = call.artifact(ArtifactKind::AudioFlac, b"sound");
