@@ -30,8 +30,8 @@ use jiff::{SignedDuration, Timestamp};
 use platform::Serving;
 
 /// Live calls of each kind unless told otherwise; the first of a turn warms up and does not count.
-const LIVE: u32 = 60;
-const ROUNDS: u32 = 6;
+const LIVE: u32 = 200;
+const ROUNDS: u32 = 20;
 /// Calls of the backfill that end before live calls are looked at beside it.
 const UNDER_WAY: u64 = 8;
 const LIMIT: Duration = Duration::from_secs(120);

@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::transcript::engines::Engines;
 use crate::transcript::remote::Remote;
 
-pub use self::seats::{Seat, Seats, Stopped, Urgency, compute};
+pub use self::seats::{Seat, Seats, Stopped, Urgency};
 pub use crate::config::private_dir;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -165,8 +165,8 @@ impl App {
         let engines = Arc::new(Engines::new(&config, decoders));
         Ok(Arc::new(Self {
             network: Arc::new(Semaphore::new(downloads)),
-            cpu: Seats::new(decoders),
-            speech: Seats::new(worker.speech_concurrency),
+            cpu: Seats::new(decoders, worker.backfill_cpu),
+            speech: Seats::new(worker.speech_concurrency, worker.backfill_cpu),
             health: Health::new(worker.rest_after),
             config,
             clock,

@@ -6,9 +6,9 @@ mod settings;
 mod write_back;
 
 pub use settings::{
-    AnswerFormat, Api, Audio, AuthMode, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log, LogFormat,
-    Objects, ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind, Retention,
-    Schedule, Source, Sse, Store, TranscriptSettings, Worker, WriteBack,
+    AnswerFormat, Api, Audio, AuthMode, BackfillCpu, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log,
+    LogFormat, Objects, ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind,
+    Retention, Schedule, Source, Sse, Store, TranscriptSettings, Worker, WriteBack,
 };
 pub use write_back::{Body, HttpWriteBack, RequestError};
 

@@ -9,7 +9,6 @@ use super::elsewhere::Kept;
 use super::original::{Original, spool_failure};
 use super::words;
 use super::words::Heard;
-use crate::app::compute;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::audio;
@@ -165,8 +164,8 @@ async fn decode(work: &Work<'_>, input: PathBuf, container: Container, spool: Pa
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
     let seat = work.app.cpu.take(work.urgency()).await;
-    let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
-    let decoded = compute(work.urgency(), move || {
+    let decoded = seat.compute(move |seat| {
+        let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
         let flac = spool.join("audio.flac");
         let request = audio::Request {
             input: &input,

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::elsewhere;
 use super::elsewhere::Kept;
-use crate::app::compute;
 use crate::audio::AudioError;
 use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, Learnt, SourceCall, Stage, Transcript};
@@ -108,11 +107,8 @@ pub(super) async fn computed<T: Send + 'static>(
     what: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
     let seat = work.app.cpu.take(work.urgency()).await;
-    let result = compute(work.urgency(), move || {
-        let _seat = seat;
-        what()
-    });
-    result.await.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
+    let result = seat.compute(|_seat| what()).await;
+    result.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
 }
 
 /// The newest transcript, where somebody has put its roles right.

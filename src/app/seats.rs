@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::config::BackfillCpu;
+
 /// How often one that gives way looks whether it is wanted at all any more.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,28 +28,6 @@ pub enum Urgency {
 #[derive(Debug, thiserror::Error)]
 #[error("it stopped: {0}")]
 pub struct Stopped(String);
-
-/// Runs what takes a core where it may block. A patient thread is a new one each time: what it leaves to others it may
-/// not take back.
-///
-/// # Errors
-/// [`Stopped`] when it panicked, or no thread can be had.
-pub async fn compute<T: Send + 'static>(
-    urgency: Urgency,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Stopped> {
-    if urgency == Urgency::Live {
-        return tokio::task::spawn_blocking(work).await.map_err(|err| Stopped(err.to_string()));
-    }
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("patient".to_owned()).spawn(move || {
-        leave_the_cores_to_others();
-        // Nobody listens any more when the attempt has been dropped.
-        let _ = done.send(work());
-    });
-    thread.map_err(|err| Stopped(format!("no thread: {err}")))?;
-    result.await.map_err(|_| Stopped("it panicked".to_owned()))
-}
 
 /// Where a thread cannot be told apart from its process, patient work gives way by its seats alone.
 fn leave_the_cores_to_others() {
@@ -69,6 +49,7 @@ pub struct Seats(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     count: usize,
+    patient: BackfillCpu,
     taken: Mutex<Taken>,
     /// For those who wait for their first seat.
     given_back: Notify,
@@ -121,9 +102,10 @@ impl Taken {
 
 impl Seats {
     #[must_use]
-    pub fn new(count: usize) -> Self {
+    pub fn new(count: usize, patient: BackfillCpu) -> Self {
         Self(Arc::new(Inner {
             count: count.max(1),
+            patient,
             taken: Mutex::default(),
             given_back: Notify::new(),
             changed: Condvar::new(),
@@ -154,6 +136,25 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// Runs what takes a core where it may block, with the seat. A thread that leaves the cores to others is a new one
+    /// each time: what it has left it may not take back.
+    ///
+    /// # Errors
+    /// [`Stopped`] when it panicked, or no thread can be had.
+    pub async fn compute<T: Send + 'static>(self, work: impl FnOnce(Self) -> T + Send + 'static) -> Result<T, Stopped> {
+        if self.urgency == Urgency::Live || self.inner.patient == BackfillCpu::Normal {
+            return tokio::task::spawn_blocking(move || work(self)).await.map_err(|err| Stopped(err.to_string()));
+        }
+        let (done, result) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("patient".to_owned()).spawn(move || {
+            leave_the_cores_to_others();
+            // Nobody listens any more when the attempt has been dropped.
+            let _ = done.send(work(self));
+        });
+        thread.map_err(|err| Stopped(format!("no thread: {err}")))?;
+        result.await.map_err(|_| Stopped("it panicked".to_owned()))
+    }
+
     /// Where more seats are taken than there are, patient work gives its own up: this blocks the thread until there is
     /// one to spare, or until `over`. To be called now and then by patient work; costs next to nothing.
     pub fn give_way(&self, over: impl Fn() -> bool) {
@@ -193,12 +194,12 @@ mod tests {
 
     use futures::FutureExt;
 
-    use super::{Seats, Urgency, compute};
+    use super::{BackfillCpu, Seats, Urgency};
 
     #[tokio::test]
     async fn there_are_as_many_seats_as_said_and_one_given_back_is_taken() {
         for urgency in [Urgency::Patient, Urgency::Live] {
-            let seats = Seats::new(2);
+            let seats = Seats::new(2, BackfillCpu::Idle);
             let (first, _second) = (seats.take(urgency).await, seats.take(urgency).await);
             let third = tokio::spawn({
                 let seats = seats.clone();
@@ -213,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn live_work_never_waits_for_patient_work_but_patient_work_for_live() {
-        let seats = Seats::new(1);
+        let seats = Seats::new(1, BackfillCpu::Idle);
         let patient = seats.take(Urgency::Patient).await;
         let live = seats.take(Urgency::Live).now_or_never().expect("it waits");
         drop(patient);
@@ -225,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn patient_work_gives_way_in_its_middle_and_goes_on_after() {
-        let seats = Seats::new(1);
+        let seats = Seats::new(1, BackfillCpu::Idle);
         let patient = seats.take(Urgency::Patient).await;
         let (ended, end) = mpsc::channel();
         let (working, gone) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
@@ -257,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn patient_work_goes_on_beside_live_work_where_there_is_room() {
-        let seats = Seats::new(2);
+        let seats = Seats::new(2, BackfillCpu::Idle);
         let patient = seats.take(Urgency::Patient).await;
         let _live = seats.take(Urgency::Live).await;
         patient.give_way(|| panic!("it gives way"));
@@ -265,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_is_over_while_it_gives_way_leaves_its_seat_to_others() {
-        let seats = Seats::new(1);
+        let seats = Seats::new(1, BackfillCpu::Idle);
         let patient = seats.take(Urgency::Patient).await;
         let live = seats.take(Urgency::Live).await;
         patient.give_way(|| true);
@@ -279,21 +280,29 @@ mod tests {
 
     #[tokio::test]
     async fn what_panics_is_a_failure_and_what_does_not_gives_its_result() {
+        let seats = Seats::new(1, BackfillCpu::Idle);
         for urgency in [Urgency::Patient, Urgency::Live] {
-            assert_eq!(compute(urgency, || 7).await.unwrap(), 7);
-            let stopped = compute(urgency, || assert!(std::hint::black_box(false), "on purpose")).await;
+            assert_eq!(seats.take(urgency).await.compute(|_| 7).await.unwrap(), 7);
+            let panics = |_| assert!(std::hint::black_box(false), "on purpose");
+            let stopped = seats.take(urgency).await.compute(panics).await;
             assert!(stopped.unwrap_err().to_string().starts_with("it stopped: "));
         }
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn patient_work_has_what_others_leave_and_threads_it_starts_too() {
+    async fn patient_work_has_what_others_leave_and_threads_it_starts_too_unless_told_otherwise() {
         let policy = || thread_priority::thread_schedule_policy().unwrap();
         let idle = thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle);
         let own = policy();
-        let patient = compute(Urgency::Patient, move || (policy(), std::thread::spawn(policy).join().unwrap()));
-        assert_eq!(patient.await.unwrap(), (idle, idle));
-        assert_eq!(compute(Urgency::Live, policy).await.unwrap(), own);
+        for (patient, urgency, expected) in [
+            (BackfillCpu::Idle, Urgency::Patient, idle),
+            (BackfillCpu::Idle, Urgency::Live, own),
+            (BackfillCpu::Normal, Urgency::Patient, own),
+        ] {
+            let seat = Seats::new(1, patient).take(urgency).await;
+            let seen = seat.compute(move |_| (policy(), std::thread::spawn(policy).join().unwrap())).await;
+            assert_eq!(seen.unwrap(), (expected, expected), "{patient:?} {urgency:?}");
+        }
     }
 }

@@ -79,6 +79,16 @@ pub struct Objects {
     pub timeout: Span,
 }
 
+/// What a backfill gets of the cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackfillCpu {
+    /// What everything else on the machine leaves.
+    Idle,
+    /// As much as anything else.
+    Normal,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Worker {
@@ -86,6 +96,7 @@ pub struct Worker {
     pub cpu_concurrency: usize,
     pub network_concurrency: usize,
     pub speech_concurrency: usize,
+    pub backfill_cpu: BackfillCpu,
     pub rest_after: u32,
     pub rest_look: Span,
     pub drain_grace: Span,
