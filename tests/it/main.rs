@@ -10,6 +10,7 @@ mod bad_input;
 mod chaos;
 mod crash;
 mod day;
+mod docs;
 mod elsewhere;
 mod engine;
 mod evaluate;
