@@ -4,6 +4,7 @@ pub mod admit;
 pub mod backfill;
 mod backfill_feed;
 pub mod backfill_plan;
+pub mod cancel;
 mod condemn;
 pub mod correct;
 pub mod deliver;

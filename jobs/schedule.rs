@@ -105,7 +105,11 @@ impl Entry {
             (ScheduledKind::RetentionSweep, None) => vec![None],
             (ScheduledKind::RetentionSweep, Some(_)) => bail!("source: a retention sweep is of all sources"),
             (_, None) => bail!("source: must be a source's name or \"*\""),
-            (_, Some("*")) => app.platforms.keys().cloned().map(Some).collect(),
+            // A source that is not to be polled is asked for nothing unless a schedule names it.
+            (_, Some("*")) => {
+                let polled = app.platforms.iter().filter(|(_, platform)| platform.settings.poll != Poll::Off);
+                polled.map(|(name, _)| Some(name.clone())).collect()
+            }
             (_, Some(name)) => {
                 let name = SourceName::parse(name)?;
                 if app.platform(&name).is_none() {

@@ -2,9 +2,11 @@
 
 mod engines;
 mod layers;
+mod remarks;
 mod settings;
 mod write_back;
 
+pub use remarks::Remark;
 pub use settings::{
     AnswerFormat, Api, Audio, AuthMode, BackfillCpu, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log,
     LogFormat, Objects, ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind,

@@ -19,7 +19,6 @@ use crate::domain::{Artifact, ArtifactKind, Container, Learnt, Outcome, Quality,
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
-use crate::transcript;
 
 /// What became of the recording.
 pub enum Media {
@@ -118,9 +117,6 @@ pub async fn measure(
     let mut quality = quality::assemble(&inputs);
     if call.ended_at_estimated {
         quality.flags.push(Flag::EndEstimated);
-    }
-    if transcript.reason.as_deref() == Some(transcript::TEXT_MISFIT) {
-        quality.flags.push(Flag::TextMisfit);
     }
     if transcript.redacted {
         quality.flags.push(Flag::Redacted);

@@ -20,7 +20,7 @@ use crate::store::{LedgerEntry, Pricing, StoreError};
 use crate::telemetry::{Use, Used};
 use crate::transcript;
 use crate::transcript::engine::EngineError;
-use crate::transcript::remote::{Answer, Part, assemble, plan};
+use crate::transcript::remote::{Answer, Paid, Part, assemble, plan};
 
 /// How a part's answer is entered into the ledger: not as an attempt of its own.
 pub const HEARD: &str = "heard";
@@ -29,12 +29,18 @@ const KEPT: &str = "kept";
 /// Tries at keeping an answer: what is lost here is paid for twice.
 const KEEP_TRIES: usize = 6;
 
+/// A longer answer that cannot be read is not kept.
+const LONGEST_UNREAD: usize = 1 << 20;
+
 /// What services have answered about a call that has no words of theirs yet. Outlives the attempt, the worker, and a run
 /// that had to end without words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     #[serde(default)]
     answers: BTreeMap<String, Answer>,
+    /// Answers that could not be read: a later version of this program may know how.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    unread: BTreeMap<String, String>,
     /// Since when the service has been failing or asking to wait: milliseconds since 1970.
     #[serde(default)]
     failing_since: Option<i64>,
@@ -48,8 +54,8 @@ impl Kept {
 
     /// What a later run needs of it.
     pub fn left(&self) -> Option<serde_json::Value> {
-        let answers = (!self.answers.is_empty()).then_some(&self.answers);
-        answers.map(|answers| serde_json::json!({ KEPT: { "answers": answers } }))
+        let nothing = self.answers.is_empty() && self.unread.is_empty();
+        (!nothing).then(|| serde_json::json!({ KEPT: { "answers": self.answers, "unread": self.unread } }))
     }
 }
 
@@ -82,8 +88,8 @@ pub async fn words(
         let name = name(&part);
         let answer = match asking.kept.answers.get(&name) {
             Some(known) => known.clone(),
-            None => match asking.ask(&part, speech.clone()).await {
-                Ok(answer) => asking.keep(name, answer).await?,
+            None => match asking.answer(name, &part, speech).await? {
+                Ok(answer) => answer,
                 Err(err) => {
                     let reason = asking.given_up(err).await?;
                     return Ok((without(reason), asking.kept));
@@ -112,8 +118,28 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// The answer about a part: one that was paid for before and can be read now, else a new one.
+    async fn answer(
+        &mut self,
+        name: String,
+        part: &Part,
+        speech: &Arc<Speech>,
+    ) -> Result<Result<Answer, EngineError>, Stop> {
+        let unread = self.kept.unread.remove(&name).map(|body| Paid { billed_ms: part.sent_ms(), body: body.into() });
+        if let Some(Ok(answer)) = unread.map(|paid| self.engine.remote.read(part, &paid)) {
+            self.kept.answers.insert(name, answer.clone());
+            let noted = self.note(None).await;
+            self.owned(noted).await?;
+            return Ok(Ok(answer));
+        }
+        match self.ask(part, speech.clone()).await {
+            Ok(paid) => self.keep(name, part, paid).await,
+            Err(err) => Ok(Err(err)),
+        }
+    }
+
     /// Asks about one part, once and with leave.
-    async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Answer, EngineError> {
+    async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Paid, EngineError> {
         let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
         let encoded = part.clone();
         let flac = computed(self.work, move || encoded.encode(&speech)).await??;
@@ -129,26 +155,37 @@ impl Asking<'_> {
         answer
     }
 
-    /// Notes an answer and what it cost, together.
-    async fn keep(&mut self, name: String, answer: Answer) -> Result<Answer, Stop> {
-        self.kept.failing_since = None;
-        self.kept.answers.insert(name, answer.clone());
+    /// Notes an answer and what it cost, together, whether it can be read or not.
+    async fn keep(&mut self, name: String, part: &Part, paid: Paid) -> Result<Result<Answer, EngineError>, Stop> {
+        let read = self.engine.remote.read(part, &paid);
+        match &read {
+            Ok(answer) => {
+                self.kept.failing_since = None;
+                self.kept.answers.insert(name, answer.clone());
+            }
+            Err(err) if err.fault() == Fault::Permanent && paid.body.len() <= LONGEST_UNREAD => {
+                self.kept.unread.insert(name, String::from_utf8_lossy(&paid.body).into_owned());
+            }
+            Err(_) => {}
+        }
         let often = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(KEEP_TRIES);
-        let kept = (|| self.note(Some(&answer))).retry(often).when(|err: &StoreError| err.fault() == Fault::Transient);
-        self.owned(kept.await).await?;
-        Ok(answer)
+        let paid_ms = Some(paid.billed_ms);
+        let kept = (|| self.note(paid_ms)).retry(often).when(|err: &StoreError| err.fault() == Fault::Transient);
+        let kept = kept.await;
+        self.owned(kept).await?;
+        Ok(read)
     }
 
     /// Writes what is kept, and what an answer cost, to where every worker sees it. False when the call has another owner:
     /// then the cost alone is written.
-    async fn note(&self, answer: Option<&Answer>) -> Result<bool, StoreError> {
+    async fn note(&self, paid_ms: Option<u64>) -> Result<bool, StoreError> {
         let (app, record) = (self.work.app, &self.work.record);
         let progress = serde_json::json!({ KEPT: &self.kept });
         let mut tx = app.store.begin().await?;
         let owned = app.store.set_progress(&mut tx, record.uid, record.generation, &progress).await?;
-        if let Some(answer) = answer {
+        if let Some(billed_ms) = paid_ms {
             let used = Used::default();
-            used.add(Use::BilledMs, answer.billed_ms);
+            used.add(Use::BilledMs, billed_ms);
             let entry = LedgerEntry {
                 at: app.now(),
                 source: &record.source,
@@ -158,7 +195,7 @@ impl Asking<'_> {
                 used: &used,
                 audio_ms: 0,
                 engine: Some(&self.engine.remote.settings().name),
-                pricing: match self.engine.remote.cost_micros(answer.billed_ms) {
+                pricing: match self.engine.remote.cost_micros(billed_ms) {
                     Some(micros) => Pricing::Cost { micros },
                     None => Pricing::Unpriced,
                 },

@@ -50,6 +50,7 @@ pub async fn heard(
     let synthetic = work.platform.settings.synthetic_agent(call.agent_id.as_deref()).map(str::to_owned);
     let agent_voice = known_voice(work, synthetic.as_deref()).await?;
     let speech = Arc::new(speech);
+    let words = &transcript::within(words, &speech);
     let words = if transcript::wants_engine(words) {
         let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
         let turn = work.app.speech.take(work.urgency()).await;

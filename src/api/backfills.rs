@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::keys::Caller;
 use super::problem::Problem;
+use super::query::NoQuery;
 use crate::app::App;
 use crate::domain::{Outcome, SourceName};
 use crate::jobs::backfill;
@@ -45,7 +46,7 @@ fn allowed(caller: &Caller) -> Result<(), Problem> {
 }
 
 /// All of them, newest first.
-pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller, _: NoQuery) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
     let all = app.store.backfills().await?;
     let shown: Vec<Value> = all.iter().map(|backfill| backfill::shown(backfill, app.now())).collect();
@@ -62,6 +63,7 @@ pub(super) async fn one(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     caller: Caller,
+    _: NoQuery,
 ) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
     Ok(Json(backfill::shown(&found(&app, &id).await?, app.now())))
@@ -71,6 +73,7 @@ pub(super) async fn one(
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     caller: Caller,
+    _: NoQuery,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     allowed(&caller)?;
@@ -110,6 +113,7 @@ pub(super) async fn change(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     caller: Caller,
+    _: NoQuery,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
@@ -144,11 +148,18 @@ async fn answered(app: &App, id: &str, changed: bool) -> Result<Json<Value>, Pro
     Ok(Json(backfill::shown(&backfill, app.now())))
 }
 
+/// These take no members.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 /// `POST …/{id}/pause`, `resume`, `cancel`.
 pub(super) async fn steer(
     State(app): State<Arc<App>>,
     Path((id, verb)): Path<(String, String)>,
     caller: Caller,
+    _: NoQuery,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
     let steering = match verb.as_str() {
@@ -157,6 +168,10 @@ pub(super) async fn steer(
         "cancel" => Steering::Cancelled,
         _ => return Err(Problem::new(StatusCode::NOT_FOUND, "not_found")),
     };
+    let body = body.map_err(|rejection| Problem::unread(&rejection))?;
+    if !body.iter().all(u8::is_ascii_whitespace) {
+        let Nothing {} = read(Ok(body))?;
+    }
     let changed = app.store.steer_backfill(&id, steering).await?;
     answered(&app, &id, changed).await
 }

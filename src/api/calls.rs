@@ -72,8 +72,19 @@ pub(super) async fn one(
 /// The call an address means: our id always, else the platform's among the calls this caller sees.
 ///
 /// # Errors
-/// `not_found`, or `ambiguous` where two sources know the id.
+/// `not_found`, or `ambiguous` where two sources know the id; `invalid_parameter` for any but `source`.
 pub(super) async fn find(
+    app: &App,
+    caller: &Caller,
+    path: Result<Path<String>, PathRejection>,
+    query: Option<&str>,
+) -> Result<CallRecord, Problem> {
+    let found = meant(app, caller, path, query).await?;
+    query::only(query, &["source"])?;
+    Ok(found)
+}
+
+async fn meant(
     app: &App,
     caller: &Caller,
     path: Result<Path<String>, PathRejection>,

@@ -42,6 +42,15 @@ impl Problem {
             .detailed(json!({ "parameter": name }))
     }
 
+    /// A query parameter that this route does not have: one that is ignored returns everybody's calls.
+    pub(super) fn unknown_parameter(name: &str, known: &[&str]) -> Self {
+        let known =
+            if known.is_empty() { "it takes none".to_owned() } else { format!("it takes {}", known.join(", ")) };
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter")
+            .saying(format!("{name}: this route has no such parameter; {known}"))
+            .detailed(json!({ "parameter": name }))
+    }
+
     /// A body that did not arrive.
     pub(super) fn unread(rejection: &BytesRejection) -> Self {
         match rejection.status() {

@@ -1,5 +1,7 @@
 //! The parameters of `GET /v1/calls` in both of the platform's forms, read so that whatever is wrong has a name.
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -7,7 +9,8 @@ use url::form_urlencoded;
 
 use super::keys::Caller;
 use super::problem::Problem;
-use crate::domain::CallStatus;
+use crate::domain::quality::Flag;
+use crate::domain::{CallStatus, Outcome, SourceName};
 use crate::store::Listing;
 use crate::wire::krosai::{Form, OrganizationHeader, form_asked};
 
@@ -52,11 +55,55 @@ impl Pairs {
     }
 }
 
+/// What a list request may hold, in both forms.
+const KNOWN: [&str; 15] = [
+    "limit",
+    "offset",
+    "page",
+    "action",
+    "status",
+    "direction",
+    "endpoint_id",
+    "phone_number_id",
+    "from_date",
+    "to_date",
+    "start_date",
+    "end_date",
+    "source",
+    "outcome",
+    "flag",
+];
+
+/// Refuses parameters that are not `known`.
+///
+/// # Errors
+/// `invalid_parameter`, naming the first of them.
+pub(super) fn only(query: Option<&str>, known: &[&str]) -> Result<(), Problem> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    match pairs.into_iter().find(|(name, _)| !known.contains(&name.as_ref())) {
+        Some((name, _)) => Err(Problem::unknown_parameter(&name, known)),
+        None => Ok(()),
+    }
+}
+
+/// Of a route without parameters. It stands behind the caller, who is asked for the key first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        only(parts.uri.query(), &[]).map(|()| Self)
+    }
+}
+
 /// Reads the query of a list request.
 ///
 /// # Errors
 /// `invalid_parameter`, naming it.
 pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<Asked, Problem> {
+    only(Some(query), &KNOWN)?;
     let pairs = Pairs::read(query);
     if pairs.text("action").is_some() {
         return Err(Problem::parameter("action", "left out: only the list is served"));
@@ -81,6 +128,9 @@ pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<Asked
         direction: pairs.text("direction").map(direction).transpose()?,
         agent_id: pairs.text("endpoint_id").map(str::to_owned),
         phone_number_id: pairs.text("phone_number_id").map(str::to_owned),
+        source: pairs.text("source").map(source).transpose()?,
+        outcome: pairs.text("outcome").map(outcome).transpose()?,
+        flag: pairs.text("flag").map(flag).transpose()?,
         from: pairs.either(["from_date", "start_date"]).map(|(name, text)| from(name, text)).transpose()?,
         to: pairs.either(["to_date", "end_date"]).map(|(name, text)| to(name, text)).transpose()?,
     };
@@ -93,6 +143,25 @@ fn status(word: &str) -> Result<String, Problem> {
     let known = serde_json::from_value::<CallStatus>(word.into()).is_ok();
     let expected = "one of initiated, ringing, in_progress, completed, failed, busy, no_answer, cancelled, unknown";
     if known { Ok(word.to_owned()) } else { Err(Problem::parameter("status", expected)) }
+}
+
+fn source(name: &str) -> Result<SourceName, Problem> {
+    SourceName::parse(name).map_err(|_| Problem::parameter("source", "the name of a source"))
+}
+
+fn outcome(word: &str) -> Result<Outcome, Problem> {
+    let words = || Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect::<Vec<_>>().join(", ");
+    word.parse().map_err(|_| Problem::parameter("outcome", &format!("one of {}", words())))
+}
+
+fn flag(word: &str) -> Result<Flag, Problem> {
+    let read: Result<Flag, serde_json::Error> = serde_json::from_value(word.into());
+    read.map_err(|err| {
+        // The reader lists the words that would do; what came is not repeated.
+        let said = err.to_string();
+        let expected = said.split_once("expected ").map_or("a flag", |(_, expected)| expected);
+        Problem::parameter("flag", expected)
+    })
 }
 
 fn direction(word: &str) -> Result<String, Problem> {

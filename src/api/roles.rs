@@ -50,6 +50,10 @@ fn read(body: &[u8]) -> Result<Correction, Problem> {
     }
     let invalid = || Problem::new(StatusCode::BAD_REQUEST, "invalid_body");
     let body: Value = serde_json::from_slice(body).map_err(|_| invalid().saying("the body is not JSON"))?;
+    if let Some(stranger) = body.as_object().and_then(|body| body.keys().find(|key| *key != "agent")) {
+        let said = format!("{stranger}: there is no such member; there is agent");
+        return Err(invalid().saying(said).detailed(json!({ "field": stranger })));
+    }
     match body.get("agent") {
         None if body.is_object() => Ok(Correction::Swap),
         Some(number) => {

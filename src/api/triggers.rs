@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::keys::Caller;
 use super::problem::Problem;
+use super::query::NoQuery;
 use crate::app::App;
 use crate::domain::{CallId, RetentionState, SourceName};
 use crate::jobs::admit::Repeat;
@@ -32,6 +33,7 @@ struct Wanted {
 pub(super) async fn trigger(
     State(app): State<Arc<App>>,
     caller: Caller,
+    _: NoQuery,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     caller.require(Scope::CallsWrite)?;
@@ -81,6 +83,10 @@ fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
     })?;
     let calls = match body {
         Value::Object(mut members) => match members.remove("calls") {
+            Some(_) if !members.is_empty() => {
+                let field = members.keys().next().map(String::as_str).unwrap_or_default();
+                return Err(invalid(&format!("{field}: must not stand beside calls"), json!({ "field": field })));
+            }
             Some(Value::Array(calls)) => calls,
             Some(_) => return Err(invalid("calls: must be a list", json!({ "field": "calls" }))),
             None => vec![Value::Object(members)],
@@ -93,9 +99,15 @@ fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
     calls.iter().enumerate().map(|(at, call)| wanted(at, call)).collect()
 }
 
+/// What a call of a request may say.
+const MEMBERS: [&str; 3] = ["source", "call_id", "again"];
+
 fn wanted(at: usize, call: &Value) -> Result<Wanted, Problem> {
     let wrong =
         |field: &str, reason: &str| invalid(&format!("{field}: {reason}"), json!({ "index": at, "field": field }));
+    if let Some(stranger) = call.as_object().and_then(|call| call.keys().find(|key| !MEMBERS.contains(&key.as_str()))) {
+        return Err(wrong(stranger, &format!("there is no such member; there are {}", MEMBERS.join(", "))));
+    }
     let text = |field: &str| call.get(field).and_then(Value::as_str).ok_or_else(|| wrong(field, "must be a text"));
     let source = text("source")?;
     let source = SourceName::parse(source).map_err(|_| unknown_source(source))?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{BadConfiguration, Ended, out};
-use crate::config::Config;
+use crate::config::{Config, Remark};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -14,7 +14,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Prints what defaults, file and environment come to. Touches nothing else.
+/// Prints what defaults, file and environment come to, and what is doubtful in it. Touches nothing else.
 pub fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
     let effective = Config::effective(file).map_err(BadConfiguration)?;
     if args.json {
@@ -22,5 +22,15 @@ pub fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
     } else {
         out::raw(&toml::to_string_pretty(&effective)?);
     }
-    Ok(Ended::Well)
+    let mut unusable = None;
+    for remark in Config::remarks(file).map_err(BadConfiguration)? {
+        match remark {
+            Remark::Doubtful(said) => out::note(&format!("warning: {said}")),
+            Remark::Unusable(said) => unusable = unusable.or(Some(said)),
+        }
+    }
+    match unusable {
+        Some(said) => Err(BadConfiguration(anyhow::anyhow!(said)).into()),
+        None => Ok(Ended::Well),
+    }
 }

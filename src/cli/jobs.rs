@@ -5,9 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Ended, out};
+use super::{Ended, Failed, out};
 use crate::app::App;
 use crate::domain::CallUid;
+use crate::jobs::cancel;
+use crate::jobs::cancel::Cancelled;
 use crate::queue::{Finished, JobState, JobView};
 
 #[derive(Debug, clap::Subcommand)]
@@ -25,6 +27,7 @@ pub enum Command {
     },
     /// One job, with the whole chain of causes
     Show {
+        #[arg(value_parser = job_id)]
         id: i64,
         /// JSON on stdout, which it is anyway
         #[arg(long)]
@@ -35,15 +38,36 @@ pub enum Command {
         after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call"
     )]
     Retry {
-        #[arg(required_unless_present = "filter")]
+        #[arg(required_unless_present = "filter", value_parser = job_id)]
         ids: Vec<i64>,
         /// Every dead letter with this value
         #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids", value_parser = filter)]
         filter: Option<Filter>,
     },
+    /// End dead letters, or jobs that wait, for good; a call that has no other job ends as `cancelled`
+    #[command(
+        after_help = "A running job is left alone. What was ended is in the audit trail; `aftercall trigger CALL_ID --source NAME --again` brings a call back.\n\nExamples:\n  aftercall jobs cancel 4711 --reason \"recording lost at the host\"\n  aftercall jobs cancel --where state=dead_letter --where stage=fetch      keys: stage, kind, side, fault, call, state"
+    )]
+    Cancel {
+        #[arg(required_unless_present = "filters", value_parser = job_id)]
+        ids: Vec<i64>,
+        /// Every dead letter and waiting job with this value; given more than once, all of them count
+        #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids", value_parser = filter)]
+        filters: Vec<Filter>,
+        /// Why, for the audit trail and the call's record
+        #[arg(long)]
+        reason: Option<String>,
+        /// Who says so, for the audit trail
+        #[arg(long, default_value = "command line", value_name = "NAME")]
+        by: String,
+    },
 }
 
-/// Dead letters whose `column`, as it is shown, is `value`.
+fn job_id(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "a job id is a number; `aftercall jobs list` shows them".to_owned())
+}
+
+/// Jobs whose `column`, as it is shown, is `value`.
 #[derive(Debug, Clone)]
 pub struct Filter {
     column: &'static str,
@@ -51,12 +75,18 @@ pub struct Filter {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
-    const COLUMNS: [(&str, &str); 5] =
-        [("stage", "stage"), ("kind", "kind"), ("side", "side"), ("fault", "fault"), ("call", "call_id")];
+    const COLUMNS: [(&str, &str); 6] = [
+        ("stage", "stage"),
+        ("kind", "kind"),
+        ("side", "side"),
+        ("fault", "fault"),
+        ("call", "call_id"),
+        ("state", "state"),
+    ];
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as stage=fetch")?;
     match COLUMNS.iter().find(|(name, _)| *name == key) {
         Some((_, column)) => Ok(Filter { column, value: value.to_owned() }),
-        None => Err(format!("`{key}` is none of stage, kind, side, fault, call")),
+        None => Err(format!("`{key}` is none of stage, kind, side, fault, call, state")),
     }
 }
 
@@ -71,6 +101,7 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
             Ok(Ended::Well)
         }
         Command::Retry { ids, filter } => retry(app, ids, filter).await,
+        Command::Cancel { ids, filters, reason, by } => cancel_all(app, &ids, &filters, &by, reason.as_deref()).await,
     }
 }
 
@@ -134,5 +165,41 @@ async fn retry(app: &Arc<App>, mut ids: Vec<i64>, filter: Option<Filter>) -> Res
         }
     }
     out::note(&format!("{} of {} jobs put back to work", ids.len() - missed, ids.len()));
+    Ok(if missed == 0 { Ended::Well } else { Ended::Failed })
+}
+
+async fn cancel_all(app: &Arc<App>, ids: &[i64], filters: &[Filter], by: &str, reason: Option<&str>) -> Result<Ended> {
+    let (mut chosen, mut missed) = (Vec::new(), 0);
+    let jobs = app.queue.jobs(Finished::Left, u64::MAX).await?;
+    for id in ids.iter().filter(|id| !jobs.iter().any(|job| job.id == **id)) {
+        out::note(&format!("job {id} is neither a dead letter nor waiting"));
+        missed += 1;
+    }
+    for job in jobs {
+        let named = ids.contains(&job.id);
+        let shown = if filters.is_empty() { Value::Null } else { shown(app, &job).await? };
+        let meant = !filters.is_empty() && filters.iter().all(|filter| shown[filter.column] == filter.value);
+        // A filter is about what waits; a running job that is named is answered by name.
+        if named || meant && job.state != JobState::Running {
+            chosen.push(job);
+        }
+    }
+    let all = chosen.len() + missed;
+    for job in chosen {
+        let id = job.id;
+        match cancel::cancel(app, &job, by, reason).await.map_err(Failed::from)? {
+            Cancelled::Job => out::line(&format!("job {id} is cancelled")),
+            Cancelled::JobAndCall => out::line(&format!("job {id} is cancelled, and its call ends as `cancelled`")),
+            Cancelled::NotWaiting => {
+                out::note(&format!("job {id} is neither a dead letter nor waiting"));
+                missed += 1;
+            }
+            Cancelled::Refused(instead) => {
+                out::note(&format!("job {id} is not cancelled: {instead}"));
+                missed += 1;
+            }
+        }
+    }
+    out::note(&format!("{} of {all} jobs cancelled", all - missed));
     Ok(if missed == 0 { Ended::Well } else { Ended::Failed })
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod inputs;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use crate::domain::{Container, DualChannels, Network, Quality, RecordingState, T
 use crate::quality;
 use crate::transcript;
 use crate::transcript::engines::Engines;
-use crate::transcript::{Attributed, Form, Hints};
+use crate::transcript::{Attributed, Hints};
 use files::{Files, open_to_all};
 use inputs::Task;
+use words::Came;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -36,20 +38,20 @@ pub struct Args {
     /// Where to write; several recordings each get a folder of their own in it
     #[arg(long, default_value = "aftercall-out", value_name = "DIR")]
     out: PathBuf,
-    /// Known text to label: a transcript with or without labels, or JSON turns
+    /// Known text to label: a transcript with or without labels, captions (vtt, srt), or JSON turns
     #[arg(long, value_name = "FILE", conflicts_with = "no_transcript")]
     transcript: Option<PathBuf>,
     /// Measure the audio only
     #[arg(long)]
     no_transcript: bool,
     /// Who makes the words where none are given: auto, embedded or off
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["transcript", "no_transcript"])]
+    #[arg(long, value_name = "NAME", conflicts_with = "no_transcript")]
     engine: Option<String>,
-    /// The model to use, by name or folder, whatever the language
-    #[arg(long, value_name = "NAME|DIR", conflicts_with_all = ["transcript", "no_transcript"])]
+    /// The model that makes the words, or finds known ones in the audio; by name or folder, whatever the language
+    #[arg(long, value_name = "NAME|DIR", conflicts_with = "no_transcript")]
     model: Option<String>,
     /// The language spoken (en, yo, …); no engine speaks without it, unless --model names one
-    #[arg(long, value_name = "TAG", conflicts_with_all = ["transcript", "no_transcript"])]
+    #[arg(long, value_name = "TAG", conflicts_with = "no_transcript")]
     language: Option<String>,
     /// The channel the caller is on, in recordings with two legs
     #[arg(long, value_name = "left|right", conflicts_with = "no_transcript")]
@@ -72,6 +74,8 @@ enum Side {
 struct Done {
     task: Task,
     result: Result<Quality, Without>,
+    /// What became of its words, where some were wanted.
+    words: Option<Came>,
     files: Vec<String>,
 }
 
@@ -109,7 +113,7 @@ struct Wanted {
 impl Wanted {
     fn words(&self, speech: &Speech) -> Result<Attributed> {
         let words = match &self.known {
-            Some(known) => known.clone(),
+            Some(known) => self.ears.place(&transcript::within(known, speech), speech)?,
             None => self.ears.words(speech)?,
         };
         let engines = Some(&self.ears.engines);
@@ -127,6 +131,17 @@ struct Ears {
 }
 
 impl Ears {
+    /// Known words, their places found in the recording where they have none and an engine knows the language.
+    fn place(&self, known: &Transcript, speech: &Speech) -> Result<Transcript> {
+        let language = self.language.as_deref().or(known.language.as_deref());
+        Ok(match &self.model {
+            Some(model) if transcript::wants_engine(known) && !known.utterances.is_empty() => {
+                transcript::fit(&*self.engines.named(model)?, known, speech)?
+            }
+            _ => transcript::from_audio(&self.engines, known, speech, language)?,
+        })
+    }
+
     fn words(&self, speech: &Speech) -> Result<Transcript> {
         let language = self.language.as_deref();
         Ok(match &self.model {
@@ -155,6 +170,7 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     } else {
         table(&done);
     }
+    words::say(done.iter().filter_map(|done| Some((done.task.name.as_str(), done.words.as_ref()?))));
     Ok(if done.iter().all(|done| done.result.is_ok()) { Ended::Well } else { Ended::Failed })
 }
 
@@ -222,7 +238,7 @@ async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<
             .and_then(|done| done.context("a recording's task stopped")?);
         all.push(match done {
             // Many recordings are worth their table even when one of them meets a full disk.
-            Err(err) if !alone => Done { task, result: Err(Without::Stopped(format!("{err:#}"))), files: Vec::new() },
+            Err(err) if !alone => without(task, Without::Stopped(format!("{err:#}")), Vec::new()),
             done => done?,
         });
     }
@@ -277,7 +293,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         speech: speech.as_ref().zip(attributed.as_ref().map(|attributed| attributed.legs.as_slice())),
     });
     written.json("quality.json", &quality)?;
-    write_words(&mut written, &task.name, transcript)?;
+    let words = transcript.map(|transcript| words::write(&mut written, &task.name, transcript)).transpose()?;
     let turns = transcript.map(ColouredTurn::of).unwrap_or_default();
     written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
     written.bytes("waveform.png", "image/png", &normalized.waveform.png(&turns)?)?;
@@ -285,31 +301,19 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     for warning in &normalized.warnings {
         out::note(&format!("{}: {warning}", task.name));
     }
-    Ok(Done { task, result: Ok(quality), files })
+    Ok(Done { task, result: Ok(quality), words, files })
+}
+
+fn without(task: Task, why: Without, files: Vec<String>) -> Done {
+    Done { task, result: Err(why), words: None, files }
 }
 
 fn refused(task: Task, why: &str) -> Done {
-    Done { task, result: Err(Without::Damaged(why.to_owned())), files: Vec::new() }
+    without(task, Without::Damaged(why.to_owned()), Vec::new())
 }
 
 fn damaged(task: Task, written: &Files, err: &AudioError) -> Done {
-    let files = written.names();
-    Done { task, result: Err(Without::Damaged(err.to_string())), files }
-}
-
-fn write_words(written: &mut Files, name: &str, transcript: Option<&Transcript>) -> Result<()> {
-    let Some(transcript) = transcript else { return Ok(()) };
-    written.json("transcript.json", transcript)?;
-    let text = transcript::text(transcript).unwrap_or_default();
-    written.bytes("transcript.txt", "text/plain; charset=utf-8", text.as_bytes())?;
-    let captions = match transcript::render(transcript, Form::Vtt) {
-        Ok(captions) => captions,
-        // A file that says why it shows nothing is easier to understand than one that is not there.
-        Err(err) => format!("WEBVTT\n\nNOTE no captions: {err}\n"),
-    };
-    written.bytes("transcript.vtt", "text/vtt", captions.as_bytes())?;
-    let recording = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("recording");
-    written.bytes("turns.rttm", "text/plain; charset=utf-8", transcript::rttm(transcript, recording).as_bytes())
+    without(task, Without::Damaged(err.to_string()), written.names())
 }
 
 impl Done {
@@ -325,13 +329,14 @@ impl Done {
             "state": state,
             "reason": reason,
             "quality": self.result.as_ref().ok(),
+            "words": self.words.as_ref().map(Came::json),
             "files": self.files,
         })
     }
 }
 
 fn table(all: &[Done]) {
-    let header = ["recording", "length", "state", "loudness", "true peak", "gain", "SNR", "flags"];
+    let header = ["recording", "length", "state", "loudness", "true peak", "gain", "SNR", "flags", "words"];
     let decibels = |value: Option<f64>, unit: &str| out::or_dash(value.map(|value| format!("{value:.1} {unit}")));
     let rows = all.iter().map(|done| match &done.result {
         Ok(quality) => vec![
@@ -343,11 +348,12 @@ fn table(all: &[Done]) {
             format!("{:+.1} dB", quality.normalization.gain_db),
             decibels(quality.signal.snr_db, "dB"),
             quality.flags.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(" "),
+            out::or_dash(done.words.as_ref().map(Came::briefly)),
         ],
         Err(without) => {
             let mut row = vec![done.task.name.clone(), "–".to_owned(), "failed".to_owned()];
             row.extend(["–", "–", "–", "–"].map(str::to_owned));
-            row.push(without.reason().to_owned());
+            row.extend([without.reason().to_owned(), "–".to_owned()]);
             row
         }
     });

@@ -55,6 +55,21 @@ impl Layers {
         Ok(self.builder(|_| true).build()?.try_deserialize()?)
     }
 
+    /// The same before secrets are read from their files.
+    pub fn unfilled(&self) -> Result<Config> {
+        read(&self.builder(|_| true).build()?).map_err(|err| self.explained(err))
+    }
+
+    /// Whether the file or the environment sets this key of a section.
+    pub fn is_set(&self, section: &str, key: &str) -> bool {
+        let in_file = self.file.as_ref().and_then(|(_, text)| text.parse::<toml::Table>().ok());
+        let in_file = in_file.is_some_and(|table| {
+            table.get(section).and_then(toml::Value::as_table).is_some_and(|section| section.contains_key(key))
+        });
+        let variable = [PREFIX, section, key].join(SEPARATOR);
+        in_file || self.variables.keys().any(|name| name.eq_ignore_ascii_case(&variable))
+    }
+
     fn explained(&self, err: anyhow::Error) -> anyhow::Error {
         let names = || self.variables.keys().map(String::as_str);
         // Without any one of these all is well.

@@ -23,6 +23,8 @@ macro_rules! outcomes {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
             }
+
+            const NONE_OF_THEM: &'static str = concat!("is none of these:" $(, " ", $word)+);
         }
     };
 }
@@ -58,6 +60,8 @@ outcomes! {
     RefusedUrl => "refused_url",
     /// All done except words: no text came with the call and no engine may make one.
     NoEngine => "no_engine",
+    /// Somebody ended its job by hand; the reason is theirs.
+    Cancelled => "cancelled",
     /// Erased under retention or on request.
     Erased => "erased",
 }
@@ -76,6 +80,6 @@ impl FromStr for Outcome {
             .iter()
             .copied()
             .find(|outcome| outcome.as_str() == text)
-            .ok_or(ParseError::new("outcome", "is none of the known outcomes"))
+            .ok_or(ParseError::new("outcome", Self::NONE_OF_THEM))
     }
 }

@@ -196,6 +196,8 @@ pub enum Flag {
     Redacted,
     /// The platform's text is not what the recording says.
     TextMisfit,
+    /// The times that came with the text are not those of the recording.
+    TimesMisfit,
 }
 
 impl Flag {
@@ -218,6 +220,7 @@ impl Flag {
             Self::EndEstimated => "end_estimated",
             Self::Redacted => "redacted",
             Self::TextMisfit => "text_misfit",
+            Self::TimesMisfit => "times_misfit",
         }
     }
 }

@@ -95,6 +95,9 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     if inputs.speech.is_some_and(|(speech, _)| one_way(speech)) {
         flags.push(Flag::OneWayAudio);
     }
+    // Their words are those of the transcript's reason.
+    let reason = inputs.transcript.and_then(|transcript| transcript.reason.as_deref());
+    flags.extend([Flag::TextMisfit, Flag::TimesMisfit].into_iter().filter(|flag| reason == Some(flag.as_str())));
     flags.sort_unstable();
     flags.dedup();
     Quality {

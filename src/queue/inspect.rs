@@ -9,7 +9,7 @@ use sqlx::FromRow;
 
 use super::{Failure, Kind, Queue, QueueError};
 use crate::domain::Stage;
-use crate::store::{Db, Tx, on_pool};
+use crate::store::{Db, Tx, on_pool, on_tx};
 
 /// A job's state, in our words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -201,6 +201,22 @@ impl Queue {
         )
         .bind(id)
         .execute(pool)
+        .await?
+        .rows_affected());
+        Ok(ended == 1)
+    }
+
+    /// Ends a job for good that waits or is a dead letter, in the caller's transaction. False when it is neither.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn end(&self, tx: &mut Tx, id: i64) -> Result<bool, QueueError> {
+        let ended = on_tx!(tx, |conn| sqlx::query(
+            "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP WHERE id = $1 \
+             AND state IN ('available', 'pending', 'scheduled', 'retryable', 'discarded')"
+        )
+        .bind(id)
+        .execute(conn)
         .await?
         .rows_affected());
         Ok(ended == 1)

@@ -277,7 +277,12 @@ impl Queue {
         let client = match store.db() {
             Db::Sqlite(pool) => {
                 let migrator = riverqueue::migrate::SqliteMigrator::new(pool.clone());
-                migrator.migrate_up().await.map_err(|err| migrate(err.to_string()))?;
+                // It begins by taking the write lock, whether there is something to bring up to date or not.
+                let busy = |err: &riverqueue::migrate::Error| err.to_string().contains("database is locked");
+                migrator.migrate_up().await.map_err(|err| match store.locked().filter(|_| busy(&err)) {
+                    Some(locked) => QueueError::Store(locked),
+                    None => migrate(err.to_string()),
+                })?;
                 sqlx::query(
                     "CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job (json_extract(args, '$.subject'))",
                 )

@@ -5,6 +5,8 @@ use sqlx::FromRow;
 
 use super::record::Row;
 use super::{CallRecord, Db, Store, StoreError, to_ms};
+use crate::domain::quality::Flag;
+use crate::domain::{Outcome, SourceName};
 
 /// Which calls a reader asks for, and which of them it may see.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +20,9 @@ pub struct Listing {
     pub direction: Option<String>,
     pub agent_id: Option<String>,
     pub phone_number_id: Option<String>,
+    pub source: Option<SourceName>,
+    pub outcome: Option<Outcome>,
+    pub flag: Option<Flag>,
     /// Ended (or first seen, where the end is not known) at this moment or later.
     pub from: Option<Timestamp>,
     /// The same before this moment.
@@ -54,7 +59,8 @@ macro_rules! listing {
             " = $6) AND ($7 IS NULL OR ",
             $phone_number_id,
             " = $7) AND ($8 IS NULL OR COALESCE(ended_at, first_seen_at) >= $8) \
-             AND ($9 IS NULL OR COALESCE(ended_at, first_seen_at) < $9) ",
+             AND ($9 IS NULL OR COALESCE(ended_at, first_seen_at) < $9) AND ($10 IS NULL OR source = $10) \
+             AND ($11 IS NULL OR outcome = $11) AND ($12 IS NULL OR flags_json LIKE '%\"' || $12 || '\"%') ",
             $rest
         )
     };
@@ -83,7 +89,7 @@ macro_rules! page {
         $engine!(
             "SELECT c.*, (SELECT substr(t.text, 1, 81) FROM transcript t \
              WHERE t.call_uid = c.uid AND t.version = c.transcript_version) AS excerpt",
-            "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $10 OFFSET $11"
+            "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $13 OFFSET $14"
         )
     };
 }
@@ -100,6 +106,9 @@ macro_rules! bound {
             .bind($listing.phone_number_id.as_deref())
             .bind($listing.from.map(to_ms))
             .bind($listing.to.map(to_ms))
+            .bind($listing.source.as_ref().map(SourceName::as_str))
+            .bind($listing.outcome.map(Outcome::as_str))
+            .bind($listing.flag.map(Flag::as_str))
     };
 }
 

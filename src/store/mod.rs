@@ -5,6 +5,7 @@ mod agent_voices;
 mod audit;
 mod backfill_orders;
 mod backfills;
+mod busy;
 mod calls;
 mod holds;
 mod keys;
@@ -81,6 +82,8 @@ pub enum StoreError {
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error("database: the queue's schema could not be brought up to date: {0}")]
     QueueMigrate(String),
+    #[error("database: {path} is locked by {holder}; try again when that is done")]
+    Locked { path: String, holder: String },
     #[error("database: {what} of {id} cannot be read: {reason}")]
     Corrupt { what: &'static str, id: String, reason: String },
     #[error("database: cannot use {url}: {reason}")]
@@ -95,7 +98,7 @@ impl Classify for StoreError {
                 Fault::Permanent
             }
             // A full disk, a lock, a restart of the server: all pass.
-            Self::Database(_) | Self::Migrate(_) => Fault::Transient,
+            Self::Database(_) | Self::Migrate(_) | Self::Locked { .. } => Fault::Transient,
         }
     }
 
@@ -175,7 +178,10 @@ impl Store {
     /// [`StoreError`] when the lock or a connection is not to be had in time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(match &self.db {
-            Db::Sqlite(pool) => Tx::Sqlite(riverqueue::database::begin_sqlite_write(pool).await?),
+            Db::Sqlite(pool) => {
+                let begun = riverqueue::database::begin_sqlite_write(pool).await;
+                Tx::Sqlite(begun.map_err(|err| busy::named(err, pool.connect_options().get_filename()))?)
+            }
             Db::Postgres(pool) => Tx::Postgres(riverqueue::database::begin_postgres(pool).await?),
         })
     }
@@ -203,6 +209,7 @@ async fn connect_sqlite(url: &str, settings: &config::Store) -> Result<SqlitePoo
     if let Some(dir) = options.get_filename().parent().filter(|dir| !dir.as_os_str().is_empty()) {
         config::private_dir(dir).map_err(|err| bad(format!("cannot create {}: {err}", dir.display())))?;
     }
+    let file = options.get_filename().to_owned();
     let options = options
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -216,7 +223,12 @@ async fn connect_sqlite(url: &str, settings: &config::Store) -> Result<SqlitePoo
         .acquire_timeout(Duration::from_secs(30))
         .connect_with(options)
         .await
-        .map_err(|err| bad(format!("{err} (is the directory writable, and is there room on the disk?)")))?;
+        .map_err(|err| match busy::named(err, &file) {
+            StoreError::Database(err) => {
+                bad(format!("{err} (is the directory writable, and is there room on the disk?)"))
+            }
+            locked => locked,
+        })?;
     assert_sqlite_settings(&pool, url).await?;
     Ok(pool)
 }

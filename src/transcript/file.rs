@@ -9,6 +9,7 @@ use crate::domain::Transcript;
 use crate::domain::spoken::has_redaction_tags;
 use crate::domain::transcript::TRANSCRIPT_SCHEMA;
 
+use super::cues;
 use super::forms::TranscriptError;
 use super::provider::from_voices;
 use super::text::opening;
@@ -58,7 +59,7 @@ struct GivenWord {
     end_ms: Option<u64>,
 }
 
-/// Reads a transcript file: text with or without labels, a JSON list of turns (`role`, `text` or `content`, optional
+/// Reads a transcript file: captions (WebVTT or SubRip), text with or without labels, a JSON list of turns (`role`, `text` or `content`, optional
 /// `start_ms`, `end_ms`, `words`) or of plain strings, or a document written by this program. `language` fills in
 /// where the file names none.
 ///
@@ -74,7 +75,7 @@ pub fn parse_file(bytes: &[u8], language: Option<&str>) -> Result<Transcript, Tr
             Err(not_turns(format!("line {} column {}", error.line(), error.column())))
         }
         // A bare word or number is valid JSON too, and still just text.
-        Ok(_) | Err(_) => Ok(parse_text(text, language)),
+        Ok(_) | Err(_) => Ok(cues::parse(text, language).unwrap_or_else(|| parse_text(text, language))),
     }
 }
 

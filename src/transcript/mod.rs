@@ -14,6 +14,7 @@
 mod agent_voice;
 mod captions;
 mod correction;
+mod cues;
 #[cfg(feature = "diarizer")]
 pub mod diarizer;
 pub mod engine;
@@ -31,6 +32,7 @@ mod rttm;
 pub mod score;
 mod speakers;
 mod text;
+mod times;
 mod voice;
 mod voice_table;
 pub mod voices;
@@ -46,9 +48,10 @@ pub use forms::{Form, TranscriptError, render};
 pub use heard::{HeardLeg, from_engine, speaker_at};
 pub use provider::{
     APPROXIMATE_TIMES, ENGINE_FAILED, INCOMPLETE_TIMES, KEY_REFUSED, LANGUAGE_UNKNOWN, NO_ENGINE, NO_SPEECH, NO_TIMES,
-    OVER_BUDGET, TEXT_MISFIT, from_source, from_turns, without_text,
+    OVER_BUDGET, TEXT_MISFIT, TIMES_MISFIT, from_source, from_turns, without_text,
 };
 pub use recognise::{from_audio, recognise, recognise_with, wants_engine};
 pub use rttm::rttm;
 pub use speakers::{Attributed, Hints, attribute};
 pub use text::{parse_text, text};
+pub use times::within;

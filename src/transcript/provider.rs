@@ -29,11 +29,13 @@ pub const KEY_REFUSED: &str = "key_refused";
 pub const OVER_BUDGET: &str = "over_budget";
 /// `reason` of a transcript whose text is not what the recording says, so that no word has a place in it.
 pub const TEXT_MISFIT: &str = "text_misfit";
+/// `reason` of a transcript whose times are not those of the recording; where no engine has found the words, they have none.
+pub const TIMES_MISFIT: &str = "times_misfit";
 /// `reason` of a transcript whose text has no times at all.
 pub const NO_TIMES: &str = "no_times";
 /// `reason` of a transcript in which some start or end is not known.
 pub const INCOMPLETE_TIMES: &str = "incomplete_times";
-/// `reason` of a transcript whose times come from a wall clock instead of the audio.
+/// `reason` of a transcript whose times come from a wall clock, or from the length of the words, instead of the audio.
 pub const APPROXIMATE_TIMES: &str = "approximate_times";
 
 /// A pause of this length ends a speech stretch.

@@ -10,6 +10,7 @@ use super::fit::fit;
 use super::heard::HeardLeg;
 use super::heard::from_engine;
 use super::provider::NO_SPEECH;
+use super::provider::TIMES_MISFIT;
 use super::provider::without_text;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Pcm16k;
@@ -24,10 +25,12 @@ impl Samples for &Pcm16k {
     }
 }
 
-/// Whether an engine has something to do for these words of a platform: none are there, or none has its place.
+/// Whether an engine has something to do for these words of a platform: none are there, none has its place, or some had one
+/// outside of the recording.
 #[must_use]
 pub fn wants_engine(words: &Transcript) -> bool {
-    words.utterances.iter().all(|utterance| utterance.start_ms.is_none())
+    let misfit = words.reason.as_deref() == Some(TIMES_MISFIT);
+    misfit || words.utterances.iter().all(|utterance| utterance.start_ms.is_none())
 }
 
 /// The platform's words with their places in the recording, where it gave none of those and the engine knows the

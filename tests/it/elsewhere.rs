@@ -1,6 +1,7 @@
 //! Speech-to-text services on other machines: asked as their documents say and only for whom the configuration names,
 //! whatever they do the call keeps the rest of its artifacts, and no second of audio is paid for twice.
 
+mod odd;
 mod service;
 
 use std::time::Duration;

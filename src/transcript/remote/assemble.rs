@@ -3,8 +3,12 @@
 use std::ops::Range;
 
 use super::Answer;
+use super::AnsweredWord;
 use super::Part;
 use super::guard;
+use super::timing::letters;
+use crate::audio::speech::LegSpeech;
+use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::config::RemoteEngine;
 use crate::domain::Transcript;
@@ -15,6 +19,7 @@ use crate::domain::transcript::Turn;
 use crate::transcript::engine::HeardWord;
 use crate::transcript::heard::HeardLeg;
 use crate::transcript::heard::from_engine;
+use crate::transcript::provider::APPROXIMATE_TIMES;
 use crate::transcript::recognise;
 
 /// Words of one speaker further apart than this are two stretches of speech.
@@ -28,16 +33,20 @@ type Numbered = (HeardWord, Option<u32>);
 #[must_use]
 pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer)], language: &str) -> Transcript {
     let (mut legs, mut taken_out) = (vec![Vec::<Numbered>::new(); speech.legs.len()], 0);
+    let mut approximate = false;
     for (part, answer) in answers {
-        for word in &answer.words {
-            let Some(leg) = part.legs.get(word.channel as usize).and_then(|leg| legs.get_mut(*leg)) else { continue };
-            let heard = HeardWord {
-                text: word.text.clone(),
-                start_ms: (part.span.start + word.start_ms) as f64,
-                end_ms: (part.span.start + word.end_ms) as f64,
-                confidence: word.confidence.unwrap_or(1.0),
+        for (channel, leg) in (0..).zip(&part.legs) {
+            let (Some(heard), Some(on)) = (legs.get_mut(*leg), speech.legs.get(*leg)) else { continue };
+            let words: Vec<&AnsweredWord> = answer.words.iter().filter(|word| word.channel == channel).collect();
+            let times = placed(part, &words).unwrap_or_else(|| {
+                approximate = true;
+                over_speech(part, &words, on)
+            });
+            let word = |(word, (start_ms, end_ms)): (&AnsweredWord, (f64, f64))| {
+                let confidence = word.confidence.unwrap_or(1.0);
+                (HeardWord { text: word.text.clone(), start_ms, end_ms, confidence }, word.speaker)
             };
-            leg.push((heard, word.speaker));
+            heard.extend(words.into_iter().zip(times).map(word));
         }
     }
     for (leg, heard) in speech.legs.iter().zip(&mut legs) {
@@ -64,6 +73,9 @@ pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer
         last => by_leg(speech, legs.into_iter().chain(last).collect()),
     };
     let mut made = from_engine(legs, speakers, turns, Some(language), provenance);
+    if approximate && made.reason.is_none() {
+        made.reason = Some(APPROXIMATE_TIMES.to_owned());
+    }
     if answers.iter().flat_map(|(_, answer)| &answer.words).all(|word| word.confidence.is_none()) {
         // Nobody said how sure they are.
         for utterance in &mut made.utterances {
@@ -72,6 +84,40 @@ pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer
         }
     }
     made
+}
+
+/// Where the words of one channel are, milliseconds from the start of the recording; none where some of them have no time,
+/// which is so where the answer has none for any.
+fn placed(part: &Part, words: &[&AnsweredWord]) -> Option<Vec<(f64, f64)>> {
+    let at = |ms: u64| part.span.start.saturating_add(ms) as f64;
+    words.iter().map(|word| Some((at(word.start_ms?), at(word.end_ms?)))).collect()
+}
+
+/// Shares the speech of a part's leg out among words without times, by their length.
+fn over_speech(part: &Part, words: &[&AnsweredWord], leg: &LegSpeech) -> Vec<(f64, f64)> {
+    let within = |region: &Region| region.start_ms.max(part.span.start)..region.end_ms.min(part.span.end);
+    let spoken: Vec<Range<u64>> = leg.regions.iter().map(within).filter(|region| region.start < region.end).collect();
+    let whole: f64 = spoken.iter().map(|region| (region.end - region.start) as f64).sum();
+    let all: f64 = words.iter().map(|word| letters(&word.text)).sum();
+    // The moment at which this share of the speech is over.
+    let at = |share: f64| {
+        let mut left = share * whole;
+        for region in &spoken {
+            let length = (region.end - region.start) as f64;
+            if left <= length {
+                return region.start as f64 + left;
+            }
+            left -= length;
+        }
+        spoken.last().map_or(part.span.start, |last| last.end) as f64
+    };
+    let mut said = 0.0;
+    let time = |word: &&AnsweredWord| {
+        let from = said / all;
+        said += letters(&word.text);
+        (at(from), at(said / all))
+    };
+    words.iter().map(time).collect()
 }
 
 type Parts = (Vec<HeardLeg>, Vec<Speaker>, Vec<Turn>);

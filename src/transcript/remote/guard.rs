@@ -5,10 +5,16 @@ use std::ops::Range;
 
 use crate::transcript::engine::HeardWord;
 
-/// A phrase of one, two, or more words said this many times in a row was said once at most.
+/// A phrase of one, two, or more words said this many times in a row without a pause was said once at most …
 const REPEATS: [usize; 3] = [8, 5, 4];
-/// The longest phrase looked at, in words.
-const PHRASE: usize = 8;
+/// … and where it is faster than anybody speaks, or nobody speaks there, this many times are enough.
+const UNSPOKEN_REPEATS: [usize; 3] = [5, 4, 3];
+/// The longest phrase looked at, in words: two or three sentences.
+const PHRASE: usize = 64;
+/// Nobody speaks faster, in letters a second.
+const FASTEST: f64 = 30.0;
+/// An announcement that comes again comes after a pause of this length.
+const PAUSE_MS: f64 = 400.0;
 /// Words further than this from all speech were not spoken.
 const NEAR_MS: f64 = 500.0;
 /// Words less sure than this are left out.
@@ -22,31 +28,134 @@ pub fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> {
             .iter()
             .any(|region| word.end_ms + NEAR_MS >= region.start as f64 && word.start_ms - NEAR_MS <= region.end as f64)
     };
-    let mut kept: Vec<bool> = words.iter().map(|word| spoken(word) && word.confidence >= LEAST).collect();
-    let plain: Vec<String> =
-        words.iter().map(|word| word.text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "")).collect();
-    for length in 1..=PHRASE {
-        once(&plain, &mut kept, length);
+    // A loop goes on where nobody speaks, and is whole only together with those words …
+    let mut kept = vec![true; words.len()];
+    once(words, speech, &mut kept);
+    for (word, kept) in words.iter().zip(&mut kept) {
+        *kept &= spoken(word) && word.confidence >= LEAST;
     }
+    // … and words between its repeats may hide it, which are not believed either.
+    once(words, speech, &mut kept);
     kept
 }
 
-/// Of phrases of this many words that are repeated too often, keeps the first one.
-fn once(words: &[String], kept: &mut [bool], length: usize) {
-    let repeats = REPEATS[length.min(REPEATS.len()) - 1];
-    let left: Vec<usize> = (0..words.len()).filter(|&n| kept[n]).collect();
-    let same = |a: usize, b: usize| (0..length).all(|n| words[left[a + n]] == words[left[b + n]]);
-    let mut at = 0;
-    while at + length <= left.len() {
-        let mut again = 1;
-        while at + (again + 1) * length <= left.len() && same(at, at + again * length) {
-            again += 1;
+/// Of phrases that are said over and over, keeps the first one.
+fn once(words: &[HeardWord], speech: &[Range<u64>], kept: &mut [bool]) {
+    for length in 1..=PHRASE {
+        let left = words.iter().zip(&*kept).enumerate().filter(|(_, (_, kept))| **kept);
+        let pieces = pieces(left.map(|(n, (word, _))| (n, word)));
+        for run in runs(&pieces, length) {
+            if run.is_loop(words, &pieces, speech) {
+                let last = run.end() + run.tail(words, &pieces) - 1;
+                // What has no letters goes with the words around it.
+                kept[pieces[run.first + length].word..=pieces[last].word].fill(false);
+            }
         }
-        if again >= repeats {
-            left[at + length..at + again * length].iter().for_each(|&n| kept[n] = false);
-            at += again * length;
+    }
+}
+
+/// Whether a text says something over and over.
+#[must_use]
+pub fn is_repetitive(text: &str) -> bool {
+    let word = |text: &str| HeardWord { text: text.to_owned(), start_ms: 0.0, end_ms: 0.0, confidence: 1.0 };
+    let words: Vec<HeardWord> = text.split_whitespace().map(word).collect();
+    let pieces = pieces(words.iter().enumerate());
+    (1..=PHRASE).any(|length| runs(&pieces, length).iter().any(|run| run.times >= at_least(REPEATS, length)))
+}
+
+/// What is compared: letters and digits, whatever the case, and whatever stands between them.
+#[derive(Debug)]
+struct Piece {
+    text: String,
+    word: usize,
+}
+
+fn pieces<'a>(words: impl Iterator<Item = (usize, &'a HeardWord)>) -> Vec<Piece> {
+    let apart = |c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '\u{2019}');
+    let of = |(word, heard): (usize, &'a HeardWord)| {
+        let plain = |part: &str| part.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        let parts: Vec<Piece> = heard.text.split(apart).map(|part| Piece { text: plain(part), word }).collect();
+        parts.into_iter().filter(|piece| !piece.text.is_empty())
+    };
+    words.flat_map(of).collect()
+}
+
+const fn at_least(repeats: [usize; 3], length: usize) -> usize {
+    repeats[if length < repeats.len() { length - 1 } else { repeats.len() - 1 }]
+}
+
+/// A phrase that follows itself.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    first: usize,
+    length: usize,
+    times: usize,
+}
+
+/// The phrases of this many pieces that are said at least three times in a row.
+fn runs(pieces: &[Piece], length: usize) -> Vec<Run> {
+    let same = |a: usize, b: usize| (0..length).all(|n| pieces[a + n].text == pieces[b + n].text);
+    let (mut all, mut first) = (Vec::new(), 0);
+    while first + length <= pieces.len() {
+        let mut times = 1;
+        while first + (times + 1) * length <= pieces.len() && same(first, first + times * length) {
+            times += 1;
+        }
+        if times >= UNSPOKEN_REPEATS[2] {
+            all.push(Run { first, length, times });
+            first += times * length;
         } else {
-            at += 1;
+            first += 1;
+        }
+    }
+    all
+}
+
+impl Run {
+    const fn end(&self) -> usize {
+        self.first + self.times * self.length
+    }
+
+    /// People repeat themselves too: fewer times, no faster than they can, and where speech is heard.
+    fn is_loop(&self, words: &[HeardWord], pieces: &[Piece], speech: &[Range<u64>]) -> bool {
+        let word = |piece: usize| &words[pieces[piece].word];
+        let letters: usize = pieces[self.first..self.end()].iter().map(|piece| piece.text.chars().count()).sum();
+        let seconds = (word(self.end() - 1).end_ms - word(self.first).start_ms) / 1000.0;
+        let middle = |piece: usize| word(piece).start_ms.midpoint(word(piece).end_ms);
+        let heard = |at: f64| speech.iter().any(|region| at >= region.start as f64 && at <= region.end as f64);
+        let in_speech = (self.first..self.end()).filter(|piece| heard(middle(*piece))).count();
+        let unspoken = letters as f64 > FASTEST * seconds || in_speech * 2 < self.end() - self.first;
+        if unspoken {
+            return self.times >= at_least(UNSPOKEN_REPEATS, self.length);
+        }
+        let paused = |times: usize| {
+            let next = self.first + times * self.length;
+            let (ended, begins) = (word(next - 1).end_ms, word(next).start_ms);
+            let spoken_through = |region: &Range<u64>| region.start as f64 <= ended && region.end as f64 >= begins;
+            begins - ended >= PAUSE_MS && !speech.iter().any(spoken_through)
+        };
+        self.times >= at_least(REPEATS, self.length) && !(1..self.times).all(paused)
+    }
+
+    /// How many pieces after it are a last repeat that was cut off.
+    fn tail(&self, words: &[HeardWord], pieces: &[Piece]) -> usize {
+        let phrase = &pieces[self.first..self.first + self.length];
+        let after = &pieces[self.end()..];
+        let whole = phrase.iter().zip(after).take_while(|(said, again)| said.text == again.text).count();
+        let is_last = |count: usize| match after.get(count) {
+            None => true,
+            Some(next) => {
+                let before = self.end() + count - 1;
+                words[next.word].start_ms - words[pieces[before].word].end_ms >= PAUSE_MS
+            }
+        };
+        let broken =
+            phrase.get(whole).zip(after.get(whole)).is_some_and(|(said, cut)| said.text.starts_with(&cut.text));
+        match whole {
+            _ if broken && is_last(whole + 1) => whole + 1,
+            // The next sentence may begin with the same words.
+            _ if is_last(whole) || whole * 2 > self.length => whole,
+            _ => 0,
         }
     }
 }
@@ -82,6 +191,84 @@ mod tests {
         assert_eq!(left(fine, &all), fine);
         let many = "a b c a b c a b c a b c a b c d";
         assert_eq!(left(many, &all), "a b c d");
+    }
+
+    #[test]
+    fn a_cut_last_repeat_goes_with_the_others() {
+        let all = [0..1_000_000];
+        let sentence = "Your call is important to us, please stay on the line. ";
+        let times = |count: usize| sentence.repeat(count);
+        let once = "Good morning. Your call is important to us, please stay on the line.";
+        for cut in ["", "Your", "Your call is important to", "Your call is important to us, please stay on the li"] {
+            let text = format!("Good morning. {}{cut}", times(12));
+            assert_eq!(left(text.trim_end(), &all), once, "{cut}");
+        }
+        // Case and punctuation drift; so does how words are joined.
+        let drifting = "Yes. Please stay on-the-line. please stay ON the line please, stay on the line! Please stay on the \
+                        line... please stay on the line — please stay on";
+        assert_eq!(left(drifting, &all), "Yes. Please stay on-the-line.");
+        let two = "Thank you for calling our desk today. Is there anything else that I can do for you before you go? ";
+        assert_eq!(left(format!("{}Thank you for", two.repeat(12)).as_str(), &all), two.trim_end());
+        assert_eq!(left(&format!("{} wat", "water ".repeat(14).trim_end()), &all), "water");
+    }
+
+    #[test]
+    fn a_loop_across_a_pause_is_one_loop() {
+        let text = "So. ".to_owned() + &"Please hold the line. ".repeat(12) + "Please hold";
+        assert_eq!(left(text.trim_end(), &[0..3_000, 6_000..9_000]), "So. Please hold the line.");
+    }
+
+    #[test]
+    fn what_follows_a_loop_stays() {
+        let all = [0..1_000_000];
+        let thanks = "Thank you. ".repeat(12);
+        assert_eq!(left(&format!("{thanks}Thank goodness for that"), &all), "Thank you. Thank goodness for that");
+        assert_eq!(left(&format!("{thanks}Bye"), &all), "Thank you. Bye");
+    }
+
+    #[test]
+    fn people_repeat_themselves() {
+        let all = [0..1_000_000];
+        for fine in [
+            "no no no no no",
+            "zero eight zero three five five zero eight zero three five five",
+            "it is four four two it is four four two it is four four two thanks",
+            "bye bye bye bye bye bye",
+        ] {
+            assert_eq!(left(fine, &all), fine);
+        }
+        // Faster than anybody can, or while nobody speaks, fewer times are enough.
+        let mut fast = said("well Please hold the line. Please hold the line. Please hold the line. Please hold");
+        for (n, word) in fast.iter_mut().enumerate() {
+            (word.start_ms, word.end_ms) = (n as f64 * 20.0, n as f64 * 20.0 + 20.0);
+        }
+        let kept = believed(&fast, &[0..100_000]).into_iter().filter(|kept| *kept).count();
+        assert_eq!(kept, 5, "well, and the sentence once");
+    }
+
+    #[test]
+    fn an_announcement_that_comes_again_after_pauses_is_heard_again() {
+        let sentence = said("Please hold the line.");
+        let mut words = Vec::new();
+        let mut speech = Vec::new();
+        for n in 0..6 {
+            let at = f64::from(n) * 8_000.0;
+            words.extend(sentence.iter().map(|word| HeardWord {
+                start_ms: word.start_ms + at,
+                end_ms: word.end_ms + at,
+                ..word.clone()
+            }));
+            speech.push(n as u64 * 8_000..n as u64 * 8_000 + 1_300);
+        }
+        assert!(believed(&words, &speech).iter().all(|kept| *kept));
+        // The same words in one stretch of speech are a loop.
+        assert_eq!(believed(&words, &[0..50_000]).iter().filter(|kept| **kept).count(), 4);
+    }
+
+    #[test]
+    fn a_text_that_repeats_itself_is_seen() {
+        assert!(is_repetitive(&"Please hold the line. ".repeat(4)));
+        assert!(!is_repetitive("no no no, please hold the line, please hold the line"));
     }
 
     #[test]

@@ -10,8 +10,10 @@
 mod assemble;
 mod deepgram;
 mod guard;
+mod lenient;
 mod openai;
 mod plan;
+mod timing;
 
 use std::time::Duration;
 
@@ -46,24 +48,15 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnsweredWord {
     pub text: String,
-    pub start_ms: u64,
-    pub end_ms: u64,
+    /// None where the answer has no times at all.
+    pub start_ms: Option<u64>,
+    pub end_ms: Option<u64>,
     /// 0 to 1, in thousandths; none where the service says nothing.
     pub confidence: Option<f64>,
     /// Of what was sent.
     pub channel: u32,
     /// The service's number, good within one answer.
     pub speaker: Option<u32>,
-}
-
-impl AnsweredWord {
-    /// Of times in seconds.
-    fn new(text: &str, (start, end): (f64, f64), confidence: Option<f64>, speaker: Option<u32>) -> Self {
-        let ms = |seconds: f64| (seconds * 1000.0).round() as u64;
-        let confidence = confidence.map(|c| (c * 1000.0).round() / 1000.0);
-        let text = text.trim().to_owned();
-        Self { text, start_ms: ms(start), end_ms: ms(end.max(start)), confidence, channel: 0, speaker }
-    }
 }
 
 /// What a service answered about one part.
@@ -74,11 +67,11 @@ pub struct Answer {
     pub words: Vec<AnsweredWord>,
 }
 
-impl Answer {
-    fn new(words: Vec<AnsweredWord>, billed_ms: u64) -> Self {
-        let words = words.into_iter().filter(|word| !word.text.is_empty()).collect();
-        Self { billed_ms, words }
-    }
+/// A whole answer, which costs the same whether it can be read or not.
+#[derive(Debug)]
+pub struct Paid {
+    pub billed_ms: u64,
+    pub body: Vec<u8>,
 }
 
 /// Whether this service says who speaks on one channel.
@@ -113,11 +106,12 @@ impl Remote {
         self.settings.price_per_minute.map(|price| (price * billed_ms as f64 / 60_000.0 * 1e6).round() as u64)
     }
 
-    /// Asks about one part, once. `flac` is the part as [`Part::encode`] has it.
+    /// Asks about one part, once. `flac` is the part as [`Part::encode`] has it. The answer is read by [`Remote::read`], once
+    /// what it costs is booked.
     ///
     /// # Errors
     /// What the service answered, as a fault that says what to do about it.
-    pub async fn ask(&self, part: &Part, flac: Vec<u8>, language: &str) -> Result<Answer, EngineError> {
+    pub async fn ask(&self, part: &Part, flac: Vec<u8>, language: &str) -> Result<Paid, EngineError> {
         let bytes = flac.len() as u64;
         let request = match self.settings.kind {
             RemoteKind::Openai if bytes > LIMIT_BYTES => {
@@ -139,15 +133,30 @@ impl Remote {
                 .body(flac),
         };
         let body = self.answer(request.timeout(self.settings.timeout.0)).await?;
-        let read = match self.settings.kind {
-            RemoteKind::Openai => openai::read(&body, part.sent_ms()),
-            RemoteKind::Deepgram => deepgram::read(&body, part.sent_ms()),
+        let said = match self.settings.kind {
+            RemoteKind::Openai => openai::billed_ms(&body),
+            RemoteKind::Deepgram => deepgram::billed_ms(&body),
         };
-        read.map_err(|err| match err.classify() {
+        Ok(Paid { billed_ms: said.unwrap_or_else(|| part.sent_ms()), body })
+    }
+
+    /// Reads an answer about a part.
+    ///
+    /// # Errors
+    /// An answer that broke off, which may come whole another time; one that is none.
+    pub fn read(&self, part: &Part, paid: &Paid) -> Result<Answer, EngineError> {
+        let length_ms = part.span.end - part.span.start;
+        let read = match self.settings.kind {
+            RemoteKind::Openai => openai::read(&paid.body, length_ms),
+            RemoteKind::Deepgram => deepgram::read(&paid.body, length_ms),
+        };
+        let words = read.map_err(|err| match err.classify() {
             // An answer that ends too soon may come whole another time; one of another shape will not change.
             serde_json::error::Category::Eof => self.failed(format!("its answer broke off: {err}")),
             _ => EngineError::Answer { url: self.shown(), reason: err.to_string() },
-        })
+        })?;
+        let words = words.into_iter().filter(|word| !word.text.is_empty()).collect();
+        Ok(Answer { billed_ms: paid.billed_ms, words })
     }
 
     /// Asks for something that costs nothing and needs the key.

@@ -2,8 +2,11 @@
 
 use serde::Deserialize;
 
-use super::Answer;
 use super::AnsweredWord;
+use super::guard;
+use super::lenient;
+use super::timing;
+use super::timing::Draft;
 use crate::config::AnswerFormat;
 use crate::config::RemoteEngine;
 
@@ -56,76 +59,119 @@ pub fn multipart(boundary: &str, fields: &[(&str, &str)], flac: &[u8]) -> Vec<u8
     body
 }
 
-/// Both forms: what one does not have is absent. The text as a whole is not looked at: it has no times.
+/// Both forms: what one does not have is absent.
 #[derive(Debug, Deserialize)]
 struct Transcription {
+    #[serde(default, deserialize_with = "lenient::text")]
     text: Option<String>,
+    #[serde(default, deserialize_with = "lenient::list")]
     words: Option<Vec<Word>>,
+    #[serde(default, deserialize_with = "lenient::list")]
     segments: Option<Vec<Segment>>,
-    usage: Option<Usage>,
 }
 
+/// `text` is what some call it who speak this form too.
 #[derive(Debug, Deserialize)]
 struct Word {
-    word: String,
-    start: f64,
-    end: f64,
+    #[serde(default, deserialize_with = "lenient::text")]
+    word: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    text: Option<String>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    start: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    end: Option<f64>,
+}
+
+impl Word {
+    fn draft(&self) -> Option<Draft> {
+        let text = self.word.as_deref().or(self.text.as_deref())?;
+        Some(Draft::new(text, self.start, self.end))
+    }
 }
 
 #[derive(Debug, Deserialize)]
 struct Segment {
-    start: f64,
-    end: f64,
-    #[serde(default)]
-    text: String,
+    #[serde(default, deserialize_with = "lenient::number")]
+    start: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    end: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    text: Option<String>,
+    /// Where whisperX and its likes have them.
+    #[serde(default, deserialize_with = "lenient::list")]
+    words: Option<Vec<Word>>,
+    #[serde(default, deserialize_with = "lenient::text")]
     speaker: Option<String>,
+    #[serde(default, deserialize_with = "lenient::number")]
     avg_logprob: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::number")]
     no_speech_prob: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::number")]
     compression_ratio: Option<f64>,
 }
 
-/// Models that are billed by tokens say so instead.
+/// What was heard, by seconds of audio; models that are billed by tokens say so instead.
+#[derive(Debug, Deserialize)]
+struct Billed {
+    #[serde(default, deserialize_with = "lenient::maybe")]
+    usage: Option<Usage>,
+}
+
 #[derive(Debug, Deserialize)]
 struct Usage {
+    #[serde(default, deserialize_with = "lenient::number")]
     seconds: Option<f64>,
 }
 
 impl Segment {
-    /// How far its words can be believed.
+    /// How far its words can be believed. Where it says a phrase over and over, the guard takes the repeats out and the
+    /// rest was heard.
     fn confidence(&self) -> Option<f64> {
         let unlikely = self.avg_logprob.is_some_and(|p| p < LOG_PROBABILITY);
         let silent = unlikely && self.no_speech_prob.is_some_and(|p| p > NO_SPEECH);
-        let repeats = self.compression_ratio.is_some_and(|ratio| ratio > COMPRESSION);
+        let squeezes = self.compression_ratio.is_some_and(|ratio| ratio > COMPRESSION);
+        let repeats = squeezes && !self.text.as_deref().is_some_and(guard::is_repetitive);
         if silent || repeats { Some(0.0) } else { self.avg_logprob.map(|p| p.exp().clamp(0.0, 1.0)) }
     }
 
-    /// Its words, sharing its time by their length: where a service gives no word times.
-    fn spread(&self, speaker: Option<u32>) -> Vec<AnsweredWord> {
-        let letters = self.text.split_whitespace().map(str::len).sum::<usize>().max(1) as f64;
-        let (mut at, per_letter) = (self.start, (self.end - self.start).max(0.0) / letters);
-        let word = |text: &str| {
-            let start = at;
-            at += text.len() as f64 * per_letter;
-            AnsweredWord::new(text, (start, at), self.confidence(), speaker)
-        };
-        self.text.split_whitespace().map(word).collect()
+    fn holds(&self, at: f64) -> bool {
+        self.start.zip(self.end).is_some_and(|(start, end)| at >= start - 0.01 && at < end)
+    }
+
+    /// Its words: its own list, else its text shared out over its time.
+    fn drafts(&self) -> Vec<Draft> {
+        let mut words: Vec<Draft> = self.words.iter().flatten().filter_map(Word::draft).collect();
+        if words.is_empty() {
+            return timing::spread(self.text.as_deref().unwrap_or_default(), self.start, self.end);
+        }
+        if let Some(first) = words.first_mut() {
+            first.start = first.start.or(self.start);
+        }
+        if let Some(last) = words.last_mut() {
+            last.end = last.end.or(self.end);
+        }
+        words
     }
 }
 
+/// What it bills for a part, as far as it says.
+pub fn billed_ms(body: &[u8]) -> Option<u64> {
+    let seconds = lenient::parse::<Billed>(body).ok()?.usage?.seconds?;
+    Some((seconds * 1000.0).round() as u64)
+}
+
 /// Reads an answer; a sentence where it is not one.
-pub fn read(body: &[u8], sent_ms: u64) -> Result<Answer, serde_json::Error> {
-    let heard: Transcription = serde_json::from_slice(body)?;
-    let missing = |what| <serde_json::Error as serde::de::Error>::custom(format!("it has no {what}"));
-    let said = heard.text.as_deref().is_some_and(|text| !text.trim().is_empty());
-    let segments = match (heard.segments, &heard.words) {
-        (None, None) if said => return Err(missing("words or segments: a model without times cannot be used")),
-        (segments, _) => segments.unwrap_or_default(),
-    };
+pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
+    let Transcription { text, words, segments } = lenient::parse(body)?;
+    if text.is_none() && words.is_none() && segments.is_none() {
+        return Err(serde::de::Error::custom("it has neither text nor words nor segments"));
+    }
+    let segments = segments.unwrap_or_default();
+    let length = length_ms as f64 / 1000.0;
     let mut labels: Vec<&str> = Vec::new();
-    for segment in &segments {
-        if let Some(label) = segment.speaker.as_deref()
-            && !labels.contains(&label)
-        {
+    for label in segments.iter().filter_map(|segment| segment.speaker.as_deref()) {
+        if !labels.contains(&label) {
             labels.push(label);
         }
     }
@@ -133,18 +179,55 @@ pub fn read(body: &[u8], sent_ms: u64) -> Result<Answer, serde_json::Error> {
         let label = segment.speaker.as_deref()?;
         labels.iter().position(|known| *known == label).map(|index| index as u32)
     };
-    let of = |at: f64| segments.iter().find(|segment| at >= segment.start - 0.01 && at < segment.end);
-    let words: Vec<AnsweredWord> = match heard.words.filter(|words| !words.is_empty()) {
-        Some(words) => words
-            .iter()
-            .map(|word| {
-                let segment = of(word.start);
-                let confidence = segment.and_then(Segment::confidence);
-                AnsweredWord::new(&word.word, (word.start, word.end), confidence, segment.and_then(speaker))
-            })
-            .collect(),
-        None => segments.iter().flat_map(|segment| segment.spread(speaker(segment))).collect(),
+    let of = |segment: &Segment, words: Vec<Draft>| -> Vec<Draft> {
+        let (confidence, speaker) = (segment.confidence(), speaker(segment));
+        words.into_iter().map(|word| Draft { confidence, speaker, ..word }).collect()
     };
-    let billed = heard.usage.and_then(|usage| usage.seconds).map(|seconds| (seconds * 1000.0).round() as u64);
-    Ok(Answer::new(words, billed.unwrap_or(sent_ms)))
+    let mut said: Vec<Draft> = words.iter().flatten().filter_map(Word::draft).collect();
+    if said.is_empty() {
+        said = segments.iter().flat_map(|segment| of(segment, segment.drafts())).collect();
+        if said.is_empty() {
+            said = timing::spread(text.as_deref().unwrap_or_default(), None, None);
+        }
+        timing::settle(&mut said, length);
+    } else {
+        timing::settle(&mut said, length);
+        for word in &mut said {
+            let segment = word.start.and_then(|at| segments.iter().find(|segment| segment.holds(at)));
+            word.confidence = segment.and_then(Segment::confidence);
+            word.speaker = segment.and_then(speaker);
+        }
+        add_left_out(&mut said, &segments, of);
+    }
+    Ok(said.into_iter().map(Draft::answered).collect())
 }
+
+/// Adds the words of segments of which no word is listed.
+fn add_left_out(said: &mut Vec<Draft>, segments: &[Segment], of: impl Fn(&Segment, Vec<Draft>) -> Vec<Draft>) {
+    let meets = |segment: &Segment| said.iter().any(|word| word.start.is_some_and(|at| segment.holds(at)));
+    let (met, left_out): (Vec<&Segment>, Vec<&Segment>) = segments.iter().partition(|segment| meets(segment));
+    if met.is_empty() {
+        // The words' times are not those of the segments: nothing tells which of them are there.
+        return;
+    }
+    for segment in left_out {
+        let Some(start) = segment.start else { continue };
+        let words = segment.drafts();
+        let at = said.iter().position(|word| word.start.is_some_and(|at| at >= start)).unwrap_or(said.len());
+        // Words that had no times of their own may stand beside it.
+        let near = said[at.saturating_sub(2 * words.len())..(at + 2 * words.len()).min(said.len())].iter();
+        let near: String = near.map(|word| plain(&word.text)).collect();
+        let own: String = words.iter().map(|word| plain(&word.text)).collect();
+        if !own.is_empty() && !near.contains(&own) {
+            let words = of(segment, words);
+            said.splice(at..at, words);
+        }
+    }
+}
+
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests;

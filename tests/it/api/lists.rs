@@ -159,6 +159,10 @@ async fn limits_are_clamped_above_and_refused_below() {
         ("start_date", "1"),
         ("end_date", "2025"),
         ("action", "stats"),
+        ("outcome", "nonsense"),
+        ("flag", "loud"),
+        ("number", "%2B2348012345678"),
+        ("colour", ""),
     ];
     for (parameter, value) in refused {
         let answer = server.get(&key, &format!("/v1/calls?{parameter}={value}")).await;
@@ -170,7 +174,7 @@ async fn limits_are_clamped_above_and_refused_below() {
         let answer = server.get(&key, &format!("/v1/calls{beyond}")).await;
         assert_eq!((answer.status, ids(&answer.json())), (StatusCode::OK, vec![]), "{beyond}");
     }
-    assert_eq!(server.get(&key, "/v1/calls?colour=blue&status=").await.status, StatusCode::OK);
+    assert_eq!(server.get(&key, "/v1/calls?status=").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -200,7 +204,7 @@ async fn filters_and_terms_hold(server: &Server) {
     let day = |hours: i64| (Timestamp::now() - SignedDuration::from_hours(hours)).to_string();
     let (newer, older) = (&day(45)[..10], &day(75)[..10]);
     let moments = format!("?from_date={}&to_date={}", day(100), day(59));
-    let expected: [(&str, &[&str]); 10] = [
+    let expected: [(&str, &[&str]); 15] = [
         ("", &["c0", "c1", "c2", "c3", "c4"]),
         ("?status=busy", &["c4"]),
         ("?direction=outbound", &["c1"]),
@@ -211,6 +215,11 @@ async fn filters_and_terms_hold(server: &Server) {
         (&moments, &["c2", "c3"]),
         ("?from_date=2020-01-01&to_date=2020-12-31", &[]),
         ("?endpoint_id=ep_1'--", &[]),
+        ("?outcome=done", &["c0"]),
+        ("?outcome=no_engine", &[]),
+        ("?source=branch", &["c3", "c4"]),
+        ("?flag=narrowband", &["c0"]),
+        ("?flag=clipped", &[]),
     ];
     for (query, expected) in expected {
         let list = server.get(&key, &format!("/v1/calls{query}")).await.json();
@@ -231,4 +240,28 @@ async fn filters_and_terms_hold(server: &Server) {
     assert_eq!(glimpse.as_str().unwrap().chars().count(), 83);
     let ended = server.app.store.call(gone.uid).await.unwrap().unwrap();
     assert_eq!(ended.outcome, None::<Outcome>);
+}
+
+#[tokio::test]
+async fn parameters_that_a_route_does_not_have_are_refused_by_name() {
+    let server = Server::start().await;
+    server.done("desk", &call("c1")).await;
+    let key = server.key(&[Scope::CallsRead, Scope::TranscriptsRead, Scope::CallsWrite], None).await;
+    for (method, path) in [
+        (Method::GET, "/v1/calls/c1?sauce=desk"),
+        (Method::GET, "/v1/calls/c1/transcript.txt?version=2"),
+        (Method::POST, "/v1/calls/c1/swap-roles?agent=1"),
+        (Method::GET, "/v1/backfills?state=running"),
+        (Method::POST, "/v1/backfills?dry_run=true"),
+        (Method::POST, "/v1/backfills/b1/pause?now=1"),
+        (Method::POST, "/v1/triggers?call_id=c1"),
+    ] {
+        let refused = answer(server.request(method, &key, path)).await;
+        assert_eq!(refused.code(), "400 invalid_parameter", "{path}");
+        let name = path.split(['?', '=']).nth(1).unwrap();
+        assert_eq!(refused.json()["details"], json!({ "parameter": name }), "{path}");
+    }
+    // Who has no key, or no call, learns nothing else.
+    assert_eq!(server.get("none", "/v1/calls?number=1").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(server.get(&key, "/v1/calls/c9?number=1").await.status, StatusCode::NOT_FOUND);
 }

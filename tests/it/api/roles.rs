@@ -48,6 +48,7 @@ async fn what_cannot_be_corrected_is_said() {
     for (id, body, status, code) in [
         ("c1", r#"{"agent":1}"#, StatusCode::CONFLICT, "nothing_to_correct"),
         ("c1", r#"{"agent":"x"}"#, StatusCode::BAD_REQUEST, "invalid_body"),
+        ("c1", r#"{"agnet":1}"#, StatusCode::BAD_REQUEST, "invalid_body"),
         ("c1", "[]", StatusCode::BAD_REQUEST, "invalid_body"),
         ("c1", "{", StatusCode::BAD_REQUEST, "invalid_body"),
         ("c2", "", StatusCode::CONFLICT, "no_transcript"),

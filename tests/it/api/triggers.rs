@@ -132,6 +132,12 @@ async fn a_body_that_cannot_be_read_says_where_and_does_nothing() {
             json!({ "index": 1, "field": "call_id" }),
         ),
         (json!({ "source": "desk", "call_id": "c1", "again": "yes" }), json!({ "index": 0, "field": "again" })),
+        (json!({ "source": "desk", "call_id": "c1", "agian": true }), json!({ "index": 0, "field": "agian" })),
+        (json!({ "calls": [good], "source": "desk" }), json!({ "field": "source" })),
+        (
+            json!({ "calls": [good, { "source": "desk", "call_id": "c2", "id": 1 }] }),
+            json!({ "index": 1, "field": "id" }),
+        ),
     ];
     for (body, details) in wrong {
         let answer = server.trigger(&key, &body).await;
@@ -144,6 +150,11 @@ async fn a_body_that_cannot_be_read_says_where_and_does_nothing() {
         assert_eq!(answer.code(), "422 unknown_source");
         assert_eq!(answer.json()["details"], json!({ "source": unknown }));
     }
+    let asked = answer(server.request(Method::POST, &key, "/v1/triggers?again=true").body(good.to_string())).await;
+    assert_eq!(
+        (asked.code(), asked.json()["details"].clone()),
+        ("400 invalid_parameter".to_owned(), json!({ "parameter": "again" }))
+    );
     let post = |body: String| answer(server.request(Method::POST, &key, "/v1/triggers").body(body));
     let cut = post(r#"{"source": "desk", "call_id": "canary"#.to_owned()).await;
     assert_eq!(cut.code(), "400 invalid_body");

@@ -40,6 +40,8 @@ pub enum Trouble {
     HalfJson,
     /// Another document altogether.
     OtherJson,
+    /// This body.
+    Body(&'static str),
 }
 
 type Choose = dyn Fn(usize) -> Option<Trouble> + Send + Sync;
@@ -118,7 +120,8 @@ async fn answer(State(service): State<Service>, method: Method, uri: Uri, header
             let whole = cut();
             ([("content-type", "application/json")], whole[..whole.len() / 2].to_vec()).into_response()
         }
-        Trouble::OtherJson => axum::Json(json!({ "object": "list", "data": [], "text": "hello" })).into_response(),
+        Trouble::OtherJson => axum::Json(json!({ "object": "list", "data": [] })).into_response(),
+        Trouble::Body(body) => ([("content-type", "application/json")], body).into_response(),
         Trouble::Cut => {
             let whole = cut();
             let half = Bytes::from(whole[..whole.len() / 2].to_vec());
