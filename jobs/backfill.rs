@@ -14,7 +14,7 @@ use crate::app::{App, Platform};
 use crate::domain::{Outcome, RetentionState, SourceCall, Stage};
 use crate::queue;
 use crate::queue::Lane;
-use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, Steering, Tx};
+use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, OurCalls, Steering, Tx};
 use crate::wire::Window;
 
 /// Until somebody may have let a paused one go on.
@@ -123,10 +123,9 @@ pub(super) async fn look_ahead(app: &App, backfill: &Backfill) -> Result<(), Sto
 /// Goes through the source's list, or our own records, and notes what is to be done. It goes on where it stood; a call
 /// it has noted before is noted once.
 async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
-    if let Some(outcome) = backfill.orders.outcome {
+    if let Some(only) = backfill.orders.only {
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
-        backfill.listed =
-            app.store.add_backfill_items_by_outcome(&mut tx, backfill, outcome).await.at(Stage::Backfill)?;
+        backfill.listed = app.store.add_backfill_items_of_ours(&mut tx, backfill, only).await.at(Stage::Backfill)?;
         return begin_feeding(app, tx, backfill).await;
     }
     let Some(platform) = app.platform(&backfill.source) else {
@@ -260,6 +259,11 @@ pub fn state_of(backfill: &Backfill) -> &'static str {
 #[must_use]
 pub fn shown(backfill: &Backfill, now: Timestamp) -> Value {
     let over = matches!(backfill.state, BackfillState::Done | BackfillState::Failed);
+    let (outcome, flag) = match backfill.orders.only {
+        Some(OurCalls::Outcome(outcome)) => (Some(outcome), None),
+        Some(OurCalls::Flag(flag)) => (None, Some(flag)),
+        None => (None, None),
+    };
     let (left, eta) = if over { (0, None) } else { left(backfill, now) };
     json!({
         "id": backfill.id, "source": backfill.source, "state": state_of(backfill), "from": backfill.from,
@@ -267,7 +271,7 @@ pub fn shown(backfill: &Backfill, now: Timestamp) -> Value {
         "enqueued": backfill.enqueued, "done": backfill.done, "failed": backfill.failed,
         "skipped": backfill.skipped, "reason": backfill.reason, "created_at": backfill.created_at,
         "updated_at": backfill.updated_at, "rate_per_minute": backfill.orders.rate_per_minute,
-        "where_outcome": backfill.orders.outcome, "left": left, "eta_seconds": eta.map(|eta| eta.as_secs()),
+        "where_outcome": outcome, "where_flag": flag, "left": left, "eta_seconds": eta.map(|eta| eta.as_secs()),
         "calls_per_minute": per_second(backfill, now).filter(|_| !over).map(|pace| (pace * 600.0).round() / 10.0),
     })
 }

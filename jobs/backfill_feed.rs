@@ -121,7 +121,7 @@ async fn feed_batch(app: &App, backfill: &mut Backfill, batch: u32) -> Result<u6
     if records.is_empty() {
         return Ok(0);
     }
-    let again = backfill.again || backfill.orders.outcome.is_some();
+    let again = backfill.again || backfill.orders.only.is_some();
     let repeat = if again { Repeat::Again } else { Repeat::Never };
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     for record in &records {

@@ -22,7 +22,7 @@ pub struct Plan {
     pub source: SourceName,
     pub from: Timestamp,
     pub to: Timestamp,
-    /// Calls the source lists inside the window, or calls of ours with the outcome asked for.
+    /// Calls the source lists inside the window, or calls of ours that are asked for.
     pub listed: u64,
     pub to_do: u64,
     pub skipped: BTreeMap<String, u64>,
@@ -63,9 +63,9 @@ pub async fn plan(
         speech_cost: None,
         expiring_within_a_day: 0,
     };
-    let audio_ms = match orders.outcome {
-        Some(outcome) => {
-            let (count, ms) = app.store.ended_as(source, (from, to), outcome).await.at(Stage::Backfill)?;
+    let audio_ms = match orders.only {
+        Some(only) => {
+            let (count, ms) = app.store.count_of_ours(source, (from, to), only).await.at(Stage::Backfill)?;
             (plan.listed, plan.to_do) = (count, count);
             ms
         }

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::domain::{
-    Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RetentionState, Side, Stage, Transcript,
+    Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RecordFlag, RetentionState, Side, Stage, Transcript,
 };
 use crate::jobs::steps::elsewhere::Kept;
 use crate::jobs::{At, Stop, Trouble, deliver};
@@ -43,7 +43,7 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
     };
     let text = transcript::text(&words).unwrap_or_default();
     let quality = figures(&record, &words, correction);
-    let flags = quality.as_ref().map(|quality| quality.flags.iter().map(|flag| flag.as_str().to_owned()).collect());
+    let flags = quality.as_ref().map(|quality| flags(quality, &record));
     let (artifacts, quality) = objects(app, &record, &words, quality.as_ref()).await?;
 
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
@@ -87,6 +87,13 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
 fn changed() -> Stop {
     let cause = "the call is being changed by somebody else; try again".to_owned();
     Stop::Trouble(Trouble { stage: Some(Stage::Writeback), fault: Fault::Transient, side: Side::Worker, cause })
+}
+
+/// The flags of the figures as they are now, and what became of the call's objects and deliveries.
+fn flags(quality: &Quality, record: &CallRecord) -> Vec<String> {
+    let of_figures = quality.flags.iter().map(|flag| flag.as_str());
+    let of_record = RecordFlag::ALL.into_iter().filter(|flag| record.has_flag(*flag)).map(RecordFlag::as_str);
+    of_figures.chain(of_record).map(str::to_owned).collect()
 }
 
 /// The call's figures with those by role as the corrected transcript has them; none where they were written by a build

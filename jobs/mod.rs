@@ -10,6 +10,7 @@ pub mod correct;
 pub mod deliver;
 pub mod erase_call;
 mod foresight;
+pub mod object_check;
 pub mod process_call;
 pub mod reconcile;
 pub mod retention_sweep;
@@ -28,7 +29,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
-use crate::app::App;
+use crate::app::{ASK_BARRED_AGAIN, App};
 use crate::domain::{CallUid, Fault, SourceName};
 use crate::queue;
 use crate::queue::{Failure, Handler, Kind, Lane, NewJob, Verdict};
@@ -160,6 +161,7 @@ impl Jobs {
                 count(job.kind, "fenced");
                 return Verdict::Fenced;
             }
+            Err(Stop::Barred(trouble)) => return self.barred(job, &trouble),
             Err(Stop::Trouble(trouble)) => trouble,
         };
         let failure = trouble.failure();
@@ -207,6 +209,17 @@ impl Jobs {
                 Verdict::DeadLetter(failure)
             }
         }
+    }
+
+    /// Waits for its turn to ask again. Whoever found it out has said so once.
+    fn barred(&self, job: &queue::Job, trouble: &Trouble) -> Verdict {
+        let failure = Failure { fault: "barred".to_owned(), ..trouble.failure() };
+        tracing::debug!(cause = failure.cause, "waits for a key to be put right");
+        count(job.kind, "barred");
+        let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
+        // Not all at once: the first to come asks, the others see what it was told.
+        let after = ASK_BARRED_AGAIN + Duration::from_secs(5).mul_f64(rand::random_range(0.0..1.0));
+        Verdict::Throttled { failure, after, since_ms }
     }
 
     /// Doubles from `backoff_base` up to `backoff_max`, give or take a fifth.

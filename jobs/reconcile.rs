@@ -47,6 +47,9 @@ pub struct Balance {
     /// Calls of ours that the source once listed and does not list any more.
     #[serde(default)]
     pub vanished: u64,
+    /// Calls of ours in the window whose stored objects are lost: must be 0.
+    #[serde(default)]
+    pub missing_objects: u64,
 }
 
 impl Balance {
@@ -61,6 +64,7 @@ impl Balance {
             missing: 0,
             enqueued: 0,
             vanished: 0,
+            missing_objects: 0,
         }
     }
 }
@@ -98,6 +102,8 @@ pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<B
     }
     balance.count_unusable(&walk);
     balance.vanished = vanished(app, source, window, started_at).await?;
+    balance.missing_objects =
+        app.store.missing_objects_of(source, (window.from, window.to)).await.at(Stage::Reconcile)?;
     Ok(balance)
 }
 

@@ -1,23 +1,20 @@
 //! The sweep decides which calls are due and condemns them; `erase_call` does the rest. It would rather refuse than
 //! erase on a wrong clock, a wrong policy or a suspicious number.
 
-use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::condemn::{condemn, enqueue_erasure};
-use super::{At, Stop};
+use super::object_check::Orphans;
+use super::{At, Stop, object_check};
 use crate::app::App;
-use crate::artifacts::{CallPrefix, Entry, ObjectError};
-use crate::domain::{CallUid, OrgUid, RetentionState, Stage};
+use crate::domain::{CallUid, Stage};
 use crate::store::operations::Due;
 use crate::telemetry;
 
 const HIGH_WATER: &str = "retention.high_water";
 /// A clock this far from the object store's is doubted.
 const MAX_STORE_DIFFERENCE: SignedDuration = SignedDuration::from_mins(15);
-/// Objects younger than this may belong to a run that has not committed yet.
-const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Days of the ledger that one sweep sums up at most: a backlog is worked off over several.
 const LEDGER_DAYS: usize = 40;
@@ -112,10 +109,7 @@ pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
         erase_again(app, call).await?;
     }
     app.store.unlearn_voices_of_erased().await.at(Stage::Retention)?;
-    let orphans = erase_orphans(app).await?;
-    if orphans > 0 {
-        tracing::warn!(orphans, "objects without a record were deleted");
-    }
+    object_check::check(app, Orphans::Delete).await?;
     app.store.set_fact(HIGH_WATER, &app.now().to_string()).await.at(Stage::Retention)?;
     Ok(plan)
 }
@@ -134,6 +128,8 @@ pub(super) async fn run(app: &App) -> Result<&'static str, Stop> {
     if let Some(reason) = plan.refused {
         tracing::error!(reason, due = plan.due, "retention sweep refused to run; look at `aftercall retention plan`");
         metrics::counter!(telemetry::SWEEPS_REFUSED_TOTAL).increment(1);
+        // What is lost is to be seen all the same.
+        object_check::check(app, Orphans::Leave).await?;
         return Ok("refused");
     }
     tracing::info!(condemned = plan.due, held = plan.held, "retention sweep");
@@ -203,47 +199,6 @@ async fn erase_again(app: &App, call: CallUid) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Retention)?;
     enqueue_erasure(app, &mut tx, call).await.at(Stage::Retention)?;
     tx.commit().await.at(Stage::Retention)
-}
-
-/// Deletes objects of calls that have no record, or whose record was erased, once they are a day old.
-async fn erase_orphans(app: &App) -> Result<u64, Stop> {
-    let mut listing = app.objects.list_all(None);
-    let mut last: Option<(CallUid, bool)> = None;
-    let mut orphans = 0;
-    while let Some(entry) = listing.next().await {
-        let entry = match entry {
-            // Nothing has been stored yet, or the disk is not mounted: no orphans to be seen either way.
-            Err(ObjectError::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), "there is no object store here (yet), no orphans looked for");
-                return Ok(orphans);
-            }
-            entry => entry.at(Stage::Retention)?,
-        };
-        let Some((org, call)) = owner(&entry) else { continue };
-        let known = match last {
-            Some((seen, known)) if seen == call => known,
-            _ => is_kept(app, call).await?,
-        };
-        last = Some((call, known));
-        let young = entry.modified.is_none_or(|at| app.now().duration_since(at) < ORPHAN_AGE);
-        if known || young {
-            continue;
-        }
-        tracing::error!(call.id = %call, "an object without a living record");
-        app.objects.delete_prefix(&CallPrefix::new(org, call), &[]).await.at(Stage::Retention)?;
-        orphans += 1;
-    }
-    Ok(orphans)
-}
-
-async fn is_kept(app: &App, call: CallUid) -> Result<bool, Stop> {
-    let record = app.store.call(call).await.at(Stage::Retention)?;
-    Ok(record.is_some_and(|record| record.retention_state != RetentionState::Erased))
-}
-
-fn owner(entry: &Entry) -> Option<(OrgUid, CallUid)> {
-    let mut parts = entry.key.split('/').skip(1);
-    Some((OrgUid::parse(parts.next()?).ok()?, CallUid::parse(parts.next()?).ok()?))
 }
 
 impl PlannedCall {

@@ -13,6 +13,8 @@ pub enum Stop {
     LookAgain { after: Duration },
     /// Somebody else owns the job or the call now: write nothing.
     Fenced,
+    /// The other side does not take our key. Attempts are kept: it is mended by hand, and everything that waits with it.
+    Barred(Trouble),
     /// Something failed.
     Trouble(Trouble),
 }

@@ -1,5 +1,6 @@
 //! Everything a run needs, built once from the configuration. The clock lives here.
 
+mod barred;
 mod health;
 mod pace;
 mod seats;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use self::barred::Barred;
 use self::health::Health;
 use self::pace::Pace;
 use crate::artifacts;
@@ -28,6 +30,7 @@ use crate::store::Store;
 use crate::transcript::engines::Engines;
 use crate::transcript::remote::Remote;
 
+pub use self::barred::ASK_AGAIN as ASK_BARRED_AGAIN;
 pub use self::seats::{Seat, Seats, Stopped, Urgency};
 pub use crate::config::private_dir;
 
@@ -104,6 +107,8 @@ pub struct App {
     /// How many calls speech engines listen to at once.
     pub speech: Seats,
     pub health: Health,
+    /// Receivers that do not take our key at the moment.
+    pub barred: Barred,
 }
 
 /// The client for write-back receivers and speech engines. A machine without CA certificates gets one that can speak plain http only.
@@ -168,6 +173,7 @@ impl App {
             cpu: Seats::new(decoders, worker.backfill_cpu),
             speech: Seats::new(worker.speech_concurrency, worker.backfill_cpu),
             health: Health::new(worker.rest_after),
+            barred: Barred::default(),
             config,
             clock,
             store,

@@ -38,6 +38,11 @@ pub const SOURCE_HELD_TOTAL: &str = "aftercall_source_requests_held_total";
 /// Calls a list once showed and a whole pass did not, by source.
 pub const VANISHED_CALLS: &str = "aftercall_vanished_calls";
 
+/// 1 while a receiver refuses our key and its deliveries wait, by source.
+pub const RECEIVER_KEY_REFUSED: &str = "aftercall_receiver_key_refused";
+/// Calls of which stored objects are missing or have another size, by source.
+pub const MISSING_OBJECTS: &str = "aftercall_calls_missing_objects";
+
 /// Recordings that will be deleted at their source before they can be fetched at the present pace, by source.
 pub const RECORDINGS_AT_RISK: &str = "aftercall_recordings_at_risk";
 
@@ -150,6 +155,8 @@ fn describe() {
     metrics::describe_counter!(UNKNOWN_STATUS_TOTAL, "call statuses this build does not know");
     metrics::describe_counter!(SOURCE_REQUESTS_TOTAL, "requests sent to platforms");
     metrics::describe_counter!(SOURCE_HELD_TOTAL, "requests to platforms that had to wait for another time");
+    metrics::describe_gauge!(RECEIVER_KEY_REFUSED, "1 while a receiver refuses our key and its deliveries wait");
+    metrics::describe_gauge!(MISSING_OBJECTS, "calls of which stored objects are missing or have another size");
     metrics::describe_gauge!(RECORDINGS_AT_RISK, "recordings that will be gone before they can be fetched");
     metrics::describe_gauge!(WORKER_RESTING, "1 while this worker takes no work because of a trouble of its own");
     metrics::describe_gauge!(VANISHED_CALLS, "calls a list once showed and the last whole pass did not");

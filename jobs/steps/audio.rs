@@ -17,7 +17,7 @@ use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
 use crate::domain::{Artifact, ArtifactKind, Container, Learnt, Outcome, Quality, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
-use crate::jobs::{At, Stop};
+use crate::jobs::{At, Stop, object_check};
 use crate::quality;
 
 /// What became of the recording.
@@ -83,7 +83,7 @@ pub async fn measure(
             return Ok(Media::Ended { outcome, reason, original: None, flags: Vec::new() });
         }
     };
-    if let Some(done) = earlier(work, &artifact) {
+    if let Some(done) = earlier(work, &artifact).await? {
         return Ok(Media::Measured(Box::new(done)));
     }
     if container == Container::Other {
@@ -137,10 +137,16 @@ fn ended(err: AudioError, original: Artifact) -> Result<Media, Stop> {
     Ok(Media::Ended { outcome, reason: Some(err.to_string()), original: Some(original), flags })
 }
 
-fn earlier(work: &Work<'_>, original: &Artifact) -> Option<Measured> {
-    let progress = work.record.progress.clone()?;
-    let measured: Measured = serde_json::from_value(progress).ok()?;
-    (measured.original == *original && measured.after_version == work.record.transcript_version).then_some(measured)
+/// What an earlier attempt has made, while all of it is in the object store.
+async fn earlier(work: &Work<'_>, original: &Artifact) -> Result<Option<Measured>, Stop> {
+    let Some(progress) = work.record.progress.clone() else { return Ok(None) };
+    let Ok(measured) = serde_json::from_value::<Measured>(progress) else { return Ok(None) };
+    if measured.original != *original || measured.after_version != work.record.transcript_version {
+        return Ok(None);
+    }
+    let derived: Vec<&Artifact> = measured.derived.iter().collect();
+    let whole = object_check::first_lost(work.app, &derived).await.at(Stage::Audio)?.is_none();
+    Ok(whole.then_some(measured))
 }
 
 /// The original in the spool: left there by the download, or fetched back from the object store.

@@ -1,16 +1,20 @@
 //! Steps 2 and 3: the recording's bytes, from their short-lived URL into the object store before anything else can
 //! fail. What is safe there is never downloaded again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::elsewhere::Kept;
 use crate::artifacts;
-use crate::artifacts::Body;
+use crate::artifacts::{Body, ObjectError};
 use crate::audio::probe;
 use crate::domain::{Artifact, ArtifactKind, Container, Outcome, RecordingUrl, SourceCall, Stage};
 use crate::fetch::FetchError;
 use crate::jobs::process_call::Work;
-use crate::jobs::{At, Stop};
+use crate::jobs::{At, Stop, object_check};
 use crate::telemetry;
+
+/// Reads of a stored original that come out wrong before it is taken for lost.
+const READS: usize = 2;
 
 /// The original, wherever it is by now, or why there is none.
 pub enum Original {
@@ -20,13 +24,18 @@ pub enum Original {
 
 /// Makes sure that the original is in the object store.
 pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, Stop> {
-    if let Some(artifact) = work.record.original.clone() {
-        let container = container_of(&artifact);
-        return Ok(Original::Stored { artifact, container });
-    }
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
     let path = download_path(work);
+    if let Some(artifact) = work.record.original.clone() {
+        if is_safe(work, &artifact, &path).await? {
+            let container = container_of(&artifact);
+            return Ok(Original::Stored { artifact, container });
+        }
+        tracing::error!(key = %artifact.key, "the stored original is lost, its source is asked for it again");
+        // What was made of it may be lost as well: only what was paid for is kept.
+        work.record.progress = Kept::of(work.record.progress.as_ref()).left();
+    }
     // It has that name once it is whole and durable: an attempt that was killed after its download need not ask again.
     if !tokio::fs::try_exists(&path).await.map_err(|err| spool_failure(&path, &err))? {
         match fetch(work, call).await? {
@@ -54,6 +63,36 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
     work.record.original = Some(artifact.clone());
     work.boundary("original").await;
     Ok(Original::Stored { artifact, container })
+}
+
+/// Whether the original is in the object store as the record names it; one that is only in the spool is put back there.
+async fn is_safe(work: &Work<'_>, artifact: &Artifact, path: &Path) -> Result<bool, Stop> {
+    let objects = &work.app.objects;
+    let lost = object_check::first_lost(work.app, &[artifact]).await.at(Stage::Original)?.is_some();
+    let here = tokio::fs::metadata(path).await.is_ok_and(|file| file.len() == artifact.size_bytes);
+    if lost && here {
+        return match objects.put(artifact, Body::File(path.to_owned())).await {
+            // The file is another one: it is fetched anew.
+            Err(ObjectError::BodyChanged { .. }) => forget(path).await.map(|()| false),
+            put => put.at(Stage::Original).map(|()| true),
+        };
+    }
+    if lost || here || work.record.progress.is_some() {
+        return Ok(!lost);
+    }
+    for _ in 0..READS {
+        match objects.get_to_file(artifact, path).await {
+            Err(ObjectError::Missing { .. }) => return Ok(false),
+            // Damaged on its way, or in the store: one more look tells.
+            Err(ObjectError::WrongContent { .. }) => {}
+            read => return read.at(Stage::Original).map(|()| true),
+        }
+    }
+    Ok(false)
+}
+
+async fn forget(path: &Path) -> Result<(), Stop> {
+    tokio::fs::remove_file(path).await.map_err(|err| spool_failure(path, &err))
 }
 
 type Fetched = Result<crate::fetch::Fetched, (Outcome, Option<String>)>;
@@ -138,7 +177,7 @@ fn container_of(artifact: &Artifact) -> Container {
         .unwrap_or(Container::Other)
 }
 
-pub(super) fn spool_failure(path: &std::path::Path, err: &std::io::Error) -> Stop {
+pub(super) fn spool_failure(path: &Path, err: &std::io::Error) -> Stop {
     Stop::Trouble(crate::jobs::Trouble {
         stage: Some(Stage::Fetch),
         fault: crate::domain::Fault::Transient,

@@ -16,10 +16,10 @@ use super::keys::Caller;
 use super::problem::Problem;
 use super::query::NoQuery;
 use crate::app::App;
-use crate::domain::{Outcome, SourceName};
+use crate::domain::{CallFlag, Outcome, SourceName};
 use crate::jobs::backfill;
 use crate::jobs::backfill_plan;
-use crate::store::{Backfill, NewBackfill, Orders, Origin, Scope, Steering};
+use crate::store::{Backfill, NewBackfill, Orders, Origin, OurCalls, Scope, Steering};
 
 /// A backfill asked for.
 #[derive(Debug, Deserialize)]
@@ -32,6 +32,7 @@ struct Wanted {
     again: bool,
     rate_per_minute: Option<u32>,
     where_outcome: Option<Outcome>,
+    where_flag: Option<CallFlag>,
     #[serde(default)]
     dry_run: bool,
 }
@@ -87,7 +88,12 @@ pub(super) async fn start(
     if from >= to {
         return Err(invalid("from: must be before to".to_owned()));
     }
-    let orders = Orders { rate_per_minute: checked_rate(wanted.rate_per_minute)?, outcome: wanted.where_outcome };
+    let only = match (wanted.where_outcome, wanted.where_flag) {
+        (Some(_), Some(_)) => return Err(invalid("where_outcome and where_flag: name one of them".to_owned())),
+        (Some(outcome), None) => Some(OurCalls::Outcome(outcome)),
+        (None, flag) => flag.map(OurCalls::Flag),
+    };
+    let orders = Orders { rate_per_minute: checked_rate(wanted.rate_per_minute)?, only };
     if wanted.dry_run {
         let plan = backfill_plan::plan(&app, source, (from, to), wanted.again, orders).await?;
         let plan = serde_json::to_value(plan).map_err(|err| Problem::internal(&err.to_string()))?;

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 
 use super::problem::Problem;
 use crate::app::App;
+use crate::jobs::object_check;
 use crate::queue::{Kind, QueueError};
 use crate::telemetry;
 
@@ -28,6 +29,8 @@ pub(super) struct Readiness(Mutex<Option<(Instant, Ready)>>);
 struct Ready {
     database: bool,
     objects: bool,
+    /// No call is known to miss objects.
+    complete: bool,
 }
 
 impl Readiness {
@@ -54,7 +57,9 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(State(app): State<Arc<App>>, State(readiness): State<Arc<Readiness>>) -> Response {
     let ready = readiness.recent(&app).await;
     let word = |works: bool| if works { "ok" } else { "failed" };
-    let parts = json!({ "database": word(ready.database), "objects": word(ready.objects) });
+    // Calls that miss objects are no reason to turn readers of all others away.
+    let objects = if ready.objects && !ready.complete { "incomplete" } else { word(ready.objects) };
+    let parts = json!({ "database": word(ready.database), "objects": objects });
     if ready.database && ready.objects {
         return Json(json!({ "status": "ready", "parts": parts })).into_response();
     }
@@ -63,21 +68,21 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, State(readiness): State<
 
 async fn look(app: &App) -> Ready {
     let database = async {
-        match tokio::time::timeout(PATIENCE, app.store.fact("ready")).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(err)) => failed("database", &err.to_string()),
-            Err(_) => failed("database", "no answer in time"),
+        match tokio::time::timeout(PATIENCE, app.store.missing_objects()).await {
+            Ok(Ok(missing)) => (true, missing.is_empty()),
+            Ok(Err(err)) => (failed("database", &err.to_string()), true),
+            Err(_) => (failed("database", "no answer in time"), true),
         }
     };
     let objects = async {
         match tokio::time::timeout(PATIENCE, app.objects.check()).await {
             Ok(Ok(_)) => true,
-            Ok(Err(err)) => failed("objects", &err.to_string()),
+            Ok(Err(err)) => failed("objects", &format!("{:#}", anyhow::Error::from(err))),
             Err(_) => failed("objects", "no answer in time"),
         }
     };
-    let (database, objects) = tokio::join!(database, objects);
-    Ready { database, objects }
+    let ((database, complete), objects) = tokio::join!(database, objects);
+    Ready { database, objects, complete }
 }
 
 fn failed(part: &str, cause: &str) -> bool {
@@ -109,5 +114,6 @@ async fn measure(app: &App) -> Result<(), QueueError> {
         }
     }
     metrics::gauge!(telemetry::QUEUE_OLDEST_SECONDS).set(oldest);
+    object_check::measure(app).await?;
     Ok(())
 }

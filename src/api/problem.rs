@@ -120,7 +120,7 @@ impl From<QueueError> for Problem {
 impl From<Stop> for Problem {
     fn from(stop: Stop) -> Self {
         match stop {
-            Stop::Trouble(trouble) => Self::of(trouble.fault, &trouble.cause),
+            Stop::Trouble(trouble) | Stop::Barred(trouble) => Self::of(trouble.fault, &trouble.cause),
             Stop::LookAgain { .. } | Stop::Fenced => Self::of(Fault::Transient, "somebody else was at the call"),
         }
     }

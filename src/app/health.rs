@@ -68,7 +68,8 @@ impl App {
     pub async fn probe_health(&self) -> Result<(), String> {
         let spool = self.config.spool_dir();
         write_and_remove(&spool.join("probe")).await.map_err(|err| format!("spool {}: {err}", spool.display()))?;
-        self.objects.check().await.map_err(|err| format!("object store: {err}"))?;
+        // With its causes: what the store itself has said.
+        self.objects.check().await.map_err(|err| format!("object store: {:#}", anyhow::Error::from(err)))?;
         self.store.fact("ready").await.map_err(|err| err.to_string())?;
         self.health.fit_again();
         Ok(())

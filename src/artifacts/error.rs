@@ -20,14 +20,14 @@ pub enum ObjectError {
     #[error("the bytes for {key} are not the ones described: {difference}")]
     BodyChanged { key: String, difference: String },
     /// The store knows who we are and says no, or does not know us.
-    #[error("{place} denied {action} ({code}); check the access key and what its policy allows")]
-    Denied { place: String, action: &'static str, code: String },
+    #[error("{place} denied {action} ({said}); check the access key and what its policy allows")]
+    Denied { place: String, action: &'static str, said: String },
     /// The store has no room left, or a quota is used up.
-    #[error("{place} has no room for {action} ({code}); raise its quota or free space, work goes on by itself")]
-    Full { place: String, action: &'static str, code: String },
+    #[error("{place} has no room for {action} ({said}); raise its quota or free space, work goes on by itself")]
+    Full { place: String, action: &'static str, said: String },
     /// There is no such bucket, or it is somewhere else.
-    #[error("{place} cannot be used for {action}: {code}")]
-    NoBucket { place: String, action: &'static str, code: String },
+    #[error("{place} cannot be used for {action}: {said}")]
+    NoBucket { place: String, action: &'static str, said: String },
     /// No room left.
     #[error("no space left for {}; free space or move it to a larger disk, work goes on by itself", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
@@ -35,8 +35,8 @@ pub enum ObjectError {
     #[error("{} cannot be used by this user ({source}); check its owner and mode, and that it is not mounted read-only", path.display())]
     NotWritable { path: PathBuf, source: io::Error },
     /// The store asked for a pause.
-    #[error("{place} asked for a pause of {} s", retry_after.as_secs_f64())]
-    Throttled { place: String, retry_after: Duration },
+    #[error("{place} asked for a pause of {} s ({said})", retry_after.as_secs_f64())]
+    Throttled { place: String, retry_after: Duration, said: String },
     /// No answer, an unfinished answer or a 5xx.
     #[error("{place} did not complete {action}")]
     Unavailable {
@@ -45,9 +45,9 @@ pub enum ObjectError {
         #[source]
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// The store understood and refuses for good.
-    #[error("{place} rejected {action}: {code}")]
-    Rejected { place: String, action: &'static str, code: String },
+    /// The store does not take the request as it is made.
+    #[error("{place} rejected {action}: {said}")]
+    Rejected { place: String, action: &'static str, said: String },
     /// The store did not confirm the encryption that `objects.sse` asks for; the object was taken back.
     #[error("{place} did not confirm objects.sse = \"{wanted}\" for {key} (it answered {answered})")]
     NotEncrypted { place: String, key: String, wanted: &'static str, answered: String },
@@ -79,12 +79,13 @@ impl Classify for ObjectError {
     fn fault(&self) -> Fault {
         match self {
             Self::Throttled { retry_after, .. } => Fault::Throttled { retry_after: *retry_after },
-            // A disk that is full or mounted read-only, a bucket that is full, denies us or is not there: it is mended by
-            // hand, and every waiting job with it. Dead-lettering them all would only add a redrive to the repair, so
+            // A disk that is full or mounted read-only, a bucket that is full, denies us, refuses what we send or is not
+            // there: it is mended by hand, and every waiting job with it. Dead-lettering them all would only add a redrive to the repair, so
             // the worker rests and tries.
             Self::Full { .. }
             | Self::Denied { .. }
             | Self::NoBucket { .. }
+            | Self::Rejected { .. }
             | Self::NotEncrypted { .. }
             | Self::WrongContent { .. }
             | Self::BodyChanged { .. }
@@ -93,7 +94,7 @@ impl Classify for ObjectError {
             | Self::Unavailable { .. }
             | Self::StillThere { .. }
             | Self::Io { .. } => Fault::Transient,
-            Self::Missing { .. } | Self::Rejected { .. } | Self::Configuration { .. } => Fault::Permanent,
+            Self::Missing { .. } | Self::Configuration { .. } => Fault::Permanent,
         }
     }
 

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::{BadUsage, Ended, Failed, out};
 use crate::app::App;
-use crate::domain::{Outcome, SourceName};
+use crate::domain::SourceName;
 use crate::jobs::backfill;
 use crate::jobs::backfill_plan;
 use crate::jobs::backfill_plan::Plan;
-use crate::store::{Backfill, BackfillState, NewBackfill, Orders, Origin, Steering};
+use crate::store::{Backfill, BackfillState, NewBackfill, Orders, Origin, OurCalls, Steering};
 
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -23,7 +23,7 @@ pub enum Command {
     Plan(Which),
     /// List a window of a source's calls and feed them to the workers, what expires soonest first
     #[command(
-        after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait\n  aftercall backfill start --source krosai --from 2026-01-01 --rate 120/min\n  aftercall backfill start --source krosai --from 2026-01-01 --where outcome=no_engine"
+        after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait\n  aftercall backfill start --source krosai --from 2026-01-01 --rate 120/min\n  aftercall backfill start --source krosai --from 2026-01-01 --where outcome=no_engine\n  aftercall backfill start --source krosai --from 2026-01-01 --where flag=missing_object"
     )]
     Start(Start),
     /// All backfills, newest first
@@ -70,9 +70,9 @@ pub struct Which {
     /// No more calls than this, such as 120/min
     #[arg(long, value_parser = rate, value_name = "N/min")]
     rate: Option<u32>,
-    /// Only calls of ours that ended like this, once more: outcome=no_engine
-    #[arg(long = "where", value_parser = outcome, value_name = "outcome=…")]
-    outcome: Option<Outcome>,
+    /// Only calls of ours that ended like this or carry this flag, once more: outcome=no_engine, flag=missing_object
+    #[arg(long = "where", value_parser = only, value_name = "outcome=…|flag=…")]
+    only: Option<OurCalls>,
     /// JSON on stdout
     #[arg(long)]
     json: bool,
@@ -112,9 +112,16 @@ fn new_rate(text: &str) -> Result<NewRate, String> {
     if text == "none" { Ok(NewRate(None)) } else { rate(text).map(|rate| NewRate(Some(rate))) }
 }
 
-fn outcome(text: &str) -> Result<Outcome, String> {
-    let word = text.strip_prefix("outcome=").ok_or("expected outcome=… such as outcome=no_engine")?;
-    word.parse().map_err(|err: crate::domain::ParseError| err.to_string())
+fn only(text: &str) -> Result<OurCalls, String> {
+    match text.split_once('=') {
+        Some(("outcome", word)) => {
+            word.parse().map(OurCalls::Outcome).map_err(|err: crate::domain::ParseError| err.to_string())
+        }
+        Some(("flag", word)) => {
+            word.parse().map(OurCalls::Flag).map_err(|err: crate::domain::flag::UnknownFlag| err.to_string())
+        }
+        _ => Err("expected outcome=… such as outcome=no_engine, or flag=… such as flag=missing_object".to_owned()),
+    }
 }
 
 /// Dispatches.
@@ -182,7 +189,7 @@ impl Which {
     }
 
     const fn orders(&self) -> Orders {
-        Orders { rate_per_minute: self.rate, outcome: self.outcome }
+        Orders { rate_per_minute: self.rate, only: self.only }
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Ended, Failed, out};
 use crate::app::App;
-use crate::domain::{CallId, CallUid, Outcome, RetentionState, SourceName};
+use crate::domain::{CallFlag, CallId, CallUid, Outcome, RetentionState, SourceName};
 use crate::jobs::correct;
 use crate::jobs::correct::Corrected;
 use crate::store::{CallFilter, CallRecord};
@@ -18,7 +18,7 @@ use crate::transcript::Correction;
 pub enum Command {
     /// Call records, newest first
     #[command(
-        after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'"
+        after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --flag missing_object\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'"
     )]
     List {
         #[arg(long)]
@@ -26,6 +26,9 @@ pub enum Command {
         /// done, no_engine, no_recording, …
         #[arg(long)]
         outcome: Option<Outcome>,
+        /// missing_object, clipped, …
+        #[arg(long)]
+        flag: Option<CallFlag>,
         #[arg(long)]
         limit: Option<u64>,
         /// JSON on stdout
@@ -68,8 +71,8 @@ pub enum Command {
 /// Dispatches.
 pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
-        Command::List { source, outcome, limit, json } => {
-            let filter = CallFilter { source, outcome, limit, ..CallFilter::default() };
+        Command::List { source, outcome, flag, limit, json } => {
+            let filter = CallFilter { source, outcome, flag, limit, ..CallFilter::default() };
             let calls = app.store.calls(&filter).await?;
             if json {
                 out::json(&calls.iter().map(row).collect::<Vec<_>>())?;

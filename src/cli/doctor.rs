@@ -9,10 +9,14 @@ use super::{Ended, out};
 use crate::app::{App, Clock};
 use crate::config::Config;
 use crate::config::EngineChoice;
+use crate::jobs::object_check;
 use crate::jobs::schedule::Schedules;
 use crate::transcript::engine::{EngineError, SAMPLE, sample_sentence};
 use crate::transcript::engines::installed;
 use crate::worker::DataLock;
+
+/// Calls whose objects are looked at.
+const NEWEST: u32 = 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -96,6 +100,7 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
             detail: format!("{apart:#} apart from the object store's"),
         });
     }
+    findings.push(stored_objects(app).await);
     findings.push(Finding::of("schedules", Schedules::load(app), |_| "readable".to_owned()));
     for (name, platform) in &app.platforms {
         let listed = platform.source.list_page(None).await;
@@ -135,6 +140,41 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
         findings.push(Finding { what: "retention".to_owned(), ok: false, detail });
     }
     findings
+}
+
+/// Whether a sweep has found calls that miss objects, and whether those of the newest calls are there now.
+async fn stored_objects(app: &App) -> Finding {
+    let what = "stored objects".to_owned();
+    let looked = async {
+        let flagged: u64 = app.store.missing_objects().await?.values().sum();
+        let (mut lost, newest) = (Vec::new(), app.store.newest_stored(NEWEST).await?);
+        for uid in &newest {
+            let Some(record) = app.store.call(*uid).await? else { continue };
+            let first: Vec<_> = record.artifacts.iter().take(1).collect();
+            if object_check::first_lost(app, &first).await?.is_some() {
+                lost.push(record.call_id.to_string());
+            }
+        }
+        anyhow::Ok((flagged, lost, newest.len()))
+    };
+    let again = "`aftercall backfill start --source … --from … --where flag=missing_object` fetches them again";
+    match looked.await {
+        Ok((0, lost, of)) if lost.is_empty() => {
+            let detail = format!("none known to be lost; those of the newest {of} calls are there");
+            Finding { what, ok: true, detail }
+        }
+        Ok((0, lost, of)) => {
+            let (calls, names) = (lost.len(), lost.join(", "));
+            let detail =
+                format!("lost of {calls} of the newest {of} calls ({names}); the next sweep flags all, then {again}");
+            Finding { what, ok: false, detail }
+        }
+        Ok((flagged, ..)) => {
+            let detail = format!("lost of {flagged} calls (`aftercall calls list --flag missing_object`); {again}");
+            Finding { what, ok: false, detail }
+        }
+        Err(err) => Finding { what, ok: false, detail: format!("{err:#}") },
+    }
 }
 
 /// Recognises a sentence that is part of the program with the model that is: whether networks run on this machine.

@@ -171,7 +171,7 @@ impl std::error::Error for Failed {}
 impl From<Stop> for Failed {
     fn from(stop: Stop) -> Self {
         match stop {
-            Stop::Trouble(trouble) => {
+            Stop::Trouble(trouble) | Stop::Barred(trouble) => {
                 Self { cause: trouble.cause, temporary: !matches!(trouble.fault, Fault::Permanent | Fault::Fenced) }
             }
             Stop::LookAgain { .. } => Self { cause: "not ready yet, try again later".to_owned(), temporary: true },

@@ -14,7 +14,7 @@ use crate::wire::Window;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json"
+    after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason, or when stored objects are lost.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json"
 )]
 pub struct Args {
     #[arg(long)]
@@ -52,8 +52,9 @@ pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
             balance.running.to_string(),
             ended.join(", "),
             balance.missing.to_string(),
+            balance.missing_objects.to_string(),
         ];
-        out::table(&["source", "listed", "completed", "done", "running", "ended", "missing"], [row]);
+        out::table(&["source", "listed", "completed", "done", "running", "ended", "missing", "objects lost"], [row]);
     }
-    Ok(if balance.missing == 0 { Ended::Well } else { Ended::Failed })
+    Ok(if balance.missing == 0 && balance.missing_objects == 0 { Ended::Well } else { Ended::Failed })
 }

@@ -1,18 +1,23 @@
 //! `[source.http]`: a write-back request described by templates. It is tried on a sample call when the configuration
 //! is read, so that a template nobody could fill in is found before a call waits for it.
 
+mod template;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt::{self, Write};
+use std::fmt;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, Value as Inserted};
+use minijinja::{Environment, UndefinedBehavior};
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
+
+use self::template::{compiles, for_urls, plain, render, sample};
 
 use crate::domain::{Classify, Fault, Side};
 
@@ -32,6 +37,9 @@ pub struct HttpWriteBack {
     /// Ask with GET first and send `If-Match` with the `ETag` it answers.
     #[serde(default)]
     pub if_match: bool,
+    /// A failure inside an answer of success: an expression over `status` and `answer`, the parsed JSON of the answer (null
+    /// where it is none). True: the delivery has failed and is tried again.
+    pub failed_if: Option<String>,
 }
 
 fn default_method() -> String {
@@ -52,6 +60,8 @@ const MEMBERS: [&str; 9] = [
 ];
 /// The receiver's record as read, which bodies may use too.
 const REMOTE: &str = "remote";
+/// What `failed_if` may use.
+const ANSWER: [&str; 2] = ["status", "answer"];
 
 /// Why the request cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +131,46 @@ impl HttpWriteBack {
         if let Some(template) = &self.body {
             compiles(&plain, "body", template, &[&MEMBERS[..], &[REMOTE]].concat())?;
         }
+        self.check_failed_if()
+    }
+
+    /// Tries `failed_if` on answers as receivers give them.
+    fn check_failed_if(&self) -> Result<(), RequestError> {
+        let Some(expression) = &self.failed_if else { return Ok(()) };
+        let wrong = |reason: String| RequestError::table("failed_if", reason);
+        let environment = plain(UndefinedBehavior::Chainable);
+        let compiled = environment.compile_expression(expression).map_err(|err| wrong(err.to_string()))?;
+        let used = compiled.undeclared_variables(false);
+        let known = |name: &str| ANSWER.contains(&name) || environment.globals().any(|(global, _)| global == name);
+        let mut unknown: Vec<&String> = used.iter().filter(|name| !known(name)).collect();
+        unknown.sort();
+        if let Some(name) = unknown.first() {
+            return Err(wrong(format!("there is no `{name}`; there are {}", ANSWER.join(", "))));
+        }
+        if !ANSWER.iter().any(|name| used.contains(*name)) {
+            return Err(wrong(
+                "it looks at neither `status` nor `answer`: every answer would mean the same".to_owned(),
+            ));
+        }
+        for answer in [json!({}), Value::Null] {
+            self.fails(200, &answer)?;
+        }
         Ok(())
+    }
+
+    /// Whether an answer of success tells of a failure. `answer` is null where it is no JSON.
+    ///
+    /// # Errors
+    /// [`RequestError::Table`] when `failed_if` cannot be worked out for this answer; it never repeats a value.
+    pub fn fails(&self, status: u16, answer: &Value) -> Result<bool, RequestError> {
+        let Some(expression) = &self.failed_if else { return Ok(false) };
+        let environment = plain(UndefinedBehavior::Chainable);
+        let told = |err: minijinja::Error| {
+            RequestError::table("failed_if", format!("cannot be worked out for this answer: {}", err.kind()))
+        };
+        let compiled = environment.compile_expression(expression).map_err(told)?;
+        let value = compiled.eval(Serde(json!({ "status": status, "answer": answer }))).map_err(told)?;
+        Ok(value.is_true())
     }
 
     /// The method.
@@ -214,220 +263,4 @@ fn promises_json(headers: &HeaderMap) -> bool {
 
 fn header_field(name: &str) -> String {
     format!("headers.{name}")
-}
-
-fn plain(undefined: UndefinedBehavior) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(undefined);
-    environment
-}
-
-fn for_urls(undefined: UndefinedBehavior) -> Environment<'static> {
-    let mut environment = plain(undefined);
-    environment.set_formatter(into_url);
-    environment
-}
-
-/// A value that must not stand in a URL.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unfit(&'static str);
-
-/// Percent-encodes everything but unreserved characters (RFC 3986 section 2.3). A lone `.` or `..` would still be
-/// taken for a step up (section 5.2.4), so it is refused.
-fn into_url(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Inserted) -> Result<(), minijinja::Error> {
-    let unfit = |why| Err(minijinja::Error::new(ErrorKind::InvalidOperation, why).with_source(Unfit(why)));
-    // Only the sample may lack something: strict templates do not get this far.
-    if value.is_undefined() {
-        return Ok(out.write_str("sample")?);
-    }
-    if value.is_none() {
-        return unfit("a value that this call does not have is inserted");
-    }
-    let text = value.to_string();
-    match text.as_str() {
-        "." => return unfit("`.` is inserted, which would name another record"),
-        ".." => return unfit("`..` is inserted, which would name another record"),
-        _ => {}
-    }
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.write_char(char::from(byte))?;
-        } else {
-            write!(out, "%{byte:02X}")?;
-        }
-    }
-    Ok(())
-}
-
-fn render(
-    environment: &Environment<'_>,
-    field: &str,
-    template: &str,
-    document: &Value,
-) -> Result<String, RequestError> {
-    environment.render_str(template, Serde(document)).map_err(|err| {
-        let unfit = err.source().and_then(|source| source.downcast_ref::<Unfit>());
-        match unfit {
-            Some(unfit) => RequestError::call(field, format!("{unfit}{}", climbing(document))),
-            None => RequestError::table(field, format!("cannot be filled in: {}", told(field, &err))),
-        }
-    })
-}
-
-/// Which member of the call's document is a step up, where one is.
-fn climbing(document: &Value) -> String {
-    let at = |value: &Value| matches!(value.as_str(), Some("." | ".."));
-    let mut call = document["call"].as_object().into_iter().flatten();
-    call.find(|(_, value)| at(value)).map(|(key, _)| format!(" (call.{key})")).unwrap_or_default()
-}
-
-/// What is wrong with a template, without anything of a header's, which may be a key.
-fn told(field: &str, err: &minijinja::Error) -> String {
-    if field.starts_with("headers.") { err.kind().to_string() } else { err.to_string() }
-}
-
-/// Whether it is a template, and uses only what there is.
-fn compiles(environment: &Environment<'_>, field: &str, template: &str, members: &[&str]) -> Result<(), RequestError> {
-    let compiled = environment.template_from_str(template);
-    let compiled = compiled.map_err(|err| RequestError::table(field, told(field, &err)))?;
-    let call = sample()["call"].as_object().cloned().unwrap_or_default();
-    let known = |name: &str| {
-        let mut steps = name.split('.');
-        match (steps.next(), steps.next()) {
-            (Some("call"), Some(member)) => call.contains_key(member),
-            (Some(member), _) => members.contains(&member) || environment.globals().any(|(name, _)| name == member),
-            (None, _) => false,
-        }
-    };
-    let mut unknown: Vec<String> =
-        compiled.undeclared_variables(true).into_iter().filter(|name| !known(name)).collect();
-    unknown.sort();
-    match unknown.first() {
-        Some(name) => {
-            Err(RequestError::table(field, format!("there is no `{name}`; there are {}", members.join(", "))))
-        }
-        None => Ok(()),
-    }
-}
-
-/// A call as templates see it.
-fn sample() -> Value {
-    json!({
-        "call": {
-            "id": "call_sample", "uid": "01890000-0000-7000-8000-000000000000", "source": "sample", "org_id": "org",
-            "direction": "inbound", "duration_ms": 60_000, "ended_at": "2026-01-01T00:00:00Z",
-        },
-        "outcome": "done",
-        "transcript": "[Agent]: Hello",
-        "transcript_version": 1,
-        "quality_metrics": {},
-        "flags": [],
-        "artifacts": [],
-        "retain_until": "2026-04-01T00:00:00Z",
-        "idempotency_key": "01890000-0000-7000-8000-000000000001",
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(text: &str) -> HttpWriteBack {
-        toml::from_str(text).unwrap()
-    }
-
-    fn of_call(id: &str) -> Value {
-        let mut document = sample();
-        document["call"]["id"] = json!(id);
-        document
-    }
-
-    #[test]
-    fn a_value_never_leaves_its_part_of_the_url() {
-        let http = table("url = 'https://crm.test/calls/{{ call.id }}/note?by={{ outcome }}'");
-        let url = |id: &str| http.url(&of_call(id)).unwrap().to_string();
-        assert_eq!(url("../admin/wipe?all=1"), "https://crm.test/calls/..%2Fadmin%2Fwipe%3Fall%3D1/note?by=done");
-        assert_eq!(url("a#b@c\\d:é%2e"), "https://crm.test/calls/a%23b%40c%5Cd%3A%C3%A9%252e/note?by=done");
-        assert_eq!(url("conv-1.2_3~"), "https://crm.test/calls/conv-1.2_3~/note?by=done");
-        let safe = table("url = 'https://crm.test/{{ call.id | safe }}/{{ (\"x/\" ~ call.id) }}'");
-        assert_eq!(safe.url(&of_call("a/b")).unwrap().path(), "/a%2Fb/x%2Fa%2Fb");
-    }
-
-    #[test]
-    fn a_step_up_is_refused_and_named() {
-        let http = table("url = 'https://crm.test/calls/{{ call.id }}'");
-        for id in [".", ".."] {
-            let err = http.url(&of_call(id)).unwrap_err();
-            assert_eq!((err.fault(), err.side()), (Fault::Permanent, Side::Source));
-            let text = err.to_string();
-            assert!(text.contains("source.http.url") && text.contains("call.id"), "{text}");
-        }
-        let mut without = sample();
-        without["call"]["org_id"] = Value::Null;
-        let by_org = table("url = 'https://crm.test/{{ call.org_id }}/calls'");
-        assert!(by_org.url(&without).unwrap_err().to_string().contains("does not have"));
-    }
-
-    #[test]
-    fn a_header_has_one_line() {
-        let http = table("url = 'https://crm.test/'\n[headers]\nx-call = 'call {{ call.id }}'\nauthorization = 'k'");
-        let headers = http.headers(&of_call("a b")).unwrap();
-        assert_eq!(headers["x-call"], "call a b");
-        assert!(headers["authorization"].is_sensitive());
-        let err = http.headers(&of_call("a\r\nx-admin: 1")).unwrap_err();
-        assert_eq!((err.fault(), err.side()), (Fault::Permanent, Side::Source));
-        assert!(err.to_string().contains("source.http.headers.x-call"), "{err}");
-        assert!(!err.to_string().contains("admin"), "{err}");
-    }
-
-    #[test]
-    fn a_body_that_promises_json_is_json() {
-        let body = |text: &str| {
-            let http = table(&format!("url = 'https://crm.test/'\n{text}"));
-            http.body(&sample(), &json!({ "n": 1 }), &http.headers(&sample()).unwrap())
-        };
-        let good = body("body = '{\"t\": {{ transcript | tojson }}, \"n\": {{ remote.n + 1 }}}'").unwrap();
-        assert_eq!(good.json, Some(json!({ "t": "[Agent]: Hello", "n": 2 })));
-        assert_eq!(body("").unwrap().json, Some(sample()));
-        let bare = body("body = '{\"t\": {{ transcript }}}'").unwrap_err();
-        assert_eq!(bare.side(), Side::Configuration);
-        assert!(bare.to_string().contains("not JSON") && !bare.to_string().contains("Hello"), "{bare}");
-        let text = body("body = 'it was {{ outcome }}'\n[headers]\nContent-Type = 'text/plain'").unwrap();
-        assert_eq!(text, Body { text: "it was done".to_owned(), json: None });
-        assert!(body("body = 'x'\n[headers]\ncontent-type = 'application/merge-patch+json; charset=utf-8'").is_err());
-        assert_eq!(body("body = ''").unwrap().text, "");
-        let undefined = body("body = '{{ quality_metrics.mos.mos_cqe | tojson }}'").unwrap_err();
-        assert_eq!(undefined.side(), Side::Configuration);
-    }
-
-    #[test]
-    fn what_nobody_could_fill_in_is_found_when_it_is_read() {
-        let every = "url = 'https://crm.test/{{ call.id }}/{{ call.uid }}/{{ artifacts[0].name }}?mos={{ quality_metrics.mos.mos_cqe }}'\n\
-             method = 'PATCH'\nif_match = true\nbody = '''{% for a in artifacts %}{{ a.name }}{% endfor %}{{ remote.x }}\
-             {{ call.source }}{{ call.org_id }}{{ call.direction }}{{ call.duration_ms }}{{ call.ended_at }}{{ outcome }}\
-             {{ transcript_version }}{{ flags }}{{ retain_until }}{{ idempotency_key }}{{ range(3) }}'''\n\
-             [headers]\nx = '{{ call.id }}'";
-        table(every).check().unwrap();
-        for (text, named, reason) in [
-            ("url = 'https://h/{{ call.id'", "source[1].http.url", "syntax"),
-            ("url = 'https://h/{{ call.idd }}'", "source[1].http.url", "`call.idd`"),
-            ("url = 'https://h/{{ remote.id }}'", "source[1].http.url", "`remote.id`"),
-            ("url = 'https://h/{{ call.id | urlencoded }}'", "source[1].http.url", "urlencoded"),
-            ("url = '/calls/{{ call.id }}'", "source[1].http.url", "absolute"),
-            ("url = '{{ call.id }}'", "source[1].http.url", "absolute"),
-            ("url = 'ftp://h/x'", "source[1].http.url", "http or https"),
-            ("url = 'https://h/x'\nmethod = 'PUT IT'", "source[1].http.method", "`PUT IT`"),
-            ("url = 'https://h/x'\nmethod = 'put'", "source[1].http.method", "capitals"),
-            ("url = 'https://h/x'\nbody = '{{'", "source[1].http.body", "syntax"),
-            ("url = 'https://h/x'\nbody = '{{ transcrpt }}'", "source[1].http.body", "`transcrpt`"),
-            ("url = 'https://h/x'\n[headers]\n'a b' = 'c'", "source[1].http.headers.a b", "name"),
-            ("url = 'https://h/x'\n[headers]\na = \"b\\nc\"", "source[1].http.headers.a", "line break"),
-            ("url = 'https://h/x'\n[headers]\na = '{{ s3cret'", "source[1].http.headers.a", "syntax"),
-        ] {
-            let said = table(text).check().unwrap_err().in_source(1);
-            assert!(said.starts_with(&format!("{named}: ")) && said.contains(reason), "{text}: {said}");
-            assert!(!said.contains("s3cret"), "{said}");
-        }
-    }
 }

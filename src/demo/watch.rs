@@ -46,7 +46,7 @@ pub struct RequestInfo {
     pub method: String,
     pub path: String,
     pub query: Option<String>,
-    /// Names in lower case; credentials, ranges, conditions and idempotency keys only.
+    /// Names in lower case; credentials, ranges, conditions, codings and idempotency keys only.
     pub headers: Vec<(String, String)>,
     /// 1 for the first request of this kind about this call (or, without a call, of this kind and platform).
     pub nth: u64,
@@ -151,7 +151,8 @@ pub(super) enum Asked {
     Receiver,
 }
 
-const RECORDED: [&str; 9] = [
+const RECORDED: [&str; 10] = [
+    "accept-encoding",
     "authorization",
     "x-api-key",
     "x-api-secret",

@@ -4,6 +4,7 @@
 pub mod artifact;
 pub mod call;
 pub mod fault;
+pub mod flag;
 pub mod id;
 pub mod outcome;
 pub mod quality;
@@ -18,6 +19,7 @@ pub use call::{
     CallChannel, CallStatus, Cost, CostUnit, Direction, EndReason, Network, ProviderTurn, ProviderWord, SourceCall,
 };
 pub use fault::{Classify, Fault, Side, Stage};
+pub use flag::{CallFlag, RecordFlag};
 pub use id::{CallId, CallUid, OrgUid, ParseError, PhoneNumber, SourceName};
 pub use outcome::Outcome;
 pub use quality::Quality;

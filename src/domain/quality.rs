@@ -201,6 +201,25 @@ pub enum Flag {
 }
 
 impl Flag {
+    /// Every one of them.
+    pub const ALL: &'static [Self] = &[
+        Self::PeakLimited,
+        Self::DurationMismatch,
+        Self::Clipped,
+        Self::LowLevel,
+        Self::CallerLow,
+        Self::Narrowband,
+        Self::OneWayAudio,
+        Self::Degraded,
+        Self::Damaged,
+        Self::SizeMismatch,
+        Self::DualMono,
+        Self::AntiPhase,
+        Self::EndEstimated,
+        Self::Redacted,
+        Self::TextMisfit,
+    ];
+
     /// The word in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

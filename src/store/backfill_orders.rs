@@ -5,8 +5,44 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::backfills::{Backfill, Orders, Steering};
+use super::calls::flag_in_json;
 use super::{Store, StoreError, Tx, on_pool, on_tx, to_ms};
-use crate::domain::{Outcome, SourceName};
+use crate::domain::flag::UnknownFlag;
+use crate::domain::{CallFlag, Outcome, ParseError, SourceName};
+
+/// Which calls of ours a backfill repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OurCalls {
+    /// Those that ended like this.
+    Outcome(Outcome),
+    /// Those that carry this flag.
+    Flag(CallFlag),
+}
+
+impl OurCalls {
+    const fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::Outcome(outcome) => Some(outcome),
+            Self::Flag(_) => None,
+        }
+    }
+
+    const fn flag(self) -> Option<CallFlag> {
+        match self {
+            Self::Outcome(_) => None,
+            Self::Flag(flag) => Some(flag),
+        }
+    }
+
+    /// As a row has it.
+    pub(super) fn read(outcome: Option<&str>, flag: Option<&str>) -> Result<Option<Self>, String> {
+        Ok(match (outcome, flag) {
+            (Some(word), _) => Some(Self::Outcome(word.parse().map_err(|err: ParseError| err.to_string())?)),
+            (None, Some(word)) => Some(Self::Flag(word.parse().map_err(|err: UnknownFlag| err.to_string())?)),
+            (None, None) => None,
+        })
+    }
+}
 
 impl Store {
     /// Writes how a new backfill is to go about it.
@@ -15,12 +51,13 @@ impl Store {
     /// [`StoreError`].
     pub async fn order_backfill(&self, tx: &mut Tx, id: &str, orders: Orders) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query(
-            "INSERT INTO backfill_order (backfill_id, steering, rate_per_minute, where_outcome) \
-             VALUES ($1, 'run', $2, $3)"
+            "INSERT INTO backfill_order (backfill_id, steering, rate_per_minute, where_outcome, where_flag) \
+             VALUES ($1, 'run', $2, $3, $4)"
         )
         .bind(id)
         .bind(orders.rate_per_minute.map(i64::from))
-        .bind(orders.outcome.map(Outcome::as_str))
+        .bind(orders.only.and_then(OurCalls::outcome).map(Outcome::as_str))
+        .bind(orders.only.and_then(OurCalls::flag).map(CallFlag::as_str))
         .execute(conn)
         .await
         .map(drop)?);
@@ -109,30 +146,32 @@ impl Store {
         Ok(count as u64)
     }
 
-    /// Adds every kept call of a source that ended like this inside the backfill's window, each with its turn. Returns
-    /// how many.
+    /// Adds every kept call of a source that is asked for and ended inside the backfill's window, each with its turn.
+    /// Returns how many.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_backfill_items_by_outcome(
+    pub async fn add_backfill_items_of_ours(
         &self,
         tx: &mut Tx,
         backfill: &Backfill,
-        outcome: Outcome,
+        only: OurCalls,
     ) -> Result<u64, StoreError> {
         Ok(on_tx!(tx, |conn| sqlx::query(
             "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state, org_uid, turn) \
              SELECT $1, uid, COALESCE(ended_at, first_seen_at), 'listed', org_uid, \
              row_number() OVER (PARTITION BY org_uid ORDER BY COALESCE(ended_at, first_seen_at), uid) FROM call_record \
-             WHERE source = $2 AND outcome = $3 AND retention_state = 'active' \
+             WHERE source = $2 AND ($3 IS NULL OR outcome = $3) AND retention_state = 'active' \
              AND COALESCE(ended_at, first_seen_at) >= $4 AND COALESCE(ended_at, first_seen_at) < $5 \
+             AND ($6 IS NULL OR replace(flags_json, $6, '') <> flags_json) \
              ON CONFLICT (backfill_id, call_uid) DO NOTHING"
         )
         .bind(&backfill.id)
         .bind(backfill.source.as_str())
-        .bind(outcome.as_str())
+        .bind(only.outcome().map(Outcome::as_str))
         .bind(to_ms(backfill.from))
         .bind(to_ms(backfill.to))
+        .bind(only.flag().map(flag_in_json))
         .execute(conn)
         .await?
         .rows_affected()))
@@ -193,25 +232,27 @@ impl Store {
         Ok((waiting as u64, expiring as u64))
     }
 
-    /// Kept calls of a source that ended inside a stretch of time: how many by outcome, and their length in all.
+    /// Kept calls of a source that ended inside a stretch of time and are asked for: how many, and their length in all.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn ended_as(
+    pub async fn count_of_ours(
         &self,
         source: &SourceName,
         (from, to): (Timestamp, Timestamp),
-        outcome: Outcome,
+        only: OurCalls,
     ) -> Result<(u64, u64), StoreError> {
         let (count, ms): (i64, i64) = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT COUNT(*), CAST(COALESCE(SUM(duration_ms), 0) AS BIGINT) FROM call_record \
-             WHERE source = $1 AND outcome = $2 AND retention_state = 'active' \
-             AND COALESCE(ended_at, first_seen_at) >= $3 AND COALESCE(ended_at, first_seen_at) < $4"
+             WHERE source = $1 AND ($2 IS NULL OR outcome = $2) AND retention_state = 'active' \
+             AND COALESCE(ended_at, first_seen_at) >= $3 AND COALESCE(ended_at, first_seen_at) < $4 \
+             AND ($5 IS NULL OR replace(flags_json, $5, '') <> flags_json)"
         )
         .bind(source.as_str())
-        .bind(outcome.as_str())
+        .bind(only.outcome().map(Outcome::as_str))
         .bind(to_ms(from))
         .bind(to_ms(to))
+        .bind(only.flag().map(flag_in_json))
         .fetch_one(pool)
         .await?);
         Ok((count as u64, ms as u64))

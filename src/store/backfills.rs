@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
+use super::backfill_orders::OurCalls;
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
-use crate::domain::{CallUid, OrgUid, Outcome, SourceName};
+use crate::domain::{CallUid, OrgUid, SourceName};
 
 /// Where a backfill stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -82,8 +83,8 @@ impl Steering {
 pub struct Orders {
     /// No more calls a minute than this.
     pub rate_per_minute: Option<u32>,
-    /// Not what the source lists but calls of ours that ended like this, once more.
-    pub outcome: Option<Outcome>,
+    /// Not what the source lists but these calls of ours, once more.
+    pub only: Option<OurCalls>,
 }
 
 /// A backfill and its progress.
@@ -151,6 +152,7 @@ struct Row {
     steering: Option<String>,
     rate_per_minute: Option<i64>,
     where_outcome: Option<String>,
+    where_flag: Option<String>,
     cursor_json: Option<String>,
     fed_from: Option<i64>,
     next_feed_at: Option<i64>,
@@ -171,7 +173,7 @@ macro_rules! select {
         concat!(
             "SELECT b.id, b.source, b.from_at, b.to_at, b.again, b.origin, b.state, b.listed, b.enqueued, b.done, \
              b.failed, b.skipped_json, b.reason, b.created_at, b.updated_at, o.steering, o.rate_per_minute, \
-             o.where_outcome, o.cursor_json, o.fed_from, o.next_feed_at \
+             o.where_outcome, o.where_flag, o.cursor_json, o.fed_from, o.next_feed_at \
              FROM backfill b LEFT JOIN backfill_order o ON o.backfill_id = b.id ",
             $rest
         )
@@ -426,11 +428,7 @@ impl Row {
             updated_at: from_ms(self.updated_at),
             orders: Orders {
                 rate_per_minute: self.rate_per_minute.and_then(|rate| u32::try_from(rate).ok()),
-                outcome: self
-                    .where_outcome
-                    .as_deref()
-                    .map(str::parse)
-                    .transpose()
+                only: OurCalls::read(self.where_outcome.as_deref(), self.where_flag.as_deref())
                     .map_err(|err| corrupt("backfill", id, err))?,
             },
             steering: self.steering.as_deref().and_then(Steering::parse).unwrap_or_default(),

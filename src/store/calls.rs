@@ -3,7 +3,8 @@
 use super::record::{CallRecord, Row};
 use super::{Store, StoreError, Tx, corrupt, on_pool, on_tx, to_ms, write_json};
 use crate::domain::{
-    Artifact, CallId, CallUid, OrgUid, Outcome, RetainUntil, RetentionState, RetentionTerm, SourceCall, SourceName,
+    Artifact, CallFlag, CallId, CallUid, OrgUid, Outcome, RetainUntil, RetentionState, RetentionTerm, SourceCall,
+    SourceName,
 };
 use jiff::Timestamp;
 
@@ -41,6 +42,7 @@ pub struct CallFilter {
     pub outcome: Option<Outcome>,
     pub status: Option<String>,
     pub direction: Option<String>,
+    pub flag: Option<CallFlag>,
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
     pub limit: Option<u64>,
@@ -54,7 +56,8 @@ macro_rules! filtered {
             " FROM call_record WHERE ($1 IS NULL OR source = $1) AND ($2 IS NULL OR org_id = $2) \
              AND ($3 IS NULL OR outcome = $3) AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR direction = $5) \
              AND ($6 IS NULL OR COALESCE(ended_at, first_seen_at) >= $6) \
-             AND ($7 IS NULL OR COALESCE(ended_at, first_seen_at) < $7) ",
+             AND ($7 IS NULL OR COALESCE(ended_at, first_seen_at) < $7) \
+             AND ($8 IS NULL OR replace(flags_json, $8, '') <> flags_json) ",
             $rest
         )
     };
@@ -70,6 +73,7 @@ macro_rules! bind_filter {
             .bind($filter.direction.as_deref())
             .bind($filter.from.map(to_ms))
             .bind($filter.to.map(to_ms))
+            .bind($filter.flag.map(flag_in_json))
     };
 }
 
@@ -384,7 +388,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn calls(&self, filter: &CallFilter) -> Result<Vec<CallRecord>, StoreError> {
         const SQL: &str =
-            filtered!("SELECT *", "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $8 OFFSET $9");
+            filtered!("SELECT *", "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $9 OFFSET $10");
         let limit = filter.limit.map_or(i64::MAX, |limit| limit as i64);
         let rows: Vec<Row> = on_pool!(&self.db, |pool| bind_filter!(sqlx::query_as(SQL), filter)
             .bind(limit)
@@ -404,6 +408,11 @@ impl Store {
             on_pool!(&self.db, |pool| bind_filter!(sqlx::query_scalar(SQL), filter).fetch_one(pool).await?);
         Ok(count as u64)
     }
+}
+
+/// A flag as it stands in the list of a record's flags.
+pub(super) fn flag_in_json(flag: CallFlag) -> String {
+    format!("\"{flag}\"")
 }
 
 /// The snake_case word an enum has in JSON.

@@ -7,6 +7,7 @@ mod backfill_orders;
 mod backfills;
 mod busy;
 mod calls;
+mod flags;
 mod holds;
 mod keys;
 mod ledger;
@@ -21,8 +22,10 @@ mod transcripts;
 
 pub use agent_voices::{AgentVoiceRow, ErasedVoice};
 pub use audit::AuditEntry;
+pub use backfill_orders::OurCalls;
 pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
 pub use calls::{Admitted, CallFilter, Finished};
+pub use flags::StoredCall;
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
 pub use ledger::{By, LedgerEntry, Pricing, Sum};

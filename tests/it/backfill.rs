@@ -8,7 +8,7 @@ use aftercall::demo::{Api, Kind, SampleCall};
 use aftercall::domain::{OrgUid, Outcome};
 use aftercall::jobs::{backfill, backfill_plan};
 use aftercall::queue::{JobState, Lane, NewJob, Verdict};
-use aftercall::store::{BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
+use aftercall::store::{BackfillState, NewBackfill, NewItem, Orders, Origin, OurCalls, Steering};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::harness::{Backend, Fixture, Plan, TestApp, eventually, job, on_every_backend, script, source, source_call};
@@ -56,7 +56,7 @@ async fn a_plan_counts_and_writes_nothing(backend: Backend) {
     })
     .await;
     let (from, to) = (fixture.now() - DAY * 30, fixture.now());
-    let orders = Orders { rate_per_minute: Some(4), outcome: None };
+    let orders = Orders { rate_per_minute: Some(4), only: None };
     let look =
         async || backfill_plan::plan(&fixture.app, &source(Api::Atoms), (from, to), false, orders).await.unwrap();
     let plan = look().await;
@@ -94,7 +94,7 @@ async fn a_paused_backfill_feeds_nothing_until_it_is_resumed(backend: Backend) {
 
 async fn a_cancelled_backfill_takes_back_what_has_not_begun(backend: Backend) {
     let fixture = Fixture::start(backend, some(Api::KrosaiV1, 30)).await;
-    let id = start(&fixture, Api::KrosaiV1, Orders { rate_per_minute: Some(1), outcome: None }).await;
+    let id = start(&fixture, Api::KrosaiV1, Orders { rate_per_minute: Some(1), only: None }).await;
     fixture.run_pending().await;
     assert_eq!(fixture.backfill(&id).await.done, 1, "at one a minute");
     assert!(fixture.store.steer_backfill(&id, Steering::Cancelled).await.unwrap());
@@ -109,7 +109,7 @@ async fn a_cancelled_backfill_takes_back_what_has_not_begun(backend: Backend) {
 
 async fn a_rate_is_kept(backend: Backend) {
     let fixture = Fixture::start(backend, some(Api::KrosaiV1, 5)).await;
-    let id = start(&fixture, Api::KrosaiV1, Orders { rate_per_minute: Some(2), outcome: None }).await;
+    let id = start(&fixture, Api::KrosaiV1, Orders { rate_per_minute: Some(2), only: None }).await;
     for done in 1..=5 {
         fixture.run_pending().await;
         assert_eq!(fixture.backfill(&id).await.enqueued, done, "two a minute");
@@ -164,7 +164,12 @@ async fn a_backfill_by_outcome_repeats_those_calls_only(backend: Backend) {
     fixture.run_pending().await;
     assert_eq!(fixture.record(Api::KrosaiV1, "call_000000").await.outcome, Some(Outcome::NoEngine));
     let before = fixture.platform.requests().count(Kind::Detail);
-    let id = start(&fixture, Api::KrosaiV1, Orders { rate_per_minute: None, outcome: Some(Outcome::NoEngine) }).await;
+    let id = start(
+        &fixture,
+        Api::KrosaiV1,
+        Orders { rate_per_minute: None, only: Some(OurCalls::Outcome(Outcome::NoEngine)) },
+    )
+    .await;
     fixture.run_pending().await;
     let backfill = fixture.backfill(&id).await;
     assert_eq!((backfill.listed, backfill.done), (1, 1), "{backfill:?}");

@@ -4,7 +4,7 @@ mod body;
 mod faults;
 mod state;
 
-pub use faults::Fault;
+pub use faults::{Fault, Strict};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,6 +45,11 @@ impl FakeS3 {
     /// A service that takes `x-amz-server-side-encryption` and forgets it.
     pub async fn start_unencrypted() -> Self {
         Self::serve(State::default()).await
+    }
+
+    /// A service that refuses what newer SDKs send.
+    pub async fn start_strict(strict: Strict) -> Self {
+        Self::serve(State { encrypts: true, strict: Some(strict), ..State::default() }).await
     }
 
     async fn serve(state: State) -> Self {
@@ -94,6 +99,11 @@ impl FakeS3 {
         self.state().requests.clone()
     }
 
+    /// How many whole bodies came with `x-amz-checksum-sha256` and were kept.
+    pub fn sha256_headers(&self) -> u32 {
+        self.state().sha256_headers
+    }
+
     pub fn body(&self, key: &str) -> Option<Bytes> {
         self.state().newest(key)?.body.clone()
     }
@@ -102,6 +112,19 @@ impl FakeS3 {
         let mut state = self.state();
         let id = state.id();
         state.uploads.insert(id, Upload { key: key.to_owned(), ..Upload::default() });
+    }
+
+    /// Keeps only the first `length` bytes of the newest version: what a careless copy does.
+    pub fn cut_by_hand(&self, key: &str, length: usize) {
+        let mut state = self.state();
+        if let Some(body) = state.objects.get_mut(key).and_then(|all| all.last_mut()).and_then(|v| v.body.as_mut()) {
+            body.truncate(length);
+        }
+    }
+
+    /// A bucket that was restored empty.
+    pub fn empty_by_hand(&self) {
+        self.state().objects.clear();
     }
 
     /// A delete without a version: what a lifecycle rule or a person at a console does.
@@ -114,9 +137,12 @@ impl FakeS3 {
     }
 
     /// Notes the request and fails it where that has been asked for; answers the faults the operation itself plays.
-    fn enter(&self, operation: &'static str) -> S3Result<Option<Fault>> {
+    fn enter<T>(&self, operation: &'static str, req: &S3Request<T>) -> S3Result<Option<Fault>> {
         let mut state = self.state();
         state.requests.push(operation);
+        if let Some(refusal) = state.strict.and_then(|strict| strict.refusal(&req.headers)) {
+            return Err(refusal);
+        }
         let number = state.requests.len();
         let hooked = state.hook.and_then(|hook| hook(operation, number));
         let fault = match (hooked, state.faults.get_mut(operation)) {
@@ -166,20 +192,21 @@ impl FakeS3 {
 #[async_trait::async_trait]
 impl S3 for FakeS3 {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let fault = self.enter("put")?;
+        let fault = self.enter("put", &req)?;
         let mut input = req.input;
         known(&input.bucket)?;
         let mut body = collect(input.body.take(), input.content_md5.as_deref(), fault).await?;
         if fault == Some(Fault::Halve) {
             body.truncate(body.len() / 2);
         }
+        self.state().sha256_headers += u32::from(input.checksum_sha256.is_some());
         let (version_id, encrypted) = self.keep(input, body, fault);
         Fault::linger(fault).await;
         after_commit(fault, PutObjectOutput { version_id, server_side_encryption: encrypted, ..Default::default() })
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let fault = self.enter("get")?;
+        let fault = self.enter("get", &req)?;
         known(&req.input.bucket)?;
         let newest = self.state().newest(&req.input.key).cloned();
         let Some(Version { body: Some(mut body), content_type, metadata, .. }) = newest else {
@@ -215,7 +242,7 @@ impl S3 for FakeS3 {
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        self.enter("head")?;
+        self.enter("head", &req)?;
         known(&req.input.bucket)?;
         let state = self.state();
         let Some(version) = state.newest(&req.input.key) else { return Err(S3ErrorCode::NoSuchKey.into()) };
@@ -229,13 +256,13 @@ impl S3 for FakeS3 {
     }
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.enter("head_bucket")?;
+        self.enter("head_bucket", &req)?;
         known(&req.input.bucket)?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let fault = self.enter("delete")?;
+        let fault = self.enter("delete", &req)?;
         known(&req.input.bucket)?;
         if fault != Some(Fault::Lie) {
             delete(&mut self.state(), &req.input.key, req.input.version_id.as_deref());
@@ -244,7 +271,7 @@ impl S3 for FakeS3 {
     }
 
     async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let fault = self.enter("list")?;
+        let fault = self.enter("list", &req)?;
         let input = req.input;
         known(&input.bucket)?;
         let state = self.state();
@@ -278,7 +305,7 @@ impl S3 for FakeS3 {
         &self,
         req: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        let fault = self.enter("versions")?;
+        let fault = self.enter("versions", &req)?;
         let input = req.input;
         known(&input.bucket)?;
         let state = self.state();
@@ -321,7 +348,7 @@ impl S3 for FakeS3 {
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        self.enter("create_upload")?;
+        self.enter("create_upload", &req)?;
         let input = req.input;
         known(&input.bucket)?;
         let mut state = self.state();
@@ -337,7 +364,7 @@ impl S3 for FakeS3 {
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
-        let fault = self.enter("part")?;
+        let fault = self.enter("part", &req)?;
         let input = req.input;
         let body = collect(input.body, input.content_md5.as_deref(), fault).await?;
         let mut state = self.state();
@@ -351,7 +378,7 @@ impl S3 for FakeS3 {
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let fault = self.enter("complete")?;
+        let fault = self.enter("complete", &req)?;
         let mut state = self.state();
         let named = req.input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let upload =
@@ -378,7 +405,7 @@ impl S3 for FakeS3 {
         &self,
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        self.enter("abort")?;
+        self.enter("abort", &req)?;
         match self.state().uploads.remove(&req.input.upload_id) {
             Some(_) => Ok(S3Response::new(AbortMultipartUploadOutput::default())),
             None => Err(S3ErrorCode::NoSuchUpload.into()),
@@ -389,7 +416,7 @@ impl S3 for FakeS3 {
         &self,
         req: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        self.enter("uploads")?;
+        self.enter("uploads", &req)?;
         known(&req.input.bucket)?;
         let prefix = req.input.prefix.unwrap_or_default();
         let uploads = self

@@ -64,7 +64,7 @@ async fn start(fixture: &Fixture, backend: Backend, rate_per_minute: Option<u32>
     let source = source(api(backend));
     let (from, to) = (fixture.now() - KEPT * 2, fixture.now());
     let new = NewBackfill { source: &source, from, to, again: false, origin: Origin::Command, now: fixture.now() };
-    let orders = Orders { rate_per_minute, outcome: None };
+    let orders = Orders { rate_per_minute, only: None };
     backfill::start_ordered(fixture, &new, orders).await.unwrap().unwrap()
 }
 

@@ -21,6 +21,7 @@ mod foresight;
 mod given;
 mod harness;
 mod ledger;
+mod lost_objects;
 mod migrate;
 mod models;
 mod objects;

@@ -1,6 +1,7 @@
 //! The mission from end to end: real HTTP to a platform of four dialects, real recordings, real files.
 
 mod lapses;
+mod receivers;
 mod trouble;
 mod writeback;
 

@@ -61,6 +61,29 @@ async fn metrics_show_the_queue_without_a_key_and_without_ids() {
 }
 
 #[tokio::test]
+async fn a_call_that_misses_objects_is_shown_and_turns_nobody_away() {
+    let server = Server::start().await;
+    let record = server.done("desk", &call("c1")).await;
+    let (store, flag) = (&server.app.store, aftercall::domain::RecordFlag::MissingObject);
+    let mut tx = store.begin().await.unwrap();
+    assert!(store.set_flag(&mut tx, record.uid, flag).await.unwrap(), "it is news");
+    assert!(!store.set_flag(&mut tx, record.uid, flag).await.unwrap());
+    tx.commit().await.unwrap();
+    let ready = answer(server.client.get(format!("{}/readyz", server.base))).await;
+    assert_eq!(ready.status, StatusCode::OK);
+    assert_eq!(ready.json()["parts"], json!({ "database": "ok", "objects": "incomplete" }));
+    let metrics = answer(server.client.get(format!("{}/metrics", server.base))).await;
+    assert!(metrics.text.contains("# TYPE aftercall_calls_missing_objects gauge"), "{}", metrics.text);
+    // What is erased misses nothing.
+    server.condemn(&record).await;
+    let mut tx = store.begin().await.unwrap();
+    store.scrub(&mut tx, record.uid, server.app.now()).await.unwrap();
+    assert!(!store.set_flag(&mut tx, record.uid, flag).await.unwrap());
+    tx.commit().await.unwrap();
+    assert!(store.missing_objects().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn unknown_paths_and_methods_are_json_errors() {
     let server = Server::start().await;
     server.done("desk", &call("c1")).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::faults::Fault;
+use super::faults::{Fault, Strict};
 
 /// Small, so that every listing of more than a few entries is paged.
 const PAGE: usize = 3;
@@ -38,8 +38,10 @@ pub struct State {
     pub uploads: BTreeMap<String, Upload>,
     pub faults: HashMap<&'static str, (Fault, u32)>,
     pub hook: Option<Hook>,
+    pub strict: Option<Strict>,
     pub requests: Vec<&'static str>,
     pub next: u64,
+    pub sha256_headers: u32,
 }
 
 impl State {

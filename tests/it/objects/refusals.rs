@@ -7,7 +7,7 @@ use aftercall::queue::JobState;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::fake_s3::Fault as Wrong;
+use crate::fake_s3::{Fault as Wrong, Strict};
 use crate::harness::{Backend, Fixture, Plan, eventually};
 
 /// What each of these must be told as.
@@ -135,10 +135,78 @@ async fn an_answer_that_takes_too_long_is_given_up_and_the_deed_may_stand() {
     assert_eq!(fake.everything(), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn a_store_that_refuses_checksum_headers_gets_content_md5_alone_from_then_on() {
+    for strict in Strict::ALL {
+        let fake = FakeS3::start_strict(strict).await;
+        let (store, call) = (on(&fake), Call::new());
+        // The first write finds it out, whether of bytes or of a file; the clones of a store know it too.
+        call.put(store.as_ref(), ORIGINAL, b"audio").await;
+        let puts = || fake.requests().iter().filter(|&&request| request == "put").count();
+        assert_eq!(puts(), 2, "{strict:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        std::fs::write(&from, noise(300_000)).unwrap();
+        let flac = artifact_of_file(call.org, call.uid, ArtifactKind::AudioFlac, &from).await.unwrap();
+        store.put(&flac, Body::File(from)).await.unwrap();
+        assert_eq!(puts(), 3, "{strict:?}: it is remembered");
+        assert_eq!(store.get(&flac).await.unwrap(), noise(300_000), "{strict:?}");
+        // In parts, nothing is sent that such a store refuses.
+        let bytes = Bytes::from(noise(11 * MIB));
+        let large = call.artifact(ArtifactKind::Waveform, &bytes);
+        store.put(&large, Body::Bytes(bytes.clone())).await.unwrap();
+        assert!(fake.body(large.key.as_str()).unwrap() == bytes, "{strict:?}");
+        store.check().await.unwrap();
+        // What is damaged on its way is still refused.
+        fake.fail("put", Wrong::Damaged, 99);
+        let err = store.put(&call.artifact(ArtifactKind::Quality, b"{}"), Body::Bytes("{}".into())).await.unwrap_err();
+        assert!(matches!(err, ObjectError::Unavailable { .. }), "{strict:?}: {err:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_both_digests_is_sent_both_whatever_it_refused_meanwhile() {
+    let fake = FakeS3::start().await;
+    let (store, call) = (on(&fake), Call::new());
+    for wrong in REFUSALS.into_iter().chain([Wrong::Absent]) {
+        fake.fail("put", wrong, 99);
+        store.put(&call.artifact(ORIGINAL, b"audio"), Body::Bytes("audio".into())).await.unwrap_err();
+    }
+    fake.fail("put", Wrong::Busy, 0);
+    call.put(store.as_ref(), ORIGINAL, b"audio").await;
+    assert_eq!(fake.sha256_headers(), 1, "the write that was taken carried x-amz-checksum-sha256");
+}
+
+#[tokio::test]
+async fn a_write_that_is_not_understood_is_told_in_the_stores_words_and_tried_again() {
+    let fake = FakeS3::start().await;
+    let (store, call) = (on(&fake), Call::new());
+    fake.fail("put", Wrong::Odd, 99);
+    let told = [
+        store.put(&call.artifact(ORIGINAL, b"audio"), Body::Bytes("audio".into())).await.unwrap_err(),
+        store.check().await.unwrap_err(),
+    ];
+    for err in told {
+        assert!(matches!(err, ObjectError::Rejected { .. }), "{err:?}");
+        assert_eq!((err.fault(), err.side()), (Fault::Transient, Side::ObjectStore));
+        let text = err.to_string();
+        assert!(text.contains("InvalidRequest: Objects of this tier are written on Tuesdays."), "{text}");
+    }
+    // The same of a refusal for want of rights, of a full bucket, and of one that is busy.
+    for (wrong, words) in
+        [(Wrong::Denied, "AccessDenied"), (Wrong::Full, "XMinioStorageFull"), (Wrong::Busy, "SlowDown")]
+    {
+        fake.fail("put", wrong, 99);
+        let err = store.check().await.unwrap_err();
+        let text = format!("{:#}", anyhow::Error::from(err));
+        assert!(text.contains(&format!("{words}: what the store says")), "{text}");
+    }
+}
+
 /// The whole worker on such a bucket: it rests, says why, loses no job, and goes on by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_bucket_refuses_rests_until_it_does_not() {
-    for wrong in [Wrong::Denied, Wrong::Full] {
+    for wrong in [Wrong::Denied, Wrong::Full, Wrong::Odd] {
         let fake = FakeS3::start().await;
         let settings = format!(
             "[objects]\nkind = \"s3\"\nendpoint = \"{}\"\nbucket = \"{}\"\naccess_key_id = \"{}\"\n\

@@ -1,0 +1,160 @@
+//! Writes: a whole body in one request, or in parts. Every body carries digests of our own making, and the service refuses
+//! bytes that do not match.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+
+use super::{Part, Requests, SHA256_METADATA, Sent};
+use crate::artifacts::digest::{Sending, base64, md5_of};
+use crate::artifacts::error::ObjectError;
+use crate::artifacts::{Body, Result};
+use crate::domain::Sha256;
+
+/// Whether a service has refused `x-amz-checksum-sha256`, which B2, GCS, R2 and others do not know. `Content-MD5`
+/// (RFC 1864) is known to all. Kept as long as the process lives.
+#[derive(Debug, Default)]
+pub(super) struct Digests {
+    md5_alone: AtomicBool,
+}
+
+/// The digests of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum With {
+    Sha256AndMd5,
+    Md5,
+}
+
+impl Requests {
+    /// One request for a whole body. A refusal of it is tried once more with `Content-MD5` alone: what stores answer to a
+    /// checksum header they do not know has no code of its own.
+    pub(in crate::artifacts) async fn put(
+        &self,
+        key: &str,
+        content_type: &str,
+        body: &Body,
+        sending: &Sending,
+    ) -> Result<Sent> {
+        if self.digests.md5_alone.load(Ordering::Relaxed) {
+            return self.put_with(With::Md5, (key, content_type), body, sending).await;
+        }
+        let refusal = match self.put_with(With::Sha256AndMd5, (key, content_type), body, sending).await {
+            Err(refusal) if may_be_of_a_header(&refusal) => refusal,
+            answer => return answer,
+        };
+        let sent = self.put_with(With::Md5, (key, content_type), body, sending).await?;
+        if !self.digests.md5_alone.swap(true, Ordering::Relaxed) {
+            let place = self.place.as_str();
+            tracing::info!(place, %refusal, "this store takes Content-MD5 alone, x-amz-checksum-sha256 is not sent again");
+        }
+        Ok(sent)
+    }
+
+    async fn put_with(
+        &self,
+        with: With,
+        (key, content_type): (&str, &str),
+        body: &Body,
+        sending: &Sending,
+    ) -> Result<Sent> {
+        let body = match body {
+            Body::Bytes(bytes) => ByteStream::from(bytes.clone()),
+            Body::File(path) | Body::Made(path) => {
+                let unreadable = |err: ByteStreamError| ObjectError::from_io("read", path, std::io::Error::other(err));
+                ByteStream::from_path(path).await.map_err(unreadable)?
+            }
+        };
+        let asked = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
+        let sha256 = (with == With::Sha256AndMd5).then(|| base64(sending.digest.sha256.as_bytes()));
+        let sent = asked
+            .content_length(sending.digest.size_bytes as i64)
+            .content_md5(base64(&sending.md5))
+            .set_checksum_sha256(sha256)
+            .metadata(SHA256_METADATA, sending.digest.sha256.to_string())
+            .set_server_side_encryption(self.sse.clone())
+            .body(body)
+            .send()
+            .await
+            .map_err(|err| self.failed("a write", &err))?;
+        let encryption = sent.server_side_encryption.map(|sse| sse.as_str().to_owned());
+        Ok(Sent { version: sent.version_id, encryption })
+    }
+
+    /// The id of a new multipart upload.
+    pub(in crate::artifacts) async fn begin_upload(
+        &self,
+        key: &str,
+        content_type: &str,
+        sha256: &Sha256,
+    ) -> Result<String> {
+        let asked = self.client.create_multipart_upload().bucket(&self.bucket).key(key).content_type(content_type);
+        let begun = asked
+            .metadata(SHA256_METADATA, sha256.to_string())
+            .set_server_side_encryption(self.sse.clone())
+            .send()
+            .await
+            .map_err(|err| self.failed("the start of an upload", &err))?;
+        begun.upload_id.ok_or_else(|| self.unavailable("the start of an upload", "no upload id in the answer"))
+    }
+
+    pub(in crate::artifacts) async fn put_part(
+        &self,
+        key: &str,
+        upload: &str,
+        number: i32,
+        bytes: Bytes,
+    ) -> Result<Part> {
+        let asked = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(number);
+        let sent = asked
+            .content_md5(base64(&md5_of(&bytes)))
+            .body(ByteStream::from(bytes))
+            .send()
+            .await
+            .map_err(|err| self.failed("a part of a write", &err))?;
+        let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
+        Ok(Part(part.build()))
+    }
+
+    /// Makes the parts an object. `None` when the service does not know the upload: an earlier try, whose answer was
+    /// lost, may have ended it.
+    pub(in crate::artifacts) async fn end_upload(
+        &self,
+        key: &str,
+        upload: &str,
+        parts: Vec<Part>,
+    ) -> Result<Option<Sent>> {
+        let parts = parts.into_iter().map(|part| part.0).collect();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let asked = self.client.complete_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload);
+        match asked.multipart_upload(parts).send().await {
+            Ok(done) => {
+                let encryption = done.server_side_encryption.map(|sse| sse.as_str().to_owned());
+                Ok(Some(Sent { version: done.version_id, encryption }))
+            }
+            Err(err) if err.code() == Some("NoSuchUpload") => Ok(None),
+            Err(err) => Err(self.failed("the end of an upload", &err)),
+        }
+    }
+
+    pub(in crate::artifacts) async fn abort_upload(&self, key: &str, upload: &str) -> Result<()> {
+        let asked = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload);
+        match asked.send().await {
+            Ok(_) => Ok(()),
+            Err(err) if err.code() == Some("NoSuchUpload") => Ok(()),
+            Err(err) => Err(self.failed("the end of an unfinished upload", &err)),
+        }
+    }
+}
+
+/// Whether a refusal may be of a header: a request not understood, or one whose signature a store computed without the
+/// header that it does not know.
+fn may_be_of_a_header(refusal: &ObjectError) -> bool {
+    match refusal {
+        ObjectError::Rejected { .. } => true,
+        ObjectError::Denied { said, .. } => said.starts_with("SignatureDoesNotMatch"),
+        _ => false,
+    }
+}

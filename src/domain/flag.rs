@@ -1,0 +1,99 @@
+//! The flags of a call's record: what its recording is like, and what became of it outside.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::quality::Flag;
+
+/// What became of a call's objects and deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordFlag {
+    /// An object that the record names is not in the object store, or has another size there.
+    MissingObject,
+    /// The receiver's record was written without the condition that is asked for: it has no strong `ETag`.
+    Unconditional,
+}
+
+impl RecordFlag {
+    /// Every one of them.
+    pub const ALL: [Self; 2] = [Self::MissingObject, Self::Unconditional];
+
+    /// The word in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MissingObject => "missing_object",
+            Self::Unconditional => "unconditional",
+        }
+    }
+}
+
+/// Any flag of a record, as `--flag` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CallFlag {
+    Record(RecordFlag),
+    Quality(Flag),
+}
+
+impl CallFlag {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Record(flag) => flag.as_str(),
+            Self::Quality(flag) => flag.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for CallFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no flag; it shows those that are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no flag `{word}`; there are {known}")]
+pub struct UnknownFlag {
+    word: String,
+    known: String,
+}
+
+impl FromStr for CallFlag {
+    type Err = UnknownFlag;
+
+    fn from_str(word: &str) -> Result<Self, UnknownFlag> {
+        let record = RecordFlag::ALL.into_iter().find(|flag| flag.as_str() == word).map(Self::Record);
+        let quality = Flag::ALL.iter().copied().find(|flag| flag.as_str() == word).map(Self::Quality);
+        record.or(quality).ok_or_else(|| {
+            let known =
+                RecordFlag::ALL.iter().map(|flag| flag.as_str()).chain(Flag::ALL.iter().map(|flag| flag.as_str()));
+            UnknownFlag { word: word.to_owned(), known: known.collect::<Vec<_>>().join(", ") }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_known_by_its_word_and_others_are_told() {
+        for word in ["missing_object", "unconditional", "clipped", "text_misfit"] {
+            let flag: CallFlag = word.parse().unwrap();
+            assert_eq!((flag.as_str(), serde_json::to_value(flag).unwrap()), (word, word.into()));
+        }
+        let words: Vec<&str> = Flag::ALL.iter().map(|flag| flag.as_str()).collect();
+        for (flag, word) in Flag::ALL.iter().zip(&words) {
+            assert_eq!(serde_json::to_value(flag).unwrap(), *word);
+            assert_eq!(words.iter().filter(|other| *other == word).count(), 1, "{word}");
+        }
+        let said = "lost".parse::<CallFlag>().unwrap_err().to_string();
+        assert!(said.contains("`lost`") && said.contains("missing_object") && said.contains("clipped"), "{said}");
+    }
+}
