@@ -1,5 +1,7 @@
 //! The unit that flows through the pipeline: a short stretch of decoded samples, one plane per channel.
 
+use std::ops::Range;
+
 /// More channels than this are refused: a call has two legs, a conference recording a few more.
 pub const MAX_CHANNELS: usize = 8;
 /// Sample rates outside of this are refused (8 kHz telephone to 192 kHz studio, with room below).
@@ -34,8 +36,15 @@ impl Block {
     /// Whether all samples are numbers of a magnitude up to `most`.
     #[must_use]
     pub fn within(&self, most: f32) -> bool {
+        self.part_within(0..self.frames(), most)
+    }
+
+    /// The same of a part of the block.
+    #[must_use]
+    pub fn part_within(&self, part: Range<usize>, most: f32) -> bool {
         let level = fearless_simd::Level::new();
-        fearless_simd::dispatch!(level, _simd => self.planes.iter().all(|plane| within(plane, most)))
+        let part = |plane: &Vec<f32>| within(plane.get(part.clone()).unwrap_or_default(), most);
+        fearless_simd::dispatch!(level, _simd => self.planes.iter().all(&part))
     }
 }
 
@@ -123,6 +132,9 @@ pub trait BlockSink {
     /// Levels of the mix, step by step from its start, for meters that need no more. The last step is filled up with
     /// silence.
     fn steps(&mut self, _steps: &[Step]) {}
+    /// The recording is silent here because nothing was to be sent, from and to in seconds of its time. Told before the
+    /// silence is heard.
+    fn pause(&mut self, _seconds: Range<f64>) {}
 }
 
 #[cfg(test)]

@@ -1,13 +1,10 @@
-//! Decodes what comes in a container (ISO media, FLAC, Ogg, Matroska, WAV with a codec inside) by symphonia, and keeps
-//! its output on the container's timeline: a gap between packets' times is a hole, a chained stream goes on.
+//! Decodes what comes in a container (ISO media, FLAC, Matroska, WAV with a codec inside) by symphonia, and keeps its
+//! output on the container's timeline: it begins with the first sample, and a gap between packets' times stays.
 
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use symphonia::core::audio::Channels;
-use symphonia::core::codecs::audio::well_known as id;
-use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
@@ -17,10 +14,10 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
 use super::block::Block;
-use super::decode::{Decode, Facts, Step, guarded, make_decoder, undecodable};
+use super::decode::{Decode, Facts, Step, guarded, undecodable};
+use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
-use super::mp4::{self, EditList, Padded};
-use super::opus::{self, Opus};
+use super::mp4::{self, EditList, Padded, Trim};
 use crate::domain::Container;
 
 /// Packets in a row that may fail before the rest of the file is given up.
@@ -28,80 +25,32 @@ const FAILURES_IN_A_ROW: u32 = 256;
 /// Container times are rounded, to a millisecond in Matroska: less than this is no gap, seconds.
 const GAP_SECONDS: f64 = 0.01;
 /// A jump beyond this is a broken time stamp, not a hole, seconds.
-const JUMP_SECONDS: f64 = 24.0 * 3600.0;
+const JUMP_SECONDS: f64 = 3600.0;
+/// Nor is a header believed that promises more than this, seconds.
+const LONGEST_SECONDS: f64 = 48.0 * 3600.0;
 /// Header and audio may differ by a packet or so before anything is called missing, seconds.
 const MISSING_SECONDS: f64 = 0.06;
-
-/// What turns packets into samples.
-enum Engine {
-    Symphonia(Box<dyn AudioDecoder>),
-    Opus(Box<Opus>),
-}
-
-impl Engine {
-    fn of(params: &AudioCodecParameters) -> Result<Self, AudioError> {
-        if params.codec == id::CODEC_ID_OPUS {
-            let channels = params.channels.as_ref().map_or(1, Channels::count);
-            return Ok(Self::Opus(Box::new(Opus::open(params.extra_data.as_deref(), channels)?)));
-        }
-        let decoder = make_decoder(params, AudioDecoderOptions::default(), codec_name(params.codec))?;
-        Ok(Self::Symphonia(decoder))
-    }
-
-    /// A codec header inside the container may know better than the container.
-    fn rate_hz(&self, params: &AudioCodecParameters) -> u32 {
-        match self {
-            Self::Symphonia(decoder) => decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0),
-            Self::Opus(_) => opus::RATE_HZ,
-        }
-    }
-
-    /// Samples of delay at the start that the demuxer leaves in.
-    fn pre_skip(&self) -> u64 {
-        match self {
-            Self::Symphonia(_) => 0,
-            Self::Opus(opus) => u64::from(opus.pre_skip),
-        }
-    }
-
-    /// Fills the block, trimmed as the container says, with `trim` being samples at the front and at the end.
-    fn decode(&mut self, packet: &Packet, trim: (usize, usize), block: &mut Block) -> Option<()> {
-        match self {
-            Self::Symphonia(decoder) => {
-                let rate_hz = guarded(|| {
-                    let buffer = decoder.decode(packet).ok()?;
-                    buffer.copy_to_vecs_planar(&mut block.planes);
-                    Some(buffer.spec().rate())
-                });
-                block.rate_hz = rate_hz.flatten()?;
-            }
-            Self::Opus(opus) => {
-                opus.decode(&packet.data, block)?;
-                let keep = block.frames().saturating_sub(trim.1);
-                for plane in &mut block.planes {
-                    plane.truncate(keep);
-                    plane.drain(..trim.0.min(keep));
-                }
-            }
-        }
-        Some(())
-    }
-}
 
 /// Decoder of a file with a container.
 pub struct Contained {
     format: Box<dyn FormatReader>,
+    container: Container,
     decoder: Engine,
     track_id: u32,
     time_base: Option<TimeBase>,
     rate_hz: u32,
-    /// Samples (per channel) decoded or lost so far in this link of a chain, before trimming.
+    /// The container's time of the first sample, in samples, once that is known.
+    start: Option<i64>,
+    /// The earliest time of another track before that, seconds.
+    earliest: Option<f64>,
+    /// Samples (per channel) decoded or lost so far, before anything is cut off.
     position: u64,
     /// Read, waiting for the hole before it to be told.
     pending: Option<Packet>,
-    /// Samples to drop at the start, and how many to put out in all, by the edit list.
-    skip: u64,
-    left: Option<u64>,
+    /// The last packet held no sound.
+    after_pause: bool,
+    cut: Cut,
+    edits: EditList,
     expected_seconds: Option<f64>,
     put_out_seconds: f64,
     failures: u32,
@@ -115,7 +64,7 @@ impl Contained {
         let (edits, source): (_, Box<dyn MediaSource>) = if container == Container::Mp4 {
             (mp4::edit_list(&file), Box::new(Padded::new(file).map_err(AudioError::io("read"))?))
         } else {
-            (None, Box::new(file))
+            (EditList::default(), Box::new(file))
         };
         let stream = MediaSourceStream::new(source, MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
@@ -128,10 +77,10 @@ impl Contained {
             Some(Err(error)) => return Err(undecodable(&error.to_string())),
             None => return Err(undecodable("the container could not be read")),
         };
-        Self::start(format, edits)
+        Self::start(format, container, edits)
     }
 
-    fn start(format: Box<dyn FormatReader>, edits: Option<EditList>) -> Result<Self, AudioError> {
+    fn start(format: Box<dyn FormatReader>, container: Container, edits: EditList) -> Result<Self, AudioError> {
         let audio = format.default_track(TrackType::Audio);
         let Some((track, params)) =
             audio.and_then(|track| Some((track, track.codec_params.as_ref().and_then(|params| params.audio())?)))
@@ -143,28 +92,32 @@ impl Contained {
         let codec = codec_name(params.codec);
         let decoder = Engine::of(params)?;
         let rate_hz = decoder.rate_hz(params);
-        let seconds =
-            |ticks: u64, base: TimeBase| ticks as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get());
-        let declared = track.duration.zip(track.time_base).map(|(duration, base)| seconds(duration.get(), base));
+        let declared = track.duration.zip(track.time_base);
+        let declared = declared.map(|(duration, base)| seconds(duration.get() as f64, base));
         let frames = track.num_frames.filter(|_| rate_hz > 0).map(|frames| frames as f64 / f64::from(rate_hz));
+        let declared = declared.or(frames).filter(|seconds| *seconds > 0.0 && *seconds < LONGEST_SECONDS);
         let scaled = |seconds: f64| (seconds * f64::from(rate_hz)).round() as u64;
-        let declared = declared.or(frames).filter(|seconds| *seconds > 0.0 && *seconds < JUMP_SECONDS * 2.0);
-        let (mut skip, mut left, mut expected) = (decoder.pre_skip(), None, declared);
-        if let Some(edits) = edits {
-            skip = scaled(edits.start_seconds);
-            left = edits.length_seconds.map(scaled);
-            expected = edits.length_seconds.or(declared);
-        }
+        let (cut, expected_seconds) = match edits.trim {
+            Some(Trim { start_seconds, length_seconds }) => {
+                let cut = Cut { skip: scaled(start_seconds), left: length_seconds.map(scaled) };
+                (cut, length_seconds.or(declared))
+            }
+            None => (Cut { skip: decoder.pre_skip(), left: None }, declared),
+        };
         Ok(Self {
+            container,
             decoder,
             track_id: track.id,
             time_base: track.time_base,
             rate_hz,
+            start: None,
+            earliest: None,
             position: 0,
             pending: None,
-            skip,
-            left,
-            expected_seconds: expected,
+            after_pause: false,
+            cut,
+            edits,
+            expected_seconds,
             put_out_seconds: 0.0,
             failures: 0,
             facts: Facts::new(codec),
@@ -181,9 +134,8 @@ impl Contained {
                 Some(Ok(Some(packet))) if packet.track_id == self.track_id => {
                     return Ok(Some(packet));
                 }
-                Some(Ok(Some(_))) => {}
+                Some(Ok(Some(packet))) => self.hear_other(&packet),
                 Some(Ok(None)) => return Ok(None),
-                Some(Err(SymphoniaError::ResetRequired)) => self.next_link()?,
                 Some(Err(SymphoniaError::IoError(error))) if error.kind() != ErrorKind::UnexpectedEof => {
                     return Err(AudioError::io("read")(error));
                 }
@@ -200,99 +152,117 @@ impl Contained {
         }
     }
 
-    /// A chained stream (Ogg, RFC 3533 section 4): new tracks, a new decoder, times from zero.
-    fn next_link(&mut self) -> Result<(), AudioError> {
-        let track = self.format.default_track(TrackType::Audio);
-        let Some((track, params)) =
-            track.and_then(|track| Some((track, track.codec_params.as_ref().and_then(|params| params.audio())?)))
-        else {
-            return Err(AudioError::Unsupported { codec: "unknown".to_owned() });
-        };
-        self.decoder = Engine::of(params)?;
-        self.rate_hz = self.decoder.rate_hz(params);
-        self.skip = self.decoder.pre_skip();
-        (self.track_id, self.time_base, self.position) = (track.id, track.time_base, 0);
-        // The first link's header spoke for that link only.
-        self.expected_seconds = None;
-        Ok(())
+    /// Notes where a track beside ours begins. Files are written in the order of time.
+    fn hear_other(&mut self, packet: &Packet) {
+        if self.start.is_some() {
+            return;
+        }
+        let track = self.format.tracks().iter().find(|track| track.id == packet.track_id);
+        let start = track.and_then(|track| track.time_base).map(|base| seconds(packet.pts.get() as f64, base));
+        self.earliest = start.into_iter().chain(self.earliest).reduce(f64::min);
     }
 
     /// A time or duration of the container in samples of the decoder.
-    fn samples(&self, ticks: u64) -> Option<u64> {
+    fn samples(&self, ticks: i64) -> Option<i64> {
         let base = self.time_base?;
-        let scaled = u128::from(ticks) * u128::from(base.numer.get()) * u128::from(self.rate_hz);
-        u64::try_from(scaled / u128::from(base.denom.get())).ok()
+        let scaled = i128::from(ticks) * i128::from(base.numer.get()) * i128::from(self.rate_hz);
+        i64::try_from(scaled / i128::from(base.denom.get())).ok()
     }
 
-    /// Samples missing between what was put out and where this packet belongs.
-    fn gap(&self, packet: &Packet) -> u64 {
-        let start = u64::try_from(packet.pts.get()).ok().and_then(|ticks| self.samples(ticks)).unwrap_or(0);
-        let gap = start.saturating_sub(self.position);
+    /// Silence between what was put out and where this packet belongs.
+    fn silence_before(&mut self, packet: &Packet) -> Option<Step> {
+        let at = self.samples(packet.pts.get()).unwrap_or(0);
+        let Some(start) = self.start else { return self.first(at) };
+        let gap = at.saturating_sub(start).saturating_sub_unsigned(self.position);
         let rate = f64::from(self.rate_hz);
-        if gap as f64 > GAP_SECONDS * rate && (gap as f64) < JUMP_SECONDS * rate { gap } else { 0 }
-    }
-
-    fn lost(&mut self, frames: u64) -> Step {
-        self.position += frames;
-        let kept = self.trim(frames);
-        let channels = self.facts.channels.max(1);
-        Step::Lost { frames: kept.1, rate_hz: self.rate_hz.max(1), channels }
-    }
-
-    /// Of the next `frames` samples: how many to drop at the front, how many to keep after that.
-    fn trim(&mut self, frames: u64) -> (u64, u64) {
-        let front = self.skip.min(frames);
-        self.skip -= front;
-        let mut keep = frames - front;
-        if let Some(left) = &mut self.left {
-            keep = keep.min(*left);
-            *left -= keep;
+        if gap as f64 <= GAP_SECONDS * rate {
+            return None;
         }
-        self.put_out_seconds += keep as f64 / f64::from(self.rate_hz.max(1));
-        (front, keep)
+        if gap as f64 >= JUMP_SECONDS * rate {
+            // From here on times go on from where they jumped to.
+            self.start = Some(start.saturating_add(gap));
+            return None;
+        }
+        let meant = self.after_pause || self.decoder.is_pause(&packet.data);
+        let frames = self.passed(gap as u64);
+        let (rate_hz, channels) = self.form();
+        Some(if meant { Step::Pause { frames, rate_hz, channels } } else { Step::Gap { frames, rate_hz, channels } })
+    }
+
+    /// Time begins with the first sample of the track that begins first; a later track keeps its distance.
+    fn first(&mut self, at: i64) -> Option<Step> {
+        let late = at as f64 / f64::from(self.rate_hz.max(1));
+        let (rate_hz, channels) = self.form();
+        // FLAC counts its samples: those in front of the first frame that is there are lost.
+        if self.container == Container::Flac && late > 0.0 && self.expected_seconds.is_some_and(|all| late < all) {
+            self.start = Some(0);
+            return Some(Step::Lost { frames: self.passed(at.unsigned_abs()), rate_hz, channels });
+        }
+        self.start = Some(at);
+        if self.edits.trim.is_some() {
+            self.cut.skip = self.cut.skip.saturating_sub(at.max(0).unsigned_abs());
+        } else {
+            // A header tells the time of the end.
+            self.expected_seconds = self.expected_seconds.map(|end| if end > late { end - late.max(0.0) } else { end });
+        }
+        let lead = match self.container {
+            Container::Mp4 => self.edits.lead_seconds,
+            _ => self.earliest.map_or(0.0, |earliest| late - earliest),
+        };
+        let frames = (lead * f64::from(rate_hz)).round() as u64;
+        OFFSET_SECONDS.contains(&lead).then_some(Step::Pause { frames, rate_hz, channels })
+    }
+
+    /// Rate and channels of silence.
+    fn form(&self) -> (u32, u16) {
+        (self.rate_hz.max(1), self.facts.channels.max(1))
+    }
+
+    /// Moves on by samples that are not there; how many of them are to be put out.
+    fn passed(&mut self, frames: u64) -> u64 {
+        self.position += frames;
+        let (_, kept) = self.cut.next(frames);
+        self.put_out_seconds += kept as f64 / f64::from(self.rate_hz.max(1));
+        kept
     }
 
     fn decode(&mut self, packet: &Packet, block: &mut Block) -> Step {
         // An AAC packet ends in ones (ISO/IEC 14496-3 4.5.2.1, ID_END); holes and cut off ends are zeros, and decode.
         let hole = self.facts.codec == "aac" && packet.data.iter().all(|&byte| byte == 0);
-        let trim = (packet.trim_start.get(), packet.trim_end.get());
-        let trim = (self.samples(trim.0).unwrap_or(0) as usize, self.samples(trim.1).unwrap_or(0) as usize);
-        let decoded = if hole { None } else { self.decoder.decode(packet, trim, block) };
+        let decoded = if hole { None } else { self.decoder.decode(packet, block) };
+        self.after_pause = self.decoder.is_pause(&packet.data);
         match decoded {
-            // The first packet of Vorbis puts out nothing by design, and a packet may be all delay.
+            // A packet may be all delay, but only the first one.
             Some(()) if block.frames() == 0 && packet.dur.get() > 0 && self.position > 0 => {}
             Some(()) => {
                 self.failures = 0;
                 self.rate_hz = block.rate_hz;
                 self.facts.saw(block.rate_hz, block.planes.len() as u16);
-                let frames = block.frames() as u64;
-                self.position += frames;
-                let (front, keep) = self.trim(frames);
-                for plane in &mut block.planes {
-                    plane.truncate((front + keep) as usize);
-                    plane.drain(..front as usize);
-                }
+                self.position += block.frames() as u64;
+                let kept = self.cut.apply(block);
+                self.put_out_seconds += kept as f64 / f64::from(self.rate_hz.max(1));
                 return Step::Audio;
             }
             None => {}
         }
         self.failures += 1;
-        let frames = self.samples(packet.dur.get()).unwrap_or(0);
-        self.lost(frames.min(u64::from(self.rate_hz)))
+        let frames = i64::try_from(packet.dur.get()).ok().and_then(|ticks| self.samples(ticks)).unwrap_or(0);
+        let frames = self.passed(frames.unsigned_abs().min(u64::from(self.rate_hz)));
+        let (rate_hz, channels) = self.form();
+        Step::Lost { frames, rate_hz, channels }
     }
 }
 
 impl Decode for Contained {
     fn next(&mut self, block: &mut Block) -> Result<Step, AudioError> {
-        while !self.ended && self.left != Some(0) && self.failures < FAILURES_IN_A_ROW {
+        while !self.ended && self.cut.left != Some(0) && self.failures < FAILURES_IN_A_ROW {
             let packet = match self.pending.take() {
                 Some(packet) => packet,
                 None => match self.packet()? {
                     Some(packet) => {
-                        let gap = self.gap(&packet);
-                        if gap > 0 {
+                        if let Some(silence) = self.silence_before(&packet) {
                             self.pending = Some(packet);
-                            return Ok(self.lost(gap));
+                            return Ok(silence);
                         }
                         packet
                     }
@@ -316,21 +286,6 @@ impl Decode for Contained {
     }
 }
 
-fn codec_name(codec: AudioCodecId) -> &'static str {
-    match codec {
-        id::CODEC_ID_AAC => "aac",
-        id::CODEC_ID_MP3 => "mp3",
-        id::CODEC_ID_FLAC => "flac",
-        id::CODEC_ID_VORBIS => "vorbis",
-        id::CODEC_ID_OPUS => "opus",
-        id::CODEC_ID_ALAC => "alac",
-        id::CODEC_ID_AC3 => "ac3",
-        id::CODEC_ID_SPEEX => "speex",
-        id::CODEC_ID_PCM_S16LE | id::CODEC_ID_PCM_S16BE => "pcm_s16",
-        id::CODEC_ID_PCM_MULAW => "pcm_mulaw",
-        id::CODEC_ID_PCM_ALAW => "pcm_alaw",
-        id::CODEC_ID_ADPCM_MS => "adpcm_ms",
-        id::CODEC_ID_ADPCM_IMA_WAV => "adpcm_ima_wav",
-        _ => "unknown",
-    }
+fn seconds(ticks: f64, base: TimeBase) -> f64 {
+    ticks * f64::from(base.numer.get()) / f64::from(base.denom.get())
 }

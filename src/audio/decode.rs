@@ -13,6 +13,7 @@ use super::elementary::Elementary;
 use super::error::AudioError;
 use super::frames::Syntax;
 use super::free_format::FreeFormat;
+use super::ogg::Ogg;
 use super::riff::open_wav;
 use crate::domain::Container;
 
@@ -23,6 +24,19 @@ pub enum Step {
     Audio,
     /// Samples (per channel) that should be here and are not; the block is to be ignored.
     Lost {
+        frames: u64,
+        rate_hz: u32,
+        channels: u16,
+    },
+    /// Samples (per channel) for which the file holds nothing, by the times in it: lost in the middle of sound, and not
+    /// sent where there was none.
+    Gap {
+        frames: u64,
+        rate_hz: u32,
+        channels: u16,
+    },
+    /// The same, where nothing was to be sent.
+    Pause {
         frames: u64,
         rate_hz: u32,
         channels: u16,
@@ -71,9 +85,8 @@ pub fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioE
         },
         Container::Adts => Ok(Box::new(Elementary::open(path, Syntax::Adts, 0)?)),
         Container::Wav => open_wav(path),
-        Container::Mp4 | Container::Flac | Container::Ogg | Container::Matroska => {
-            Ok(Box::new(Contained::open(path, container)?))
-        }
+        Container::Ogg => Ok(Box::new(Ogg::open(path)?)),
+        Container::Mp4 | Container::Flac | Container::Matroska => Ok(Box::new(Contained::open(path, container)?)),
         Container::Other => Err(AudioError::UnknownContainer),
     }
 }

@@ -221,7 +221,11 @@ fn listen_with(
     while timeline.next(&mut block)? {
         cancel.pass()?;
         recorded.push(&block);
+        let pause = timeline.take_pause();
         for sink in mono.sinks.iter_mut() {
+            if let Some(pause) = &pause {
+                sink.pause(pause.clone());
+            }
             sink.recorded(&block);
         }
         if rate_hz != 0 && rate_hz != block.rate_hz {

@@ -1,6 +1,6 @@
 //! From a recording to measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` with `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
+//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` and `ogg` with `engine` and `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
 //! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
 //! in memory as a whole.
 
@@ -9,6 +9,7 @@ pub mod block;
 mod contained;
 mod decode;
 mod elementary;
+mod engine;
 pub mod error;
 mod first_pass;
 mod flac;
@@ -21,6 +22,7 @@ mod limiter;
 pub mod loudness;
 mod mix;
 mod mp4;
+mod ogg;
 mod opus;
 mod output_levels;
 pub mod probe;

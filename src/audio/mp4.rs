@@ -11,30 +11,91 @@ const MOOV_BYTES: u64 = 64 << 20;
 /// A length promised beyond this on top of what is there is not believed.
 const MOST_PADDING: u64 = 4 << 30;
 
-/// The edits that matter for one continuous recording.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// More boxes than this at the start of a file are not looked through for the first fragments.
+const MOST_BOXES: usize = 256;
+
+/// What matters of the edits for one continuous recording.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct EditList {
+    /// `None` where there are no edits, or none that one could follow.
+    pub trim: Option<Trim>,
+    /// How much later than the first track of the file the sound begins.
+    pub lead_seconds: f64,
+}
+
+/// Delay of the encoder, and how long the sound is after it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trim {
     pub start_seconds: f64,
     pub length_seconds: Option<f64>,
 }
 
-/// Reads the edit list of the first sound track; `None` when there is none, or nothing in it. Leaves the file anywhere.
-pub fn edit_list(mut file: &File) -> Option<EditList> {
+/// Reads the edits of the first sound track. Leaves the file anywhere.
+pub fn edit_list(file: &File) -> EditList {
+    read_edits(file).unwrap_or_default()
+}
+
+fn read_edits(mut file: &File) -> Option<EditList> {
     let total = file.metadata().ok()?.len();
-    let mut at = 0;
-    loop {
+    let (mut at, mut tracks, mut boxes) = (0, Vec::new(), 0);
+    while at < total && boxes < MOST_BOXES {
+        boxes += 1;
         let mut head = [0u8; 16];
         file.seek(SeekFrom::Start(at)).ok()?;
-        let there = (total.checked_sub(at)?).min(16) as usize;
+        let there = (total - at).min(16) as usize;
         file.read_exact(&mut head[..there]).ok()?;
-        let (name, header, size) = box_head(&head[..there], total - at)?;
-        if &name == b"moov" {
+        // The last box may be cut off.
+        let Some((name, header, size)) = box_head(&head[..there], total - at) else { break };
+        if matches!(&name, b"moov" | b"moof") {
             let mut body = Vec::new();
             file.seek(SeekFrom::Start(at + header)).ok()?;
             file.take((size - header).min(MOOV_BYTES)).read_to_end(&mut body).ok()?;
-            return parse_moov(&body);
+            if &name == b"moov" {
+                tracks = parse_moov(&body)?;
+                if child(&body, *b"mvex").is_none() {
+                    break;
+                }
+            } else {
+                fragment_starts(&body, &mut tracks);
+                if tracks.iter().all(|track| track.fragment.is_some()) {
+                    break;
+                }
+            }
         }
         at += size;
+    }
+    let sound = tracks.iter().find(|track| track.sound)?;
+    let earliest = tracks.iter().map(Track::start_seconds).reduce(f64::min)?;
+    Some(EditList { trim: sound.trim(), lead_seconds: sound.start_seconds() - earliest })
+}
+
+/// A track of sound or pictures.
+#[derive(Debug, Default)]
+struct Track {
+    id: u32,
+    sound: bool,
+    /// Units a second of its own times.
+    scale: f64,
+    /// Seconds of nothing before its first edit.
+    empty_seconds: f64,
+    /// Length of each edit, seconds, and where in the media it begins, in its own units.
+    edits: Vec<(f64, i64)>,
+    /// Decoding time of its first fragment, in its own units (14496-12 8.8.12).
+    fragment: Option<u64>,
+}
+
+impl Track {
+    fn start_seconds(&self) -> f64 {
+        let delay = self.edits.first().map_or(0, |edit| edit.1);
+        let late = i64::try_from(self.fragment.unwrap_or(0)).unwrap_or(i64::MAX).saturating_sub(delay).max(0);
+        self.empty_seconds + late as f64 / self.scale
+    }
+
+    fn trim(&self) -> Option<Trim> {
+        let &[(seconds, media_time)] = self.edits.as_slice() else { return None };
+        // Times of fragments are not read by the demuxer: there its times begin at zero.
+        let skip = media_time.saturating_sub_unsigned(self.fragment.unwrap_or(0)).max(0);
+        Some(Trim { start_seconds: skip as f64 / self.scale, length_seconds: (seconds > 0.0).then_some(seconds) })
     }
 }
 
@@ -156,34 +217,55 @@ fn time_scale(body: &[u8]) -> Option<f64> {
     u32_at(body, at).filter(|&scale| scale > 0).map(f64::from)
 }
 
-fn parse_moov(moov: &[u8]) -> Option<EditList> {
+fn parse_moov(moov: &[u8]) -> Option<Vec<Track>> {
     let movie_scale = time_scale(child(moov, *b"mvhd")?)?;
-    let sound = |trak: &&[u8]| {
-        child(trak, *b"mdia")
-            .and_then(|mdia| child(mdia, *b"hdlr"))
-            .is_some_and(|hdlr| hdlr.get(8..12) == Some(b"soun"))
+    let tracks = children(moov).filter(|(name, _)| name == b"trak");
+    Some(tracks.filter_map(|(_, trak)| parse_trak(trak, movie_scale)).collect())
+}
+
+/// `None` for what is neither sound nor pictures.
+fn parse_trak(trak: &[u8], movie_scale: f64) -> Option<Track> {
+    let mdia = child(trak, *b"mdia")?;
+    let sound = match child(mdia, *b"hdlr")?.get(8..12)? {
+        b"soun" => true,
+        b"vide" => false,
+        _ => return None,
     };
-    let trak = children(moov).filter(|(name, _)| name == b"trak").map(|(_, body)| body).find(sound)?;
-    let media_scale = time_scale(child(child(trak, *b"mdia")?, *b"mdhd")?)?;
-    let elst = child(child(trak, *b"edts")?, *b"elst")?;
-    let version = *elst.first()?;
-    let count = u32_at(elst, 4)?;
-    let (entry, wide) = if version == 1 { (20, true) } else { (12, false) };
-    let mut edits = Vec::new();
-    for body in elst.get(8..)?.chunks_exact(entry).take(count.min(64) as usize) {
+    let scale = time_scale(child(mdia, *b"mdhd")?)?;
+    let id = child(trak, *b"tkhd").and_then(|body| u32_at(body, if *body.first()? == 1 { 20 } else { 12 }));
+    let mut track = Track { id: id.unwrap_or(0), sound, scale, ..Track::default() };
+    let elst = child(trak, *b"edts").and_then(|edts| child(edts, *b"elst")).unwrap_or_default();
+    let wide = elst.first() == Some(&1);
+    let count = u32_at(elst, 4).unwrap_or(0).min(64) as usize;
+    for body in elst.get(8..).unwrap_or_default().chunks_exact(if wide { 20 } else { 12 }).take(count) {
         let (duration, media_time) = if wide {
             (u64::from_be_bytes(*body.first_chunk()?), i64::from_be_bytes(*body.get(8..16)?.first_chunk()?))
         } else {
             (u64::from(u32_at(body, 0)?), i64::from(u32_at(body, 4)?.cast_signed()))
         };
-        // A media time of -1 is a pause in front: recorders write it for a late first packet.
-        if media_time >= 0 {
-            edits.push((duration, media_time));
+        let seconds = duration as f64 / movie_scale;
+        // A media time of -1 is a pause: recorders write it in front for a late first packet.
+        match media_time {
+            0.. => track.edits.push((seconds, media_time)),
+            _ if track.edits.is_empty() => track.empty_seconds += seconds,
+            _ => {}
         }
     }
-    let &[(duration, media_time)] = edits.as_slice() else { return None };
-    let length_seconds = (duration > 0).then(|| duration as f64 / movie_scale);
-    Some(EditList { start_seconds: media_time as f64 / media_scale, length_seconds })
+    Some(track)
+}
+
+/// Notes where the fragments of a `moof` begin, for tracks of which none was seen before.
+fn fragment_starts(moof: &[u8], tracks: &mut [Track]) {
+    for (_, traf) in children(moof).filter(|(name, _)| name == b"traf") {
+        let id = child(traf, *b"tfhd").and_then(|tfhd| u32_at(tfhd, 4));
+        let start = child(traf, *b"tfdt").and_then(|tfdt| match *tfdt.first()? {
+            0 => u32_at(tfdt, 4).map(u64::from),
+            _ => Some(u64::from_be_bytes(*tfdt.get(4..12)?.first_chunk()?)),
+        });
+        if let Some(track) = tracks.iter_mut().find(|track| Some(track.id) == id) {
+            track.fragment = track.fragment.or(Some(start.unwrap_or(0)));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -204,22 +286,71 @@ mod tests {
         body
     }
 
+    /// A track with edits of (duration in ms, media time), at 48 kHz.
+    fn trak(id: u32, kind: [u8; 4], edits: &[(u32, i32)]) -> Vec<u8> {
+        let mut elst = vec![0; 4];
+        elst.extend((edits.len() as u32).to_be_bytes());
+        for (duration, media_time) in edits {
+            elst.extend(duration.to_be_bytes());
+            elst.extend(media_time.to_be_bytes());
+            elst.extend([0, 1, 0, 0]);
+        }
+        let hdlr = [[0; 8].as_slice(), &kind].concat();
+        let tkhd = [&[0; 12], &id.to_be_bytes()[..], &[0; 8]].concat();
+        let mdia = [boxed(*b"mdhd", &header(48_000)), boxed(*b"hdlr", &hdlr)].concat();
+        let parts = [boxed(*b"tkhd", &tkhd), boxed(*b"edts", &boxed(*b"elst", &elst)), boxed(*b"mdia", &mdia)];
+        boxed(*b"trak", &parts.concat())
+    }
+
+    fn moov(traks: &[Vec<u8>]) -> Vec<u8> {
+        [boxed(*b"mvhd", &header(1000)), traks.concat()].concat()
+    }
+
+    fn edits(boxes: &[Vec<u8>]) -> EditList {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &boxes.concat()).unwrap();
+        edit_list(&file)
+    }
+
     #[test]
     fn delay_and_length_come_from_the_edit() {
-        let mut elst = vec![0, 0, 0, 0, 0, 0, 0, 1];
-        elst.extend(5000u32.to_be_bytes());
-        elst.extend(1024u32.to_be_bytes());
-        elst.extend([0, 1, 0, 0]);
-        let mut hdlr = vec![0; 8];
-        hdlr.extend(b"soun");
-        let mdia = [boxed(*b"mdhd", &header(48_000)), boxed(*b"hdlr", &hdlr)].concat();
-        let trak = [boxed(*b"edts", &boxed(*b"elst", &elst)), boxed(*b"mdia", &mdia)].concat();
-        let moov = [boxed(*b"mvhd", &header(1000)), boxed(*b"trak", &trak)].concat();
-        let edits = parse_moov(&moov).unwrap();
-        assert!((edits.start_seconds - 1024.0 / 48_000.0).abs() < 1e-12);
-        assert_eq!(edits.length_seconds, Some(5.0));
-        for cut in 0..moov.len() {
-            let _ = parse_moov(&moov[..cut]);
+        let body = moov(&[trak(1, *b"soun", &[(5000, 1024)])]);
+        let edits = edits(&[boxed(*b"ftyp", b"M4A "), boxed(*b"moov", &body)]);
+        let trim = edits.trim.unwrap();
+        assert!((trim.start_seconds - 1024.0 / 48_000.0).abs() < 1e-12);
+        assert_eq!((trim.length_seconds, edits.lead_seconds.to_bits()), (Some(5.0), 0));
+        for cut in 0..body.len() {
+            let _ = parse_moov(&body[..cut]);
         }
+    }
+
+    #[test]
+    fn tracks_keep_their_distance_and_nothing_before_the_first() {
+        let lead = |traks: &[Vec<u8>]| edits(&[boxed(*b"moov", &moov(traks))]).lead_seconds;
+        let sound = |empty: u32| trak(1, *b"soun", &[(empty, -1), (5000, 1024)]);
+        assert!(lead(&[sound(3000)]).abs() < 1e-9, "alone, it begins at once");
+        let picture = |empty: u32| trak(2, *b"vide", &[(empty, -1), (5000, 0)]);
+        assert!((lead(&[sound(3000), picture(1000)]) - 2.0).abs() < 1e-9);
+        assert!(lead(&[sound(3000), picture(4000)]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn fragments_may_begin_late() {
+        let fragment = |id: u32, start: u64| {
+            let tfhd = [&[0; 4], &id.to_be_bytes()[..]].concat();
+            let tfdt = [&[1, 0, 0, 0], &start.to_be_bytes()[..]].concat();
+            boxed(*b"moof", &boxed(*b"traf", &[boxed(*b"tfhd", &tfhd), boxed(*b"tfdt", &tfdt)].concat()))
+        };
+        let traks = [trak(1, *b"soun", &[(0, 1024)]), trak(2, *b"vide", &[(0, 0)])];
+        let head = boxed(*b"moov", &[moov(&traks), boxed(*b"mvex", &[])].concat());
+        let late = edits(&[head.clone(), fragment(2, 60 * 48_000), fragment(1, 62 * 48_000 + 1024), fragment(2, 0)]);
+        assert!((late.lead_seconds - 2.0).abs() < 1e-9, "{late:?}");
+        assert_eq!(
+            late.trim.map(|trim| trim.start_seconds.to_bits()),
+            Some(0),
+            "the edit ends before the first fragment"
+        );
+        let one = boxed(*b"moov", &[moov(&traks[..1]), boxed(*b"mvex", &[])].concat());
+        assert!(edits(&[one, fragment(1, 60 * 48_000)]).lead_seconds.abs() < 1e-9);
     }
 }

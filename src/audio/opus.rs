@@ -12,6 +12,30 @@ pub const RATE_HZ: u32 = 48_000;
 /// The longest packet, 120 ms (RFC 6716 section 3.2.5).
 const LONGEST: usize = RATE_HZ as usize * 120 / 1000;
 
+/// Samples at 48 kHz that a packet decodes to (RFC 6716 section 3.1 and 3.2.5); `None` for what is no packet.
+pub fn packet_samples(packet: &[u8]) -> Option<u64> {
+    let first = *packet.first()?;
+    // Lengths of a frame in units of 2.5 ms, by configuration.
+    let frame = match first >> 3 {
+        config @ 0..=11 => [4, 8, 16, 24][usize::from(config & 3)],
+        config @ 12..=15 => [4, 8][usize::from(config & 1)],
+        config => [1, 2, 4, 8][usize::from(config & 3)],
+    };
+    let frames = match first & 3 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u64::from(packet.get(1)? & 63),
+    };
+    let samples = frame * frames * u64::from(RATE_HZ) / 400;
+    (1..=LONGEST as u64).contains(&samples).then_some(samples)
+}
+
+/// Whether a packet holds no sound: with discontinuous transmission an encoder ends so, and sends nothing until there is
+/// something to be heard (RFC 6716 section 2.1.9). Digital silence is coded in as few bytes.
+pub const fn is_pause(packet: &[u8]) -> bool {
+    matches!(packet.len(), 1..=3)
+}
+
 /// Decoder of a stream of one or two channels.
 pub struct Opus {
     decoder: Box<Decoder>,
@@ -75,4 +99,29 @@ impl Opus {
 
 fn decoder(channels: Channels) -> Result<Box<Decoder>, AudioError> {
     Decoder::new(RATE_HZ, channels).map(Box::new).map_err(|error| undecodable(&format!("{error:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_tell_their_length() {
+        for (packet, ms) in [
+            (&[0x78u8, 0][..], Some(20)),
+            // Three frames of 20 ms in one packet, as browsers write them.
+            (&[0x7b, 0x83], Some(60)),
+            (&[0xfc], Some(20)),
+            (&[0xf9], Some(40)),
+            (&[0x08], Some(20)),
+            (&[0x18], Some(60)),
+            (&[0x1b, 3], None),
+            (&[0x03], None),
+            (&[0x03, 0], None),
+            (&[], None),
+        ] {
+            assert_eq!(packet_samples(packet), ms.map(|ms: u64| ms * 48), "{packet:x?}");
+        }
+        assert_eq!(packet_samples(&[0xe0]), Some(120), "2.5 ms");
+    }
 }

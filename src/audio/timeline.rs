@@ -1,4 +1,7 @@
-//! Keeps times true: what did not decode is replaced by silence of its length and counted.
+//! Keeps times true: what did not decode is replaced by silence of its length and counted. So is what was not sent, which
+//! counts as lost only in the middle of sound.
+
+use std::ops::Range;
 
 use super::block::{Block, MAX_CHANNELS, RATES_HZ};
 use super::decode::{Decode, Facts, Step};
@@ -13,6 +16,10 @@ const DAMAGED_SHARE: f64 = 0.5;
 /// Silence is put out in blocks of this many samples.
 const SILENCE_FRAMES: usize = 4096;
 
+/// Silence is told by what is heard around it for so long, seconds, and has no samples beyond this: -40 dBFS.
+const AROUND_SECONDS: f64 = 0.02;
+const QUIET: f32 = 0.01;
+
 /// A decoder's output without holes.
 pub struct Timeline {
     decoder: Box<dyn Decode>,
@@ -21,6 +28,19 @@ pub struct Timeline {
     lost_seconds: f64,
     /// Silence still to be put out: samples, rate, channels.
     hole: (u64, u32, u16),
+    /// How long nothing has been heard, seconds, as far as that matters.
+    quiet_seconds: f64,
+    /// A gap after quiet.
+    gap: Option<Gap>,
+    pause: Option<Range<f64>>,
+}
+
+/// A gap of which it is open whether sound is missing in it.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    seconds: f64,
+    /// What is still to be heard after it.
+    open_seconds: f64,
 }
 
 /// How much of a recording survived.
@@ -34,7 +54,16 @@ pub struct Survival {
 
 impl Timeline {
     pub const fn new(decoder: Box<dyn Decode>, limit_seconds: f64) -> Self {
-        Self { decoder, limit_seconds, seconds: 0.0, lost_seconds: 0.0, hole: (0, 0, 0) }
+        Self {
+            decoder,
+            limit_seconds,
+            seconds: 0.0,
+            lost_seconds: 0.0,
+            hole: (0, 0, 0),
+            quiet_seconds: 0.0,
+            gap: None,
+            pause: None,
+        }
     }
 
     /// Fills the block with the next stretch; `false` at the end.
@@ -43,11 +72,20 @@ impl Timeline {
             match self.decoder.next(block)? {
                 Step::End => return Ok(false),
                 Step::Lost { frames, rate_hz, channels } => {
-                    check_form(rate_hz, usize::from(channels))?;
-                    self.lost_seconds += frames as f64 / f64::from(rate_hz);
-                    self.hole = (frames, rate_hz, channels);
-                    // Refused before it is made: a hole may claim to be days long.
-                    self.check_length(frames as f64 / f64::from(rate_hz))?;
+                    self.lost_seconds += self.begin_hole(frames, rate_hz, channels)?;
+                }
+                Step::Gap { frames, rate_hz, channels } => {
+                    let seconds = self.begin_hole(frames, rate_hz, channels)?;
+                    if self.quiet_seconds >= AROUND_SECONDS {
+                        self.gap = Some(Gap { seconds, open_seconds: AROUND_SECONDS });
+                    } else {
+                        self.lost_seconds += seconds;
+                    }
+                }
+                Step::Pause { frames, rate_hz, channels } => {
+                    let from = self.seconds;
+                    let seconds = self.begin_hole(frames, rate_hz, channels)?;
+                    self.pause = Some(from..from + seconds);
                 }
                 Step::Audio => {
                     check_form(block.rate_hz, block.planes.len())?;
@@ -58,6 +96,7 @@ impl Timeline {
                         }
                         self.lost_seconds += seconds;
                     }
+                    self.listen(block);
                     self.seconds += seconds;
                     self.check_length(0.0)?;
                     return Ok(true);
@@ -70,6 +109,40 @@ impl Timeline {
         self.seconds += frames as f64 / f64::from(rate_hz);
         block.set_silence(rate_hz, channels, frames as usize);
         Ok(true)
+    }
+
+    /// Silence to come; how long, seconds.
+    fn begin_hole(&mut self, frames: u64, rate_hz: u32, channels: u16) -> Result<f64, AudioError> {
+        check_form(rate_hz, usize::from(channels))?;
+        let seconds = frames as f64 / f64::from(rate_hz);
+        // Refused before it is made: a hole may claim to be days long.
+        self.check_length(seconds)?;
+        self.hole = (frames, rate_hz, channels);
+        Ok(seconds)
+    }
+
+    /// Hears whether there is sound at the end of this block, and, after a gap, at its start.
+    fn listen(&mut self, block: &Block) {
+        let rate = f64::from(block.rate_hz);
+        let samples = |seconds: f64| ((seconds * rate).ceil() as usize).min(block.frames());
+        if let Some(gap) = &mut self.gap {
+            let head = samples(gap.open_seconds);
+            if block.part_within(0..head, QUIET) {
+                gap.open_seconds -= head as f64 / rate;
+                self.gap = Some(*gap).filter(|gap| gap.open_seconds > 0.0);
+            } else {
+                self.lost_seconds += gap.seconds;
+                self.gap = None;
+            }
+        }
+        let tail = samples(AROUND_SECONDS);
+        let quiet = block.part_within(block.frames() - tail..block.frames(), QUIET);
+        self.quiet_seconds = if quiet { self.quiet_seconds + tail as f64 / rate } else { 0.0 };
+    }
+
+    /// A pause that has begun with the last block.
+    pub const fn take_pause(&mut self) -> Option<Range<f64>> {
+        self.pause.take()
     }
 
     fn check_length(&self, more: f64) -> Result<(), AudioError> {
@@ -151,6 +224,28 @@ mod tests {
         assert!(samples[480..10_480].iter().all(|sample| sample.to_bits() == 0));
         assert!((samples[10_480] - 0.5).abs() < 1e-9);
         assert_eq!((survival.lost_ms, survival.state), (208, RecordingState::Damaged));
+    }
+
+    #[test]
+    fn a_gap_is_lost_in_sound_and_nowhere_else() {
+        let gap = (Step::Gap { frames: 4_800, rate_hz: 48_000, channels: 1 }, 0.0);
+        let pause = (Step::Pause { frames: 4_800, rate_hz: 48_000, channels: 1 }, 0.0);
+        let (loud, quiet) = ((Step::Audio, 0.5), (Step::Audio, 0.005));
+        for (name, steps, lost_ms) in [
+            ("between sounds", vec![loud, gap, loud], 100),
+            ("between silences", vec![loud, quiet, quiet, gap, quiet, quiet, loud], 0),
+            ("before sound", vec![quiet, quiet, gap, loud], 100),
+            ("10 ms before sound", vec![quiet, quiet, gap, quiet, loud], 100),
+            ("after sound", vec![loud, gap, quiet, quiet], 100),
+            ("10 ms after sound", vec![loud, quiet, gap, quiet, quiet], 100),
+            ("with nothing before", vec![gap, quiet, quiet], 100),
+            ("two of them", vec![quiet, quiet, gap, quiet, quiet, gap, loud], 100),
+            ("where nothing was to be sent", vec![loud, pause, loud], 0),
+        ] {
+            let length = steps.iter().map(|(step, _)| if *step == Step::Audio { 480 } else { 4_800 }).sum::<usize>();
+            let (samples, survival) = run(steps, 0.0).unwrap();
+            assert_eq!((samples.len(), survival.lost_ms), (length, lost_ms), "{name}");
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Figures of the waveform itself, gathered while the recording is decoded, before any gain.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
 use super::spectrum::Spectrum;
 use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step};
 use crate::domain::quality::{Flag, Signal};
@@ -21,6 +24,7 @@ const NOISE_SHARE: f64 = 0.10;
 const SPEECH_SHARE: f64 = 0.95;
 /// Steps in the grains of the dropout search, 1 ms; below this peak a grain is digital silence, above that one it is sound.
 const GRAIN_STEPS: usize = OUTPUT_RATE_HZ as usize / 1000 / STEP;
+const GRAINS_PER_SECOND: f64 = 1000.0;
 const GRAIN_SILENT: f32 = 3e-5;
 const GRAIN_LOUD: f32 = 0.01;
 /// Sound within so many grains before and after the silence makes it a dropout: speech itself fades.
@@ -128,6 +132,8 @@ struct Dropouts {
     /// Grains looked at, and grains that were dropouts.
     grains: u64,
     total: u64,
+    /// Silences that were meant, from and to in grains.
+    meant: VecDeque<(u64, u64)>,
 }
 
 impl Dropouts {
@@ -139,7 +145,7 @@ impl Dropouts {
             }
             self.silent += 1;
         } else {
-            if self.silent > 0 && self.armed && DROPOUT_GRAINS.contains(&self.silent) {
+            if self.silent > 0 && self.armed && DROPOUT_GRAINS.contains(&self.silent) && !self.was_meant() {
                 self.waiting = Some((self.silent, 0));
             }
             self.silent = 0;
@@ -156,6 +162,22 @@ impl Dropouts {
             }
         }
         self.grains += 1;
+    }
+
+    /// Whether the silence that ends here was.
+    fn was_meant(&self) -> bool {
+        let start = self.grains - u64::from(self.silent);
+        self.meant.iter().any(|&(from, to)| from < self.grains && start < to)
+    }
+
+    fn pause(&mut self, seconds: &Range<f64>) {
+        let grain = |seconds: f64| (seconds * GRAINS_PER_SECOND) as u64;
+        // What is long past has been asked about.
+        let past = |to: u64, grains: u64| to + u64::from(*DROPOUT_GRAINS.end()) < grains;
+        while self.meant.front().is_some_and(|&(_, to)| past(to, self.grains)) {
+            self.meant.pop_front();
+        }
+        self.meant.push_back((grain(seconds.start), grain(seconds.end)));
     }
 
     fn lost(&mut self, grains: u32) {
@@ -278,6 +300,10 @@ impl BlockSink for SignalMeter {
         self.spectrum.push(samples);
     }
 
+    fn pause(&mut self, seconds: Range<f64>) {
+        self.dropouts.pause(&seconds);
+    }
+
     fn steps(&mut self, steps: &[Step]) {
         for step in steps {
             self.grain = (self.grain.0.max(step.peak), self.grain.1 + 1);
@@ -298,7 +324,10 @@ mod tests {
     use super::*;
 
     fn measure(planes: &[Vec<f32>]) -> MeasuredSignal {
-        let mut meter = SignalMeter::new();
+        measure_with(SignalMeter::new(), planes)
+    }
+
+    fn measure_with(mut meter: SignalMeter, planes: &[Vec<f32>]) -> MeasuredSignal {
         for start in (0..planes[0].len()).step_by(960) {
             let end = (start + 960).min(planes[0].len());
             let block =
@@ -358,6 +387,10 @@ mod tests {
         let signal = measure(&[wave.clone()]).signal;
         assert_eq!(signal.dropouts, 1, "40 ms counts, 10 ms does not");
         assert!(signal.dropout_ms.abs_diff(40) <= 2, "{}", signal.dropout_ms);
+        // The recording says that nothing was to be sent here.
+        let mut meter = SignalMeter::new();
+        meter.pause(20_000.0 / 48_000.0..21_920.0 / 48_000.0);
+        assert_eq!(measure_with(meter, &[wave]).signal.dropouts, 0);
         // A fade before and after makes it a pause.
         let mut paused = tone(0.5, 96_000);
         for (n, sample) in paused.iter_mut().enumerate() {

@@ -11,11 +11,14 @@ use aftercall::domain::{Container, Outcome, RecordingState};
 use aftercall::quality::signal::SignalMeter;
 use tempfile::TempDir;
 
+mod containers;
 mod damage;
 mod forms;
 mod fuzz;
 mod levels;
+mod ogg;
 mod oracles;
+mod times;
 
 const RATE: usize = 48_000;
 
@@ -75,7 +78,11 @@ impl Studio {
     }
 
     fn run(&self) -> Result<Heard, AudioError> {
-        let normalized = self.run_with(&mut [], &CancelFlag::default())?;
+        self.heard_by(&mut [])
+    }
+
+    fn heard_by(&self, sinks: &mut [&mut dyn BlockSink]) -> Result<Heard, AudioError> {
+        let normalized = self.run_with(sinks, &CancelFlag::default())?;
         let mut reader = hound::WavReader::open(self.wav()).unwrap();
         let spec = reader.spec();
         assert_eq!((spec.channels, spec.sample_rate, spec.bits_per_sample), (1, 48_000, 16));
@@ -103,19 +110,11 @@ impl Heard {
 
     /// Amplitude of a tone in the 200 ms from `seconds` on.
     fn tone(&self, seconds: f64, hz: f64) -> f64 {
-        let window = self.window(seconds);
-        let (mut re, mut im) = (0.0, 0.0);
-        for (n, sample) in window.iter().enumerate() {
-            let angle = std::f64::consts::TAU * hz * n as f64 / RATE as f64;
-            re += f64::from(*sample) * angle.cos();
-            im += f64::from(*sample) * angle.sin();
-        }
-        2.0 * f64::hypot(re, im) / window.len() as f64
+        tone(self.window(seconds), hz)
     }
 
     fn rms(&self, seconds: f64) -> f64 {
-        let window = self.window(seconds);
-        (window.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / window.len() as f64).sqrt()
+        rms(self.window(seconds))
     }
 
     /// This tone and hardly anything else.
@@ -128,6 +127,21 @@ impl Heard {
         assert!(self.rms(seconds) < 0.002, "silence at {seconds} s: {}", self.rms(seconds));
     }
 
+    /// Beeps of 1 kHz begin at these times and nowhere near them, seconds.
+    fn assert_beeps(&self, times: &[f64]) {
+        for &time in times {
+            let beep = &self.samples[((time + 0.02) * RATE as f64) as usize..][..RATE * 6 / 100];
+            let (of_beep, all) = (tone(beep, 1000.0), rms(beep));
+            assert!(all > 0.02 && of_beep / std::f64::consts::SQRT_2 > 0.9 * all, "at {time} s: {of_beep} of {all}");
+            let from = ((time - 0.3) * RATE as f64) as usize;
+            let strengths: Vec<f64> =
+                self.samples[from..from + RATE * 6 / 10].chunks(RATE / 200).map(|slice| tone(slice, 1000.0)).collect();
+            let most = strengths.iter().fold(0.0, |most: f64, strength| most.max(*strength));
+            let begin = strengths.iter().position(|strength| *strength > most / 2.0).unwrap() as f64 * 0.005 - 0.3;
+            assert!(begin.abs() <= 0.015, "a beep {begin} s off {time} s");
+        }
+    }
+
     /// The three parts of the fixture, beginning at `start`.
     fn assert_tones(&self, start: f64) {
         self.assert_tone(start + 0.9, 440.0);
@@ -137,6 +151,28 @@ impl Heard {
         self.assert_tone(start + 4.1, 880.0);
         self.assert_tone(start + 5.6, 880.0);
     }
+}
+
+/// Amplitude of a tone.
+fn tone(window: &[f32], hz: f64) -> f64 {
+    let (mut re, mut im) = (0.0, 0.0);
+    for (n, sample) in window.iter().enumerate() {
+        let angle = std::f64::consts::TAU * hz * n as f64 / RATE as f64;
+        re += f64::from(*sample) * angle.cos();
+        im += f64::from(*sample) * angle.sin();
+    }
+    2.0 * f64::hypot(re, im) / window.len() as f64
+}
+
+fn rms(window: &[f32]) -> f64 {
+    (window.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / window.len() as f64).sqrt()
+}
+
+/// The result, and how many dropouts were found in it.
+fn with_dropouts(recording: &[u8]) -> (Heard, u32) {
+    let mut meter = SignalMeter::new();
+    let heard = Studio::new(recording).heard_by(&mut [&mut meter]).unwrap();
+    (heard, meter.finish().signal.dropouts)
 }
 
 #[test]

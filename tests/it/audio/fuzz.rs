@@ -12,7 +12,7 @@ const FEW: u32 = 6;
 /// The longest anything made of six seconds may become: all of it said twice, and a hole as long again.
 const MOST_MS: u64 = 60_000;
 
-fn files() -> u32 {
+pub fn files() -> u32 {
     std::env::var("AFTERCALL_FUZZ_FILES").ok().and_then(|count| count.parse().ok()).unwrap_or(FEW)
 }
 
@@ -39,6 +39,22 @@ fn mutate(bytes: &mut Vec<u8>, noise: &mut Noise) {
     }
 }
 
+/// A result no longer than this, or an error that is the recording's; whether it was a result.
+pub fn assert_typed(name: &str, bytes: &[u8], most_ms: u64) -> bool {
+    match Studio::new(bytes).run() {
+        Ok(heard) => {
+            let ms = heard.normalized.duration_ms;
+            assert!(ms < most_ms, "{name}: {ms} ms");
+            true
+        }
+        // The recording's fault, never this program's: nothing to be tried again.
+        Err(error) => {
+            assert!(error.fault() == Fault::Permanent && error.outcome().is_some(), "{name}: {error}");
+            false
+        }
+    }
+}
+
 /// Runs the seeded corpus of one recording; how many of it gave a result.
 fn run(name: &str, whole: &[u8]) -> u32 {
     let mut good = 0;
@@ -46,17 +62,7 @@ fn run(name: &str, whole: &[u8]) -> u32 {
         let mut noise = Noise(seed.wrapping_mul(2_654_435_761) ^ whole.len() as u32);
         let mut bytes = whole.to_vec();
         mutate(&mut bytes, &mut noise);
-        match Studio::new(&bytes).run() {
-            Ok(heard) => {
-                good += 1;
-                let ms = heard.normalized.duration_ms;
-                assert!(ms < MOST_MS, "{name}, seed {seed}: {ms} ms");
-            }
-            // The recording's fault, never this program's: nothing to be tried again.
-            Err(error) => {
-                assert!(error.fault() == Fault::Permanent && error.outcome().is_some(), "{name}, seed {seed}: {error}");
-            }
-        }
+        good += u32::from(assert_typed(&format!("{name}, seed {seed}"), &bytes, MOST_MS));
     }
     good
 }

@@ -1,0 +1,121 @@
+//! What turns packets into samples, whatever container they come in, and what is cut off at both ends of them.
+
+use symphonia::core::audio::Channels;
+use symphonia::core::codecs::audio::well_known as id;
+use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::packet::Packet;
+
+use super::block::Block;
+use super::decode::{guarded, make_decoder};
+use super::error::AudioError;
+use super::opus::{self, Opus};
+
+/// Tracks and streams may begin apart by less, times being rounded, or by more, times being wrong, without that meaning
+/// anything, seconds.
+pub const OFFSET_SECONDS: std::ops::Range<f64> = 0.01..3600.0;
+
+/// A decoder of one codec.
+pub enum Engine {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(Box<Opus>),
+}
+
+impl Engine {
+    pub fn of(params: &AudioCodecParameters) -> Result<Self, AudioError> {
+        if params.codec == id::CODEC_ID_OPUS {
+            let channels = params.channels.as_ref().map_or(1, Channels::count);
+            return Ok(Self::Opus(Box::new(Opus::open(params.extra_data.as_deref(), channels)?)));
+        }
+        let decoder = make_decoder(params, AudioDecoderOptions::default(), codec_name(params.codec))?;
+        Ok(Self::Symphonia(decoder))
+    }
+
+    /// A codec header inside the container may know better than the container.
+    pub fn rate_hz(&self, params: &AudioCodecParameters) -> u32 {
+        match self {
+            Self::Symphonia(decoder) => decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0),
+            Self::Opus(_) => opus::RATE_HZ,
+        }
+    }
+
+    /// Samples of delay at the start that the demuxer leaves in.
+    pub fn pre_skip(&self) -> u64 {
+        match self {
+            Self::Symphonia(_) => 0,
+            Self::Opus(opus) => u64::from(opus.pre_skip),
+        }
+    }
+
+    /// Fills the block; `None` when the packet does not decode.
+    pub fn decode(&mut self, packet: &Packet, block: &mut Block) -> Option<()> {
+        match self {
+            Self::Symphonia(decoder) => {
+                let rate_hz = guarded(|| {
+                    let buffer = decoder.decode(packet).ok()?;
+                    buffer.copy_to_vecs_planar(&mut block.planes);
+                    Some(buffer.spec().rate())
+                });
+                block.rate_hz = rate_hz.flatten()?;
+                Some(())
+            }
+            Self::Opus(opus) => opus.decode(&packet.data, block),
+        }
+    }
+
+    /// Whether the encoder said with this packet that it has nothing to send.
+    pub fn is_pause(&self, packet: &[u8]) -> bool {
+        matches!(self, Self::Opus(_)) && opus::is_pause(packet)
+    }
+}
+
+/// How much of the decoder's output is the encoder's delay and padding.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cut {
+    /// Samples still to be dropped at the start.
+    pub skip: u64,
+    /// Samples still to be put out, where the end is known.
+    pub left: Option<u64>,
+}
+
+impl Cut {
+    /// Of the next `frames` samples: how many to drop at the front, how many to keep after that.
+    pub fn next(&mut self, frames: u64) -> (u64, u64) {
+        let front = self.skip.min(frames);
+        self.skip -= front;
+        let mut keep = frames - front;
+        if let Some(left) = &mut self.left {
+            keep = keep.min(*left);
+            *left -= keep;
+        }
+        (front, keep)
+    }
+
+    /// Cuts the next samples; how many of them are left.
+    pub fn apply(&mut self, block: &mut Block) -> u64 {
+        let (front, keep) = self.next(block.frames() as u64);
+        for plane in &mut block.planes {
+            plane.truncate((front + keep) as usize);
+            plane.drain(..front as usize);
+        }
+        keep
+    }
+}
+
+pub fn codec_name(codec: AudioCodecId) -> &'static str {
+    match codec {
+        id::CODEC_ID_AAC => "aac",
+        id::CODEC_ID_MP3 => "mp3",
+        id::CODEC_ID_FLAC => "flac",
+        id::CODEC_ID_VORBIS => "vorbis",
+        id::CODEC_ID_OPUS => "opus",
+        id::CODEC_ID_ALAC => "alac",
+        id::CODEC_ID_AC3 => "ac3",
+        id::CODEC_ID_SPEEX => "speex",
+        id::CODEC_ID_PCM_S16LE | id::CODEC_ID_PCM_S16BE => "pcm_s16",
+        id::CODEC_ID_PCM_MULAW => "pcm_mulaw",
+        id::CODEC_ID_PCM_ALAW => "pcm_alaw",
+        id::CODEC_ID_ADPCM_MS => "adpcm_ms",
+        id::CODEC_ID_ADPCM_IMA_WAV => "adpcm_ima_wav",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,382 @@
+//! Decodes Ogg (RFC 3533): Opus, Vorbis and FLAC in it, one stream of sound after the other where files are chained.
+//!
+//! `pages` → `stream` (packets and their lengths) → `clock` (time left out, padding) → the codec's decoder.
+
+mod clock;
+mod pages;
+mod stream;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use symphonia::core::packet::Packet;
+use symphonia::core::units::{Duration, Timestamp};
+
+use self::clock::{Clock, Mark, Tally};
+use self::pages::{Page, Pages};
+use self::stream::{Sound, Stream, UNKNOWN, VIDEO};
+use super::block::Block;
+use super::decode::{Decode, Facts, Step, undecodable};
+use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
+use super::error::AudioError;
+
+/// Streams beside the one that is decoded of which the start is looked at.
+const MOST_OTHERS: usize = 8;
+/// Header and sound may differ by a packet or so before anything is called missing, seconds.
+const MISSING_SECONDS: f64 = 0.06;
+
+/// Packets of sound that end on one page.
+struct Sheet {
+    sounds: Vec<Sound>,
+    mark: Mark,
+    /// Pages of the stream that are missing before this one, by their numbers.
+    missed: u32,
+}
+
+impl Sheet {
+    /// `None` for a page on which no packet of sound ends.
+    fn of(stream: &mut Stream, page: &Page) -> Option<Self> {
+        let missed = stream.missed_before(page);
+        let after_pause = stream.after_pause;
+        let sounds = stream.take(page);
+        let samples = || sounds.iter().map(|sound| sound.samples as i64);
+        let paused = after_pause || sounds.iter().any(|sound| sound.is_pause);
+        let mark = Mark { granule: page.granule, held: samples().sum(), longest: samples().max().unwrap_or(0), paused };
+        (!sounds.is_empty()).then_some(Self { sounds, mark, missed })
+    }
+
+    fn start_seconds(&self, rate_hz: u32) -> Option<f64> {
+        Some(self.mark.granule?.saturating_sub(self.mark.held) as f64 / f64::from(rate_hz))
+    }
+}
+
+/// One stream of sound, from its first page to its last.
+struct Link {
+    stream: Stream,
+    engine: Engine,
+    clock: Clock,
+    /// Whether its pages agree with its packets, once that was asked.
+    agrees: Option<bool>,
+    /// Its next page: whether there is one is known before a page is put out.
+    ahead: Option<Sheet>,
+    /// What lies before its first page.
+    front: Option<Silence>,
+}
+
+/// What is to be put out next.
+enum Piece {
+    Sound(Sound),
+    Silence(Silence),
+}
+
+/// Samples that are not there.
+#[derive(Debug, Clone, Copy)]
+enum Silence {
+    Lost(u64),
+    /// Nothing was sent, and the packets around do not say why.
+    Gap(u64),
+    /// Nothing was to be sent.
+    Pause(u64),
+}
+
+/// The pages of a file, one of which may have been read too early.
+struct Source {
+    pages: Pages,
+    unread: Option<Page>,
+    /// What was passed over because it cannot be decoded.
+    foreign: Option<&'static str>,
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Option<Page>, AudioError> {
+        match self.unread.take() {
+            Some(page) => Ok(Some(page)),
+            None => self.pages.next().map_err(AudioError::io("read")),
+        }
+    }
+
+    /// The streams that begin next; none at the end of the file. Their first pages come before all others (RFC 3533
+    /// section 4).
+    fn heads(&mut self) -> Result<Vec<Stream>, AudioError> {
+        let mut streams = Vec::new();
+        while let Some(page) = self.next()? {
+            if page.first {
+                match Stream::open(&page) {
+                    Ok(stream) if streams.len() <= MOST_OTHERS => streams.push(stream),
+                    Ok(_) => {}
+                    Err(codec) => self.pass_over(codec),
+                }
+            } else if !streams.is_empty() {
+                self.unread = Some(page);
+                break;
+            }
+        }
+        Ok(streams)
+    }
+
+    /// Notes what is not decoded: a codec of sound says more than a picture, and that more than nothing.
+    fn pass_over(&mut self, codec: &'static str) {
+        match self.foreign {
+            None | Some(UNKNOWN) => self.foreign = Some(codec),
+            Some(VIDEO) if codec != UNKNOWN => self.foreign = Some(codec),
+            Some(_) => {}
+        }
+    }
+
+    /// The next page of the stream on which sound ends; `None` where the stream ends. Pages of other streams are shown to
+    /// `other`.
+    fn sheet(&mut self, stream: &mut Stream, mut other: impl FnMut(&Page)) -> Result<Option<Sheet>, AudioError> {
+        while let Some(page) = self.next()? {
+            if page.first {
+                if Stream::open(&page).is_ok() {
+                    self.unread = Some(page);
+                    return Ok(None);
+                }
+            } else if page.serial != stream.serial {
+                other(&page);
+            } else if let Some(sheet) = Sheet::of(stream, &page) {
+                return Ok(Some(sheet));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next stream with sound in it; `None` at the end of the file.
+    fn link(&mut self) -> Result<Option<Link>, AudioError> {
+        loop {
+            let mut others = self.heads()?;
+            if others.is_empty() {
+                return Ok(None);
+            }
+            let mut stream = others.remove(0);
+            // Only the first stream is decoded. Where the others begin tells when it begins.
+            let mut earliest: Option<f64> = None;
+            let ahead = self.sheet(&mut stream, |page| {
+                let Some(at) = others.iter().position(|other| other.serial == page.serial) else { return };
+                let rate_hz = others[at].rate_hz;
+                if let Some(sheet) = Sheet::of(&mut others[at], page) {
+                    others.remove(at);
+                    earliest = sheet.start_seconds(rate_hz).into_iter().chain(earliest).reduce(f64::min);
+                }
+            })?;
+            let Some(sheet) = ahead else { continue };
+            let Some(params) = stream.params() else { continue };
+            let engine = Engine::of(&params)?;
+            let rate_hz = stream.rate_hz;
+            let front = front(&sheet, rate_hz, earliest);
+            return Ok(Some(Link {
+                clock: Clock::new(rate_hz),
+                stream,
+                engine,
+                agrees: None,
+                ahead: Some(sheet),
+                front,
+            }));
+        }
+    }
+}
+
+/// Time starts at the first sample of the stream that begins first. Where numbers of pages are missing, what was on them
+/// is lost: at most twice of what this page holds was on each.
+fn front(sheet: &Sheet, rate_hz: u32, earliest: Option<f64>) -> Option<Silence> {
+    let start = sheet.start_seconds(rate_hz)?;
+    let samples = |seconds: f64| (seconds * f64::from(rate_hz)).round() as u64;
+    let most = f64::from(sheet.missed) * 2.0 * sheet.mark.held as f64 / f64::from(rate_hz);
+    if start > OFFSET_SECONDS.start && start <= most {
+        return Some(Silence::Lost(samples(start)));
+    }
+    let later = start - earliest?;
+    OFFSET_SECONDS.contains(&later).then(|| Silence::Pause(samples(later)))
+}
+
+/// Whether the pages of a stream agree with its packets: looks at all of them. Bytes looked at in vain are added up.
+fn look(path: &Path, wanted: &Stream, in_vain: &mut u64) -> Result<bool, AudioError> {
+    let file = File::open(path).map_err(AudioError::io("open"))?;
+    let mut pages = Pages::new(file, wanted.offset).map_err(AudioError::io("read"))?;
+    pages.in_vain = *in_vain;
+    let mut source = Source { pages, unread: None, foreign: None };
+    let mut tally = Tally::new(wanted.rate_hz);
+    let Some(mut stream) = source.heads()?.into_iter().next() else { return Ok(false) };
+    while let Some(sheet) = source.sheet(&mut stream, |_| ())? {
+        tally.page(sheet.mark);
+    }
+    *in_vain = source.pages.in_vain;
+    Ok(tally.agrees())
+}
+
+/// Decoder of an Ogg file.
+pub struct Ogg {
+    path: PathBuf,
+    source: Source,
+    link: Link,
+    queue: VecDeque<Piece>,
+    cut: Cut,
+    /// The last packet held no sound.
+    after_pause: bool,
+    /// Promised by a header, put out, and cut off with the last page, seconds.
+    expected_seconds: f64,
+    put_out_seconds: f64,
+    cut_off_seconds: f64,
+    facts: Facts,
+}
+
+impl Ogg {
+    pub fn open(path: &Path) -> Result<Self, AudioError> {
+        let file = File::open(path).map_err(AudioError::io("open"))?;
+        let pages = Pages::new(file, 0).map_err(AudioError::io("read"))?;
+        let mut source = Source { pages, unread: None, foreign: None };
+        let Some(link) = source.link()? else {
+            return Err(match source.foreign {
+                Some(codec) => AudioError::Unsupported { codec: codec.to_owned() },
+                None => undecodable("no stream with sound begins in it"),
+            });
+        };
+        let rate_hz = f64::from(link.stream.rate_hz);
+        let mut ogg = Self {
+            path: path.to_owned(),
+            facts: Facts::new(link.stream.params().map_or("unknown", |params| codec_name(params.codec))),
+            expected_seconds: link.stream.promised().map_or(0.0, |samples| samples as f64 / rate_hz),
+            source,
+            link,
+            queue: VecDeque::new(),
+            cut: Cut::default(),
+            after_pause: false,
+            put_out_seconds: 0.0,
+            cut_off_seconds: 0.0,
+        };
+        ogg.begin();
+        Ok(ogg)
+    }
+
+    /// Begins the link at hand.
+    fn begin(&mut self) {
+        self.cut = Cut { skip: self.link.engine.pre_skip(), left: None };
+        self.after_pause = false;
+        self.queue.extend(self.link.front.take().map(|front| match front {
+            // The delay was part of what is lost.
+            Silence::Lost(frames) => Piece::Silence(Silence::Lost(self.cut.next(frames).1)),
+            front => Piece::Silence(front),
+        }));
+    }
+
+    /// Fills the queue with the next page, of the next link if need be; `false` at the end of the file.
+    fn turn(&mut self) -> Result<bool, AudioError> {
+        let Some(sheet) = self.link.ahead.take() else {
+            let Some(link) = self.source.link()? else {
+                self.end();
+                return Ok(false);
+            };
+            self.link = link;
+            // The first link's header spoke for that link only.
+            self.expected_seconds = 0.0;
+            self.begin();
+            return Ok(true);
+        };
+        self.link.ahead = self.source.sheet(&mut self.link.stream, |_| ())?;
+        let left_out = self.left_out(sheet.mark)?;
+        if self.link.ahead.is_none() {
+            let padding = self.link.clock.padding(sheet.mark);
+            let kept = (sheet.mark.held - padding) as u64;
+            self.cut.left = (padding > 0).then(|| kept.saturating_sub(self.cut.skip));
+        }
+        self.lay_out(sheet.sounds, left_out);
+        Ok(true)
+    }
+
+    /// Samples left out before this page.
+    fn left_out(&mut self, mark: Mark) -> Result<u64, AudioError> {
+        let mut failure = None;
+        let Link { stream, clock, agrees, ahead, .. } = &mut self.link;
+        let left_out = clock.page(mark, ahead.as_ref().map(|ahead| ahead.mark), || {
+            *agrees.get_or_insert_with(|| {
+                look(&self.path, stream, &mut self.source.pages.in_vain).unwrap_or_else(|error| {
+                    failure = Some(error);
+                    false
+                })
+            })
+        });
+        failure.map_or(Ok(left_out.unsigned_abs()), Err)
+    }
+
+    /// Where on a page time was left out is not told. An encoder that falls silent says so with its last packet.
+    fn lay_out(&mut self, sounds: Vec<Sound>, left_out: u64) {
+        let mut after_pause = self.after_pause;
+        let pauses: Vec<bool> = sounds.iter().map(|sound| sound.is_pause).collect();
+        let before = |n: usize| if n == 0 { after_pause } else { pauses[n - 1] };
+        let ends: Vec<usize> = (0..sounds.len()).filter(|&n| before(n) && !pauses[n]).collect();
+        let meant = after_pause || !ends.is_empty() || pauses.first() == Some(&true);
+        let ends = if ends.is_empty() { vec![0] } else { ends };
+        let (share, rest) = (left_out / ends.len() as u64, left_out % ends.len() as u64);
+        after_pause = pauses.last() == Some(&true);
+        for (n, sound) in sounds.into_iter().enumerate() {
+            if ends.contains(&n) && left_out > 0 {
+                let samples = share + if ends.first() == Some(&n) { rest } else { 0 };
+                self.queue.push_back(Piece::Silence(if meant {
+                    Silence::Pause(samples)
+                } else {
+                    Silence::Gap(samples)
+                }));
+            }
+            self.queue.push_back(Piece::Sound(sound));
+        }
+        self.after_pause = after_pause;
+    }
+
+    /// What the cut off last page would have held.
+    fn end(&mut self) {
+        if let Some((serial, granule)) = self.source.pages.cut_off.take()
+            && serial == self.link.stream.serial
+        {
+            self.facts.warnings.push("the last page is cut off".to_owned());
+            self.cut_off_seconds = self.link.clock.missing(granule) as f64 / f64::from(self.link.stream.rate_hz);
+        }
+    }
+
+    /// `None` for a packet of which nothing is to be put out.
+    fn decode(&mut self, sound: Sound, block: &mut Block) -> Option<Step> {
+        let duration = Duration::from(sound.samples);
+        let packet = Packet::new(self.link.stream.serial, Timestamp::ZERO, duration, sound.data);
+        if self.link.engine.decode(&packet, block).is_none() {
+            let (_, kept) = self.cut.next(sound.samples);
+            return (kept > 0).then(|| self.silence(Silence::Lost(kept)));
+        }
+        self.facts.saw(block.rate_hz, block.planes.len() as u16);
+        let kept = self.cut.apply(block);
+        self.put_out_seconds += kept as f64 / f64::from(block.rate_hz.max(1));
+        (kept > 0).then_some(Step::Audio)
+    }
+
+    fn silence(&mut self, silence: Silence) -> Step {
+        let (rate_hz, channels) = (self.link.stream.rate_hz, self.facts.channels.max(1));
+        let (Silence::Lost(frames) | Silence::Gap(frames) | Silence::Pause(frames)) = silence;
+        self.put_out_seconds += frames as f64 / f64::from(rate_hz);
+        match silence {
+            Silence::Lost(_) => Step::Lost { frames, rate_hz, channels },
+            Silence::Gap(_) => Step::Gap { frames, rate_hz, channels },
+            Silence::Pause(_) => Step::Pause { frames, rate_hz, channels },
+        }
+    }
+}
+
+impl Decode for Ogg {
+    fn next(&mut self, block: &mut Block) -> Result<Step, AudioError> {
+        loop {
+            let step = match self.queue.pop_front() {
+                Some(Piece::Sound(sound)) => self.decode(sound, block),
+                Some(Piece::Silence(silence)) => Some(self.silence(silence)),
+                None if self.turn()? => None,
+                None => return Ok(Step::End),
+            };
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let missing = self.expected_seconds - self.put_out_seconds;
+        let missing = if missing > MISSING_SECONDS { missing } else { 0.0 };
+        Facts { missing_seconds: missing.max(self.cut_off_seconds), ..self.facts.clone() }
+    }
+}
