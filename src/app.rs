@@ -21,6 +21,7 @@ use self::health::Health;
 use self::pace::Pace;
 use crate::artifacts;
 use crate::artifacts::ObjectStore;
+use crate::audio::probe;
 use crate::config::{self, Config};
 use crate::domain::{CallUid, SourceName};
 use crate::fetch::{Fetcher, HostPolicy};
@@ -150,7 +151,7 @@ impl App {
         }
         let queue = Queue::open(&store).await?;
         let objects = artifacts::open(&config.objects)?;
-        let fetcher = Fetcher::new(&config.fetch);
+        let fetcher = Fetcher::new(&config.fetch, probe::looks_like_audio);
         let mut platforms = BTreeMap::new();
         for settings in &config.source {
             let source = Source::new(settings).with_context(|| format!("source `{}`", settings.name))?;

@@ -27,6 +27,7 @@ pub mod app;
 pub mod artifacts;
 pub mod audio;
 pub mod cli;
+pub mod coding;
 pub mod config;
 pub mod demo;
 pub mod domain;

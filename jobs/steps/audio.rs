@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::elsewhere::Kept;
+use super::growth;
+use super::original;
 use super::original::{Original, spool_failure};
 use super::words;
 use super::words::Heard;
@@ -77,8 +79,8 @@ pub async fn measure(
     original: Original,
     transcript: &Transcript,
 ) -> Result<Media, Stop> {
-    let (artifact, container) = match original {
-        Original::Stored { artifact, container } => (artifact, container),
+    let (mut artifact, mut container, mut fresh) = match original {
+        Original::Stored { artifact, container, fresh } => (artifact, container, fresh),
         Original::None { outcome, reason } => {
             return Ok(Media::Ended { outcome, reason, original: None, flags: Vec::new() });
         }
@@ -97,8 +99,20 @@ pub async fn measure(
     }
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
-    let input = local_copy(work, &artifact, &spool).await?;
-    let (normalized, signal, speech) = match decode(work, input, container, spool).await {
+    let decoded = loop {
+        let input = local_copy(work, &artifact, &spool).await?;
+        let decoded = decode(work, &input, container, spool.clone()).await;
+        let heard = decoded.as_ref().map(|(normalized, ..)| normalized);
+        let was_cut = fresh.as_ref().is_some_and(|fetched| fetched.is_short);
+        if !was_cut && !growth::is_short(call, heard, &input, container) {
+            break decoded;
+        }
+        match growth::doubt(work, call, fresh.take().map(|fetched| fetched.told)).await? {
+            growth::Looked::Kept => break decoded,
+            growth::Looked::Replaced => (artifact, container) = original::stored(work).unwrap_or((artifact, container)),
+        }
+    };
+    let (normalized, signal, speech) = match decoded {
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
@@ -161,10 +175,11 @@ async fn local_copy(work: &Work<'_>, artifact: &Artifact, spool: &Path) -> Resul
 
 type Decoded = (Normalized, quality::signal::MeasuredSignal, Speech);
 
-async fn decode(work: &Work<'_>, input: PathBuf, container: Container, spool: PathBuf) -> Result<Decoded, AudioError> {
+async fn decode(work: &Work<'_>, input: &Path, container: Container, spool: PathBuf) -> Result<Decoded, AudioError> {
     let cancel = CancelFlag::default();
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
+    let input = input.to_owned();
     let seat = work.app.cpu.take(work.urgency()).await;
     let decoded = seat.compute(move |seat| {
         let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
@@ -206,7 +221,8 @@ async fn store(work: &Work<'_>, normalized: &Normalized) -> Result<Vec<Artifact>
 /// then the retry's quality file would be another object than this attempt's.
 async fn note(work: &Work<'_>, measured: &Measured) -> Result<Measured, Stop> {
     let unreadable = |err: serde_json::Error| Stop::permanent(err.to_string());
-    let progress = serde_json::to_value(measured).map_err(unreadable)?;
+    let measured = serde_json::to_value(measured).map_err(unreadable)?;
+    let progress = growth::beside(work.record.progress.as_ref(), measured);
     let noted = serde_json::from_str(&progress.to_string()).map_err(unreadable)?;
     let (uid, generation) = (work.record.uid, work.record.generation);
     let mut tx = work.app.store.begin().await.at(Stage::Audio)?;

@@ -9,6 +9,7 @@ use backon::{ExponentialBuilder, Retryable};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::growth;
 use super::words::computed;
 use crate::app::Elsewhere;
 use crate::audio::speech::Speech;
@@ -180,7 +181,7 @@ impl Asking<'_> {
     /// then the cost alone is written.
     async fn note(&self, paid_ms: Option<u64>) -> Result<bool, StoreError> {
         let (app, record) = (self.work.app, &self.work.record);
-        let progress = serde_json::json!({ KEPT: &self.kept });
+        let progress = growth::beside(record.progress.as_ref(), serde_json::json!({ KEPT: &self.kept }));
         let mut tx = app.store.begin().await?;
         let owned = app.store.set_progress(&mut tx, record.uid, record.generation, &progress).await?;
         if let Some(billed_ms) = paid_ms {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::audio::Media;
+use super::growth;
 use crate::app::App;
 use crate::artifacts::CallPrefix;
 use crate::domain::quality::Flag;
@@ -217,7 +218,7 @@ async fn less(work: &Work<'_>, ending: &Ending<'_>) -> Result<(), Stop> {
 /// Forgets what this run measured, or the next one would go on from there and lack the same; what was paid for stays.
 async fn forget(work: &Work<'_>, ending: &Ending<'_>) -> Result<Tx, Stop> {
     let record = &work.record;
-    let left = ending.left.clone().unwrap_or_default();
+    let left = growth::beside(record.progress.as_ref(), ending.left.clone().unwrap_or_default());
     let mut tx = work.app.store.begin().await.at(Stage::Writeback)?;
     let owned = work.app.store.set_progress(&mut tx, record.uid, record.generation, &left).await;
     if owned.at(Stage::Writeback)? { Ok(tx) } else { Err(Stop::Fenced) }

@@ -4,6 +4,7 @@ pub(super) mod artifacts;
 pub(super) mod audio;
 pub(super) mod elsewhere;
 pub(super) mod finish;
+pub(super) mod growth;
 pub(super) mod original;
 pub(super) mod source;
 pub(super) mod words;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::elsewhere::Kept;
+use super::growth;
 use crate::artifacts;
 use crate::artifacts::{Body, ObjectError};
 use crate::audio::probe;
@@ -18,8 +19,16 @@ const READS: usize = 2;
 
 /// The original, wherever it is by now, or why there is none.
 pub enum Original {
-    Stored { artifact: Artifact, container: Container },
-    None { outcome: Outcome, reason: Option<String> },
+    Stored {
+        artifact: Artifact,
+        container: Container,
+        /// How it came, where this very attempt has fetched it.
+        fresh: Option<Box<crate::fetch::Fetched>>,
+    },
+    None {
+        outcome: Outcome,
+        reason: Option<String>,
+    },
 }
 
 /// Makes sure that the original is in the object store.
@@ -29,40 +38,54 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
     let path = download_path(work);
     if let Some(artifact) = work.record.original.clone() {
         if is_safe(work, &artifact, &path).await? {
-            let container = container_of(&artifact);
-            return Ok(Original::Stored { artifact, container });
+            growth::look(work, call).await?;
+            if let Some((artifact, container)) = stored(work) {
+                return Ok(Original::Stored { artifact, container, fresh: None });
+            }
         }
         tracing::error!(key = %artifact.key, "the stored original is lost, its source is asked for it again");
         // What was made of it may be lost as well: only what was paid for is kept.
         work.record.progress = Kept::of(work.record.progress.as_ref()).left();
     }
+    let mut fresh = None;
     // It has that name once it is whole and durable: an attempt that was killed after its download need not ask again.
     if !tokio::fs::try_exists(&path).await.map_err(|err| spool_failure(&path, &err))? {
         match fetch(work, call).await? {
             Ok(fetched) => {
-                metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes);
-                telemetry::used(telemetry::Use::BytesFetched, fetched.size_bytes);
+                count(&fetched);
+                fresh = Some(Box::new(fetched));
             }
             Err((outcome, reason)) => return Ok(Original::None { outcome, reason }),
         }
     }
     work.boundary("fetch").await;
-    let container = match probe::sniff(&path).map_err(|err| spool_failure(&path, &err))? {
+    let (artifact, container) = keep(work, &path).await?;
+    work.boundary("original").await;
+    Ok(Original::Stored { artifact, container, fresh })
+}
+
+pub(super) fn count(fetched: &crate::fetch::Fetched) {
+    metrics::counter!(telemetry::FETCHED_BYTES_TOTAL).increment(fetched.size_bytes);
+    telemetry::used(telemetry::Use::BytesFetched, fetched.size_bytes);
+}
+
+/// Puts a file into the object store and makes it the call's original.
+pub(super) async fn keep(work: &mut Work<'_>, path: &Path) -> Result<(Artifact, Container), Stop> {
+    let container = match probe::sniff(path).map_err(|err| spool_failure(path, &err))? {
         probe::Sniffed::Audio(container) => container,
         probe::Sniffed::Text | probe::Sniffed::Empty | probe::Sniffed::Unknown => Container::Other,
     };
     let kind = ArtifactKind::Original(container);
     let (org, uid) = (work.record.org_uid, work.record.uid);
-    let artifact = artifacts::artifact_of_file(org, uid, kind, &path).await.at(Stage::Original)?;
-    work.app.objects.put(&artifact, Body::File(path)).await.at(Stage::Original)?;
+    let artifact = artifacts::artifact_of_file(org, uid, kind, path).await.at(Stage::Original)?;
+    work.app.objects.put(&artifact, Body::File(path.to_owned())).await.at(Stage::Original)?;
     work.boundary("put_original").await;
     if !work.app.store.set_original(uid, work.record.generation, &artifact).await.at(Stage::Original)? {
         work.withdraw().await;
         return Err(Stop::Fenced);
     }
     work.record.original = Some(artifact.clone());
-    work.boundary("original").await;
-    Ok(Original::Stored { artifact, container })
+    Ok((artifact, container))
 }
 
 /// Whether the original is in the object store as the record names it; one that is only in the spool is put back there.
@@ -99,8 +122,7 @@ type Fetched = Result<crate::fetch::Fetched, (Outcome, Option<String>)>;
 
 /// Downloads from the URL the call names; one refused or gone is asked for anew, once.
 async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
-    let named = call.dual_url.clone().or_else(|| call.recording_url.clone());
-    let first = match named {
+    let first = match named(call) {
         Some(url) => url,
         None => match fresh_url(work, call).await? {
             Some(url) => url,
@@ -117,7 +139,12 @@ async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
     }
 }
 
-async fn fresh_url(work: &Work<'_>, call: &SourceCall) -> Result<Option<RecordingUrl>, Stop> {
+/// The link that came with the call.
+pub(super) fn named(call: &SourceCall) -> Option<RecordingUrl> {
+    call.dual_url.clone().or_else(|| call.recording_url.clone())
+}
+
+pub(super) async fn fresh_url(work: &Work<'_>, call: &SourceCall) -> Result<Option<RecordingUrl>, Stop> {
     Ok(work.platform.source.fresh_recording_url(call).await.at(Stage::Source)?.map(|link| link.url))
 }
 
@@ -127,7 +154,7 @@ async fn download(work: &Work<'_>, url: &RecordingUrl) -> Result<crate::fetch::F
     work.app.fetcher.fetch(url, &work.platform.hosts, &download_path(work)).await
 }
 
-fn download_path(work: &Work<'_>) -> PathBuf {
+pub(super) fn download_path(work: &Work<'_>) -> PathBuf {
     work.app.spool_of(work.record.uid).join("original")
 }
 
@@ -170,7 +197,14 @@ fn doubtful(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option
     }
 }
 
-fn container_of(artifact: &Artifact) -> Container {
+/// The original that is in the object store.
+pub(super) fn stored(work: &Work<'_>) -> Option<(Artifact, Container)> {
+    let artifact = work.record.original.clone()?;
+    let container = container_of(&artifact);
+    Some((artifact, container))
+}
+
+pub(super) fn container_of(artifact: &Artifact) -> Container {
     Container::KNOWN
         .into_iter()
         .find(|container| ArtifactKind::Original(*container).name() == artifact.name)

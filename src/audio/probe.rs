@@ -1,7 +1,7 @@
 //! What a file is, by its bytes. Names and content types lie too often to be asked.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::frames::{Syntax, free_format, id3v2_len};
@@ -9,6 +9,9 @@ use crate::domain::Container;
 
 /// How much of the head is looked at; junk longer than this before the first MP3 frame is not audio to us.
 pub const HEAD_BYTES: usize = 64 * 1024;
+
+/// Top-level boxes looked at; files in fragments have thousands, and end well or not like any other.
+const MOST_BOXES: usize = 100_000;
 
 /// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,64 @@ pub fn sniff_bytes(head: &[u8]) -> Sniffed {
         Some([]) => Sniffed::Audio(Container::Mp3),
         _ => Sniffed::Unknown,
     }
+}
+
+/// Whether the head of a file is audio, of whatever kind.
+#[must_use]
+pub fn looks_like_audio(head: &[u8]) -> bool {
+    matches!(sniff_bytes(head), Sniffed::Audio(_))
+}
+
+/// Whether a file is shorter than its container says: what its box or chunk headers promise is not all there.
+pub fn is_cut(path: &Path, container: Container) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let size_bytes = file.metadata()?.len();
+    let promised = match container {
+        Container::Wav => riff_end(&mut file)?,
+        Container::Mp4 => boxes_end(&mut file, size_bytes)?,
+        _ => None,
+    };
+    Ok(promised.is_some_and(|end| end > size_bytes))
+}
+
+/// Where the RIFF chunk ends by its own header, or by that of its `ds64` chunk (EBU Tech 3306). A size near the largest
+/// is a recorder's way of saying that it does not know.
+fn riff_end(file: &mut File) -> io::Result<Option<u64>> {
+    let mut head = [0; 28];
+    if file.read(&mut head)? < head.len() {
+        return Ok(None);
+    }
+    let size = if &head[12..16] == b"ds64" {
+        head[20..28].iter().rev().fold(0, |size, byte| size << 8 | u64::from(*byte))
+    } else {
+        head[4..8].iter().rev().fold(0, |size, byte| size << 8 | u64::from(*byte))
+    };
+    let is_known = if head.starts_with(b"RIFF") { size < 0x7fff_0000 } else { size < 1 << 48 };
+    Ok((is_known && size > 0).then_some(size.saturating_add(8)))
+}
+
+/// Where the last top-level box of an ISO file ends by its header (ISO/IEC 14496-12 section 4.2).
+fn boxes_end(file: &mut File, size_bytes: u64) -> io::Result<Option<u64>> {
+    let mut at = 0_u64;
+    for _ in 0..MOST_BOXES {
+        if size_bytes.saturating_sub(at) < 16 {
+            break;
+        }
+        file.seek(SeekFrom::Start(at))?;
+        let mut head = [0; 16];
+        file.read_exact(&mut head)?;
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |size: u64, byte| size << 8 | u64::from(*byte));
+        let size = match number(&head[..4]) {
+            1 => number(&head[8..16]),
+            size => size,
+        };
+        // 0 is "to the end of the file"; less than a header is junk.
+        if size < 8 || !head[4..8].iter().all(u8::is_ascii_alphanumeric) {
+            return Ok(None);
+        }
+        at = at.saturating_add(size);
+    }
+    Ok(Some(at))
 }
 
 fn magic(head: &[u8]) -> Option<Container> {
@@ -149,6 +210,35 @@ mod tests {
         assert_eq!(sniff_bytes(b"OggS\0\x02"), Sniffed::Audio(Container::Ogg));
         assert_eq!(sniff_bytes(&[0x1a, 0x45, 0xdf, 0xa3, 0x01]), Sniffed::Audio(Container::Matroska));
         assert_eq!(sniff_bytes(&mp3_frames(4)), Sniffed::Audio(Container::Mp3));
+    }
+
+    #[test]
+    fn a_file_that_ends_before_its_boxes_or_chunks_do_is_cut() {
+        let cut = |bytes: &[u8], container| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            is_cut(file.path(), container).unwrap()
+        };
+        let wav =
+            |size: u32, len: usize| [b"RIFF".as_slice(), &size.to_le_bytes(), b"WAVEfmt ", &vec![0; len - 16]].concat();
+        assert!(!cut(&wav(92, 100), Container::Wav));
+        assert!(cut(&wav(93, 100), Container::Wav));
+        for unknown in [0, u32::MAX, 0x7fff_ffff, 0x8000_0000] {
+            assert!(!cut(&wav(unknown, 100), Container::Wav), "{unknown:x}");
+        }
+        let rf64 = |size: u64| {
+            let ds64 = [b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0".as_slice(), &size.to_le_bytes()].concat();
+            [ds64, vec![0; 72]].concat()
+        };
+        assert!(!cut(&rf64(92), Container::Wav) && cut(&rf64(1 << 33), Container::Wav));
+        let mp4 =
+            |mdat: u32| [b"\0\0\0\x10ftypM4A \0\0\0\0".as_slice(), &mdat.to_be_bytes(), b"mdat", &[0; 76]].concat();
+        assert!(!cut(&mp4(84), Container::Mp4));
+        assert!(cut(&mp4(85), Container::Mp4));
+        assert!(!cut(&mp4(0), Container::Mp4), "to the end of the file");
+        assert!(!cut(&mp4(3), Container::Mp4), "junk");
+        assert!(!cut(&mp4(85)[..5], Container::Mp4) && !cut(b"", Container::Wav));
+        assert!(!cut(b"OggS", Container::Ogg));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Plain types of the subject, without I/O: what a call, a recording, a transcript, an artifact and a
 //! retention term are. Everything else in the crate speaks in these words; this module imports none of it.
 
+pub mod address;
 pub mod artifact;
 pub mod call;
 pub mod fault;
@@ -14,6 +15,7 @@ pub mod spoken;
 pub mod transcript;
 pub mod voice;
 
+pub use address::Address;
 pub use artifact::{Artifact, ArtifactKey, ArtifactKind, ContentType, Manifest, Sha256};
 pub use call::{
     CallChannel, CallStatus, Cost, CostUnit, Direction, EndReason, Network, ProviderTurn, ProviderWord, SourceCall,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::address::Address;
 use super::id::ParseError;
 
 /// Where a source says a recording can be fetched: a short-lived capability. `Debug` hides the query, which may be a
@@ -15,7 +16,7 @@ pub struct RecordingUrl(Told);
 
 #[derive(Clone, PartialEq, Eq)]
 enum Told {
-    Usable(Url),
+    Usable(Address),
     /// What stood in its place, without a query, and why nothing can be fetched from there.
     Unusable {
         text: String,
@@ -29,15 +30,15 @@ impl RecordingUrl {
     /// # Errors
     /// [`ParseError`] for another scheme, a missing host or embedded credentials.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        usable(text).map(|url| Self(Told::Usable(url)))
+        Address::parse(text).map(|address| Self(Told::Usable(address)))
     }
 
     /// What a source told, whatever it is: a URL that nothing can be fetched from is no missing recording, and whoever
     /// asks for the recording is told why there is none.
     #[must_use]
     pub fn told(text: &str) -> Self {
-        Self(match usable(text) {
-            Ok(url) => Told::Usable(url),
+        Self(match Address::parse(text) {
+            Ok(address) => Told::Usable(address),
             Err(why) => {
                 let text = text.split(['?', '#']).next().unwrap_or_default().to_owned();
                 Told::Unusable { text, why }
@@ -45,13 +46,24 @@ impl RecordingUrl {
         })
     }
 
-    /// The whole URL, signature included. Never log this.
+    /// The whole URL, signature included, as the URL standard reads it. Never log this.
     ///
     /// # Errors
     /// Why nothing can be fetched from there.
     pub const fn as_url(&self) -> Result<&Url, &ParseError> {
+        match self.address() {
+            Ok(address) => Ok(address.url()),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Where it is asked for, path and query as the source wrote them. Never log this.
+    ///
+    /// # Errors
+    /// Why nothing can be fetched from there.
+    pub const fn address(&self) -> Result<&Address, &ParseError> {
         match &self.0 {
-            Told::Usable(url) => Ok(url),
+            Told::Usable(address) => Ok(address),
             Told::Unusable { why, .. } => Err(why),
         }
     }
@@ -60,34 +72,19 @@ impl RecordingUrl {
     #[must_use]
     pub fn without_query(&self) -> String {
         match self.clone().without_permission().0 {
-            Told::Usable(url) => url.into(),
+            Told::Usable(address) => address.into(),
             Told::Unusable { why, .. } => why.to_string(),
         }
     }
 
     /// Where the recording is, without the signature that lets one have it.
     #[must_use]
-    pub fn without_permission(mut self) -> Self {
-        if let Told::Usable(url) = &mut self.0 {
-            url.set_query(None);
-            url.set_fragment(None);
-        }
-        self
+    pub fn without_permission(self) -> Self {
+        Self(match self.0 {
+            Told::Usable(address) => Told::Usable(address.without_query()),
+            told @ Told::Unusable { .. } => told,
+        })
     }
-}
-
-fn usable(text: &str) -> Result<Url, ParseError> {
-    let url = Url::parse(text.trim()).map_err(|_| ParseError::new("recording url", "is not an absolute URL"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(ParseError::new("recording url", "must be http or https"));
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(ParseError::new("recording url", "has no host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(ParseError::new("recording url", "carries credentials"));
-    }
-    Ok(url)
 }
 
 impl fmt::Debug for RecordingUrl {
@@ -105,7 +102,7 @@ impl From<String> for RecordingUrl {
 impl From<RecordingUrl> for String {
     fn from(url: RecordingUrl) -> Self {
         match url.0 {
-            Told::Usable(url) => url.into(),
+            Told::Usable(address) => address.into(),
             Told::Unusable { text, .. } => text,
         }
     }

@@ -1,20 +1,33 @@
 //! The HTTP clients recordings are asked with: no proxy, no cookies, no keys, redirects followed by hand so that
-//! every hop passes the guard.
+//! every hop passes the guard. They send path and query as the address has them: clients that take parsed URLs rewrite
+//! what a signature covers.
 
 use std::error::Error;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, IF_RANGE, LOCATION, RANGE};
-use reqwest::{Client, ClientBuilder, Response};
-use url::Url;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, IF_RANGE, LOCATION, RANGE, USER_AGENT};
+use hyper::http::request::Builder;
+use hyper::{Request, Response, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::error::FetchError;
-use super::guard::{GuardedResolver, HostPolicy, RefusedAddress, Route};
+use super::guard::{HostPolicy, Lookup, RefusedAddress, Route};
+use crate::domain::Address;
 
-const USER_AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
 /// Idle connections to a recording host are of little use and their addresses age.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
+
+type Client = legacy::Client<HttpsConnector<HttpConnector<Lookup>>, Empty<Bytes>>;
 
 /// One client per [`Route`], made when first needed.
 #[derive(Debug)]
@@ -32,10 +45,23 @@ struct Made {
     no_roots: Option<String>,
 }
 
+/// How much of a recording is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    Whole,
+    /// From this byte on, of the version that the validator names.
+    Rest {
+        first: u64,
+        validator: Option<&'a str>,
+    },
+    /// One byte: the answer's header tells how many there are.
+    Size,
+}
+
 /// The last answer of a chain of redirects and the host that gave it.
 pub(super) struct Answer {
     pub host: String,
-    pub response: Response,
+    pub response: Response<Incoming>,
 }
 
 impl Clients {
@@ -43,30 +69,27 @@ impl Clients {
         Self { connect_timeout, guarded: OnceLock::new(), trusted: OnceLock::new(), trusted_plain: OnceLock::new() }
     }
 
-    /// Asks for the recording, or for its rest, following redirects as far as the policy and the limit allow.
+    /// Asks for the recording, or for a part of it, following redirects as far as the policy and the limit allow.
     pub(super) async fn get(
         &self,
-        url: &Url,
+        address: &Address,
         policy: &HostPolicy,
-        rest: Option<(u64, &str)>,
+        wanted: Wanted<'_>,
         max_redirects: u8,
         patience: Duration,
     ) -> Result<Answer, FetchError> {
-        let mut url = url.clone();
+        let mut address = address.clone();
         for _ in 0..=max_redirects {
-            let host = url.host_str().unwrap_or_default().to_owned();
-            let made = self.of(policy.route(&url)?)?;
-            let mut request = made.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-            if let Some((received_bytes, validator)) = rest {
-                request = request.header(RANGE, format!("bytes={received_bytes}-")).header(IF_RANGE, validator);
-            }
-            let Ok(sent) = tokio::time::timeout(patience, request.send()).await else {
+            let host = address.url().host_str().unwrap_or_default().to_owned();
+            let made = self.of(policy.route(address.url())?)?;
+            let request = request(&address, wanted).ok_or_else(|| unaskable(&host))?;
+            let Ok(sent) = tokio::time::timeout(patience, made.client.request(request)).await else {
                 return Err(FetchError::TooSlow { host, received_bytes: 0, window: patience });
             };
-            let response = sent.map_err(|err| unreachable(&host, made, err))?;
-            match next_hop(&url, &response) {
+            let response = sent.map_err(|err| unreachable(&host, made, &err))?;
+            match next_hop(&address, &response) {
                 Hop::Stay => return Ok(Answer { host, response }),
-                Hop::To(next) => url = next,
+                Hop::To(next) => address = next,
                 Hop::Nowhere => return Err(FetchError::Unexpected { host, status: response.status().as_u16() }),
             }
         }
@@ -75,69 +98,99 @@ impl Clients {
 
     fn of(&self, route: Route) -> Result<&Made, FetchError> {
         let made = match route {
-            Route::Guarded => self.guarded.get_or_init(|| with_roots(|| self.plain().dns_resolver(GuardedResolver))),
-            Route::Trusted => self.trusted.get_or_init(|| with_roots(|| self.plain())),
-            Route::TrustedPlain => self.trusted_plain.get_or_init(|| without_roots(self.plain(), None)),
+            Route::Guarded => self.guarded.get_or_init(|| self.with_roots(Lookup::Guarded)),
+            Route::Trusted => self.trusted.get_or_init(|| self.with_roots(Lookup::Open)),
+            Route::TrustedPlain => self.trusted_plain.get_or_init(|| self.without_roots(Lookup::Open, None)),
         };
         made.as_ref().map_err(|reason| FetchError::Client(reason.clone()))
     }
 
-    fn plain(&self) -> ClientBuilder {
-        Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .user_agent(USER_AGENT)
-            .connect_timeout(self.connect_timeout)
-            .pool_idle_timeout(KEEP_IDLE)
+    /// A client that trusts the system's CA certificates, or, where there are none, nobody: what the guard refuses is
+    /// refused all the same.
+    fn with_roots(&self, lookup: Lookup) -> Result<Made, String> {
+        match HttpsConnectorBuilder::new().with_provider_and_platform_verifier(crypto()) {
+            Ok(builder) => Ok(Made {
+                client: client(builder.https_or_http().enable_all_versions().wrap_connector(self.connector(lookup))),
+                no_roots: None,
+            }),
+            Err(err) => self.without_roots(lookup, Some(chain(&err))),
+        }
+    }
+
+    fn without_roots(&self, lookup: Lookup, no_roots: Option<String>) -> Result<Made, String> {
+        let tls = ClientConfig::builder_with_provider(crypto())
+            .with_safe_default_protocol_versions()
+            .map_err(|err| chain(&err))?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
+        Ok(Made { client: client(builder.wrap_connector(self.connector(lookup))), no_roots })
+    }
+
+    fn connector(&self, lookup: Lookup) -> HttpConnector<Lookup> {
+        let mut connector = HttpConnector::new_with_resolver(lookup);
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(self.connect_timeout));
+        connector
     }
 }
 
-/// A client that trusts the system's CA certificates, or, where there are none, nobody: what the guard refuses is
-/// refused all the same.
-fn with_roots(builder: impl Fn() -> ClientBuilder) -> Result<Made, String> {
-    provide_crypto();
-    match builder().build() {
-        Ok(client) => Ok(Made { client, no_roots: None }),
-        Err(err) => without_roots(builder(), Some(chain(&err))),
-    }
+fn client(connector: HttpsConnector<HttpConnector<Lookup>>) -> Client {
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(KEEP_IDLE)
+        .build(connector)
 }
 
-fn without_roots(builder: ClientBuilder, no_roots: Option<String>) -> Result<Made, String> {
-    provide_crypto();
-    let client = builder.tls_certs_only(std::iter::empty()).build().map_err(|err| chain(&err))?;
-    Ok(Made { client, no_roots })
+fn crypto() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
 }
 
-/// The client panics without a process-wide provider; whoever installed one first keeps it.
-fn provide_crypto() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
+/// None for what no request can hold.
+fn request(address: &Address, wanted: Wanted<'_>) -> Option<Request<Empty<Bytes>>> {
+    let uri = Uri::builder()
+        .scheme(address.url().scheme())
+        .authority(address.authority())
+        .path_and_query(address.target())
+        .build()
+        .ok()?;
+    let plain = Request::get(uri)
+        .header(USER_AGENT, HeaderValue::from_static(AGENT))
+        .header(ACCEPT, HeaderValue::from_static("*/*"))
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let part = |request: Builder, range: String| request.header(RANGE, range);
+    let request = match wanted {
+        Wanted::Whole => plain,
+        Wanted::Size => part(plain, "bytes=0-0".to_owned()),
+        Wanted::Rest { first, validator: None } => part(plain, format!("bytes={first}-")),
+        Wanted::Rest { first, validator: Some(validator) } => {
+            part(plain, format!("bytes={first}-")).header(IF_RANGE, validator)
+        }
+    };
+    request.body(Empty::new()).ok()
+}
+
+fn unaskable(host: &str) -> FetchError {
+    FetchError::RefusedUrl { host: Some(host.to_owned()), reason: "no request can be made of the URL" }
 }
 
 enum Hop {
     Stay,
-    To(Url),
+    To(Address),
     Nowhere,
 }
 
-fn next_hop(from: &Url, response: &Response) -> Hop {
+fn next_hop(from: &Address, response: &Response<Incoming>) -> Hop {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Hop::Stay;
     }
-    let location = response.headers().get(LOCATION).and_then(|text| text.to_str().ok());
-    let next = location.and_then(|text| from.join(text).ok());
-    match next {
-        Some(next) if next.username().is_empty() && next.password().is_none() => Hop::To(next),
-        _ => Hop::Nowhere,
-    }
+    let location = response.headers().get(LOCATION);
+    location.and_then(|location| from.join(location.as_bytes())).map_or(Hop::Nowhere, Hop::To)
 }
 
-fn unreachable(host: &str, made: &Made, err: reqwest::Error) -> FetchError {
-    let err = err.without_url();
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&err);
+fn unreachable(host: &str, made: &Made, err: &legacy::Error) -> FetchError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(err);
     while let Some(link) = cause {
         if let Some(refused) = link.downcast_ref::<RefusedAddress>() {
             return refused.to_error();
@@ -146,11 +199,11 @@ fn unreachable(host: &str, made: &Made, err: reqwest::Error) -> FetchError {
     }
     match &made.no_roots {
         Some(reason) => FetchError::Client(reason.clone()),
-        None => FetchError::Unreachable { host: host.to_owned(), cause: chain(&err) },
+        None => FetchError::Unreachable { host: host.to_owned(), cause: chain(err) },
     }
 }
 
-/// An error with all its causes on one line. Callers take the URL out of it first.
+/// An error with all its causes on one line.
 pub(super) fn chain(err: &(dyn Error + 'static)) -> String {
     let mut text = err.to_string();
     let mut cause = err.source();

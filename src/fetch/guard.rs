@@ -5,9 +5,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
+use std::vec;
 
+use futures::future::BoxFuture;
+use hyper_util::client::legacy::connect::dns::Name;
 use ipnet::{Ipv4Net, Ipv6Net};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tower::Service;
 use url::{Host, Url};
 
 use super::error::FetchError;
@@ -153,22 +157,42 @@ impl fmt::Display for RefusedAddress {
 
 impl std::error::Error for RefusedAddress {}
 
-/// The system's resolver without the addresses that are out of bounds. The check is here, on the very addresses the
-/// connection is then made to, so a name that changes its answer between check and use gains nothing.
+/// The system's resolver.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GuardedResolver;
+pub(super) enum Lookup {
+    /// With every address.
+    Open,
+    /// Without the addresses that are out of bounds. The check is here, on the very addresses the connection is then
+    /// made to, so a name that changes its answer between check and use gains nothing.
+    Guarded,
+}
 
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+type Addresses = vec::IntoIter<SocketAddr>;
+type LookupError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Name> for Lookup {
+    type Response = Addresses;
+    type Error = LookupError;
+    type Future = BoxFuture<'static, Result<Addresses, LookupError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let lookup = *self;
         Box::pin(async move {
             // Port 0 is replaced by the URL's own.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            allowed(name.as_str(), found)
+            match lookup {
+                Self::Open => Ok(found.into_iter()),
+                Self::Guarded => allowed(name.as_str(), found),
+            }
         })
     }
 }
 
-fn allowed(name: &str, found: Vec<SocketAddr>) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+fn allowed(name: &str, found: Vec<SocketAddr>) -> Result<Addresses, LookupError> {
     if found.is_empty() {
         return Err(Box::new(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
     }
@@ -176,7 +200,7 @@ fn allowed(name: &str, found: Vec<SocketAddr>) -> Result<Addrs, Box<dyn std::err
     if kept.is_empty() {
         return Err(Box::new(RefusedAddress(plain(name))));
     }
-    Ok(Box::new(kept.into_iter()))
+    Ok(kept.into_iter())
 }
 
 #[cfg(test)]

@@ -6,32 +6,38 @@ mod error;
 mod guard;
 mod partial;
 mod sniff;
+mod told;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
-use url::Url;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
 
 use crate::config::Fetch;
-use crate::domain::{RecordingUrl, Sha256};
+use crate::domain::{Address, RecordingUrl, Sha256};
 
-use client::Clients;
+use client::{Clients, Wanted};
 use partial::Partial;
+use unpack::{Plain, Rules};
 
 pub use error::FetchError;
 pub use guard::HostPolicy;
+pub use told::{Change, Told};
+pub use unpack::LooksLikeAudio;
 
 /// How often a broken transfer is continued within one fetch.
 const RESUMES: u32 = 4;
-/// The longest pause a recording host can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// A `Last-Modified` this much older than `Date` cannot hide a second change in the same second
-/// (RFC 9110 section 8.8.2.2).
-const STRONG_DATE_SECONDS: i64 = 60;
+/// The most parts in which a host that sends no whole body is asked for it.
+const MOST_PARTS: u32 = 1024;
+/// How much larger a body may be for being packed: this part of the limit, and a head.
+const PACKING_SHARE: u64 = 64;
+const PACKING_BYTES: u64 = 4096;
 
-/// A recording on disk.
+/// A recording on disk, as it was before it was packed for its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     pub path: PathBuf,
@@ -41,6 +47,10 @@ pub struct Fetched {
     pub content_type: Option<String>,
     /// Up to the first 4096 bytes.
     pub head: Vec<u8>,
+    /// What the host said of the body as it sent it.
+    pub told: Told,
+    /// The host sent less than it said there was, or what it packed ended too early.
+    pub is_short: bool,
 }
 
 /// Pauses and windows that tests shorten.
@@ -64,13 +74,24 @@ pub struct Fetcher {
     limits: Fetch,
     timing: Timing,
     clients: Clients,
+    looks_like_audio: LooksLikeAudio,
+}
+
+/// How one answer ended.
+enum Answered {
+    Whole,
+    /// There is more, and the host gives it to whoever asks for it.
+    Part,
+    /// There is more, and the host does not give it.
+    Short,
 }
 
 impl Fetcher {
-    /// A fetcher with these limits; nothing is connected.
+    /// A fetcher with these limits, which knows audio when it sees it; nothing is connected.
     #[must_use]
-    pub fn new(limits: &Fetch) -> Self {
-        Self { limits: limits.clone(), timing: Timing::default(), clients: Clients::new(limits.connect_timeout.0) }
+    pub fn new(limits: &Fetch, looks_like_audio: LooksLikeAudio) -> Self {
+        let clients = Clients::new(limits.connect_timeout.0);
+        Self { limits: limits.clone(), timing: Timing::default(), clients, looks_like_audio }
     }
 
     /// The same with other pauses.
@@ -85,17 +106,13 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`]; none of them repeats the URL's query.
     pub async fn fetch(&self, url: &RecordingUrl, policy: &HostPolicy, dest: &Path) -> Result<Fetched, FetchError> {
-        let address = url.as_url().map_err(|why| FetchError::RefusedUrl { host: None, reason: why.reason() })?;
-        policy.route(address)?;
+        let address = address_of(url)?;
+        policy.route(address.url())?;
         let mut partial = Partial::open(url, dest).await?;
         let limit = self.limits.total_timeout.0;
         let transfer = tokio::time::timeout(limit, self.transfer(address, policy, &mut partial)).await;
         match transfer.unwrap_or(Err(FetchError::TimedOut { limit })) {
-            Ok(()) => {
-                let size_bytes = partial.received_bytes;
-                let (sha256, head, content_type) = partial.finish().await?;
-                Ok(Fetched { path: dest.to_owned(), size_bytes, sha256, content_type, head })
-            }
+            Ok(answered) => self.settle(address, partial, dest, matches!(answered, Answered::Short)).await,
             Err(err) => {
                 if err.keeps_partial() {
                     partial.keep().await;
@@ -107,59 +124,136 @@ impl Fetcher {
         }
     }
 
-    async fn transfer(&self, url: &Url, policy: &HostPolicy, partial: &mut Partial) -> Result<(), FetchError> {
-        let mut resumes = 0;
+    /// Asks what the host says of a recording, without fetching it.
+    ///
+    /// # Errors
+    /// [`FetchError`], as for a fetch.
+    pub async fn ask(&self, url: &RecordingUrl, policy: &HostPolicy) -> Result<Told, FetchError> {
+        let (limits, patience) = (&self.limits, self.timing.window);
+        let address = address_of(url)?;
+        let answer = self.clients.get(address, policy, Wanted::Size, limits.max_redirects, patience).await?;
+        let (status, headers) = (answer.response.status(), answer.response.headers());
+        Told::of_size(status, headers).ok_or_else(|| told::refusal(answer.host, status, headers))
+    }
+
+    /// Unpacks what has arrived, where it is packed, and gives it its name.
+    async fn settle(
+        &self,
+        address: &Address,
+        partial: Partial,
+        dest: &Path,
+        is_short: bool,
+    ) -> Result<Fetched, FetchError> {
+        let rules = Rules {
+            codings: partial.codings(),
+            limit_bytes: self.limits.max_bytes,
+            looks_like_audio: self.looks_like_audio,
+            host: address.url().host_str().unwrap_or_default().to_owned(),
+        };
+        let (told, content_type) = (partial.told(), partial.content_type.clone());
+        let (received, path) = (partial.close().await?, dest.to_owned());
+        let settled = tokio::task::spawn_blocking(move || unpack::settle(received, &path, &rules)).await;
+        let failed = |err| FetchError::Spool { path: dest.to_owned(), source: std::io::Error::other(err) };
+        let Plain { size_bytes, sha256, head, is_short: is_cut } = settled.map_err(failed)??;
+        let path = dest.to_owned();
+        Ok(Fetched { path, size_bytes, sha256, content_type, head, told, is_short: is_short || is_cut })
+    }
+
+    async fn transfer(
+        &self,
+        address: &Address,
+        policy: &HostPolicy,
+        partial: &mut Partial,
+    ) -> Result<Answered, FetchError> {
+        let (mut resumes, mut parts) = (0, 0);
         loop {
-            match self.attempt(url, policy, partial).await {
+            match self.attempt(address, policy, partial).await {
                 Err(FetchError::Interrupted { received_bytes, .. }) if resumes < RESUMES => {
                     tracing::debug!(received_bytes, "download broke off, continuing");
                     tokio::time::sleep(self.timing.resume_pause * 2_u32.pow(resumes)).await;
                     resumes += 1;
                 }
+                Ok(Answered::Part) if parts < MOST_PARTS => parts += 1,
+                Ok(Answered::Part) => return Ok(Answered::Short),
                 done => return done,
             }
         }
     }
 
     /// One request, and as much of the body as it brings.
-    async fn attempt(&self, url: &Url, policy: &HostPolicy, partial: &mut Partial) -> Result<(), FetchError> {
-        if partial.validator.is_none() && partial.received_bytes > 0 {
+    async fn attempt(
+        &self,
+        address: &Address,
+        policy: &HostPolicy,
+        partial: &mut Partial,
+    ) -> Result<Answered, FetchError> {
+        let in_parts = partial.part_end.is_some_and(|end| end == partial.received_bytes);
+        if partial.validator.is_none() && partial.received_bytes > 0 && !in_parts {
             partial.restart().await?;
         }
-        let from = partial.validator.as_deref().map(|validator| (partial.received_bytes, validator));
-        let answer = self.clients.get(url, policy, from, self.limits.max_redirects, self.timing.window).await?;
+        let (first, validator) = (partial.received_bytes, partial.validator.clone());
+        let wanted = match first {
+            0 => Wanted::Whole,
+            _ => Wanted::Rest { first, validator: validator.as_deref() },
+        };
+        let answer = self.clients.get(address, policy, wanted, self.limits.max_redirects, self.timing.window).await?;
         let (host, response) = (answer.host, answer.response);
-        match response.status() {
-            StatusCode::OK => {
-                partial.restart().await?;
-                begin(partial, response.headers());
+        let (status, headers) = (response.status(), response.headers());
+        match (status, told::part(headers)) {
+            (StatusCode::PARTIAL_CONTENT, _) if first > 0 && partial.continues(headers) => {}
+            (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) if in_parts => {
+                return Ok(Answered::Short);
             }
-            StatusCode::PARTIAL_CONTENT if continues(partial, response.headers()) => {}
             // The host's idea of the rest is not ours: from the beginning, then.
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if from_somewhere(partial) => {
+            (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) if first > 0 => {
                 partial.restart().await?;
                 return Err(interrupted(host, partial, "the host continues something else"));
             }
-            status => return Err(refusal(host, status, response.headers())),
+            (StatusCode::PARTIAL_CONTENT, Some(part)) if part.first == 0 => {
+                partial.restart().await?;
+                partial.begin(headers);
+                partial.begin_part(part);
+            }
+            (StatusCode::PARTIAL_CONTENT, Some(_)) => {
+                return Err(FetchError::Unexpected { host, status: status.as_u16() });
+            }
+            (StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT, _) => return Err(FetchError::Empty { host }),
+            (status, _) if status.is_success() => {
+                partial.restart().await?;
+                partial.begin(headers);
+            }
+            (status, _) => return Err(told::refusal(host, status, headers)),
         }
-        if response.headers().get("content-encoding").is_some_and(|coding| coding != "identity") {
-            let size_bytes = partial.total_bytes.unwrap_or_default();
-            return Err(FetchError::NotARecording { host, what: "a compressed body", size_bytes });
+        self.within(self.most_bytes(partial), partial.total_bytes.unwrap_or_default())?;
+        let received = self.receive(host.clone(), response, partial).await;
+        if status != StatusCode::ACCEPTED {
+            return received;
         }
-        self.within_limit(partial.total_bytes.unwrap_or_default())?;
-        self.receive(host, response, partial).await
+        // "Not yet", unless the recording came with it all the same.
+        match received {
+            Err(FetchError::NotARecording { .. }) => Err(FetchError::Empty { host }),
+            Ok(_) if !(self.looks_like_audio)(&partial.head) => Err(FetchError::Empty { host }),
+            received => received,
+        }
     }
 
     /// Takes in the body until it ends, breaks, grows too large or trickles.
-    async fn receive(&self, host: String, mut response: Response, partial: &mut Partial) -> Result<(), FetchError> {
+    async fn receive(
+        &self,
+        host: String,
+        mut response: Response<Incoming>,
+        partial: &mut Partial,
+    ) -> Result<Answered, FetchError> {
         let window = self.timing.window;
         let least = self.limits.min_bytes_per_second as f64 * window.as_secs_f64();
         let mut ticks = tokio::time::interval(window);
         ticks.tick().await;
         let mut at_last_tick = partial.received_bytes;
+        // What is packed looks like nothing before it is unpacked.
+        let (is_packed, most) = (partial.codings().is_packed(), self.most_bytes(partial));
         loop {
             let chunk = tokio::select! {
-                chunk = response.chunk() => chunk,
+                chunk = chunk(&mut response) => chunk,
                 _ = ticks.tick() => {
                     let received_bytes = partial.received_bytes - at_last_tick;
                     if (received_bytes as f64) < least {
@@ -171,30 +265,60 @@ impl Fetcher {
             };
             match chunk {
                 Ok(Some(bytes)) => {
-                    self.within_limit(partial.received_bytes + bytes.len() as u64)?;
-                    let sniffed = partial.head.len() >= sniff::SNIFF_BYTES;
+                    self.within(most, partial.received_bytes + bytes.len() as u64)?;
+                    let sniffed = is_packed || partial.head.len() >= sniff::SNIFF_BYTES;
                     partial.append(&bytes).await?;
                     if !sniffed && partial.head.len() >= sniff::SNIFF_BYTES {
                         refuse_text(&host, partial)?;
                     }
                 }
                 Ok(None) => break,
-                Err(err) => return Err(interrupted(host, partial, &client::chain(&err.without_url()))),
+                Err(err) => return Err(interrupted(host, partial, &client::chain(&err))),
             }
         }
-        if partial.total_bytes.is_some_and(|total| partial.received_bytes < total) {
+        let received_bytes = partial.received_bytes;
+        if partial.part_end.is_some_and(|end| end == received_bytes && partial.total_bytes.is_some_and(|all| end < all))
+        {
+            return Ok(Answered::Part);
+        }
+        if partial.total_bytes.is_some_and(|total| received_bytes < total) {
             return Err(interrupted(host, partial, "the body ended early"));
         }
-        if partial.received_bytes == 0 {
+        if received_bytes == 0 {
             return Err(FetchError::Empty { host });
         }
-        refuse_text(&host, partial)
+        if !is_packed {
+            refuse_text(&host, partial)?;
+        }
+        Ok(Answered::Whole)
     }
 
-    const fn within_limit(&self, size_bytes: u64) -> Result<(), FetchError> {
+    /// How large a body may be on its way.
+    fn most_bytes(&self, partial: &Partial) -> u64 {
         let limit_bytes = self.limits.max_bytes;
-        if size_bytes > limit_bytes { Err(FetchError::TooLarge { limit_bytes, size_bytes }) } else { Ok(()) }
+        let packing = if partial.codings().is_packed() { limit_bytes / PACKING_SHARE + PACKING_BYTES } else { 0 };
+        limit_bytes.saturating_add(packing)
     }
+
+    const fn within(&self, most: u64, size_bytes: u64) -> Result<(), FetchError> {
+        let limit_bytes = self.limits.max_bytes;
+        if size_bytes > most { Err(FetchError::TooLarge { limit_bytes, size_bytes }) } else { Ok(()) }
+    }
+}
+
+/// The next piece of a body.
+async fn chunk(response: &mut Response<Incoming>) -> Result<Option<Bytes>, hyper::Error> {
+    while let Some(frame) = response.body_mut().frame().await {
+        // Trailers are no part of it.
+        if let Ok(data) = frame?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn address_of(url: &RecordingUrl) -> Result<&Address, FetchError> {
+    url.address().map_err(|why| FetchError::RefusedUrl { host: None, reason: why.reason() })
 }
 
 /// Removes a fetched file and everything an attempt may have left beside it.
@@ -213,10 +337,6 @@ pub async fn discard(dest: &Path) -> Result<(), FetchError> {
     Ok(())
 }
 
-fn from_somewhere(partial: &Partial) -> bool {
-    partial.received_bytes > 0
-}
-
 fn interrupted(host: String, partial: &Partial, cause: &str) -> FetchError {
     FetchError::Interrupted {
         host,
@@ -233,110 +353,5 @@ fn refuse_text(host: &str, partial: &Partial) -> Result<(), FetchError> {
             Err(FetchError::NotARecording { host: host.to_owned(), what, size_bytes })
         }
         None => Ok(()),
-    }
-}
-
-/// Notes what the host says of the body it is about to send from its beginning.
-fn begin(partial: &mut Partial, headers: &HeaderMap) {
-    partial.total_bytes = text(headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
-    partial.content_type = text(headers, CONTENT_TYPE).map(str::to_owned);
-    partial.validator = validator(headers);
-}
-
-/// Whether a partial answer begins exactly where ours ends and belongs to a body of the same size
-/// (`Content-Range: bytes 100-199/200`, RFC 9110 section 14.4).
-fn continues(partial: &mut Partial, headers: &HeaderMap) -> bool {
-    let range = text(headers, CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes "));
-    let Some((range, total)) = range.and_then(|range| range.split_once('/')) else { return false };
-    let first = range.split_once('-').and_then(|(first, _)| first.trim().parse::<u64>().ok());
-    let total = total.trim().parse::<u64>().ok();
-    let same_size = partial.total_bytes.is_none() || total.is_none() || partial.total_bytes == total;
-    // A host that serves ranges but does not know `If-Range` would continue a body that has changed meanwhile.
-    let same_tag = text(headers, ETAG).is_none_or(|tag| !is_tag(partial) || partial.validator.as_deref() == Some(tag));
-    let fits = partial.received_bytes > 0 && first == Some(partial.received_bytes) && same_size && same_tag;
-    if fits {
-        partial.total_bytes = partial.total_bytes.or(total);
-    }
-    fits
-}
-
-fn is_tag(partial: &Partial) -> bool {
-    partial.validator.as_deref().is_some_and(|validator| validator.starts_with('"'))
-}
-
-/// A validator strong enough for `If-Range`.
-fn validator(headers: &HeaderMap) -> Option<String> {
-    if let Some(tag) = text(headers, ETAG) {
-        return tag.starts_with('"').then(|| tag.to_owned());
-    }
-    let modified = text(headers, LAST_MODIFIED)?;
-    let age = moment(text(headers, DATE)?)?.duration_since(moment(modified)?);
-    (age.as_secs() >= STRONG_DATE_SECONDS).then(|| modified.to_owned())
-}
-
-/// What an answer without a recording means.
-fn refusal(host: String, status: StatusCode, headers: &HeaderMap) -> FetchError {
-    let retry_after = pause_asked_for(headers);
-    let status = status.as_u16();
-    match status {
-        202 | 204 => FetchError::Empty { host },
-        400 | 401 | 403 => FetchError::Denied { host, status },
-        404 | 410 => FetchError::Gone { host, status },
-        429 => FetchError::Throttled { host, status, retry_after },
-        503 if retry_after.is_some() => FetchError::Throttled { host, status, retry_after },
-        408 | 425 | 500..=599 => FetchError::ServerError { host, status },
-        _ => FetchError::Unexpected { host, status },
-    }
-}
-
-/// `Retry-After` as seconds, also decimal ones, or as a date compared with the host's own `Date`.
-fn pause_asked_for(headers: &HeaderMap) -> Option<Duration> {
-    let asked = text(headers, RETRY_AFTER)?.trim();
-    let seconds = match asked.parse::<f64>() {
-        Ok(seconds) => seconds,
-        Err(_) => moment(asked)?.duration_since(moment(text(headers, DATE)?)?).as_secs_f64(),
-    };
-    Duration::try_from_secs_f64(seconds.max(0.0)).ok().map(|pause| pause.min(LONGEST_PAUSE))
-}
-
-fn moment(date: &str) -> Option<jiff::Timestamp> {
-    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
-}
-
-fn text(headers: &HeaderMap, name: reqwest::header::HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use reqwest::header::{HeaderName, HeaderValue};
-
-    use super::*;
-
-    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
-    }
-
-    #[test]
-    fn a_pause_may_be_decimal_or_a_date_and_is_bounded() {
-        let asked = |text| pause_asked_for(&headers(&[(RETRY_AFTER, text), (DATE, "Sun, 06 Nov 1994 08:49:37 GMT")]));
-        assert_eq!(asked("1.5"), Some(Duration::from_millis(1500)));
-        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT"), Some(Duration::from_secs(30)));
-        assert_eq!(asked("99999999"), Some(LONGEST_PAUSE));
-        assert_eq!(asked("-3"), Some(Duration::ZERO));
-        assert_eq!(asked("soon"), None);
-        assert_eq!(asked("NaN"), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn only_strong_validators_allow_resuming() {
-        let old = "Sun, 06 Nov 1994 08:00:00 GMT";
-        let new = "Sun, 06 Nov 1994 08:49:30 GMT";
-        let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(validator(&headers(&[(ETAG, "\"abc\"")])).as_deref(), Some("\"abc\""));
-        assert_eq!(validator(&headers(&[(ETAG, "W/\"abc\""), (LAST_MODIFIED, old), date.clone()])), None);
-        assert_eq!(validator(&headers(&[(LAST_MODIFIED, old), date.clone()])).as_deref(), Some(old));
-        assert_eq!(validator(&headers(&[(LAST_MODIFIED, new), date])), None);
     }
 }

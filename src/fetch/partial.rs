@@ -3,12 +3,15 @@
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use hyper::header::{ETAG, HeaderMap};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::error::FetchError;
+use super::told::{self, Told};
+use crate::coding::Codings;
 use crate::domain::{RecordingUrl, Sha256};
 
 /// First bytes kept in memory, enough for anyone who wants to know what a recording is.
@@ -24,6 +27,17 @@ struct Resume {
     received_bytes: u64,
     total_bytes: Option<u64>,
     content_type: Option<String>,
+    #[serde(default)]
+    content_encoding: String,
+}
+
+/// A body that has arrived whole, under its provisional name.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub part: PathBuf,
+    pub sha256: Sha256,
+    pub size_bytes: u64,
+    pub head: Vec<u8>,
 }
 
 /// A download under way in `<dest>.part`.
@@ -39,6 +53,10 @@ pub(super) struct Partial {
     pub validator: Option<String>,
     pub total_bytes: Option<u64>,
     pub content_type: Option<String>,
+    content_encoding: String,
+    tag: Option<String>,
+    /// Where the answer that is being read ends, if it is only a part of the body.
+    pub part_end: Option<u64>,
 }
 
 impl Partial {
@@ -58,6 +76,9 @@ impl Partial {
             validator: None,
             total_bytes: None,
             content_type: None,
+            content_encoding: String::new(),
+            tag: None,
+            part_end: None,
         };
         match take_resume(dest).await {
             Some(resume) if resume.source == this.source => {
@@ -86,6 +107,7 @@ impl Partial {
         self.validator = Some(resume.validator);
         self.total_bytes = resume.total_bytes;
         self.content_type = resume.content_type;
+        self.content_encoding = resume.content_encoding;
         Ok(self.received_bytes == resume.received_bytes)
     }
 
@@ -97,12 +119,60 @@ impl Partial {
         self.validator = None;
         self.total_bytes = None;
         self.content_type = None;
+        self.content_encoding.clear();
+        self.tag = None;
+        self.part_end = None;
         let emptied = async {
             // Seeking first waits for writes still under way.
             self.file.seek(SeekFrom::Start(0)).await?;
             self.file.set_len(0).await
         };
         emptied.await.map_err(|source| self.failed(source))
+    }
+
+    /// Notes what the host says of the body it is about to send from its beginning.
+    pub(super) fn begin(&mut self, headers: &HeaderMap) {
+        self.total_bytes = told::length(headers);
+        self.content_type = told::content_type(headers);
+        self.content_encoding = told::content_encoding(headers);
+        self.validator = told::validator(headers);
+        self.tag = told::tag(headers);
+    }
+
+    /// Notes that only this much of a body comes with this answer, from its beginning.
+    pub(super) const fn begin_part(&mut self, part: told::Part) {
+        self.total_bytes = part.total;
+        self.part_end = Some(part.end);
+    }
+
+    /// Whether a partial answer begins exactly where ours ends and belongs to the same body.
+    pub(super) fn continues(&mut self, headers: &HeaderMap) -> bool {
+        let Some(part) = told::part(headers) else { return false };
+        let same_size = match (self.total_bytes, part.total) {
+            (Some(before), Some(now)) => before == now,
+            // Without a validator the size is all there is to go by.
+            _ => self.validator.is_some(),
+        };
+        // A host that serves ranges but does not know `If-Range` would continue a body that has changed meanwhile.
+        let tag = told::text(headers, ETAG);
+        let is_tag = self.validator.as_deref().is_some_and(|validator| validator.starts_with('"'));
+        let same_tag = tag.is_none_or(|tag| !is_tag || self.validator.as_deref() == Some(tag));
+        let fits = self.received_bytes > 0 && part.first == self.received_bytes && same_size && same_tag;
+        if fits {
+            self.total_bytes = self.total_bytes.or(part.total);
+            self.part_end = self.part_end.map(|_| part.end);
+            self.tag = told::tag(headers);
+        }
+        fits
+    }
+
+    /// What the host has said of the body, as far as that is known by now.
+    pub(super) fn told(&self) -> Told {
+        Told { size_bytes: Some(self.received_bytes), tag: self.tag.clone() }
+    }
+
+    pub(super) fn codings(&self) -> Codings {
+        Codings::of([self.content_encoding.as_str()])
     }
 
     pub(super) async fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
@@ -118,15 +188,19 @@ impl Partial {
         self.head.extend_from_slice(bytes.get(..room).unwrap_or_default());
     }
 
-    /// Makes the file durable and gives it its name.
-    pub(super) async fn finish(mut self) -> Result<(Sha256, Vec<u8>, Option<String>), FetchError> {
+    /// Makes the file durable; it has its provisional name still.
+    pub(super) async fn close(mut self) -> Result<Received, FetchError> {
         let done = async {
             self.file.flush().await?;
-            self.file.sync_all().await?;
-            tokio::fs::rename(part(&self.dest), &self.dest).await
+            self.file.sync_all().await
         };
         done.await.map_err(|source| FetchError::Spool { path: self.dest.clone(), source })?;
-        Ok((Sha256::from_bytes(self.hasher.finalize().into()), self.head, self.content_type))
+        Ok(Received {
+            part: part(&self.dest),
+            sha256: Sha256::from_bytes(self.hasher.finalize().into()),
+            size_bytes: self.received_bytes,
+            head: self.head,
+        })
     }
 
     /// Leaves what has arrived for the next attempt; whatever goes wrong here only costs that attempt bytes.
@@ -140,6 +214,7 @@ impl Partial {
             received_bytes: self.received_bytes,
             total_bytes: self.total_bytes,
             content_type: self.content_type.take(),
+            content_encoding: std::mem::take(&mut self.content_encoding),
         };
         let kept = async {
             self.file.flush().await?;

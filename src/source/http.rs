@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::{ACCEPT, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{StatusCode, redirect};
 use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::{SourceError, said};
 use super::gate::{Answered, Gate, Open, Precedence};
+use crate::coding;
+use crate::coding::Codings;
 use crate::domain::SourceName;
 use crate::telemetry;
 use crate::telemetry::Use;
@@ -65,6 +69,7 @@ impl Api {
         let wrong = |key, reason: String| SourceError::Configuration { source_name: source_name.clone(), key, reason };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED));
         for (name, value) in dialect.headers(credentials) {
             let mut value = HeaderValue::from_str(value.expose_secret())
                 .map_err(|_| wrong("api_key", format!("holds characters that the header {name} cannot carry")))?;
@@ -173,6 +178,7 @@ impl Api {
         tracing::debug!(source = %self.source_name, path = request.path, status = status.as_u16(), "platform answered");
         *rest = used_up(&headers);
         let body = self.body(response, &request.path).await?;
+        let body = self.unpacked(body, &headers, &request.path)?;
         self.judge(&request.path, status, &headers, body)
     }
 
@@ -190,19 +196,24 @@ impl Api {
         Ok(url)
     }
 
+    /// Takes the codings off an answer, whatever was asked for: proxies on the way pack as they like.
+    fn unpacked(&self, body: Vec<u8>, headers: &HeaderMap, path: &str) -> Result<Vec<u8>, SourceError> {
+        let codings = headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        coding::unpack_bytes(body, &Codings::of(codings), LONGEST_BODY).map_err(|_| self.too_large(path))
+    }
+
+    fn too_large(&self, path: &str) -> SourceError {
+        SourceError::TooLarge { source_name: self.source_name.clone(), path: path.to_owned(), limit: LONGEST_BODY }
+    }
+
     async fn body(&self, mut response: reqwest::Response, path: &str) -> Result<Vec<u8>, SourceError> {
-        let too_large = || SourceError::TooLarge {
-            source_name: self.source_name.clone(),
-            path: path.to_owned(),
-            limit: LONGEST_BODY,
-        };
         if response.content_length().is_some_and(|length| length > LONGEST_BODY as u64) {
-            return Err(too_large());
+            return Err(self.too_large(path));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|err| self.unreachable(err))? {
             if body.len() + chunk.len() > LONGEST_BODY {
-                return Err(too_large());
+                return Err(self.too_large(path));
             }
             body.extend_from_slice(&chunk);
         }

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &[]),
+    ("coding", &[]),
     ("telemetry", &["config"]),
     ("wire", &[]),
-    ("source", &["wire", "config"]),
-    ("fetch", &["config"]),
+    ("source", &["wire", "config", "coding"]),
+    ("fetch", &["config", "coding"]),
     ("audio", &["config"]),
     ("quality", &["audio"]),
     ("transcript", &["audio", "config"]),

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aftercall::audio::probe;
 use aftercall::config::{self, Config};
 use aftercall::domain::{Classify, Fault, RecordingUrl, Sha256, Side};
 use aftercall::fetch::{FetchError, Fetched, Fetcher, HostPolicy, Timing};
@@ -13,7 +14,9 @@ use url::Url;
 
 use host::{Host, Reply, SECRET, Seen, Then, reply, status, whole};
 
-mod host;
+mod answers;
+mod codings;
+pub(crate) mod host;
 mod limits;
 
 struct Bench {
@@ -31,7 +34,7 @@ impl Bench {
         let limits: config::Fetch = Config::from_toml(&format!("[fetch]\n{toml}")).unwrap().fetch;
         let timing = Timing { window, resume_pause: Duration::from_millis(1) };
         Self {
-            fetcher: Fetcher::new(&limits).with_timing(timing),
+            fetcher: Fetcher::new(&limits, probe::looks_like_audio).with_timing(timing),
             policy: HostPolicy::new(&Url::parse("https://api.platform.test/v1").unwrap(), &["127.0.0.1".to_owned()]),
             dir: tempfile::tempdir().unwrap(),
         }

@@ -1,5 +1,6 @@
 //! The mission from end to end: real HTTP to a platform of four dialects, real recordings, real files.
 
+mod growth;
 mod lapses;
 mod receivers;
 mod trouble;

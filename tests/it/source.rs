@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+mod packed;
+
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 struct Seen {

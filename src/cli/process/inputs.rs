@@ -48,7 +48,8 @@ pub(super) async fn tasks(config: &Config, inputs: &[String], out: &Path, downlo
 async fn download(config: &Config, input: &str, dest: &Path) -> Result<PathBuf> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let url = RecordingUrl::parse(input)?;
-    let fetched = Fetcher::new(&config.fetch).fetch(&url, &HostPolicy::public_only(), dest).await;
+    let fetcher = Fetcher::new(&config.fetch, probe::looks_like_audio);
+    let fetched = fetcher.fetch(&url, &HostPolicy::public_only(), dest).await;
     Ok(fetched.with_context(|| format!("{url:?}"))?.path)
 }
 

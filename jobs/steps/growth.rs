@@ -1,0 +1,282 @@
+//! A recording that comes short may still be growing at its host, or was cut on its way: its size is asked for again a
+//! few times, quietly, and a longer one takes the place of the first. The first is safe meanwhile, whatever happens.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::original;
+use crate::audio::{AudioError, Normalized, probe};
+use crate::domain::{Artifact, Container, RecordingUrl, SourceCall, Stage};
+use crate::fetch::{Change, FetchError, Fetched, Told};
+use crate::jobs::process_call::Work;
+use crate::jobs::{At, Stop};
+
+/// When the size is asked for again, counted from the first copy.
+const LOOKS: [SignedDuration; 3] =
+    [SignedDuration::from_secs(5), SignedDuration::from_secs(15), SignedDuration::from_secs(40)];
+/// The recording of a call that ended longer ago grows no more. It may have been cut all the same: it is asked about
+/// once, at once.
+const GROWING: SignedDuration = SignedDuration::from_hours(1);
+/// How much shorter than the call a recording is when it is doubted: more than both.
+const SHORT_MS: u64 = 5_000;
+const SHORT_PERCENT: u64 = 20;
+/// Encoders miscount by a frame or two.
+const MISCOUNTED_MS: u64 = 250;
+/// Where a call's progress holds it, also beside what the audio steps have made.
+const GROWTH: &str = "growth";
+
+/// How far the looks at a short recording have come. Outlives the attempt and the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Growth {
+    /// Since when there is a copy: milliseconds since 1970.
+    since: i64,
+    looks: usize,
+    /// What the host said of the copy that is kept.
+    told: Told,
+    /// Whether it has been said again since that copy came.
+    repeated: bool,
+    over: bool,
+}
+
+/// What a look has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// The copy is as good as any.
+    Kept,
+    /// There is a longer one now, and it is the original.
+    Replaced,
+}
+
+impl Growth {
+    fn of(progress: Option<&Value>) -> Option<Self> {
+        Self::deserialize(progress?.get(GROWTH)?).ok()
+    }
+
+    fn due(&self, call: &SourceCall, now: Timestamp) -> Timestamp {
+        let since = Timestamp::from_millisecond(self.since).unwrap_or(now);
+        let pause = LOOKS.get(self.looks).copied().unwrap_or_default();
+        // A clock that was set back must not make the wait longer than it is.
+        let due = since.min(now).checked_add(pause).unwrap_or(now);
+        if may_grow(call, since) { due } else { now }
+    }
+
+    /// Takes a host's answer in. The looks whose moment has passed meanwhile are not made up for.
+    fn looked(&mut self, change: Option<Change>, call: &SourceCall, now: Timestamp) {
+        let since = Timestamp::from_millisecond(self.since).unwrap_or(now);
+        let passed = LOOKS.iter().filter(|pause| now.duration_since(since) >= **pause).count();
+        self.looks = passed.max(self.looks + 1);
+        let is_settled = change == Some(Change::Same) && (self.repeated || !may_grow(call, since));
+        self.repeated |= change == Some(Change::Same);
+        self.over = is_settled || self.looks >= LOOKS.len();
+    }
+}
+
+/// What of a call's progress has to stay beside `value`, laid over it.
+pub fn beside(progress: Option<&Value>, value: Value) -> Value {
+    let Some(growth) = progress.and_then(|progress| progress.get(GROWTH)) else { return value };
+    match value {
+        Value::Object(mut members) => {
+            members.insert(GROWTH.to_owned(), growth.clone());
+            Value::Object(members)
+        }
+        Value::Null => serde_json::json!({ GROWTH: growth }),
+        other => other,
+    }
+}
+
+fn may_grow(call: &SourceCall, since: Timestamp) -> bool {
+    call.ended_at.is_none_or(|ended| since.duration_since(ended) < GROWING)
+}
+
+/// Whether a recording is much shorter than its call, or shorter than its own headers say.
+pub fn is_short(
+    call: &SourceCall,
+    decoded: Result<&Normalized, &AudioError>,
+    file: &Path,
+    container: Container,
+) -> bool {
+    let (decoded_ms, missing_ms) = match decoded {
+        Ok(normalized) => {
+            (normalized.duration_ms, normalized.source.expected_ms.saturating_sub(normalized.duration_ms))
+        }
+        Err(AudioError::Damaged { expected_ms, lost_ms, .. }) => (expected_ms.saturating_sub(*lost_ms), *lost_ms),
+        Err(_) => return false,
+    };
+    let lacking_ms = call.duration_ms.map_or(0, |call_ms| call_ms.saturating_sub(decoded_ms));
+    let call_ms = call.duration_ms.unwrap_or_default();
+    let is_much = lacking_ms > SHORT_MS && lacking_ms * 100 > call_ms.saturating_mul(SHORT_PERCENT);
+    is_much || missing_ms > MISCOUNTED_MS || probe::is_cut(file, container).unwrap_or(false)
+}
+
+/// Doubts a short recording: the call is looked at again until there is nothing more to hope for. `told` is what came
+/// with a copy that was fetched in this very attempt.
+pub async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -> Result<Looked, Stop> {
+    if Growth::of(work.record.progress.as_ref()).is_none() {
+        // A call that had ended before, asked for again, was doubted then.
+        if work.record.outcome.is_some() && told.is_none() {
+            return Ok(Looked::Kept);
+        }
+        let size_bytes = work.record.original.as_ref().map(|original| original.size_bytes);
+        let told = told.unwrap_or(Told { size_bytes, tag: None });
+        let since = work.app.now().as_millisecond();
+        note(work, &Growth { since, looks: 0, told, repeated: false, over: false }).await?;
+    }
+    look(work, call).await
+}
+
+/// Looks at a recording that has been doubted, if its moment has come; a later moment ends the attempt.
+pub async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looked, Stop> {
+    let Some(mut growth) = Growth::of(work.record.progress.as_ref()).filter(|growth| !growth.over) else {
+        return Ok(Looked::Kept);
+    };
+    wait_for(work, call, &growth)?;
+    let answer = ask(work, call).await;
+    let change = answer.as_ref().map(|now| growth.told.since(now));
+    let (change, looked) = match change {
+        Some(Change::Longer | Change::Untold) => match replace(work, call).await? {
+            Replaced::By(told) => {
+                growth.told = told;
+                growth.repeated = false;
+                (Some(Change::Longer), Looked::Replaced)
+            }
+            Replaced::AsLong => {
+                // Sent in another form than it was asked about: the next answer is compared with this one.
+                growth.told = answer.unwrap_or_default();
+                (Some(Change::Same), Looked::Kept)
+            }
+            Replaced::Not => (None, Looked::Kept),
+        },
+        change => (change, Looked::Kept),
+    };
+    growth.looked(change, call, work.app.now());
+    // What a longer copy was fetched for is a size that has been asked for.
+    growth.repeated |= looked == Looked::Replaced;
+    note(work, &growth).await?;
+    tracing::debug!(looks = growth.looks, over = growth.over, ?change, "looked at a short recording");
+    if looked == Looked::Kept && !growth.over {
+        wait_for(work, call, &growth)?;
+    }
+    Ok(looked)
+}
+
+fn wait_for(work: &Work<'_>, call: &SourceCall, growth: &Growth) -> Result<(), Stop> {
+    let now = work.app.now();
+    let left = growth.due(call, now).duration_since(now);
+    if left.is_positive() {
+        return Err(Stop::LookAgain { after: Duration::try_from(left).unwrap_or_default() });
+    }
+    Ok(())
+}
+
+/// Which link to a recording is tried.
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    Named,
+    Fresh,
+}
+
+impl Link {
+    const EACH: [Self; 2] = [Self::Named, Self::Fresh];
+
+    async fn url(self, work: &Work<'_>, call: &SourceCall) -> Option<RecordingUrl> {
+        match self {
+            Self::Named => original::named(call),
+            Self::Fresh => original::fresh_url(work, call).await.ok().flatten(),
+        }
+    }
+}
+
+/// What the host says by now; none where it says nothing. No failure here may cost the copy that is there.
+async fn ask(work: &Work<'_>, call: &SourceCall) -> Option<Told> {
+    for link in Link::EACH {
+        let Some(url) = link.url(work, call).await else { continue };
+        let _permit = work.app.network.acquire().await;
+        match work.app.fetcher.ask(&url, &work.platform.hosts).await {
+            Ok(told) => return Some(told),
+            Err(FetchError::Denied { .. } | FetchError::Gone { .. }) => {}
+            Err(err) => {
+                tracing::debug!(error = %err, "cannot ask for the size of a short recording");
+                return None;
+            }
+        }
+    }
+    None
+}
+
+enum Replaced {
+    By(Told),
+    /// The host sends the same once more.
+    AsLong,
+    Not,
+}
+
+/// Fetches the recording once more, and makes it the original if it is longer.
+async fn replace(work: &mut Work<'_>, call: &SourceCall) -> Result<Replaced, Stop> {
+    let Some(first) = work.record.original.clone() else { return Ok(Replaced::Not) };
+    let spool = work.app.spool_of(work.record.uid);
+    tokio::fs::create_dir_all(&spool).await.map_err(|err| original::spool_failure(&spool, &err))?;
+    let path = spool.join("original.longer");
+    let Some(fetched) = download(work, call, &path).await else { return Ok(Replaced::Not) };
+    original::count(&fetched);
+    if fetched.size_bytes <= first.size_bytes || !is_better(&path, &first) {
+        let _ = tokio::fs::remove_file(&path).await;
+        let is_same = fetched.size_bytes == first.size_bytes;
+        return Ok(if is_same { Replaced::AsLong } else { Replaced::Not });
+    }
+    let (longer, _) = original::keep(work, &path).await?;
+    let place = original::download_path(work);
+    tokio::fs::rename(&path, &place).await.map_err(|err| original::spool_failure(&place, &err))?;
+    if first.key != longer.key
+        && let Err(err) = work.app.objects.delete(&first.key).await
+    {
+        tracing::warn!(error = %err, "a shorter copy of the recording stays until the call is erased");
+    }
+    tracing::info!(from = first.size_bytes, to = longer.size_bytes, "a longer recording took the place of the first");
+    Ok(Replaced::By(fetched.told))
+}
+
+/// Whether a longer body is a recording at all, where the first copy was one.
+fn is_better(path: &Path, first: &Artifact) -> bool {
+    let is_audio = matches!(probe::sniff(path), Ok(probe::Sniffed::Audio(_)));
+    is_audio || original::container_of(first) == Container::Other
+}
+
+async fn download(work: &Work<'_>, call: &SourceCall, path: &Path) -> Option<Fetched> {
+    for link in Link::EACH {
+        let Some(url) = link.url(work, call).await else { continue };
+        let _permit = work.app.network.acquire().await;
+        match work.app.fetcher.fetch(&url, &work.platform.hosts, path).await {
+            Ok(fetched) => return Some(fetched),
+            Err(FetchError::Denied { .. } | FetchError::Gone { .. }) => {}
+            Err(err) => {
+                tracing::debug!(error = %err, "cannot fetch a longer recording");
+                return None;
+            }
+        }
+    }
+    None
+}
+
+async fn note(work: &mut Work<'_>, growth: &Growth) -> Result<(), Stop> {
+    let written = serde_json::to_value(growth).map_err(|err| Stop::permanent(err.to_string()))?;
+    let mut progress = match work.record.progress.take() {
+        Some(Value::Object(members)) => members,
+        _ => serde_json::Map::new(),
+    };
+    progress.insert(GROWTH.to_owned(), written);
+    let progress = Value::Object(progress);
+    let (uid, generation) = (work.record.uid, work.record.generation);
+    let mut tx = work.app.store.begin().await.at(Stage::Fetch)?;
+    let owned = work.app.store.set_progress(&mut tx, uid, generation, &progress).await.at(Stage::Fetch)?;
+    tx.commit().await.at(Stage::Fetch)?;
+    work.record.progress = Some(progress);
+    if owned {
+        return Ok(());
+    }
+    work.withdraw().await;
+    Err(Stop::Fenced)
+}

@@ -1,0 +1,206 @@
+//! What a host says of a recording in its headers: its size, its version, which part it sends, and what an answer
+//! without one means.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
+    RETRY_AFTER,
+};
+use serde::{Deserialize, Serialize};
+
+use super::error::FetchError;
+
+/// The longest pause a recording host can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// A `Last-Modified` this much older than `Date` cannot hide a second change in the same second
+/// (RFC 9110 section 8.8.2.2).
+const STRONG_DATE_SECONDS: i64 = 60;
+
+/// What a host says of a recording, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// As it is sent, packed or not.
+    pub size_bytes: Option<u64>,
+    /// Entity tag, or else the time of the last change.
+    pub tag: Option<String>,
+}
+
+/// What two answers about one recording say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Same,
+    Longer,
+    Shorter,
+    /// The host does not say enough: only another download tells.
+    Untold,
+}
+
+impl Told {
+    /// What has become of the recording since this was told.
+    #[must_use]
+    pub fn since(&self, now: &Self) -> Change {
+        match (self.size_bytes, now.size_bytes) {
+            (Some(before), Some(now)) if now > before => Change::Longer,
+            (Some(before), Some(now)) if now < before => Change::Shorter,
+            (Some(_), Some(_)) => Change::Same,
+            _ if self.tag.is_some() && self.tag == now.tag => Change::Same,
+            _ => Change::Untold,
+        }
+    }
+
+    /// Of an answer to a question for one byte.
+    pub(super) fn of_size(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+        let size_bytes = match status {
+            StatusCode::PARTIAL_CONTENT => part(headers).and_then(|part| part.total),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                text(headers, CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes */")?.parse().ok())
+            }
+            status if status.is_success() => length(headers),
+            _ => return None,
+        };
+        Some(Self { size_bytes, tag: tag(headers) })
+    }
+}
+
+/// Which part of a body an answer holds (`Content-Range: bytes 100-199/200`, RFC 9110 section 14.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    pub first: u64,
+    /// The byte after the last one.
+    pub end: u64,
+    pub total: Option<u64>,
+}
+
+pub(super) fn part(headers: &HeaderMap) -> Option<Part> {
+    let range = text(headers, CONTENT_RANGE)?.trim().strip_prefix("bytes ")?;
+    let (range, total) = range.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse::<u64>().ok()?);
+    Some(Part { first, end: last.checked_add(1)?, total: total.trim().parse().ok() })
+}
+
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    text(headers, CONTENT_LENGTH).and_then(|length| length.trim().parse().ok())
+}
+
+pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
+    text(headers, CONTENT_TYPE).map(str::to_owned)
+}
+
+/// The words of the `Content-Encoding` headers, for a note.
+pub(super) fn content_encoding(headers: &HeaderMap) -> String {
+    let words = headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    words.collect::<Vec<_>>().join(",")
+}
+
+/// What tells one version from another, however weakly.
+pub(super) fn tag(headers: &HeaderMap) -> Option<String> {
+    let tag = text(headers, ETAG).map(|tag| tag.trim().trim_start_matches("W/"));
+    tag.or_else(|| text(headers, LAST_MODIFIED)).map(str::to_owned)
+}
+
+/// A validator strong enough for `If-Range`.
+pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
+    if let Some(tag) = text(headers, ETAG) {
+        return tag.starts_with('"').then(|| tag.to_owned());
+    }
+    let modified = text(headers, LAST_MODIFIED)?;
+    let age = moment(text(headers, DATE)?)?.duration_since(moment(modified)?);
+    (age.as_secs() >= STRONG_DATE_SECONDS).then(|| modified.to_owned())
+}
+
+/// What an answer without a recording means.
+pub(super) fn refusal(host: String, status: StatusCode, headers: &HeaderMap) -> FetchError {
+    let retry_after = pause_asked_for(headers);
+    let status = status.as_u16();
+    match status {
+        204 | 205 => FetchError::Empty { host },
+        400 | 401 | 403 => FetchError::Denied { host, status },
+        404 | 410 => FetchError::Gone { host, status },
+        429 => FetchError::Throttled { host, status, retry_after },
+        503 if retry_after.is_some() => FetchError::Throttled { host, status, retry_after },
+        408 | 425 | 500..=599 => FetchError::ServerError { host, status },
+        _ => FetchError::Unexpected { host, status },
+    }
+}
+
+/// `Retry-After` as seconds, also decimal ones, or as a date compared with the host's own `Date`.
+fn pause_asked_for(headers: &HeaderMap) -> Option<Duration> {
+    let asked = text(headers, RETRY_AFTER)?.trim();
+    let seconds = match asked.parse::<f64>() {
+        Ok(seconds) => seconds,
+        Err(_) => moment(asked)?.duration_since(moment(text(headers, DATE)?)?).as_secs_f64(),
+    };
+    Duration::try_from_secs_f64(seconds.max(0.0)).ok().map(|pause| pause.min(LONGEST_PAUSE))
+}
+
+fn moment(date: &str) -> Option<jiff::Timestamp> {
+    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+}
+
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_pause_may_be_decimal_or_a_date_and_is_bounded() {
+        let asked = |text| pause_asked_for(&headers(&[(RETRY_AFTER, text), (DATE, "Sun, 06 Nov 1994 08:49:37 GMT")]));
+        assert_eq!(asked("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(asked("99999999"), Some(LONGEST_PAUSE));
+        assert_eq!(asked("-3"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
+        assert_eq!(asked("NaN"), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn only_strong_validators_allow_resuming() {
+        let old = "Sun, 06 Nov 1994 08:00:00 GMT";
+        let new = "Sun, 06 Nov 1994 08:49:30 GMT";
+        let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(validator(&headers(&[(ETAG, "\"abc\"")])).as_deref(), Some("\"abc\""));
+        assert_eq!(validator(&headers(&[(ETAG, "W/\"abc\""), (LAST_MODIFIED, old), date.clone()])), None);
+        assert_eq!(validator(&headers(&[(LAST_MODIFIED, old), date.clone()])).as_deref(), Some(old));
+        assert_eq!(validator(&headers(&[(LAST_MODIFIED, new), date])), None);
+    }
+
+    #[test]
+    fn the_size_is_told_by_whatever_header_has_it() {
+        let size = |status, pairs: &[(HeaderName, &'static str)]| {
+            Told::of_size(StatusCode::from_u16(status).unwrap(), &headers(pairs)).map(|told| told.size_bytes)
+        };
+        assert_eq!(size(206, &[(CONTENT_RANGE, "bytes 0-0/1234"), (CONTENT_LENGTH, "1")]), Some(Some(1234)));
+        assert_eq!(size(206, &[(CONTENT_RANGE, "bytes 0-0/*"), (CONTENT_LENGTH, "1")]), Some(None));
+        assert_eq!(size(206, &[(CONTENT_LENGTH, "1")]), Some(None));
+        assert_eq!(size(416, &[(CONTENT_RANGE, "bytes */0")]), Some(Some(0)));
+        assert_eq!(size(200, &[(CONTENT_LENGTH, "77")]), Some(Some(77)));
+        assert_eq!(size(203, &[(CONTENT_LENGTH, "77")]), Some(Some(77)));
+        assert_eq!(size(200, &[]), Some(None));
+        assert_eq!(size(403, &[(CONTENT_LENGTH, "77")]), None);
+    }
+
+    #[test]
+    fn two_answers_are_compared_by_size_and_else_by_tag() {
+        let told = |size_bytes, tag: Option<&str>| Told { size_bytes, tag: tag.map(str::to_owned) };
+        assert_eq!(told(Some(1), None).since(&told(Some(2), None)), Change::Longer);
+        assert_eq!(told(Some(2), Some("\"a\"")).since(&told(Some(1), Some("\"b\""))), Change::Shorter);
+        assert_eq!(told(Some(2), Some("\"a\"")).since(&told(Some(2), Some("\"b\""))), Change::Same);
+        assert_eq!(told(None, Some("\"a\"")).since(&told(Some(2), Some("\"a\""))), Change::Same);
+        assert_eq!(told(Some(2), Some("\"a\"")).since(&told(None, Some("\"b\""))), Change::Untold);
+        assert_eq!(told(None, None).since(&told(None, None)), Change::Untold);
+        assert_eq!(tag(&headers(&[(ETAG, "W/\"a\"")])), tag(&headers(&[(ETAG, "\"a\"")])));
+    }
+}
