@@ -8,7 +8,7 @@ use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall
 use crate::jobs::Job;
 use crate::jobs::condemn::condemn;
 use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
-use crate::store::{Admitted, CallRecord, Earlier, Finished, Store, StoreError, Tx};
+use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, Finished, Store, StoreError, Tx};
 use crate::telemetry;
 
 /// An explained end is looked into again after this long.
@@ -59,21 +59,58 @@ pub async fn see(
         return Ok((Admission::Ended(Outcome::Erased), Some(record)));
     }
     let ended = match record.earlier() {
-        Some(earlier) if !reopens(earlier, call, now) => Some(earlier.outcome),
-        Some(_) => {
-            app.store.reopen(tx, record.uid).await?;
-            // Once more, now with a URL that can be used.
-            let open = CallRecord { outcome: None, ..record.clone() };
-            app.store.refresh(tx, &open, bare.as_ref().unwrap_or(call), now).await?;
-            None
+        Some(earlier) if can_return(record.retention_state, earlier.outcome) => {
+            if reopens(earlier, call, now) {
+                let open = reopen(app, tx, &record).await?;
+                // Once more, now with a URL that can be used.
+                app.store.refresh(tx, &open, bare.as_ref().unwrap_or(call), now).await?;
+                None
+            } else {
+                Some(earlier.outcome)
+            }
         }
-        None if record.retention_state != RetentionState::Active => Some(Outcome::Erased),
-        None => unkept(call, past),
+        _ if record.retention_state != RetentionState::Active => Some(Outcome::Erased),
+        _ => unkept(call, past),
     };
     if let (Some(outcome), None) = (ended, record.outcome) {
         end_without_content(&app.store, tx, &record, outcome, now).await?;
     }
     Ok((ended.map_or(Admission::Due, Admission::Ended), Some(record)))
+}
+
+/// Whether an ended call may ever be taken up again: while it is kept, and after its record was scrubbed only where nothing
+/// of it had ever been stored. What was erased stays erased, whatever its source says of it now.
+#[must_use]
+pub fn can_return(state: RetentionState, outcome: Outcome) -> bool {
+    match state {
+        RetentionState::Active => true,
+        RetentionState::Condemned | RetentionState::Blocked => false,
+        RetentionState::Erased => outcome == Outcome::PastRetention,
+    }
+}
+
+/// Takes the end of a call back. One that was past its term loses the times that this rested on.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) async fn reopen(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<CallRecord, StoreError> {
+    if record.outcome != Some(Outcome::PastRetention) {
+        app.store.reopen(tx, record.uid).await?;
+        return Ok(CallRecord { outcome: None, ..record.clone() });
+    }
+    let now = app.now();
+    let open = app.store.reopen_untouched(tx, record, now).await?;
+    if record.retention_state == RetentionState::Erased {
+        let entry = AuditEntry {
+            at: now,
+            actor: "source".to_owned(),
+            action: "reopened".to_owned(),
+            subject: record.uid.to_string(),
+            detail: "nothing of it was ever stored, and its times are looked at again".to_owned(),
+        };
+        app.store.audit(tx, &entry).await?;
+    }
+    Ok(open)
 }
 
 /// Ends that need no job because nothing of the call may or can be kept.
@@ -99,6 +136,10 @@ pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
             [&call.recording_url, &call.dual_url].into_iter().flatten().any(|url| url.as_url().is_ok())
         }
         Outcome::NotEligible | Outcome::Vanished => call.eligible(),
+        Outcome::PastRetention => {
+            call.eligible() && RetainUntil::of(call, earlier.first_seen_at, earlier.term).at > now
+        }
+        // A wish that nothing be stored is not undone by a row that leaves it out. The rest rests on the recording.
         _ => false,
     };
     shown && (!earlier.explained || now.duration_since(earlier.at) >= REOPEN_PAUSE)

@@ -1,6 +1,7 @@
 //! Bringing in what a source holds: list a window, then feed (`backfill_feed`) the queue in small batches as its
 //! lane frees. All progress is in the database: a restart goes on, and a person can pause, resume and cancel.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -138,7 +139,7 @@ async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
     if let Some(cursor) = stood {
         walk = walk.resumed(cursor);
     } else {
-        (backfill.listed, backfill.skipped) = (0, std::collections::BTreeMap::new());
+        (backfill.listed, backfill.skipped) = (0, BTreeMap::new());
         if state.obeys_filter == Some(true) {
             walk = walk.filtered();
         }
@@ -149,7 +150,17 @@ async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
         let known = app.store.known(&backfill.source, &ids).await.at(Stage::Backfill)?;
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
         for call in &calls {
+            if walk.came_before(&call.id) {
+                // It was counted as not completed when it had not got as far.
+                backfill.listed = backfill.listed.saturating_sub(1);
+                take_back(&mut backfill.skipped, "not_completed");
+            }
             note(app, &mut tx, backfill, platform, call, known.get(call.id.as_str())).await?;
+        }
+        let unreadable = walk.unreadable().len() as u64;
+        if unreadable > 0 {
+            backfill.listed += unreadable;
+            *backfill.skipped.entry("unreadable".to_owned()).or_default() += unreadable;
         }
         backfill.cursor = walk.place().and_then(|place| serde_json::to_value(place).ok());
         app.store.save_backfill(&mut tx, backfill, app.now()).await.at(Stage::Backfill)?;
@@ -160,6 +171,14 @@ async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     app.store.take_turns(&mut tx, &backfill.id).await.at(Stage::Backfill)?;
     begin_feeding(app, tx, backfill).await
+}
+
+/// Takes one back of what was skipped for a reason.
+pub(super) fn take_back(skipped: &mut BTreeMap<String, u64>, reason: &str) {
+    if let Some(count) = skipped.get_mut(reason) {
+        *count = count.saturating_sub(1);
+    }
+    skipped.retain(|_, count| *count > 0);
 }
 
 async fn begin_feeding(app: &App, mut tx: Tx, backfill: &mut Backfill) -> Result<(), Stop> {
@@ -211,8 +230,10 @@ pub(super) fn settled(known: &Known, call: &SourceCall, now: Timestamp) -> Optio
         return None;
     }
     match known.earlier {
+        Some(earlier) if admit::can_return(known.retention_state, earlier.outcome) => {
+            (!admit::reopens(earlier, call, now)).then_some(earlier.outcome)
+        }
         _ if known.retention_state != RetentionState::Active => Some(Outcome::Erased),
-        Some(earlier) if !admit::reopens(earlier, call, now) => Some(earlier.outcome),
         _ => None,
     }
 }

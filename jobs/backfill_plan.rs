@@ -91,7 +91,17 @@ async fn look_through(app: &App, plan: &mut Plan, again: bool) -> Result<u64, St
     while let Some(calls) = walk.next().await.at(Stage::Backfill)? {
         let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
         let known = app.store.known(&plan.source, &ids).await.at(Stage::Backfill)?;
+        let unreadable = walk.unreadable().len() as u64;
+        if unreadable > 0 {
+            plan.listed += unreadable;
+            *plan.skipped.entry("unreadable".to_owned()).or_default() += unreadable;
+        }
         for call in &calls {
+            if walk.came_before(&call.id) {
+                // It was counted as not completed when it had not got as far.
+                plan.listed = plan.listed.saturating_sub(1);
+                backfill::take_back(&mut plan.skipped, "not_completed");
+            }
             plan.listed += 1;
             let known = known.get(call.id.as_str());
             let settled = known.and_then(|known| backfill::settled(known, call, app.now()));

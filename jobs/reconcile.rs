@@ -18,7 +18,7 @@ use crate::queue::{Kind, Lane};
 use crate::source::Walk;
 use crate::store::ReconcileState;
 use crate::telemetry;
-use crate::wire::{Cursor, Window};
+use crate::wire::{Cursor, UnreadableRow, Window};
 
 /// A call older than this is no live call any more and waits with the backfills.
 const LIVE: SignedDuration = SignedDuration::from_hours(1);
@@ -26,6 +26,9 @@ const LIVE: SignedDuration = SignedDuration::from_hours(1);
 const GOING_FOR_LONG: SignedDuration = SignedDuration::from_hours(24);
 /// Between looks at whether a source obeys date filters.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_hours(24);
+
+/// Ids of rows that cannot be read, kept in a balance; the log has them all.
+const MOST_NAMED: usize = 20;
 
 /// The balance of a source within a window.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,8 +41,17 @@ pub struct Balance {
     pub done: u64,
     /// Have a job that has not ended, made now or before.
     pub running: u64,
-    /// Ended without being done, by reason; dead letters among them.
+    /// Ended without being done, by reason.
     pub terminal: BTreeMap<String, u64>,
+    /// Have a dead letter, for somebody to look at.
+    #[serde(default)]
+    pub dead_letters: u64,
+    /// Rows of the list that cannot be read: whose calls they are, and whether those are completed, nobody knows.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// The ids of the first of them, as far as they can be seen.
+    #[serde(default)]
+    pub unreadable_ids: Vec<String>,
     /// Completed, and neither of the above: must be 0.
     pub missing: u64,
     /// Jobs made by this pass.
@@ -61,6 +73,9 @@ impl Balance {
             done: 0,
             running: 0,
             terminal: BTreeMap::new(),
+            dead_letters: 0,
+            unreadable: 0,
+            unreadable_ids: Vec::new(),
             missing: 0,
             enqueued: 0,
             vanished: 0,
@@ -70,13 +85,19 @@ impl Balance {
 }
 
 impl Balance {
-    /// Rows whose id cannot be used: nobody can ask for those calls, and nobody should believe they are not there.
-    fn count_unusable(&mut self, walk: &Walk<'_>) {
-        let rows = walk.unusable();
-        if rows > 0 {
-            self.listed += rows;
-            self.completed += rows;
-            *self.terminal.entry("unusable_id".to_owned()).or_default() += rows;
+    /// Whether every call the source lists is accounted for and nobody has to look at any.
+    #[must_use]
+    pub const fn is_clear(&self) -> bool {
+        self.missing == 0 && self.missing_objects == 0 && self.dead_letters == 0 && self.unreadable == 0
+    }
+
+    fn count_unreadable(&mut self, rows: &[UnreadableRow]) {
+        self.listed += rows.len() as u64;
+        self.unreadable += rows.len() as u64;
+        for id in rows.iter().filter_map(|row| row.id.as_ref()) {
+            if self.unreadable_ids.len() < MOST_NAMED && !self.unreadable_ids.contains(id) {
+                self.unreadable_ids.push(id.clone());
+            }
         }
     }
 }
@@ -98,9 +119,8 @@ pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<B
     let started_at = app.now();
     let mut walk = platform.source.walk(window);
     while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
-        account(app, &mut balance, &calls).await?;
+        account(app, &mut balance, &walk, &calls).await?;
     }
-    balance.count_unusable(&walk);
     balance.vanished = vanished(app, source, window, started_at).await?;
     balance.missing_objects =
         app.store.missing_objects_of(source, (window.from, window.to)).await.at(Stage::Reconcile)?;
@@ -111,15 +131,17 @@ fn platform<'a>(app: &'a App, source: &SourceName) -> Result<&'a Platform, Stop>
     app.platform(source).ok_or_else(|| Stop::permanent(format!("source `{source}` is not in the configuration")))
 }
 
-/// Accounts for a page of calls.
-async fn account(app: &App, balance: &mut Balance, calls: &[SourceCall]) -> Result<(), Stop> {
-    if calls.is_empty() {
+/// Accounts for the calls of the page that the walk has just been at.
+async fn account(app: &App, balance: &mut Balance, walk: &Walk<'_>, calls: &[SourceCall]) -> Result<(), Stop> {
+    balance.count_unreadable(walk.unreadable());
+    let unreadable = walk.unreadable().iter().filter_map(|row| row.id.as_deref());
+    let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).chain(unreadable).collect();
+    if ids.is_empty() {
         return Ok(());
     }
-    let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
     let known = app.store.known(&balance.source, &ids).await.at(Stage::Reconcile)?;
     for call in calls {
-        balance.listed += 1;
+        balance.listed += u64::from(!walk.came_before(&call.id));
         match known.get(call.id.as_str()).and_then(|known| backfill::settled(known, call, app.now())) {
             Some(Outcome::Done) => {
                 balance.completed += 1;
@@ -145,7 +167,7 @@ async fn let_in(app: &App, balance: &mut Balance, call: &SourceCall) -> Result<(
         (Admission::Due, Some(record))
             if admit::is_dead_letter(app, &mut tx, &record).await.at(Stage::Reconcile)? =>
         {
-            *balance.terminal.entry("dead_letter".to_owned()).or_default() += 1;
+            balance.dead_letters += 1;
         }
         (Admission::Due, Some(record)) => {
             let lane = if is_live(app.now(), call) { Lane::Live } else { Lane::Backfill };
@@ -217,6 +239,8 @@ fn report(what: &str, balance: &Balance) {
         done = balance.done,
         running = balance.running,
         enqueued = balance.enqueued,
+        dead_letters = balance.dead_letters,
+        unreadable = balance.unreadable,
         missing = balance.missing,
         vanished = balance.vanished,
         "{what}"
@@ -241,9 +265,8 @@ async fn tail(app: &App, platform: &Platform, window: Window, state: &mut Reconc
         };
         let oldest = calls.iter().filter(going).filter_map(|call| call.created_at).min();
         open = open.min(oldest.unwrap_or(open));
-        account(app, &mut balance, &calls).await?;
+        account(app, &mut balance, &walk, &calls).await?;
     }
-    balance.count_unusable(&walk);
     if state.tail_from.is_none() {
         // The first poll of a source has gone through the whole window.
         state.since_at = Some(window.from);
@@ -310,13 +333,11 @@ async fn some_pages(app: &App, platform: &Platform, pass: &mut Pass, state: &mut
     loop {
         pass.cursor = walk.place().cloned();
         let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
-            pass.balance.count_unusable(&walk);
             return Ok(true);
         };
-        account(app, &mut pass.balance, &calls).await?;
+        account(app, &mut pass.balance, &walk, &calls).await?;
         if walk.pages() >= app.config.reconcile.pages_per_poll && walk.place().is_some() {
             pass.cursor = walk.place().cloned();
-            pass.balance.count_unusable(&walk);
             return Ok(false);
         }
     }

@@ -103,10 +103,14 @@ async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) 
     let term = app.config.retention_term(source);
     let mut tx = app.store.begin().await.at(Stage::Source)?;
     let admitted = Admitted { source, call_id, call: None, now: app.now(), term };
-    let record = app.store.admit(&mut tx, admitted).await.at(Stage::Source)?;
+    let mut record = app.store.admit(&mut tx, admitted).await.at(Stage::Source)?;
     let state = state_of(&record, repeat);
     if state != TriggerState::Queued {
         return Ok(Triggered::new(record, state));
+    }
+    if record.outcome == Some(Outcome::PastRetention) {
+        // The end rests on what the source told of its times: the job asks once more.
+        record = admit::reopen(app, &mut tx, &record).await.at(Stage::Source)?;
     }
     let job = admit::enqueue(app, &mut tx, &record, Lane::Live, repeat).await.at(Stage::Source)?;
     tx.commit().await.at(Stage::Source)?;
@@ -114,13 +118,14 @@ async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) 
 }
 
 fn state_of(record: &CallRecord, repeat: Repeat) -> TriggerState {
-    if record.retention_state != RetentionState::Active {
+    let returns = |outcome| admit::can_return(record.retention_state, outcome);
+    if record.retention_state != RetentionState::Active && !record.outcome.is_some_and(returns) {
         return TriggerState::Erased;
     }
     match (record.outcome, repeat) {
         (Some(Outcome::Erased), _) => TriggerState::Erased,
         (Some(_), Repeat::Never) => TriggerState::AlreadyDone,
-        (Some(Outcome::OptedOut | Outcome::PastRetention), Repeat::Again) => TriggerState::Refused,
+        (Some(Outcome::OptedOut), Repeat::Again) => TriggerState::Refused,
         (None, _) | (Some(_), Repeat::Again) => TriggerState::Queued,
     }
 }

@@ -52,7 +52,8 @@ pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
         return Ok(Fresh::Ends(Outcome::OptedOut, None));
     }
     if past {
-        return Ok(Fresh::Ends(Outcome::PastRetention, None));
+        let (until, basis) = (work.record.retain_until, &work.record.retention_basis);
+        return Ok(Fresh::Ends(Outcome::PastRetention, Some(format!("its term ended {until} ({basis})"))));
     }
     if !call.eligible() {
         return Ok(Fresh::Ends(Outcome::NotEligible, Some("text only, no recording is ever made".to_owned())));

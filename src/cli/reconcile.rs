@@ -14,7 +14,7 @@ use crate::wire::Window;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason, or when stored objects are lost.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json"
+    after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason, when one is a dead letter, and when rows\nof the list cannot be read, or when stored objects are lost.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json"
 )]
 pub struct Args {
     #[arg(long)]
@@ -51,10 +51,27 @@ pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
             balance.done.to_string(),
             balance.running.to_string(),
             ended.join(", "),
+            balance.dead_letters.to_string(),
+            balance.unreadable.to_string(),
             balance.missing.to_string(),
             balance.missing_objects.to_string(),
         ];
-        out::table(&["source", "listed", "completed", "done", "running", "ended", "missing", "objects lost"], [row]);
+        let header = [
+            "source",
+            "listed",
+            "completed",
+            "done",
+            "running",
+            "ended",
+            "dead letters",
+            "unreadable",
+            "missing",
+            "objects lost",
+        ];
+        out::table(&header, [row]);
+        if !balance.unreadable_ids.is_empty() {
+            out::note(&format!("rows that cannot be read: {}", balance.unreadable_ids.join(", ")));
+        }
     }
-    Ok(if balance.missing == 0 && balance.missing_objects == 0 { Ended::Well } else { Ended::Failed })
+    Ok(if balance.is_clear() { Ended::Well } else { Ended::Failed })
 }

@@ -41,6 +41,21 @@ pub enum CallStatus {
     Unknown,
 }
 
+impl CallStatus {
+    /// How far a call with this status has got: of two rows of one call the further one is the later one.
+    #[must_use]
+    pub const fn reached(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Queued => 1,
+            Self::Ringing => 2,
+            Self::InProgress => 3,
+            Self::Failed | Self::Busy | Self::NoAnswer | Self::Cancelled => 4,
+            Self::Completed => 5,
+        }
+    }
+}
+
 /// Why a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -249,6 +264,7 @@ impl SourceCall {
             etag: self.etag.or(row.etag),
             raw: self.raw,
         }
+        .with_believable_times()
     }
 }
 

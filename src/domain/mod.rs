@@ -12,6 +12,7 @@ pub mod quality;
 pub mod recording;
 pub mod retention;
 pub mod spoken;
+pub mod times;
 pub mod transcript;
 pub mod voice;
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::call::SourceCall;
 use super::id::ParseError;
+use super::times::LONGEST_CALL;
 
 /// How long content is kept: whole days of 86,400 s in UTC, never local days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,15 +96,19 @@ impl RetainUntil {
     }
 
     fn basis(call: &SourceCall, first_seen: Timestamp) -> (Timestamp, RetentionBasis) {
-        if let Some(ended) = call.ended_at.filter(|_| !call.ended_at_estimated) {
+        // What lies far after the call was first heard of would keep it for ever: the end of the year 9998 is
+        // somebody's "never".
+        let told = |at: &Timestamp| at.duration_since(first_seen) <= LONGEST_CALL;
+        let (ended_at, created_at) = (call.ended_at.filter(told), call.created_at.filter(told));
+        if let Some(ended) = ended_at.filter(|_| !call.ended_at_estimated) {
             return (ended, RetentionBasis::Ended);
         }
         let duration = SignedDuration::from_millis(call.duration_ms.unwrap_or(0).try_into().unwrap_or(0));
         let answered = call.answered_at.filter(|_| call.duration_ms.is_some());
-        if let Some(end) = answered.and_then(|at| at.checked_add(duration).ok()) {
+        if let Some(end) = answered.and_then(|at| at.checked_add(duration).ok()).filter(told) {
             return (end, RetentionBasis::AnsweredPlusDuration);
         }
-        match (call.ended_at, call.created_at) {
+        match (ended_at, created_at) {
             (Some(ended), _) => (ended, RetentionBasis::Created),
             (None, Some(created)) => (created, RetentionBasis::Created),
             (None, None) => (first_seen, RetentionBasis::FirstSeen),

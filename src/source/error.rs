@@ -83,6 +83,7 @@ impl Classify for SourceError {
                 WireError::Html
                 | WireError::Empty
                 | WireError::NotJson { .. }
+                | WireError::TooDeep
                 | WireError::Shape { .. }
                 | WireError::Refused { .. } => Fault::Transient,
             },

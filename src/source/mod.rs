@@ -6,6 +6,7 @@ mod gate;
 mod http;
 mod walk;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -91,8 +92,10 @@ impl Source {
         let mut page = self.dialect.read_page(&body, &at).map_err(|cause| self.unreadable(path, cause))?;
         page.calls =
             page.calls.into_iter().map(|call| self.checked(self.dialect.as_row(call))).collect::<Result<_, _>>()?;
-        if page.unusable > 0 {
-            tracing::warn!(source = %self.name, rows = page.unusable, "list holds rows without a usable call id");
+        if !page.unreadable.is_empty() {
+            let ids: Vec<&str> = page.unreadable.iter().filter_map(|row| row.id.as_deref()).collect();
+            let (rows, ids) = (page.unreadable.len(), ids.join(", "));
+            tracing::warn!(source = %self.name, rows, ids, "the list holds rows that cannot be read");
         }
         let unknown = page.calls.iter().filter(|call| call.status == CallStatus::Unknown).count();
         if unknown > 0 {
@@ -143,10 +146,12 @@ impl Source {
     /// As [`Self::list_page`].
     pub async fn collect(&self, window: Window) -> Result<Vec<SourceCall>, SourceError> {
         let mut walk = self.walk(window);
-        let mut calls = Vec::new();
-        while let Some(found) = walk.next().await? {
-            calls.extend(found);
+        let mut found = HashMap::new();
+        while let Some(rows) = walk.next().await? {
+            // A call that comes again has got further.
+            found.extend(rows.into_iter().map(|call| (call.id.clone(), call)));
         }
+        let mut calls: Vec<SourceCall> = found.into_values().collect();
         calls.sort_by_key(|call| (call.created_at.or(call.answered_at).or(call.ended_at), call.id.clone()));
         Ok(calls)
     }

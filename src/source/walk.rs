@@ -1,5 +1,6 @@
 //! Going through a platform's whole list without trusting its order, its filters or its paging.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Precedence, Source, SourceError};
 use crate::domain::{CallId, Classify, Fault, SourceCall};
-use crate::wire::{Cursor, Page, Window};
+use crate::wire::{Cursor, Page, UnreadableRow, Window};
 
 /// How far before a window the list must have come, in falling order, before the rest is taken for older.
 const MARGIN: SignedDuration = SignedDuration::from_hours(24);
@@ -48,16 +49,31 @@ const TOP: usize = 10_000;
 /// most, so a pass over millions of calls takes no more memory than one over thousands.
 const RECENT: usize = 20_000;
 
-/// Which calls a pass has seen, as far as that can matter.
+/// Pages in a row that show rows but none that can be read, after which a list is left: a server that repeats such a page
+/// for ever cannot be told from one that goes on.
+const BARREN_PAGES: usize = 20;
+
+/// Which calls a pass has seen, and how far they had got, as far as that can matter.
 #[derive(Default)]
 struct Seen {
-    top: HashSet<CallId>,
-    recent: HashSet<CallId>,
-    before: HashSet<CallId>,
+    top: HashMap<CallId, u8>,
+    recent: HashMap<CallId, u8>,
+    before: HashMap<CallId, u8>,
     count: u64,
 }
 
-/// A pass over a source's list. Each call comes once; the pass ends at a page without any new call.
+/// What a row says that was not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// There is this call.
+    Call,
+    /// The call has got further than the row before said.
+    Further,
+    Nothing,
+}
+
+/// A pass over a source's list. Each call comes once, and again where another row of it has got further; the pass ends
+/// at a page without any news.
 pub struct Walk<'a> {
     source: &'a Source,
     precedence: Precedence,
@@ -69,7 +85,10 @@ pub struct Walk<'a> {
     place: Place,
     order: Order,
     pages: u64,
-    unusable: u64,
+    /// Of the last page: calls that came before, and rows that cannot be read.
+    again: HashSet<CallId>,
+    unreadable: Vec<UnreadableRow>,
+    barren: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -86,7 +105,9 @@ impl<'a> Walk<'a> {
             seen: Seen::default(),
             order: Order::default(),
             pages: 0,
-            unusable: 0,
+            again: HashSet::new(),
+            unreadable: Vec::new(),
+            barren: 0,
         }
     }
 
@@ -129,14 +150,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next calls inside the window; `None` at the end. Passing faults are waited out for some seconds; after an
+    /// The next calls inside the window, or rows that cannot be read; `None` at the end. Passing faults are waited out for some seconds; after an
     /// error the place is kept and can be tried again.
     ///
     /// # Errors
     /// As [`Source::list_page`].
     pub async fn next(&mut self) -> Result<Option<Vec<SourceCall>>, SourceError> {
         while let Some(calls) = self.step().await? {
-            if !calls.is_empty() {
+            if !calls.is_empty() || !self.unreadable.is_empty() {
                 return Ok(Some(calls));
             }
         }
@@ -152,7 +173,7 @@ impl<'a> Walk<'a> {
         Ok(page.map(|calls| calls.into_iter().filter(|call| self.window.contains(call)).collect()))
     }
 
-    /// The calls of the next page that were not seen before, wherever they lie in time.
+    /// The calls of the next page that say something new, wherever they lie in time.
     pub(super) async fn next_page(&mut self) -> Result<Option<Vec<SourceCall>>, SourceError> {
         let (cursor, again) = match &self.place {
             Place::At(cursor) => (cursor.clone(), false),
@@ -170,13 +191,21 @@ impl<'a> Walk<'a> {
                 _ => false,
             };
         let mut calls = page.calls;
-        calls.retain(|call| self.seen.insert(&call.id));
-        if !again {
-            self.unusable += page.unusable;
-        }
+        self.again.clear();
+        calls.retain(|call| {
+            let news = self.seen.look_at(call);
+            if news == News::Further {
+                self.again.insert(call.id.clone());
+            }
+            news != News::Nothing
+        });
+        // The top of the list was counted when it came first.
+        self.unreadable = if again { Vec::new() } else { page.unreadable };
+        self.barren = if rows == 0 && !self.unreadable.is_empty() { self.barren + 1 } else { 0 };
+        let goes_on = !calls.is_empty() || (1..BARREN_PAGES).contains(&self.barren);
         let first = || self.first.clone();
         self.place = match page.next {
-            Some(next) if !again && !calls.is_empty() && !passed => Place::At(next),
+            Some(next) if !again && goes_on && !passed => Place::At(next),
             _ if !again && self.pages > 1 => Place::Again(first()),
             // A page of nothing but new calls: there are more of them than one page holds.
             Some(next) if again && !calls.is_empty() && calls.len() == rows => Place::Again(next),
@@ -209,10 +238,16 @@ impl<'a> Walk<'a> {
         self.seen.count
     }
 
-    /// Rows without a usable id, seen on the way.
+    /// Whether a call of the last page had come before, with a row that had not got as far.
     #[must_use]
-    pub const fn unusable(&self) -> u64 {
-        self.unusable
+    pub fn came_before(&self, id: &CallId) -> bool {
+        self.again.contains(id)
+    }
+
+    /// The rows of the last page that cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> &[UnreadableRow] {
+        &self.unreadable
     }
 
     /// Pages asked for so far.
@@ -223,19 +258,24 @@ impl<'a> Walk<'a> {
 }
 
 impl Seen {
-    /// True when the call was not seen before.
-    fn insert(&mut self, id: &CallId) -> bool {
-        if self.top.contains(id) || self.recent.contains(id) || self.before.contains(id) {
-            return false;
+    fn look_at(&mut self, call: &SourceCall) -> News {
+        let (id, reached) = (&call.id, call.status.reached());
+        let known = [&mut self.top, &mut self.recent, &mut self.before].into_iter().find_map(|seen| seen.get_mut(id));
+        if let Some(before) = known {
+            let news = if reached > *before { News::Further } else { News::Nothing };
+            *before = reached.max(*before);
+            return news;
         }
         self.count += 1;
         if self.top.len() < TOP {
-            return self.top.insert(id.clone());
+            self.top.insert(id.clone(), reached);
+            return News::Call;
         }
         if self.recent.len() >= RECENT {
             self.before = std::mem::take(&mut self.recent);
         }
-        self.recent.insert(id.clone())
+        self.recent.insert(id.clone(), reached);
+        News::Call
     }
 }
 

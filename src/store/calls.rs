@@ -339,22 +339,6 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a terminal outcome back because the source now shows what was missing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn reopen(&self, tx: &mut Tx, uid: CallUid) -> Result<(), StoreError> {
-        on_tx!(tx, |conn| sqlx::query(
-            "UPDATE call_record SET outcome = NULL, outcome_reason = NULL, outcome_at = NULL \
-             WHERE uid = $1 AND retention_state = 'active'"
-        )
-        .bind(uid.to_string())
-        .execute(conn)
-        .await
-        .map(drop)?);
-        Ok(())
-    }
-
     /// The record with this id of ours.
     ///
     /// # Errors

@@ -158,7 +158,8 @@ impl Store {
     }
 
     /// Overwrites everything personal in the record and drops its transcripts, its deliveries and what it taught of its
-    /// agent's voice. What stays is the tombstone: ids, times, status, outcome `erased`.
+    /// agent's voice. What stays is the tombstone: ids, times, status, outcome `erased`; `past_retention` where nothing
+    /// of the call was ever stored, so that it is known which call may come back when its source mends its times.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,12 +175,14 @@ impl Store {
         on_tx!(tx, |conn| {
             sqlx::query(
             "UPDATE call_record SET call_json = '{}', retention_state = 'erased', retention_reason = NULL, \
-             outcome = $3, outcome_reason = NULL, outcome_at = $2, updated_at = $2, original_json = NULL, progress_json = NULL, \
+             outcome = CASE WHEN outcome = $4 AND original_json IS NULL AND progress_json IS NULL \
+             AND artifacts_json = '[]' AND transcript_version = 0 THEN outcome ELSE $3 END, outcome_reason = NULL, outcome_at = $2, updated_at = $2, original_json = NULL, progress_json = NULL, \
              artifacts_json = '[]', quality_json = NULL, flags_json = '[]', transcript_version = 0 WHERE uid = $1",
         )
         .bind(uid.to_string())
         .bind(to_ms(now))
         .bind(Outcome::Erased.as_str())
+        .bind(Outcome::PastRetention.as_str())
         .execute(conn)
         .await
         .map(drop)?;

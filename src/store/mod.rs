@@ -18,6 +18,7 @@ mod outbox;
 mod pace;
 mod reconciliation;
 mod record;
+mod reopening;
 mod transcripts;
 
 pub use agent_voices::{AgentVoiceRow, ErasedVoice};

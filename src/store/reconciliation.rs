@@ -7,7 +7,7 @@ use sqlx::FromRow;
 
 use super::record::Earlier;
 use super::{Db, Store, StoreError, corrupt, from_ms, on_pool, to_ms};
-use crate::domain::{CallUid, RetentionState, SourceName};
+use crate::domain::{CallUid, RetentionState, RetentionTerm, SourceName};
 
 /// What a record says of a listed call, without the call itself.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,8 @@ struct KnownRow {
     outcome_at: Option<i64>,
     explained: bool,
     retention_state: String,
+    first_seen_at: i64,
+    retention_days: i64,
 }
 
 impl Store {
@@ -64,7 +66,8 @@ impl Store {
     pub async fn known(&self, source: &SourceName, ids: &[&str]) -> Result<HashMap<String, Known>, StoreError> {
         let rows: Vec<KnownRow> = match &self.db {
             Db::Sqlite(pool) => sqlx::query_as(
-                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state \
+                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state, \
+                     first_seen_at, retention_days \
                      FROM call_record \
                      WHERE source = $1 AND call_id IN (SELECT value FROM json_each($2))",
             )
@@ -73,7 +76,8 @@ impl Store {
             .fetch_all(pool)
             .await?,
             Db::Postgres(pool) => sqlx::query_as(
-                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state \
+                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state, \
+                     first_seen_at, retention_days \
                      FROM call_record \
                      WHERE source = $1 AND call_id = ANY($2)",
             )
@@ -86,9 +90,16 @@ impl Store {
             let id = row.uid.as_str();
             let outcome = row.outcome.map(|o| o.parse()).transpose().map_err(|err| corrupt("outcome", id, err))?;
             let at = from_ms(row.outcome_at.unwrap_or(0));
+            let term = RetentionTerm::parse(row.retention_days).map_err(|err| corrupt("term", id, err))?;
             let known = Known {
                 uid: CallUid::parse(id).map_err(|err| corrupt("call uid", id, err))?,
-                earlier: outcome.map(|outcome| Earlier { outcome, at, explained: row.explained }),
+                earlier: outcome.map(|outcome| Earlier {
+                    outcome,
+                    at,
+                    explained: row.explained,
+                    first_seen_at: from_ms(row.first_seen_at),
+                    term,
+                }),
                 retention_state: RetentionState::parse(&row.retention_state)
                     .map_err(|err| corrupt("state", id, err))?,
             };

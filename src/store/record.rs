@@ -48,6 +48,9 @@ pub struct Earlier {
     pub at: Timestamp,
     /// The end carries a reason: something was there, and was not what it should be.
     pub explained: bool,
+    /// What the call's term counts from where its source tells no time.
+    pub first_seen_at: Timestamp,
+    pub term: RetentionTerm,
 }
 
 impl CallRecord {
@@ -55,7 +58,13 @@ impl CallRecord {
     #[must_use]
     pub fn earlier(&self) -> Option<Earlier> {
         let at = self.outcome_at.unwrap_or(Timestamp::UNIX_EPOCH);
-        self.outcome.map(|outcome| Earlier { outcome, at, explained: self.outcome_reason.is_some() })
+        self.outcome.map(|outcome| Earlier {
+            outcome,
+            at,
+            explained: self.outcome_reason.is_some(),
+            first_seen_at: self.first_seen_at,
+            term: self.retention_term,
+        })
     }
 
     /// Whether anything of the call beyond its bare facts is stored.

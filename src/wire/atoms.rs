@@ -7,13 +7,17 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::fields::{self, flag, member, number, object, seconds_as_ms, text};
-use super::page::Place;
+use super::page::Listed;
 use super::record::{blank, call_id, direction, finished, phone, twin_url, url, without_queries};
+use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
 use super::text as transcript;
-use super::time::{as_moment, between_ms, later, moment};
+use super::time::{as_moment, between_ms, moment};
 use super::{Cursor, Page, RecordingLink, Request, WireError};
-use crate::domain::{CallChannel, CallId, CallStatus, Cost, CostUnit, Network, ProviderTurn, RecordingUrl, SourceCall};
+use crate::domain::{CallChannel, CallId, Cost, CostUnit, Network, ProviderTurn, RecordingUrl, SourceCall};
+
+/// What every row has.
+const NAMES: Names = Names { id: "callId", status: "status" };
 
 /// `callAttemptFilter`: without it calls that were retried attempts are left out. Sorting by creation and the date
 /// filters are not asked for: they answer 504 on large accounts.
@@ -28,8 +32,7 @@ pub(super) fn list(at: &Cursor) -> Request {
 }
 
 /// The `data` of an answer, unless the answer is a refusal.
-fn data(body: &[u8]) -> Result<Value, WireError> {
-    let mut answer = fields::json(body)?;
+fn data(mut answer: Value) -> Result<Value, WireError> {
     if flag(&answer, &["status"]) == Some(false) || flag(&answer, &["success"]) == Some(false) {
         let said =
             text(&answer, &["code"]).or_else(|| text(&answer, &["error"])).or_else(|| text(&answer, &["errors"]));
@@ -48,26 +51,20 @@ fn data(body: &[u8]) -> Result<Value, WireError> {
 }
 
 pub(super) fn read_page(body: &[u8], at: &Cursor) -> Result<Page, WireError> {
-    let data = data(body)?;
-    let Some(rows) = fields::list(&data, &["logs"]) else {
+    let Answer { envelope, mut lists } = fields::page(body, &[&["data", "logs"]], NAMES)?;
+    let data = data(envelope)?;
+    let Some(rows) = lists.pop().flatten() else {
         return Err(WireError::Shape { path: "data.logs", expected: "a list" });
     };
-    let calls: Vec<SourceCall> = rows.iter().filter_map(|row| read_call(row, None).ok()).collect();
+    let listed = Listed::read(rows, NAMES, |row| read_call(row, None));
     let paging = |key| fields::count(&data, &["pagination", key]);
     let total = paging("total").or_else(|| fields::count(&data, &["total"]));
     let by_pages = || paging("totalPages").map(|pages| at.number(1) < pages);
-    let place = Place {
-        rows: rows.len() as u64,
-        first_id: calls.first().map(|call| call.id.to_string()),
-        total,
-        has_more: flag(&data, &["pagination", "hasMore"]).or_else(by_pages),
-    };
-    let unusable = (rows.len() - calls.len()) as u64;
-    Ok(Page { calls, next: at.after(place), total, unusable })
+    Ok(listed.page(at, total, flag(&data, &["pagination", "hasMore"]).or_else(by_pages)))
 }
 
 pub(super) fn read_detail(body: &[u8], asked: &CallId) -> Result<SourceCall, WireError> {
-    let data = data(body)?;
+    let data = data(fields::json(body)?)?;
     if !data.is_object() {
         return Err(WireError::Shape { path: "data", expected: "a call" });
     }
@@ -75,7 +72,7 @@ pub(super) fn read_detail(body: &[u8], asked: &CallId) -> Result<SourceCall, Wir
 }
 
 pub(super) fn read_recording(body: &[u8]) -> Result<Option<RecordingLink>, WireError> {
-    let data = data(body)?;
+    let data = data(fields::json(body)?)?;
     let link = |url: RecordingUrl| RecordingLink { url, expires_at: None, duration_ms: None, size_bytes: None };
     Ok(url(text(&data, &["presignedUrl"])).map(link))
 }
@@ -109,7 +106,6 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
     // Seconds here; the same word means milliseconds under /agent and /analytics, which are not asked.
     let duration_ms =
         number(call, &["duration"]).or_else(|| number(call, &["callData", "callDuration"])).and_then(seconds_as_ms);
-    let estimated = if ended.is_none() { estimated_end(status, answered.or(created), duration_ms) } else { None };
     Ok(finished(SourceCall {
         org_id: text(call, &["organizationId"]),
         agent_id: text(call, &["agentId"]).or_else(|| text(call, &["agent", "_id"])),
@@ -123,8 +119,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
         created_at: created,
         created_at_derived: given.is_none() && created.is_some(),
         answered_at: answered,
-        ended_at: ended.or(estimated),
-        ended_at_estimated: estimated.is_some(),
+        ended_at: ended,
         duration_ms,
         cost: number(call, &["callCost"]).map(|amount| Cost { amount, unit: CostUnit::Credits }),
         recording_url: url(text(call, &["recordingUrl"])),
@@ -147,14 +142,6 @@ fn time_in_id(id: &str) -> Option<Timestamp> {
     let digits = id.strip_prefix("CALL-")?.split('-').next()?;
     let plain = digits.len() == 13 && digits.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| Timestamp::from_millisecond(digits.parse().ok()?).ok())?
-}
-
-/// When a call that is over must have ended, where nobody says.
-fn estimated_end(status: CallStatus, from: Option<Timestamp>, duration_ms: Option<u64>) -> Option<Timestamp> {
-    let going_on =
-        matches!(status, CallStatus::Queued | CallStatus::Ringing | CallStatus::InProgress | CallStatus::Unknown);
-    let duration_ms = duration_ms.filter(|ms| *ms > 0 && !going_on)?;
-    later(from?, duration_ms)
 }
 
 fn channel(kind: Option<String>) -> CallChannel {

@@ -11,6 +11,9 @@ pub enum WireError {
     /// Not JSON at all, or cut short.
     #[error("the answer is not JSON (line {line}, column {column})")]
     NotJson { line: usize, column: usize },
+    /// JSON within JSON beyond what any record has.
+    #[error("the answer is nested more than {} levels deep", super::scan::DEEPEST)]
+    TooDeep,
     /// JSON, but not what the contract says.
     #[error("`{path}` is not {expected}")]
     Shape { path: &'static str, expected: &'static str },

@@ -4,16 +4,25 @@
 use serde_json::Value;
 
 use super::WireError;
+use super::scan::{self, Answer, Names};
 
 /// Parses a body, telling a web page and a cut-off answer apart.
 pub(super) fn json(body: &[u8]) -> Result<Value, WireError> {
+    scan::whole(bare(body)?)
+}
+
+/// Parses an answer whose lists at these paths are read row by row.
+pub(super) fn page(body: &[u8], paths: &[&[&str]], names: Names) -> Result<Answer, WireError> {
+    scan::page(bare(body)?, paths, names)
+}
+
+/// The body without its byte order mark and the space around it.
+fn bare(body: &[u8]) -> Result<&[u8], WireError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match body.first() {
         None => Err(WireError::Empty),
         Some(b'<') => Err(WireError::Html),
-        Some(_) => {
-            serde_json::from_slice(body).map_err(|err| WireError::NotJson { line: err.line(), column: err.column() })
-        }
+        Some(_) => Ok(body),
     }
 }
 

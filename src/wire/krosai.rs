@@ -7,13 +7,17 @@ pub mod cockpit;
 use serde_json::{Value, json};
 
 use super::fields::{self, member, number, object, seconds_as_ms, text};
-use super::page::Place;
+use super::page::Listed;
 use super::record::{blank, call_id, direction, finished, phone, url, without_queries};
+use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
 use super::text as transcript;
 use super::time::moment;
 use super::{Cursor, LossUnit, Page, RecordingLink, Request, WireError};
 use crate::domain::{CallId, Cost, CostUnit, Network, SourceCall};
+
+/// What every row has.
+const NAMES: Names = Names { id: "id", status: "status" };
 
 /// Which document's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,23 +40,15 @@ pub(super) fn list(at: &Cursor) -> Request {
 /// # Errors
 /// [`WireError`] when it is neither.
 pub fn read_page(body: &[u8], at: &Cursor, unit: LossUnit) -> Result<(Form, Page), WireError> {
-    let answer = fields::json(body)?;
-    let (form, rows) = match (fields::list(&answer, &["calls"]), fields::list(&answer, &["data"])) {
-        (Some(rows), _) => (Form::CallLogs, rows),
-        (None, Some(rows)) => (Form::Cockpit, rows),
-        (None, None) => return Err(refusal(&answer, "calls", "a list of calls (nor is `data`)")),
+    let Answer { envelope: answer, lists } = fields::page(body, &[&["calls"], &["data"]], NAMES)?;
+    let found = lists.into_iter().zip([Form::CallLogs, Form::Cockpit]).find_map(|(rows, form)| Some((form, rows?)));
+    let Some((form, rows)) = found else {
+        return Err(refusal(&answer, "calls", "a list of calls (nor is `data`)"));
     };
-    let calls: Vec<SourceCall> = rows.iter().filter_map(|row| read_call(row, form, unit, None).ok()).collect();
+    let listed = Listed::read(rows, NAMES, |row| read_call(row, form, unit, None));
     let total = fields::count(&answer, &["total"]);
     let pages = fields::count(&answer, &["total_pages"]).filter(|_| form == Form::Cockpit);
-    let place = Place {
-        rows: rows.len() as u64,
-        first_id: calls.first().map(|call| call.id.to_string()),
-        total,
-        has_more: pages.map(|pages| at.number(1) < pages),
-    };
-    let unusable = (rows.len() - calls.len()) as u64;
-    Ok((form, Page { calls, next: at.after(place), total, unusable }))
+    Ok((form, listed.page(at, total, pages.map(|pages| at.number(1) < pages))))
 }
 
 pub(super) fn read_detail(body: &[u8], asked: &CallId, unit: LossUnit) -> Result<SourceCall, WireError> {
@@ -285,7 +281,7 @@ mod tests {
     fn rows_without_an_id_are_counted_not_fatal() {
         let body = br#"{"calls":[{"id":""},{"status":"completed"},{"id":"a\nb"},7,{"id":"ok"}],"total":5}"#;
         let (form, page) = read_page(body, &Cursor::first(100), LossUnit::Documented).unwrap();
-        assert_eq!((form, page.calls.len(), page.unusable, page.next), (Form::CallLogs, 1, 4, None));
+        assert_eq!((form, page.calls.len(), page.unreadable.len(), page.next), (Form::CallLogs, 1, 4, None));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod krosai;
 mod page;
 mod record;
 pub mod retry;
+mod scan;
 mod status;
 pub mod text;
 mod time;
@@ -20,7 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 pub use error::WireError;
-pub use page::{Cursor, Page, Window};
+pub use page::{Cursor, Page, UnreadableRow, Window};
 
 use crate::domain::{CallId, RecordingUrl, SourceCall};
 

@@ -3,6 +3,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use serde_json::Value;
+
+use super::WireError;
+use super::fields;
+use super::record;
+use super::scan::{Names, Row};
 use crate::domain::SourceCall;
 
 /// Pages after the total should have been reached: rows move while a list is read.
@@ -33,7 +39,7 @@ pub struct Cursor {
 /// What an answer says of its place in the list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Place {
-    /// Rows in the answer, unusable ones counted.
+    /// Rows in the answer, those that cannot be read counted.
     pub rows: u64,
     pub first_id: Option<String>,
     pub total: Option<u64>,
@@ -102,8 +108,58 @@ pub struct Page {
     pub next: Option<Cursor>,
     /// How many calls there are, where the platform says so.
     pub total: Option<u64>,
-    /// Rows without a usable id. They cannot be fetched, so they are only counted.
-    pub unusable: u64,
+    /// Rows that cannot be read, or whose id nobody can ask for. They can only be counted and named.
+    pub unreadable: Vec<UnreadableRow>,
+}
+
+/// A row of a list that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableRow {
+    /// The call's id as far as it can be seen, for people; nothing can be asked for with it.
+    pub id: Option<String>,
+}
+
+/// The rows of an answer's list.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Each call once.
+    pub calls: Vec<SourceCall>,
+    pub unreadable: Vec<UnreadableRow>,
+    pub rows: u64,
+}
+
+impl Listed {
+    /// Reads the rows, each by itself.
+    pub fn read(rows: Vec<Row>, names: Names, read: impl Fn(&Value) -> Result<SourceCall, WireError>) -> Self {
+        let mut listed = Self { rows: rows.len() as u64, ..Self::default() };
+        let mut calls = Vec::new();
+        for row in rows {
+            match row {
+                Row::Unread { id } => listed.unreadable.push(UnreadableRow { id }),
+                Row::Read(row) => match read(&row) {
+                    Ok(call) => calls.push(call),
+                    Err(_) => {
+                        let id = fields::id(&row, &[names.id]).map(|id| shown(&id));
+                        listed.unreadable.push(UnreadableRow { id });
+                    }
+                },
+            }
+        }
+        listed.calls = record::one_each(calls);
+        listed
+    }
+
+    /// The page they make.
+    pub fn page(self, at: &Cursor, total: Option<u64>, has_more: Option<bool>) -> Page {
+        let first_id = self.calls.first().map(|call| call.id.to_string());
+        let place = Place { rows: self.rows, first_id, total, has_more };
+        Page { calls: self.calls, next: at.after(place), total, unreadable: self.unreadable }
+    }
+}
+
+/// An id that cannot be used, fit for a line of a log.
+fn shown(id: &str) -> String {
+    id.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A stretch of time, its end not included.

@@ -1,6 +1,8 @@
 //! What every dialect does with a call's JSON: the empty record to fill, the raw copy without signatures, and the
 //! little that may be kept of a call whose owner opted out of storage.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::{WireError, status};
@@ -90,8 +92,10 @@ pub(super) fn opted_out(call: SourceCall) -> SourceCall {
     }
 }
 
-/// The last step of reading a call: nothing of an opted-out one leaves this module.
+/// The last step of reading a call: times that contradict each other are not believed, and nothing of an opted-out one
+/// leaves this module.
 pub(super) fn finished(call: SourceCall) -> SourceCall {
+    let call = call.with_believable_times();
     if call.opt_out { opted_out(call) } else { call }
 }
 
@@ -108,6 +112,27 @@ pub(super) fn joined(detail: SourceCall, row: SourceCall) -> SourceCall {
     finished(call)
 }
 
+/// The calls of a page, each once: of several rows of one call the one that has got furthest counts, and the others fill
+/// in what it leaves out.
+pub(super) fn one_each(calls: Vec<SourceCall>) -> Vec<SourceCall> {
+    let mut places: HashMap<CallId, usize> = HashMap::with_capacity(calls.len());
+    let mut each: Vec<SourceCall> = Vec::with_capacity(calls.len());
+    for call in calls {
+        match places.get(&call.id).and_then(|at| each.get_mut(*at)) {
+            Some(known) => {
+                let before = std::mem::replace(known, blank(call.id.clone()));
+                let further = call.status.reached() > before.status.reached();
+                *known = if further { joined(call, before) } else { joined(before, call) };
+            }
+            None => {
+                places.insert(call.id.clone(), each.len());
+                each.push(call);
+            }
+        }
+    }
+    each
+}
+
 /// The id of a record, which is the asked one where it is left out and must not be another.
 pub(super) fn call_id(given: Option<String>, asked: Option<&CallId>) -> Result<CallId, WireError> {
     match (given, asked) {
@@ -115,6 +140,8 @@ pub(super) fn call_id(given: Option<String>, asked: Option<&CallId>) -> Result<C
             Err(WireError::OtherCall { asked: asked.to_string() })
         }
         (_, Some(asked)) => Ok(asked.clone()),
+        // A character that was lost on the way was part of the name: what is left names nothing.
+        (Some(given), None) if given.contains('\u{fffd}') => Err(WireError::UnusableId),
         (Some(given), None) => CallId::parse(&given).map_err(|_| WireError::UnusableId),
         (None, None) => Err(WireError::Shape { path: "id", expected: "there" }),
     }
@@ -171,6 +198,33 @@ mod tests {
         let detail = SourceCall { status: CallStatus::Completed, status_raw: Some("ENDED".to_owned()), ..blank(id) };
         let call = joined(detail, row);
         assert_eq!((call.channel, call.status), (CallChannel::Chat, CallStatus::Busy));
+    }
+
+    #[test]
+    fn of_several_rows_of_one_call_the_furthest_counts() {
+        let row = |id: &str, status, duration_ms| SourceCall {
+            status,
+            status_raw: Some(status::status_word(status).to_owned()).filter(|_| status != CallStatus::Unknown),
+            duration_ms,
+            ..blank(CallId::parse(id).unwrap())
+        };
+        let calls = vec![
+            row("a", CallStatus::InProgress, Some(7)),
+            row("b", CallStatus::Completed, Some(1)),
+            row("a", CallStatus::Completed, None),
+            row("b", CallStatus::Ringing, Some(9)),
+            row("c", CallStatus::Failed, None),
+            row("c", CallStatus::Unknown, Some(3)),
+            row("b", CallStatus::Completed, Some(8)),
+        ];
+        let each: Vec<_> =
+            one_each(calls).into_iter().map(|call| (call.id.to_string(), call.status, call.duration_ms)).collect();
+        let expected = [
+            ("a", CallStatus::Completed, Some(7)),
+            ("b", CallStatus::Completed, Some(1)),
+            ("c", CallStatus::Failed, Some(3)),
+        ];
+        assert_eq!(each, expected.map(|(id, status, length)| (id.to_owned(), status, length)));
     }
 
     #[test]

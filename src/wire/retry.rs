@@ -9,8 +9,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::fields::number;
-use super::time::as_moment;
+use super::fields::{json, number};
+use super::time::instant;
 
 /// No pause is longer: a mistyped answer must not park a source for years.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -36,11 +36,8 @@ pub fn pause(headers: PauseHeaders<'_>, body: &[u8]) -> Option<Duration> {
         .and_then(|text| text.parse().ok())
         .and_then(seconds)
         .or_else(|| header.and_then(http_date).and_then(until))
-        .or_else(|| {
-            let body: Value = serde_json::from_slice(body).ok()?;
-            number(&body, &["retry_after"]).and_then(seconds)
-        })
-        .or_else(|| as_moment(&Value::from(headers.rate_limit_reset?)).and_then(until))
+        .or_else(|| number(&json(body).ok()?, &["retry_after"]).and_then(seconds))
+        .or_else(|| instant(&Value::from(headers.rate_limit_reset?)).and_then(until))
         .map(|pause| pause.min(LONGEST))
 }
 

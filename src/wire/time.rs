@@ -1,4 +1,5 @@
-//! Moments as platforms write them: RFC 3339 with any offset, epoch seconds, epoch milliseconds.
+//! Moments as platforms write them: RFC 3339 with any offset, epoch seconds, epoch milliseconds. What lies before the
+//! year 2000 is the zero of somebody's clock and means "not set": the year 1 of Go and .NET, 1899, 1970.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -6,6 +7,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::fields::{as_number, member};
+use crate::domain::times;
 
 /// Epoch numbers below this are seconds (as such: the year 5138), from it on milliseconds (as such: 1973).
 const FIRST_MILLISECONDS: f64 = 1e11;
@@ -15,8 +17,13 @@ pub(super) fn moment(value: &Value, path: &[&str]) -> Option<Timestamp> {
     as_moment(member(value, path)?)
 }
 
-/// As [`moment`], of a value at hand. Zero and negative epochs are "not set", not 1970.
+/// As [`moment`], of a value at hand.
 pub(super) fn as_moment(value: &Value) -> Option<Timestamp> {
+    instant(value).filter(|at| times::is_set(*at))
+}
+
+/// The moment as it is written, were it before there were platforms; zero and negative epochs are none.
+pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     if let Some(number) = as_number(value) {
         return epoch(number);
     }
@@ -58,7 +65,7 @@ mod tests {
         assert_eq!(read(&json!(1_703_097_600)).as_deref(), Some("2023-12-20T18:40:00Z"));
         assert_eq!(read(&json!("1703097600000")).as_deref(), Some("2023-12-20T18:40:00Z"));
         assert_eq!(read(&json!(99_999_999_999_i64)).as_deref(), Some("5138-11-16T09:46:39Z"));
-        assert_eq!(read(&json!(100_000_000_000_i64)).as_deref(), Some("1973-03-03T09:46:40Z"));
+        assert_eq!(instant(&json!(100_000_000_000_i64)).unwrap().to_string(), "1973-03-03T09:46:40Z");
     }
 
     #[test]
@@ -66,6 +73,31 @@ mod tests {
         assert_eq!(read(&json!("2026-02-01T08:00:00.250+01:00")).as_deref(), Some("2026-02-01T07:00:00.25Z"));
         assert_eq!(read(&json!("2025-01-10T10:00:00")).as_deref(), Some("2025-01-10T10:00:00Z"));
         assert_eq!(read(&json!("2025-01-10")).as_deref(), Some("2025-01-10T00:00:00Z"));
+    }
+
+    #[test]
+    fn the_zeros_of_clocks_are_not_set() {
+        for zero in [
+            json!("0001-01-01T00:00:00Z"),
+            json!("0001-01-01T00:00:00"),
+            json!("0001-01-01T00:00:00.000+01:00"),
+            json!("0001-01-01 00:00:00-11:00"),
+            json!("1970-01-01T00:00:00Z"),
+            json!("1970-01-01T01:00:00+01:00"),
+            json!("1969-12-31T19:00:00-05:00"),
+            json!("1899-12-30"),
+            json!("1899-12-31T00:00:00Z"),
+            json!("1900-01-01T00:00:00Z"),
+            json!("0000-00-00 00:00:00"),
+            json!("1999-12-31T23:59:59.999Z"),
+            json!("-62135596800"),
+            json!(-62_135_596_800_000_i64),
+            json!(946_684_799),
+        ] {
+            assert_eq!(as_moment(&zero), None, "{zero}");
+        }
+        assert_eq!(read(&json!("2000-01-01T00:00:00Z")).as_deref(), Some("2000-01-01T00:00:00Z"));
+        assert_eq!(read(&json!(946_684_800)).as_deref(), Some("2000-01-01T00:00:00Z"));
     }
 
     #[test]

@@ -6,8 +6,9 @@ pub mod render;
 use serde_json::{Value, json};
 
 use super::fields::{self, flag, member, number, object, text, whole_ms};
-use super::page::Place;
+use super::page::Listed;
 use super::record::{blank, call_id, direction, finished, phone, twin_url, url, without_queries};
+use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
 use super::text as transcript;
 use super::time::{between_ms, moment};
@@ -15,6 +16,8 @@ use super::{Cursor, Method, Page, Request, WireError};
 use crate::domain::{CallChannel, CallId, Cost, CostUnit, Network, ProviderTurn, SourceCall};
 
 const LIST: &str = "/api/calls";
+/// What every row has.
+const NAMES: Names = Names { id: "call_id", status: "call_status" };
 
 /// The documented list is a POST. `limit` must be there: without it a sibling route answers with everything.
 pub(super) fn list(at: &Cursor) -> Request {
@@ -42,8 +45,7 @@ pub(super) fn write_metadata(id: &str, outcome: &Value) -> Request {
 }
 
 /// The `data` of an answer, unless the answer is a refusal.
-fn data(body: &[u8]) -> Result<Value, WireError> {
-    let mut answer = fields::json(body)?;
+fn data(mut answer: Value) -> Result<Value, WireError> {
     let failed = |word: &str| word.eq_ignore_ascii_case("error") || word.eq_ignore_ascii_case("failed");
     if text(&answer, &["status"]).is_some_and(|word| failed(&word)) {
         return Err(refusal(&answer));
@@ -70,26 +72,20 @@ fn refusal(answer: &Value) -> WireError {
 }
 
 pub(super) fn read_page(body: &[u8], at: &Cursor) -> Result<Page, WireError> {
-    let data = data(body)?;
-    let Some(rows) = fields::list(&data, &["calls"]) else {
+    let Answer { envelope, mut lists } = fields::page(body, &[&["data", "calls"]], NAMES)?;
+    let data = data(envelope)?;
+    let Some(rows) = lists.pop().flatten() else {
         return Err(WireError::Shape { path: "data.calls", expected: "a list" });
     };
-    let calls: Vec<SourceCall> = rows.iter().filter_map(|row| read_call(row, None).ok()).collect();
+    let listed = Listed::read(rows, NAMES, |row| read_call(row, None));
     let paging = |key| fields::count(&data, &["pagination", key]);
     let total = paging("total_count").or_else(|| paging("total"));
     let by_pages = || paging("total_pages").map(|pages| at.number(1) < pages);
-    let place = Place {
-        rows: rows.len() as u64,
-        first_id: calls.first().map(|call| call.id.to_string()),
-        total,
-        has_more: flag(&data, &["pagination", "has_next_page"]).or_else(by_pages),
-    };
-    let unusable = (rows.len() - calls.len()) as u64;
-    Ok(Page { calls, next: at.after(place), total, unusable })
+    Ok(listed.page(at, total, flag(&data, &["pagination", "has_next_page"]).or_else(by_pages)))
 }
 
 pub(super) fn read_detail(body: &[u8], asked: &CallId) -> Result<SourceCall, WireError> {
-    let data = data(body)?;
+    let data = data(fields::json(body)?)?;
     let call = object(&data, &["call"]).unwrap_or(&data);
     if !call.is_object() {
         return Err(WireError::Shape { path: "data", expected: "a call" });
@@ -209,7 +205,7 @@ mod tests {
     fn the_row_id_is_not_the_call_id() {
         let body = br#"{"status":"success","data":{"calls":[{"id":"550e8400","call_id":"call_1"},{"id":"x"}]}}"#;
         let page = read_page(body, &Cursor::first(64)).unwrap();
-        assert_eq!((page.calls[0].id.as_str(), page.unusable), ("call_1", 1));
+        assert_eq!((page.calls[0].id.as_str(), page.unreadable.len()), ("call_1", 1));
         assert_eq!(detail(&json!({"id": "550e8400"})).unwrap().id.as_str(), "call_1");
         assert!(matches!(detail(&json!({"call_id": "call_2"})), Err(WireError::OtherCall { .. })));
     }

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use aftercall::demo::{Api, Keys, Kind, SampleAudio, SampleCall};
+use aftercall::demo::{Api, FaultAnswer, Keys, Kind, SampleAudio, SampleCall};
 use aftercall::domain::{Container, Outcome};
 use aftercall::queue::{Finished, JobState};
 use aftercall::telemetry;
@@ -124,6 +124,40 @@ async fn a_status_nobody_knows_is_counted_and_left_alone() {
     assert_eq!(jobs.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Available]);
     let shown = metrics.render();
     assert!(shown.contains(r#"aftercall_unknown_call_status_total{source="krosai"}"#), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconcile_names_what_somebody_has_to_look_at() {
+    let calls = vec![call(Api::KrosaiV1, 1), call(Api::KrosaiV1, 2)];
+    let site = Site::start(calls.clone(), "[worker]\nmax_attempts = 1").await;
+    let reconcile = ["reconcile", "--source", "krosai", "--json"];
+    let clear = site.well(&reconcile).await.json();
+    let shown = |balance: &serde_json::Value| {
+        ["listed", "completed", "done", "running", "dead_letters", "unreadable", "missing"]
+            .map(|name| balance[name].as_u64())
+    };
+    assert_eq!(shown(&clear), [2, 2, 0, 2, 0, 0, 0].map(Some), "{clear}");
+    let (dead, odd) = (calls[0].id.clone(), calls[1].id.clone());
+    site.platform.set_faults(move |asked| {
+        (asked.kind == Kind::Detail && asked.call_id.as_ref() == Some(&dead)).then(|| FaultAnswer::status(401))
+    });
+    site.well(&["work", "--until-idle"]).await;
+    let said = site.run(&reconcile).await;
+    let balance = said.json();
+    assert_eq!((said.code(), shown(&balance)), (Some(1), [2, 2, 1, 0, 1, 0, 0].map(Some)), "{said:?}");
+    assert_eq!(balance["terminal"], serde_json::json!({}), "{balance}");
+
+    let body = format!("{{\"calls\":[{{\"id\":\"{odd}\",\"status\":\"completed\",\"note\":}}],\"total\":1}}");
+    site.platform.set_faults(move |asked| {
+        let answer = FaultAnswer::Status { code: 200, headers: Vec::new(), body: body.clone() };
+        (asked.kind == Kind::List).then_some(answer)
+    });
+    let said = site.run(&reconcile).await;
+    let balance = said.json();
+    assert_eq!((said.code(), shown(&balance)), (Some(1), [1, 0, 0, 0, 0, 1, 0].map(Some)), "{said:?}");
+    assert_eq!(balance["unreadable_ids"], serde_json::json!([odd]), "{balance}");
+    let said = site.run(&reconcile[..3]).await;
+    assert!(said.code() == Some(1) && said.stderr.contains(&odd) && said.stdout.contains("unreadable"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

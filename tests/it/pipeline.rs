@@ -3,6 +3,7 @@
 mod growth;
 mod lapses;
 mod receivers;
+mod odd_platform;
 mod trouble;
 mod writeback;
 

@@ -1,5 +1,7 @@
 //! The source client against small platforms on loopback that page wrongly, throttle, lie and break.
 
+mod rows;
+
 use std::sync::{Arc, Mutex};
 
 use aftercall::config::Config;

@@ -1,5 +1,9 @@
 //! The dialects against the contract fixtures and the examples in the platforms' own documents, there and back.
 
+#[path = "wire/fuzz.rs"]
+mod fuzz;
+#[path = "wire/odd.rs"]
+mod odd;
 #[path = "wire/strange.rs"]
 mod strange;
 

@@ -91,7 +91,7 @@ const fn kind(call: &SourceCall) -> Option<&'static str> {
 
 fn turn(call: &SourceCall, turn: &ProviderTurn) -> Value {
     let from = call.answered_at.or(call.created_at);
-    let at = from.zip(turn.start_ms).and_then(|(from, ms)| super::later(from, ms));
+    let at = from.zip(turn.start_ms).and_then(|(from, ms)| super::super::time::later(from, ms));
     json!({
         "role": match turn.role {
             Role::Agent => "agent",

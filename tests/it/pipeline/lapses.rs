@@ -108,7 +108,8 @@ async fn calls_with_unusable_ids_are_in_the_balance(backend: Backend) {
     })
     .await;
     let balance = fixture.reconcile(Api::KrosaiV1).await;
-    assert_eq!((balance.listed, balance.completed, balance.terminal["unusable_id"]), (2, 2, 1), "{balance:?}");
+    assert_eq!((balance.listed, balance.completed, balance.unreadable), (2, 1, 1), "{balance:?}");
+    assert_eq!(balance.unreadable_ids, ["x".repeat(200)]);
     fixture.run_pending().await;
 }
 

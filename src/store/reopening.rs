@@ -1,0 +1,63 @@
+//! Taking the end of a call back, because what it rested on has changed at its source.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::record::CallRecord;
+use super::{Store, StoreError, Tx, on_tx, to_ms};
+use crate::domain::{CallUid, RetentionBasis, RetentionState};
+
+impl Store {
+    /// Takes a terminal outcome back because the source now shows what was missing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reopen(&self, tx: &mut Tx, uid: CallUid) -> Result<(), StoreError> {
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE call_record SET outcome = NULL, outcome_reason = NULL, outcome_at = NULL \
+             WHERE uid = $1 AND retention_state = 'active'"
+        )
+        .bind(uid.to_string())
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(())
+    }
+
+    /// Takes back that a call was past its term, with the times this rested on: until its source is asked it counts as
+    /// first heard of now. Brings back what was scrubbed, which only a record may ask for that never held anything.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reopen_untouched(
+        &self,
+        tx: &mut Tx,
+        record: &CallRecord,
+        now: Timestamp,
+    ) -> Result<CallRecord, StoreError> {
+        let term = SignedDuration::from_hours(24 * record.retention_term.days());
+        let open = CallRecord {
+            call: None,
+            outcome: None,
+            outcome_reason: None,
+            outcome_at: None,
+            ended_at: None,
+            retention_state: RetentionState::Active,
+            retain_until: now.checked_add(term).unwrap_or(Timestamp::MAX),
+            retention_basis: RetentionBasis::FirstSeen.as_str().to_owned(),
+            ..record.clone()
+        };
+        on_tx!(tx, |conn| sqlx::query(
+            "UPDATE call_record SET call_json = '{}', outcome = NULL, outcome_reason = NULL, outcome_at = NULL, \
+             ended_at = NULL, retention_state = 'active', retain_until = $2, retention_basis = $3, updated_at = $4 \
+             WHERE uid = $1 AND outcome = 'past_retention' AND retention_state IN ('active', 'erased')"
+        )
+        .bind(record.uid.to_string())
+        .bind(to_ms(open.retain_until))
+        .bind(&open.retention_basis)
+        .bind(to_ms(now))
+        .execute(conn)
+        .await
+        .map(drop)?);
+        Ok(open)
+    }
+}

@@ -1,0 +1,109 @@
+//! Strings and bare words, as strict JSON writes them.
+
+use std::borrow::Cow;
+
+const REPLACEMENT: &str = "\u{fffd}";
+
+/// Writes the string whose opening quote stands before `at`; returns where the byte after its closing quote is, or
+/// nothing where none closes it.
+pub(super) fn string(body: &[u8], mut at: usize, mut put: impl FnMut(&[u8])) -> Option<usize> {
+    put(b"\"");
+    loop {
+        let rest = body.get(at..)?;
+        let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
+        put(String::from_utf8_lossy(rest.get(..plain)?).as_bytes());
+        at += plain;
+        match body.get(at)? {
+            b'"' => {
+                put(b"\"");
+                return Some(at + 1);
+            }
+            b'\\' => {
+                let (length, text) = escape(body.get(at..)?);
+                put(&text);
+                at += length;
+            }
+            control => {
+                put(match control {
+                    b'\t' => b"\\t",
+                    b'\n' => b"\\n",
+                    b'\r' => b"\\r",
+                    _ => REPLACEMENT.as_bytes(),
+                });
+                at += 1;
+            }
+        }
+    }
+}
+
+/// The escape at the start of `rest`: how many bytes it takes up, and what is written for it.
+fn escape(rest: &[u8]) -> (usize, Cow<'_, [u8]>) {
+    let bad = |length| (length, Cow::Borrowed(REPLACEMENT.as_bytes()));
+    match rest.get(1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => (2, Cow::Borrowed(&rest[..2])),
+        // JavaScript's way to write an apostrophe.
+        Some(b'\'') => (2, Cow::Borrowed(b"'")),
+        Some(b'u') => match unit(rest) {
+            // A lone half of a pair is no character; databases cannot keep a NUL in a text.
+            Some(0) => bad(6),
+            Some(0xd800..=0xdbff) => match rest.get(6..).and_then(unit) {
+                Some(0xdc00..=0xdfff) => (12, Cow::Borrowed(&rest[..12])),
+                _ => bad(6),
+            },
+            Some(0xdc00..=0xdfff) => bad(6),
+            Some(_) => (6, Cow::Borrowed(&rest[..6])),
+            None => bad(1),
+        },
+        _ => bad(1),
+    }
+}
+
+/// The UTF-16 unit of a `\uXXXX` at the start of `rest`.
+fn unit(rest: &[u8]) -> Option<u16> {
+    let digits = rest.strip_prefix(b"\\u")?.get(..4)?;
+    let plain = digits.iter().all(u8::is_ascii_hexdigit);
+    u16::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| plain)?, 16).ok()
+}
+
+/// How long the bare word at the start of `rest` is.
+pub(super) fn word_length(rest: &[u8]) -> usize {
+    let ends =
+        |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']');
+    rest.iter().position(ends).unwrap_or(rest.len())
+}
+
+/// What strict JSON writes for a bare word; nothing for one that is no value.
+pub(super) fn word(word: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if matches!(word, b"true" | b"false" | b"null") {
+        return Some(Cow::Borrowed(word));
+    }
+    let text = std::str::from_utf8(word).ok()?;
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let none = ["nan", "inf", "infinity"].into_iter().any(|name| unsigned.eq_ignore_ascii_case(name));
+    if none || text == "undefined" {
+        return Some(Cow::Borrowed(b"null"));
+    }
+    if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')) {
+        return None;
+    }
+    let number: f64 = text.parse().ok()?;
+    if !number.is_finite() {
+        return Some(Cow::Borrowed(b"null"));
+    }
+    Some(if is_exact(text) { Cow::Borrowed(word) } else { Cow::Owned(format!("\"{text}\"").into_bytes()) })
+}
+
+/// Whether a number is written as JSON has it, and reading it loses no digit of a whole one.
+fn is_exact(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let whole = digits(unsigned);
+    let strict_whole = whole > 0 && (whole == 1 || !unsigned.starts_with('0'));
+    let rest = &unsigned[whole..];
+    if rest.is_empty() {
+        return strict_whole && (text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok());
+    }
+    // What was parsed as a number is well-formed but for digits that JSON wants around the point.
+    let fraction = rest.strip_prefix('.').map(digits);
+    strict_whole && fraction != Some(0)
+}

@@ -1,0 +1,92 @@
+//! How many rows a stretch holds that cannot be read, and what their ids seem to be.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::machine::{Machine, Member};
+use super::rows::{Row, Scan};
+use super::strict;
+
+/// The longest id that is shown of a row, in characters.
+const LONGEST_ID: usize = 200;
+
+impl Scan<'_> {
+    /// Notes a stretch that holds one row that cannot be read, or several where its brackets say so.
+    pub(super) fn unread(&self, stretch: Range<usize>, members: &[Member], rows: &mut Vec<Row>) {
+        let parts = self.parts(stretch.clone());
+        if let [_, _, ..] = parts.as_slice() {
+            rows.extend(parts.into_iter().map(|part| Row::Unread { id: self.visible_id(part) }));
+        } else {
+            let id = self.noted_id(members).or_else(|| self.visible_id(stretch));
+            rows.push(Row::Unread { id });
+        }
+    }
+
+    /// The stretch's objects, as far as counting quotes and brackets tells; one part where that does not come out even.
+    fn parts(&self, stretch: Range<usize>) -> Vec<Range<usize>> {
+        let (mut parts, mut level, mut begun, mut quoted, mut escaped) = (Vec::new(), 0_i64, None, false, false);
+        for at in stretch.clone() {
+            let byte = self.byte(at).unwrap_or_default();
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'{' | b'[' => {
+                    begun = begun.or(Some(at));
+                    level += 1;
+                }
+                b'}' | b']' => {
+                    level -= 1;
+                    if level == 0
+                        && let Some(from) = begun.take()
+                    {
+                        parts.push(from..at + 1);
+                    }
+                }
+                b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
+                // Something between two rows.
+                _ if level == 0 => return vec![stretch],
+                _ => {}
+            }
+            if level < 0 {
+                return vec![stretch];
+            }
+        }
+        if level == 0 && !quoted { parts } else { vec![stretch] }
+    }
+
+    /// The id among the members that were read before the row broke off.
+    pub(super) fn noted_id(&self, members: &[Member]) -> Option<String> {
+        let member = members.iter().find(|member| self.is_named(member, self.names.id))?;
+        self.id_at(member.value)
+    }
+
+    /// The first thing in a stretch that is named like an id.
+    fn visible_id(&self, stretch: Range<usize>) -> Option<String> {
+        let wanted = format!("\"{}\"", self.names.id);
+        let text = self.body.get(stretch.clone())?;
+        let found = text.windows(wanted.len()).position(|window| window == wanted.as_bytes())?;
+        let colon = self.skip_space(stretch.start + found + wanted.len());
+        if self.byte(colon) != Some(b':') {
+            return None;
+        }
+        self.id_at(self.skip_space(colon + 1))
+    }
+
+    fn id_at(&self, at: usize) -> Option<String> {
+        if matches!(self.byte(at), Some(b'{' | b'[')) {
+            return None;
+        }
+        let mut text = Vec::new();
+        Machine::writing(self.body, at, &mut text).value().ok()?;
+        let id = match strict(&text).ok()? {
+            Value::String(text) => text,
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        let shown = id.chars().take(LONGEST_ID).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        Some(shown.collect()).filter(|id: &String| !id.is_empty())
+    }
+}
