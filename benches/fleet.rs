@@ -65,7 +65,7 @@ impl Place {
         let worker = format!("[worker]\nconcurrency = {SLOTS}\npoll = \"50ms\"\ncooldown = \"5ms\"\n");
         let config = Config::from_toml(&format!("{worker}[store]\nurl = {url:?}\nmax_connections = 20\n"))?;
         let store = Store::connect(&config.store).await?;
-        let queue = Queue::open(&store).await?;
+        let queue = Queue::open(&store)?;
         Ok(Self { store, queue, config, _dir: dir })
     }
 

@@ -110,7 +110,7 @@ impl Place {
         };
         let config = Config::from_toml(&format!("{toml}[store]\nurl = {url:?}\n"))?;
         let store = Store::connect(&config.store).await?;
-        let queue = Queue::open(&store).await?;
+        let queue = Queue::open(&store)?;
         Ok(Self { store, queue, config, _dir: dir, drop })
     }
 

@@ -32,7 +32,14 @@ pub(super) async fn owe(
 pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
     let (ended, written) = match owed(app, id).await? {
         None => ("nothing_to_do", None),
-        Some((row, record)) => ("delivered", Some((let_in(app, &row, &record).await?, record))),
+        Some((row, record)) => {
+            let sent = let_in(app, &row, &record).await;
+            if matches!(sent, Err(Stop::Trouble(_) | Stop::Barred(_))) {
+                metrics::counter!(telemetry::WRITEBACK_FAILURES_TOTAL, "source" => record.source.to_string())
+                    .increment(1);
+            }
+            ("delivered", Some((sent?, record)))
+        }
     };
     let mut tx = app.store.begin().await.at(Stage::Deliver)?;
     if let Some((written, record)) = &written {

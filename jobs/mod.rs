@@ -30,9 +30,10 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
 use crate::app::{ASK_BARRED_AGAIN, App};
-use crate::domain::{CallUid, Fault, SourceName};
+use crate::domain::{CallUid, Fault, Outcome, SourceName};
 use crate::queue;
 use crate::queue::{Failure, Handler, Kind, Lane, NewJob, Verdict};
+use crate::source::Precedence;
 use crate::telemetry;
 
 /// A job, as its payload says it. Payloads name our own ids only: nothing in the queue has to be scrubbed.
@@ -187,13 +188,14 @@ impl Jobs {
             }
             Fault::Transient if job.attempt < job.max_attempts => {
                 let after = self.backoff(job.attempt);
-                tracing::warn!(
-                    stage,
-                    side,
-                    cause,
-                    again_in_ms = after.as_millis() as u64,
-                    "job failed, will be tried again"
-                );
+                let again_in_ms = after.as_millis() as u64;
+                // What every job meets is said once for all.
+                if telemetry::outage(trouble.side).is_some() {
+                    telemetry::out_of_reach(trouble.side, cause);
+                    tracing::debug!(stage, side, cause, again_in_ms, "job failed, will be tried again");
+                } else {
+                    tracing::warn!(stage, side, cause, again_in_ms, "job failed, will be tried again");
+                }
                 count(job.kind, "retry");
                 Verdict::Retry { failure, after }
             }
@@ -232,6 +234,38 @@ impl Jobs {
 
 fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.8..1.2))
+}
+
+/// Has the counters be there, with nothing counted, before anything happens: what a rate is reckoned from.
+pub fn count_from_zero(app: &App) {
+    for kind in Kind::ALL {
+        for outcome in ["retry", "throttled", "fenced", "dead_letter"] {
+            metrics::counter!(telemetry::JOBS_TOTAL, "kind" => kind.as_str(), "outcome" => outcome).increment(0);
+        }
+    }
+    for outcome in Outcome::ALL {
+        let kind = Kind::ProcessCall.as_str();
+        metrics::counter!(telemetry::JOBS_TOTAL, "kind" => kind, "outcome" => outcome.as_str()).increment(0);
+    }
+    for name in [
+        telemetry::ERASED_TOTAL,
+        telemetry::SWEEPS_REFUSED_TOTAL,
+        telemetry::RESCUED_TOTAL,
+        telemetry::FETCHED_BYTES_TOTAL,
+    ] {
+        metrics::counter!(name).increment(0);
+    }
+    for source in app.platforms.keys() {
+        for name in [telemetry::UNKNOWN_STATUS_TOTAL, telemetry::WRITEBACK_FAILURES_TOTAL] {
+            metrics::counter!(name, "source" => source.to_string()).increment(0);
+        }
+        for precedence in [Precedence::First, Precedence::Rest] {
+            metrics::counter!(telemetry::SOURCE_REQUESTS_TOTAL,
+                "source" => source.to_string(), "precedence" => precedence.as_str())
+            .increment(0);
+        }
+    }
+    metrics::gauge!(telemetry::WORKER_RESTING).increment(0.0);
 }
 
 fn count(kind: Kind, outcome: &'static str) {

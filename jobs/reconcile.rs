@@ -274,6 +274,7 @@ async fn tail(app: &App, platform: &Platform, window: Window, state: &mut Reconc
     }
     state.tail_from = Some(open.max(earlier(started_at, GOING_FOR_LONG)));
     app.store.save_reconcile_state(source, state).await.at(Stage::Reconcile)?;
+    app.store.note_poll(source, app.now()).await.at(Stage::Reconcile)?;
     Ok(balance)
 }
 

@@ -4,17 +4,18 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use riverqueue::CronSchedule;
 use serde::Deserialize;
 
 use super::{At, Job, Stop, backfill};
-use crate::app::App;
+use crate::app::{App, CLOCK_TOLERANCE};
 use crate::config::{Poll, Span};
 use crate::domain::{SourceName, Stage};
 use crate::queue::Lane;
-use crate::store::{NewBackfill, Orders, Origin, Tx};
+use crate::store::{NewBackfill, Orders, Origin, StoreError, Tx};
+use crate::telemetry;
 
 const DEFAULT: &str = include_str!("schedule.toml");
 
@@ -66,6 +67,19 @@ struct Schedule {
 #[derive(Debug, Clone)]
 pub struct Schedules(Vec<Schedule>);
 
+/// Where a schedule stands, by the database's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub name: String,
+    pub fired_at: Option<Timestamp>,
+    /// None: no worker has seen it yet.
+    pub next_at: Option<Timestamp>,
+    /// How long it should have fired already.
+    pub lag: SignedDuration,
+    /// Its next firing is further away than one period.
+    pub astray: bool,
+}
+
 impl Schedules {
     /// Reads `[schedule] file`, or the compiled-in default, and checks every line.
     ///
@@ -91,10 +105,37 @@ impl Schedules {
     /// Fires what is due. One schedule's failure does not keep the others from firing.
     pub async fn tick(&self, app: &App) {
         for schedule in &self.0 {
-            if let Err(err) = schedule.tick(app).await {
-                tracing::error!(schedule = schedule.name, error = ?err, "schedule could not fire, will be tried again");
+            match schedule.tick(app).await {
+                Err(Stop::Trouble(trouble)) if telemetry::outage(trouble.side).is_some() => {
+                    telemetry::out_of_reach(trouble.side, &trouble.cause);
+                }
+                Err(err) => {
+                    tracing::error!(schedule = schedule.name, error = ?err, "schedule could not fire, will be tried again");
+                }
+                Ok(()) => {}
             }
         }
+    }
+
+    /// Where each schedule stands.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn standings(&self, app: &App) -> Result<Vec<Standing>, StoreError> {
+        let (rows, now) = (app.store.schedules().await?, app.now());
+        let standing = |schedule: &Schedule| {
+            let row = rows.iter().find(|row| row.name == schedule.name);
+            let next_at = row.map(|row| row.next_at);
+            let lag = next_at.map_or(SignedDuration::ZERO, |next| now.duration_since(next).max(SignedDuration::ZERO));
+            Standing {
+                name: schedule.name.clone(),
+                fired_at: row.and_then(|row| row.fired_at),
+                next_at,
+                lag,
+                astray: next_at.is_some_and(|next| schedule.when.is_astray(next, now)),
+            }
+        };
+        Ok(self.0.iter().map(standing).collect())
     }
 }
 
@@ -149,14 +190,21 @@ impl When {
             Self::Every(pause) => now.checked_add(*pause).ok(),
         }
     }
+
+    /// Whether a firing is further away than one period, which no clock that agrees with the database's makes it. A
+    /// little ahead of `now`, so that a firing is not taken back while one worker sees it as past and another does not.
+    fn is_astray(&self, next: Timestamp, now: Timestamp) -> bool {
+        let Ok(later) = now.checked_add(CLOCK_TOLERANCE) else { return false };
+        self.after(later).is_some_and(|latest| next > latest)
+    }
 }
 
 impl Schedule {
     async fn tick(&self, app: &App) -> Result<(), Stop> {
         let now = app.now();
         let standing = app.store.schedule_next(&self.name).await.at(Stage::Source)?;
-        if standing.is_some_and(|next| next > now) {
-            return Ok(());
+        if let Some(stands_at) = standing.filter(|next| *next > now) {
+            return self.pull_back(app, stands_at, now).await;
         }
         let Some(next) = self.when.after(now) else { return Ok(()) };
         let mut tx = app.store.begin().await.at(Stage::Source)?;
@@ -166,8 +214,28 @@ impl Schedule {
         // A schedule seen for the first time waits for its moment; polling alone starts at once.
         if standing.is_some() || matches!(self.when, When::Every(_)) {
             self.fire(app, &mut tx, now).await?;
+            app.store.schedule_fired(&mut tx, &self.name, now).await.at(Stage::Source)?;
         }
         tx.commit().await.at(Stage::Source)
+    }
+
+    /// Takes a firing further away than one period back to where it belongs: a clock was wrong when it was set, or the
+    /// schedule was another.
+    async fn pull_back(&self, app: &App, stands_at: Timestamp, now: Timestamp) -> Result<(), Stop> {
+        if !self.when.is_astray(stands_at, now) {
+            return Ok(());
+        }
+        let Some(next) = self.when.after(now) else { return Ok(()) };
+        let mut tx = app.store.begin().await.at(Stage::Source)?;
+        let moved = app.store.schedule_move(&mut tx, &self.name, Some(stands_at), next).await.at(Stage::Source)?;
+        tx.commit().await.at(Stage::Source)?;
+        if moved {
+            tracing::warn!(
+                schedule = self.name, stood_at = %stands_at, next_at = %next,
+                "the next firing was further away than one period (a clock was wrong, or the schedule has changed): pulled back"
+            );
+        }
+        Ok(())
     }
 
     async fn fire(&self, app: &App, tx: &mut Tx, now: Timestamp) -> Result<(), Stop> {

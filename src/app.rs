@@ -1,15 +1,14 @@
 //! Everything a run needs, built once from the configuration. The clock lives here.
 
 mod barred;
+mod clock;
 mod health;
 mod pace;
 mod seats;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -32,43 +31,11 @@ use crate::transcript::engines::Engines;
 use crate::transcript::remote::Remote;
 
 pub use self::barred::ASK_AGAIN as ASK_BARRED_AGAIN;
+pub use self::clock::{CLOCK_TOLERANCE, Clock};
 pub use self::seats::{Seat, Seats, Stopped, Urgency};
 pub use crate::config::private_dir;
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What time it is. Tests turn theirs by hand.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// The machine's clock.
-    #[must_use]
-    pub fn system() -> Self {
-        Self(Arc::new(Timestamp::now))
-    }
-
-    /// The machine's clock moved by as many milliseconds as `offset` holds at the moment.
-    #[must_use]
-    pub fn offset_by(offset: Arc<AtomicI64>) -> Self {
-        Self(Arc::new(move || {
-            let span = jiff::SignedDuration::from_millis(offset.load(Ordering::SeqCst));
-            Timestamp::now().checked_add(span).unwrap_or(Timestamp::MAX)
-        }))
-    }
-
-    /// The moment.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
 
 /// One configured platform: its settings, its client, and the hosts its recordings may come from.
 #[derive(Debug)]
@@ -136,20 +103,33 @@ fn elsewhere(config: &Config, client: &reqwest::Client, store: &Store, clock: &C
 }
 
 impl App {
-    /// Connects to everything the configuration names.
+    /// Connects to everything the configuration names, and brings the database's schema up to date.
     ///
     /// # Errors
     /// What could not be reached or used, and why.
     pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
-        // ring is the only crypto provider in the build; a second install in one process changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         private_dir(&config.data_dir)
             .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
+        Self::over(store, config, clock).await
+    }
+
+    /// The same to look only: nothing in the database is changed, its schema included.
+    ///
+    /// # Errors
+    /// What could not be reached or used, and why.
+    pub async fn look(config: Config, clock: Clock) -> Result<Arc<Self>> {
+        let store = Store::look(&config.store).await?;
+        Self::over(store, config, clock).await
+    }
+
+    async fn over(store: Store, config: Config, clock: Clock) -> Result<Arc<Self>> {
+        // ring is the only crypto provider in the build; a second install in one process changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         if let Some(place) = store.moved_to().await? {
             anyhow::bail!("store.url: this database was moved to {place}; set store.url to that");
         }
-        let queue = Queue::open(&store).await?;
+        let queue = Queue::open(&store)?;
         let objects = artifacts::open(&config.objects)?;
         let fetcher = Fetcher::new(&config.fetch, probe::looks_like_audio);
         let mut platforms = BTreeMap::new();
@@ -169,7 +149,7 @@ impl App {
             wanted => wanted,
         };
         let engines = Arc::new(Engines::new(&config, decoders));
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             network: Arc::new(Semaphore::new(downloads)),
             cpu: Seats::new(decoders, worker.backfill_cpu),
             speech: Seats::new(worker.speech_concurrency, worker.backfill_cpu),
@@ -185,7 +165,9 @@ impl App {
             receivers,
             engines,
             elsewhere,
-        }))
+        });
+        app.compare_clocks().await?;
+        Ok(app)
     }
 
     /// The moment.

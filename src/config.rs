@@ -9,8 +9,8 @@ mod write_back;
 pub use remarks::Remark;
 pub use settings::{
     AnswerFormat, Api, Audio, AuthMode, BackfillCpu, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log,
-    LogFormat, Objects, ObjectsKind, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine, RemoteKind,
-    Retention, Schedule, Source, Sse, Store, TranscriptSettings, Worker, WriteBack,
+    LogFormat, Objects, ObjectsKind, Ops, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine,
+    RemoteKind, Retention, Schedule, Source, Sse, Store, TranscriptSettings, Worker, WriteBack,
 };
 pub use write_back::{Body, HttpWriteBack, RequestError};
 
@@ -140,6 +140,12 @@ impl Config {
         }
         if !(-20.0..=0.0).contains(&self.audio.ceiling_dbtp) {
             bail!("audio.ceiling_dbtp: must be between -20 and 0");
+        }
+        if self.api.connections_per_address == 0 {
+            bail!("api.connections_per_address: must be at least 1");
+        }
+        if self.ops.listen.is_some_and(|listen| listen.port() != 0 && listen == self.api.listen) {
+            bail!("ops.listen: is the address of api.listen; health and metrics are answered there anyway");
         }
         if self.objects.kind == ObjectsKind::S3 && self.objects.bucket.is_empty() {
             bail!("objects.bucket: must be set when objects.kind = \"s3\"");

@@ -1,5 +1,10 @@
 //! Logs to stderr, the metrics registry, and what a job uses up while it runs. Open to every part.
 
+mod outage;
+mod seldom;
+
+pub use outage::{Outage, out_of_reach, outage, within_reach};
+
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
+use self::seldom::Seldom;
 use crate::config::{Log, LogFormat};
 
 /// Jobs that ended, by kind and outcome.
@@ -45,6 +54,29 @@ pub const MISSING_OBJECTS: &str = "aftercall_calls_missing_objects";
 
 /// Recordings that will be deleted at their source before they can be fetched at the present pace, by source.
 pub const RECORDINGS_AT_RISK: &str = "aftercall_recordings_at_risk";
+
+/// Workers that are alive.
+pub const WORKERS: &str = "aftercall_workers";
+/// Of those, the ones that take no work because of a trouble of their own.
+pub const WORKERS_RESTING: &str = "aftercall_workers_resting";
+/// When a source was last polled, by source.
+pub const SOURCE_POLLED: &str = "aftercall_source_last_poll_timestamp_seconds";
+/// Deliveries that are owed to receivers.
+pub const OUTBOX_DELIVERIES: &str = "aftercall_outbox_deliveries";
+/// How long the oldest of them has been owed.
+pub const OUTBOX_OLDEST_SECONDS: &str = "aftercall_outbox_oldest_age_seconds";
+/// Calls of backfills that have not ended, by source and state.
+pub const BACKFILL_CALLS: &str = "aftercall_backfill_calls";
+/// Attempts to bring an outcome to its receiver that failed, by source.
+pub const WRITEBACK_FAILURES_TOTAL: &str = "aftercall_writeback_failures_total";
+/// How far this machine's clock is ahead of the database's.
+pub const CLOCK_AHEAD_SECONDS: &str = "aftercall_clock_ahead_seconds";
+/// When a schedule last fired, by schedule.
+pub const SCHEDULE_FIRED: &str = "aftercall_schedule_last_firing_timestamp_seconds";
+/// When a schedule fires next, by schedule.
+pub const SCHEDULE_NEXT: &str = "aftercall_schedule_next_firing_timestamp_seconds";
+/// How long a schedule should have fired already, by schedule.
+pub const SCHEDULE_LAG_SECONDS: &str = "aftercall_schedule_lag_seconds";
 
 /// 1 while this worker takes no work because of a trouble of its own.
 pub const WORKER_RESTING: &str = "aftercall_worker_resting";
@@ -110,11 +142,15 @@ pub fn start_logs(settings: &Log) -> Result<()> {
     let filter = format!("{},{quiet}", settings.level);
     let filter =
         EnvFilter::try_new(&filter).with_context(|| format!("log.level: `{}` is not a filter", settings.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let registry = tracing_subscriber::registry();
     let started = match settings.format {
-        LogFormat::Text => builder.with_ansi(colour).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(colour).with_filter(filter.and(Seldom::default()))).try_init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            registry.with(lines.with_filter(filter.and(Seldom::default()))).try_init()
+        }
     };
     // A second start in one process (tests) keeps the first.
     drop(started);
@@ -159,6 +195,17 @@ fn describe() {
     metrics::describe_gauge!(MISSING_OBJECTS, "calls of which stored objects are missing or have another size");
     metrics::describe_gauge!(RECORDINGS_AT_RISK, "recordings that will be gone before they can be fetched");
     metrics::describe_gauge!(WORKER_RESTING, "1 while this worker takes no work because of a trouble of its own");
+    metrics::describe_gauge!(WORKERS, "workers that are alive");
+    metrics::describe_gauge!(WORKERS_RESTING, "workers that take no work because of a trouble of their own");
+    metrics::describe_gauge!(SOURCE_POLLED, "when a source was last polled");
+    metrics::describe_gauge!(OUTBOX_DELIVERIES, "deliveries that are owed to receivers");
+    metrics::describe_gauge!(OUTBOX_OLDEST_SECONDS, "how long the oldest owed delivery has been owed");
+    metrics::describe_gauge!(BACKFILL_CALLS, "calls of backfills that have not ended, by source and state");
+    metrics::describe_counter!(WRITEBACK_FAILURES_TOTAL, "attempts to bring an outcome to its receiver that failed");
+    metrics::describe_gauge!(CLOCK_AHEAD_SECONDS, "how far this machine's clock is ahead of the database's");
+    metrics::describe_gauge!(SCHEDULE_FIRED, "when a schedule last fired");
+    metrics::describe_gauge!(SCHEDULE_NEXT, "when a schedule fires next");
+    metrics::describe_gauge!(SCHEDULE_LAG_SECONDS, "how long a schedule should have fired already");
     metrics::describe_gauge!(VANISHED_CALLS, "calls a list once showed and the last whole pass did not");
     metrics::describe_counter!(FETCHED_BYTES_TOTAL, "bytes of recordings downloaded");
 }

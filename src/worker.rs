@@ -3,20 +3,22 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::SignedDuration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app;
 use crate::app::App;
-use crate::domain::{CallUid, RetentionState};
+use crate::domain::{CallUid, RetentionState, Side};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
-use crate::queue::{Lanes, QueueError, Rescued};
+use crate::queue::{Lanes, QueueError, Rescued, Timekeeping};
 use crate::telemetry;
+use crate::telemetry::Outage;
 
 /// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
@@ -27,6 +29,8 @@ const AFTER_AN_ABSENCE: Duration = Duration::from_secs(2);
 /// A database that is restarted answers again within this time.
 const PASSES_WITHIN: Duration = Duration::from_secs(10);
 const IDLE_LOOK: Duration = Duration::from_millis(100);
+/// Between two lines about a worker that still takes no work.
+const STILL: Duration = Duration::from_secs(60);
 
 /// Another process runs jobs on the same data directory.
 #[derive(Debug, thiserror::Error)]
@@ -87,11 +91,13 @@ pub struct Signals {
 /// # Errors
 /// What kept it from starting, or what ended the queue unasked.
 pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals) -> Result<()> {
+    // Beside the lock of the data directory: several of them may name one database file.
+    let _claim = app.store.claim()?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
     let host = gethost();
     app.queue.beat(&worker, &host).await?;
     if app.store.is_embedded() {
-        // The lock says that no other worker lives on this database: what is marked running was orphaned.
+        // The claim says that no other worker lives on this database: what is marked running was orphaned.
         report(app.queue.rescue(&worker, Duration::ZERO).await?);
     }
     empty_spool(&app).await?;
@@ -99,11 +105,18 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     let slots = app.config.worker.concurrency;
     tracing::info!(worker, concurrency = slots, "worker started");
     let over = CancellationToken::new();
+    let clock = Arc::new(ClockWatch::of(&app));
+    clock.look(&app, &worker).await;
     let upkeep = tokio::spawn({
-        let (app, worker, over) = (app.clone(), worker.clone(), over.clone());
-        async move { tokio::join!(heartbeat(&app, &worker, &host, &over), upkeep(&app, schedules.as_ref(), &over)) }
+        let (app, worker, over, clock) = (app.clone(), worker.clone(), over.clone(), clock.clone());
+        async move {
+            tokio::join!(
+                heartbeat(&app, &worker, &host, &over),
+                upkeep(&app, &worker, schedules.as_ref(), &clock, &over)
+            )
+        }
     });
-    let ended = work(&app, &worker, until, &signals).await;
+    let ended = work(&app, &worker, until, &signals, &clock).await;
     // A heartbeat on its way would enter the worker again after it has left.
     over.cancel();
     let _ = upkeep.await;
@@ -112,21 +125,35 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     ended
 }
 
+/// Why a worker stops taking jobs for now.
+enum Pause {
+    /// It is over.
+    Ended,
+    /// It is not fit for work.
+    Unfit(String),
+    /// Its clock has become wrong, or right.
+    Clock,
+}
+
 /// Runs jobs, with a rest whenever this worker is not fit for them.
-async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals) -> Result<()> {
+async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals, clock: &ClockWatch) -> Result<()> {
     let slots = app.config.worker.concurrency;
     let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
     loop {
-        let mut running = app.queue.start(worker, Arc::new(Jobs(app.clone())), lanes, &app.config.worker)?;
-        let unfit = tokio::select! {
+        let mut kept = clock.0.subscribe();
+        let keeping = *kept.borrow_and_update();
+        let handler = Arc::new(Jobs(app.clone()));
+        let mut running = app.queue.start_keeping(worker, handler, lanes, &app.config.worker, keeping)?;
+        let pause = tokio::select! {
             ended = running.wait() => return ended.context("the queue ended unasked"),
             () = signals.drain.cancelled() => {
                 tracing::info!("draining: running jobs may finish, no new ones start");
-                None
+                Pause::Ended
             }
-            () = idle(app), if until == Until::Idle => None,
+            () = idle(app), if until == Until::Idle => Pause::Ended,
             // Who drains what is due now would wait for ever for a full disk to be emptied.
-            cause = unfit(app), if until == Until::Stopped => Some(cause),
+            cause = unfit(app), if until == Until::Stopped => Pause::Unfit(cause),
+            _ = kept.changed() => Pause::Clock,
         };
         let stop_now = running.stopper();
         let stop = signals.stop.clone();
@@ -138,10 +165,54 @@ async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals) -> 
         let drained = running.drain().await;
         watch.abort();
         drained.context("stopping the queue")?;
-        let Some(cause) = unfit else { return Ok(()) };
-        if !rest(app, worker, cause, signals).await {
-            return Ok(());
+        match pause {
+            Pause::Ended => return Ok(()),
+            Pause::Clock => {}
+            Pause::Unfit(cause) => {
+                if !rest(app, worker, cause, signals).await {
+                    return Ok(());
+                }
+            }
         }
+    }
+}
+
+/// Whether this machine's clock agrees with the database's; who works jobs hears of a change.
+struct ClockWatch(watch::Sender<Timekeeping>);
+
+impl ClockWatch {
+    fn of(app: &App) -> Self {
+        Self(watch::Sender::new(Self::now(app)))
+    }
+
+    fn now(app: &App) -> Timekeeping {
+        if app.clock.is_wrong() { Timekeeping::Wrong } else { Timekeeping::Right }
+    }
+
+    /// Compares the clocks, says what is wrong and tells the other workers.
+    async fn look(&self, app: &App, worker: &str) {
+        static WRONG: Outage = Outage::new("clock of this machine");
+        let ahead = match app.compare_clocks().await {
+            Ok(ahead) => ahead,
+            Err(err) => return telemetry::out_of_reach(Side::Database, &err.to_string()),
+        };
+        metrics::gauge!(telemetry::CLOCK_AHEAD_SECONDS).set(ahead.as_secs_f64());
+        let keeping = Self::now(app);
+        if keeping == Timekeeping::Wrong {
+            WRONG.failed(&format!(
+                "it is {ahead:#} ahead of the database's; no scheduled work is taken here until they agree (NTP)"
+            ));
+            if let Err(err) = app.queue.wake().await {
+                telemetry::out_of_reach(Side::Database, &err.to_string());
+            }
+        } else {
+            WRONG.works();
+        }
+        let noted = app.queue.note_clock(worker, ahead.as_millis() as i64).await;
+        if let Err(err) = noted {
+            telemetry::out_of_reach(Side::Database, &err.to_string());
+        }
+        self.0.send_if_modified(|known| std::mem::replace(known, keeping) != keeping);
     }
 }
 
@@ -162,10 +233,10 @@ async fn unfit(app: &App) -> String {
 async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool {
     tracing::error!(cause, "this worker takes no work until the cause is gone");
     metrics::gauge!(telemetry::WORKER_RESTING).set(1.0);
-    let mut cause = cause;
+    let (mut cause, mut said) = (cause, Instant::now());
     loop {
         if let Err(err) = app.queue.rest(worker, Some(&cause)).await {
-            tracing::warn!(error = %err, "cannot note why this worker rests");
+            telemetry::out_of_reach(Side::Database, &err.to_string());
         }
         tokio::select! {
             () = tokio::time::sleep(app.config.worker.rest_look.0) => {}
@@ -174,7 +245,10 @@ async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool
         match app.probe_health().await {
             Ok(()) => break,
             Err(still) => {
-                tracing::warn!(cause = still, "still no work");
+                if said.elapsed() >= STILL {
+                    tracing::warn!(cause = still, "still no work");
+                    said = Instant::now();
+                }
                 cause = still;
             }
         }
@@ -193,7 +267,7 @@ async fn idle(app: &App) {
         match app.queue.due(IDLE_HORIZON, app.now() - PATIENCE).await {
             Ok(0) => return,
             Ok(_) => {}
-            Err(err) => tracing::warn!(error = %err, "cannot look at the queue"),
+            Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot look at the queue: {err}")),
         }
         tokio::time::sleep(IDLE_LOOK).await;
     }
@@ -213,11 +287,12 @@ async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken
         }
         let before = std::mem::replace(&mut heard, in_time(settings.heartbeat.0, app.queue.beat(worker, host)).await);
         if let Err(cause) = &heard {
-            tracing::error!(cause, "heartbeat failed");
+            telemetry::out_of_reach(Side::Database, &format!("no heartbeat: {cause}"));
             // A database that was restarted is back within moments, and dead workers' jobs wait for this loop.
             beat.reset_after(AFTER_A_FAILURE);
             continue;
         }
+        telemetry::within_reach(Side::Database);
         if before.is_err() {
             // While the database was away nobody could beat: who lives does so within moments, and is not buried first.
             beat.reset_after(AFTER_AN_ABSENCE);
@@ -226,7 +301,7 @@ async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken
         match in_time(settings.silent_after.0, app.queue.rescue(worker, settings.silent_after.0)).await {
             Ok(rescued) => report(rescued),
             Err(cause) => {
-                tracing::error!(cause, "looking for dead workers failed");
+                telemetry::out_of_reach(Side::Database, &format!("cannot look for dead workers: {cause}"));
                 beat.reset_after(AFTER_A_FAILURE);
             }
         }
@@ -242,8 +317,8 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, QueueE
     }
 }
 
-/// Schedules and metrics, as often.
-async fn upkeep(app: &App, schedules: Option<&Schedules>, over: &CancellationToken) {
+/// The clock, schedules and metrics, as often.
+async fn upkeep(app: &App, worker: &str, schedules: Option<&Schedules>, clock: &ClockWatch, over: &CancellationToken) {
     let mut look = ticking(app.config.worker.heartbeat.0);
     loop {
         tokio::select! {
@@ -251,7 +326,8 @@ async fn upkeep(app: &App, schedules: Option<&Schedules>, over: &CancellationTok
             () = over.cancelled() => return,
             _ = look.tick() => {}
         }
-        if let Some(schedules) = schedules {
+        clock.look(app, worker).await;
+        if let Some(schedules) = schedules.filter(|_| !app.clock.is_wrong()) {
             schedules.tick(app).await;
         }
         // Histograms keep every sample until somebody reads them; where nobody does, this folds them.

@@ -4,9 +4,10 @@ use super::audio::Media;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::domain::artifact::MANIFEST_SCHEMA;
-use crate::domain::{Artifact, ArtifactKind, Manifest, Stage, Transcript};
+use crate::domain::{Artifact, ArtifactKind, Manifest, Side, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
+use crate::telemetry;
 
 /// Stores transcript, quality and manifest; returns every artifact of the call.
 pub async fn store(work: &Work<'_>, media: &Media, transcript: &Transcript) -> Result<Vec<Artifact>, Stop> {
@@ -48,5 +49,6 @@ async fn put<T: serde::Serialize>(work: &Work<'_>, kind: ArtifactKind, value: &T
     let bytes = serde_json::to_vec_pretty(value).map_err(|err| Stop::permanent(err.to_string()))?;
     let artifact = artifacts::artifact_of_bytes(work.record.org_uid, work.record.uid, kind, &bytes);
     work.app.objects.put(&artifact, Body::Bytes(bytes.into())).await.at(Stage::Artifacts)?;
+    telemetry::within_reach(Side::ObjectStore);
     Ok(artifact)
 }

@@ -1,35 +1,111 @@
-//! Connections that cannot be held open for nothing: their number is bounded, and one on which nothing moves ends.
+//! Connections that cannot be held open for nothing: their number is bounded, in all and by address, one on which
+//! nothing moves ends, and one that waits for nothing ends soon where places run out.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections at once; further ones wait to be accepted. Well below the usual limit of open files.
-const MOST: usize = 512;
-/// A connection rests this much longer than a request may take: nothing moves while an answer is being made.
-const REST: Duration = Duration::from_secs(30);
+/// How many connections there may be, and how long they may rest.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// At once; further ones wait to be accepted. Well below the usual limit of open files.
+    pub(super) most: usize,
+    /// Of one address; further ones are closed.
+    pub(super) of_address: usize,
+    /// Addresses that many speak through.
+    pub(super) proxies: Vec<IpNet>,
+    /// On which nothing has moved for so long, a connection ends.
+    pub(super) idle: Duration,
+    /// The same for one without a request, once fewer than a quarter of all places are free.
+    pub(super) idle_when_near: Duration,
+}
 
 /// A listener whose connections are bounded in number and idleness.
 #[derive(Debug)]
 pub(super) struct Connections {
     listener: TcpListener,
     places: Arc<Semaphore>,
-    idle: Duration,
+    limits: Limits,
+    addresses: Arc<Addresses>,
+}
+
+/// Connections by address.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection of an address.
+#[derive(Debug)]
+struct Entry {
+    address: IpAddr,
+    of: Arc<Addresses>,
+}
+
+impl Addresses {
+    /// None when the address has as many as it may.
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Entry> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(address).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Entry { address, of: self.clone() })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Whose connection it is: of IPv6 the network that one customer has (RFC 6177), for its addresses are free.
+fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 impl Connections {
-    /// `patience` is how long a request may take.
-    pub(super) fn new(listener: TcpListener, patience: Duration) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(MOST)), idle: patience.saturating_add(REST) }
+    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(limits.most)), limits, addresses: Arc::default() }
+    }
+
+    /// One connection that its address may have. Others are closed at once.
+    async fn next(&mut self) -> (TcpStream, SocketAddr, Option<Entry>) {
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            let address = peer.ip().to_canonical();
+            if self.limits.proxies.iter().any(|proxy| proxy.contains(&address)) {
+                return (stream, peer, None);
+            }
+            if let Some(entry) = self.addresses.enter(counted(address), self.limits.of_address) {
+                return (stream, peer, Some(entry));
+            }
+        }
     }
 }
 
@@ -38,10 +114,19 @@ impl Listener for Connections {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let (stream, peer, entry) = self.next().await;
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let connection = Connection { stream, idle: self.idle, alarm: Box::pin(sleep(self.idle)), _place: place };
+        let connection = Connection {
+            stream,
+            moved: Instant::now(),
+            alarm: Box::pin(sleep(self.limits.idle.min(self.limits.idle_when_near))),
+            limits: self.limits.clone(),
+            places: self.places.clone(),
+            requests: Requests::default(),
+            _place: place,
+            _entry: entry,
+        };
         (connection, peer)
     }
 
@@ -50,31 +135,75 @@ impl Listener for Connections {
     }
 }
 
+/// The requests of a connection that are being answered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Requests(Arc<AtomicUsize>);
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct Answering(Arc<AtomicUsize>);
+
+impl Requests {
+    /// One more, until it is dropped.
+    pub(super) fn one(&self) -> Answering {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Answering(self.0.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, Connections>> for Requests {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        stream.io().requests.clone()
+    }
+}
+
 /// A connection that ends itself when nothing has moved on it for a while.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    idle: Duration,
+    moved: Instant,
     alarm: Pin<Box<Sleep>>,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    requests: Requests,
     _place: Option<OwnedSemaphorePermit>,
+    _entry: Option<Entry>,
 }
 
 impl Connection {
-    /// Passes on what the stream said. Movement puts the alarm off; waiting past it is an error.
+    /// Passes on what the stream said. Movement puts the end off; waiting past it is an error.
     fn watched<T>(&mut self, cx: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if moved.is_ready() {
-            let later = Instant::now().checked_add(self.idle);
-            if let Some(later) = later {
-                self.alarm.as_mut().reset(later);
-            }
+            self.moved = Instant::now();
             return moved;
         }
-        match self.alarm.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let rested = self.moved.elapsed();
+            if rested >= self.may_rest() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            // Whether places run out may change meanwhile.
+            let again = self.limits.idle_when_near.saturating_sub(rested).max(LOOK);
+            self.alarm.as_mut().reset(Instant::now() + again.min(self.limits.idle.saturating_sub(rested)));
         }
+        Poll::Pending
+    }
+
+    fn may_rest(&self) -> Duration {
+        let near = self.places.available_permits() < self.limits.most / 4;
+        let waits_for_nothing = self.requests.0.load(Ordering::Relaxed) == 0;
+        if near && waits_for_nothing { self.limits.idle.min(self.limits.idle_when_near) } else { self.limits.idle }
     }
 }
+
+/// Between looks at a connection that rests, whether places run out by now.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -120,12 +249,20 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_silent_connection_ends_and_a_talking_one_does_not() {
+    fn limits() -> Limits {
+        let (idle, idle_when_near) = (Duration::from_secs(60), Duration::from_millis(200));
+        Limits { most: 8, of_address: 8, proxies: Vec::new(), idle, idle_when_near }
+    }
+
+    async fn listening(limits: Limits) -> (Connections, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let mut connections = Connections::new(listener, Duration::ZERO);
-        connections.idle = Duration::from_millis(200);
+        (Connections::new(listener, limits), at)
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_ends_and_a_talking_one_does_not() {
+        let (mut connections, at) = listening(Limits { idle: Duration::from_millis(200), ..limits() }).await;
         let mut client = TcpStream::connect(at).await.unwrap();
         let (mut server, _) = connections.accept().await;
         let mut byte = [0];
@@ -138,14 +275,67 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn near_the_limit_only_those_that_wait_for_nothing_end() {
+        let (mut connections, at) = listening(limits()).await;
+        let (mut clients, mut served) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            clients.push(TcpStream::connect(at).await.unwrap());
+            served.push(connections.accept().await.0);
+        }
+        let mut byte = [0];
+        let short = Duration::from_secs(2);
+        // Two of eight places are free: that is a quarter.
+        assert!(tokio::time::timeout(short, served[0].read(&mut byte)).await.is_err(), "it ended with places free");
+        clients.push(TcpStream::connect(at).await.unwrap());
+        served.push(connections.accept().await.0);
+        let answering = served[1].requests.one();
+        assert!(tokio::time::timeout(short, served[1].read(&mut byte)).await.is_err(), "its request is being answered");
+        drop(answering);
+        for mut connection in served {
+            let ended = tokio::time::timeout(Duration::from_secs(20), connection.read(&mut byte)).await;
+            if connection.places.available_permits() < 2 {
+                assert_eq!(ended.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn places_are_given_back() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let mut connections = Connections::new(listener, Duration::ZERO);
+        let (mut connections, at) = listening(limits()).await;
         let _client = TcpStream::connect(at).await.unwrap();
         let (server, _) = connections.accept().await;
-        assert_eq!(connections.places.available_permits(), MOST - 1);
+        assert_eq!(connections.places.available_permits(), 7);
+        assert_eq!(connections.addresses.0.lock().unwrap().len(), 1);
         drop(server);
-        assert_eq!(connections.places.available_permits(), MOST);
+        assert_eq!(connections.places.available_permits(), 8);
+        assert!(connections.addresses.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_address_has_only_so_many_unless_it_is_a_proxy() {
+        for (proxies, served) in [(vec![], 2), (vec!["127.0.0.0/8".parse().unwrap()], 5)] {
+            let (mut connections, at) = listening(Limits { of_address: 2, proxies, ..limits() }).await;
+            let mut clients = Vec::new();
+            for _ in 0..5 {
+                clients.push(TcpStream::connect(at).await.unwrap());
+            }
+            let mut held = Vec::new();
+            while let Ok(accepted) = tokio::time::timeout(Duration::from_millis(500), connections.accept()).await {
+                held.push(accepted);
+            }
+            assert_eq!(held.len(), served);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_one_address() {
+        for (address, whose) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("192.0.2.8", "192.0.2.8"),
+        ] {
+            assert_eq!(counted(address.parse().unwrap()).to_string(), whose, "{address}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! POST /v1/calls/{id}/swap-roles               agent and caller were taken for each other
 //! POST /v1/triggers                            process these calls now
 //! GET  /v1/backfills                           and POST; /{id} and PATCH; /{id}/pause, /{id}/resume, /{id}/cancel
-//! GET  /healthz  /readyz  /metrics             open: they hold no ids
+//! GET  /healthz  /readyz  /metrics             open: they hold no ids; also at `ops.listen`, alone
 //! ```
 //!
 //! Everything below `/v1` wants a key; a call the key may not see does not exist for it.
@@ -15,6 +15,7 @@
 mod backfills;
 mod calls;
 mod connection;
+mod gauges;
 mod keys;
 mod ops;
 mod problem;
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef, MatchedPath, Request};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRef, MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -39,10 +40,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::connection::Connections;
-use self::ops::Readiness;
+use self::connection::{Connections, Limits, Requests};
+use self::ops::Watch;
 use self::problem::Problem;
 use crate::app::App;
+use crate::jobs;
 use crate::telemetry;
 use crate::transcript::Form;
 
@@ -51,11 +53,25 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Histograms keep every sample until they are drained; a process nobody scrapes must not grow by that.
 const DRAIN_METRICS: Duration = Duration::from_secs(5);
 
+/// Connections of the API at once.
+const MOST: usize = 512;
+/// Connections to health and metrics at once, and of one address: an orchestrator's and a scraper's.
+const MOST_OPS: usize = 64;
+const OPS_OF_ADDRESS: usize = 16;
+/// A connection rests this much longer than a request may take: nothing moves while an answer is being made.
+const REST: Duration = Duration::from_secs(30);
+/// A connection without a request rests this long where places run out.
+const REST_WHEN_NEAR: Duration = Duration::from_secs(10);
+/// A request that has taken this long has the database asked whether it is there at all.
+const SLOW: Duration = Duration::from_secs(3);
+/// What it has to answer within.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
 /// What handlers share.
 #[derive(Debug, Clone)]
 struct Api {
     app: Arc<App>,
-    readiness: Arc<Readiness>,
+    watch: Arc<Watch>,
 }
 
 impl FromRef<Api> for Arc<App> {
@@ -64,9 +80,9 @@ impl FromRef<Api> for Arc<App> {
     }
 }
 
-impl FromRef<Api> for Arc<Readiness> {
+impl FromRef<Api> for Arc<Watch> {
     fn from_ref(api: &Api) -> Self {
-        api.readiness.clone()
+        api.watch.clone()
     }
 }
 
@@ -83,17 +99,33 @@ pub fn router(app: Arc<App>) -> Result<Router> {
         .route("/v1/triggers", post(triggers::trigger))
         .route("/v1/backfills", get(backfills::list).post(backfills::start))
         .route("/v1/backfills/{id}", get(backfills::one).patch(backfills::change))
-        .route("/v1/backfills/{id}/{verb}", post(backfills::steer))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/metrics", get(ops::metrics));
+        .route("/v1/backfills/{id}/{verb}", post(backfills::steer));
     for form in Form::ALL {
         let path = format!("/v1/calls/{{id}}/transcript.{form}");
         router = router.route(&path, get(move |asked: transcripts::Asked| transcripts::written(asked, form)));
     }
+    let reached = app.clone();
+    let router = router.layer(from_fn(move |request: Request, next: Next| {
+        let app = reached.clone();
+        async move { unless_away(&app, request, next).await }
+    }));
+    Ok(finished(router.merge(open_routes()), app))
+}
+
+/// What needs no key.
+fn open_routes() -> Router<Api> {
+    Router::new()
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+}
+
+/// What every listener does with every request.
+fn finished(router: Router<Api>, app: Arc<App>) -> Router {
+    jobs::count_from_zero(&app);
     let limit = app.config.api.max_body_bytes;
     let patience = app.config.api.timeout.0;
-    Ok(router
+    router
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found"))
         .layer(DefaultBodyLimit::max(limit))
@@ -102,7 +134,8 @@ pub fn router(app: Arc<App>) -> Result<Router> {
             Problem::internal("a request panicked").into_response()
         }))
         .layer(from_fn(logged))
-        .with_state(Api { app, readiness: Arc::default() }))
+        .layer(from_fn(answering))
+        .with_state(Api { watch: Arc::new(Watch::of(&app)), app })
 }
 
 /// Serves until `stop`, and then until open requests are answered, for a few seconds at most.
@@ -110,11 +143,37 @@ pub fn router(app: Arc<App>) -> Result<Router> {
 /// # Errors
 /// What kept it from serving.
 pub async fn serve(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
-    let patience = app.config.api.timeout.0;
+    let settings = &app.config.api;
+    let limits = Limits {
+        most: MOST,
+        of_address: settings.connections_per_address,
+        proxies: settings.proxies.clone(),
+        idle: settings.timeout.0.saturating_add(REST),
+        idle_when_near: REST_WHEN_NEAR,
+    };
+    until(router(app)?, Connections::new(listener, limits), stop).await.context("API")
+}
+
+/// Serves health and metrics alone, as [`serve`] does: whatever becomes of the API's places, they are answered.
+///
+/// # Errors
+/// What kept it from serving.
+pub async fn serve_ops(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
+    let limits = Limits {
+        most: MOST_OPS,
+        of_address: OPS_OF_ADDRESS,
+        proxies: Vec::new(),
+        idle: app.config.api.timeout.0.saturating_add(REST),
+        idle_when_near: REST_WHEN_NEAR,
+    };
+    telemetry::metrics_handle()?;
+    until(finished(open_routes(), app), Connections::new(listener, limits), stop).await.context("ops.listen")
+}
+
+async fn until(router: Router, connections: Connections, stop: CancellationToken) -> Result<()> {
     let metrics = telemetry::metrics_handle()?;
-    let router = router(app)?;
-    let serving = axum::serve(Connections::new(listener, patience), router)
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let service = router.into_make_service_with_connect_info::<Requests>();
+    let serving = axum::serve(connections, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let too_late = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -126,11 +185,34 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, stop: CancellationToken
         }
     };
     tokio::select! {
-        ended = serving.into_future() => ended.context("API")?,
+        ended = serving.into_future() => ended?,
         () = too_late => tracing::warn!("requests were still open after the grace period, left unanswered"),
         () = draining_metrics => {}
     }
     Ok(())
+}
+
+/// Notes on its connection that a request is being answered.
+async fn answering(request: Request, next: Next) -> Response {
+    let requests = request.extensions().get::<ConnectInfo<Requests>>().cloned();
+    let _answering = requests.map(|ConnectInfo(requests)| requests.one());
+    next.run(request).await
+}
+
+/// Gives a request up whose database is away, long before the pool's own patience is over.
+async fn unless_away(app: &App, request: Request, next: Next) -> Response {
+    let away = async {
+        loop {
+            tokio::time::sleep(SLOW).await;
+            if let Err(err) = app.store.answers(ANSWERS_WITHIN).await {
+                return err;
+            }
+        }
+    };
+    tokio::select! {
+        response = next.run(request) => response,
+        err = away => Problem::from(err).into_response(),
+    }
 }
 
 /// Ends a request that takes too long; what it had begun to write is rolled back.

@@ -10,9 +10,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use super::gauges;
 use super::problem::Problem;
 use crate::app::App;
+use crate::domain::Side;
 use crate::jobs::object_check;
+use crate::jobs::schedule::Schedules;
 use crate::queue::{Kind, QueueError};
 use crate::telemetry;
 
@@ -21,9 +24,18 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A part that takes longer is not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the last look found, and when that was.
-#[derive(Debug, Default)]
-pub(super) struct Readiness(Mutex<Option<(Instant, Ready)>>);
+/// A measurement asks the database; one an instant ago will do for everybody.
+const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// What a measurement may take.
+const MEASURED_WITHIN: Duration = Duration::from_secs(4);
+
+/// What is looked at for whoever keeps the process running, and what the last looks found.
+#[derive(Debug)]
+pub(super) struct Watch {
+    ready: Mutex<Option<(Instant, Ready)>>,
+    measured: Mutex<Option<Instant>>,
+    schedules: Option<Schedules>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Ready {
@@ -33,10 +45,35 @@ struct Ready {
     complete: bool,
 }
 
-impl Readiness {
+impl Watch {
+    pub(super) fn of(app: &App) -> Self {
+        let schedules = Schedules::load(app)
+            .inspect_err(|err| tracing::warn!(error = format!("{err:#}"), "schedules are not among the metrics"));
+        Self { ready: Mutex::default(), measured: Mutex::default(), schedules: schedules.ok() }
+    }
+
+    /// Has the gauges say what is now, or was a moment ago.
+    async fn measure(&self, app: &App) {
+        let mut measured = self.measured.lock().await;
+        if measured.is_some_and(|at| at.elapsed() < MEASURE_AGAIN_AFTER) {
+            return;
+        }
+        let cause = match tokio::time::timeout(MEASURED_WITHIN, measure(app, self.schedules.as_ref())).await {
+            Ok(Ok(())) => None,
+            Ok(Err(err)) => Some(err.to_string()),
+            Err(_) => Some("no answer in time".to_owned()),
+        };
+        // Without the database the rest is still worth a look.
+        match cause {
+            None => telemetry::within_reach(Side::Database),
+            Some(cause) => telemetry::out_of_reach(Side::Database, &format!("cannot measure the queue: {cause}")),
+        }
+        *measured = Some(Instant::now());
+    }
+
     /// What was found a moment ago, or is found now.
     async fn recent(&self, app: &App) -> Ready {
-        let mut last = self.0.lock().await;
+        let mut last = self.ready.lock().await;
         if let Some((at, ready)) = *last
             && at.elapsed() < LOOK_AGAIN_AFTER
         {
@@ -53,14 +90,18 @@ pub(super) async fn healthz() -> &'static str {
     "ok"
 }
 
-/// The database answers and the object store works.
-pub(super) async fn readyz(State(app): State<Arc<App>>, State(readiness): State<Arc<Readiness>>) -> Response {
-    let ready = readiness.recent(&app).await;
+/// The database answers, the object store works, and a worker in this process takes work.
+pub(super) async fn readyz(State(app): State<Arc<App>>, State(watch): State<Arc<Watch>>) -> Response {
+    let ready = watch.recent(&app).await;
     let word = |works: bool| if works { "ok" } else { "failed" };
     // Calls that miss objects are no reason to turn readers of all others away.
     let objects = if ready.objects && !ready.complete { "incomplete" } else { word(ready.objects) };
-    let parts = json!({ "database": word(ready.database), "objects": objects });
-    if ready.database && ready.objects {
+    let mut parts = json!({ "database": word(ready.database), "objects": objects });
+    let rests = app.health.is_unfit();
+    if rests {
+        parts["worker"] = json!("resting");
+    }
+    if ready.database && ready.objects && !rests {
         return Json(json!({ "status": "ready", "parts": parts })).into_response();
     }
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready").detailed(parts).into_response()
@@ -69,42 +110,44 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, State(readiness): State<
 async fn look(app: &App) -> Ready {
     let database = async {
         match tokio::time::timeout(PATIENCE, app.store.missing_objects()).await {
-            Ok(Ok(missing)) => (true, missing.is_empty()),
-            Ok(Err(err)) => (failed("database", &err.to_string()), true),
-            Err(_) => (failed("database", "no answer in time"), true),
+            Ok(Ok(missing)) => (works(Side::Database), missing.is_empty()),
+            Ok(Err(err)) => (failed(Side::Database, &err.to_string()), true),
+            Err(_) => (failed(Side::Database, "no answer in time"), true),
         }
     };
     let objects = async {
         match tokio::time::timeout(PATIENCE, app.objects.check()).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(err)) => failed("objects", &format!("{:#}", anyhow::Error::from(err))),
-            Err(_) => failed("objects", "no answer in time"),
+            Ok(Ok(_)) => works(Side::ObjectStore),
+            Ok(Err(err)) => failed(Side::ObjectStore, &format!("{:#}", anyhow::Error::from(err))),
+            Err(_) => failed(Side::ObjectStore, "no answer in time"),
         }
     };
     let ((database, complete), objects) = tokio::join!(database, objects);
     Ready { database, objects, complete }
 }
 
-fn failed(part: &str, cause: &str) -> bool {
-    tracing::warn!(part, cause, "not ready");
+fn failed(side: Side, cause: &str) -> bool {
+    telemetry::out_of_reach(side, &format!("not ready: {cause}"));
     false
 }
 
+fn works(side: Side) -> bool {
+    telemetry::within_reach(side);
+    true
+}
+
 /// All metrics as Prometheus reads them.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub(super) async fn metrics(State(app): State<Arc<App>>, State(watch): State<Arc<Watch>>) -> Result<Response, Problem> {
     let handle = telemetry::metrics_handle().map_err(|err| Problem::internal(&err.to_string()))?;
-    // Without the database the rest is still worth a look.
-    if let Err(err) = measure(&app).await {
-        tracing::warn!(error = %err, "cannot measure the queue");
-    }
+    watch.measure(&app).await;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
 }
 
 /// States a job of the queue's gauge can be in.
 const STATES: [&str; 6] = ["available", "pending", "scheduled", "running", "retryable", "discarded"];
 
-/// The queue's gauges, as they are now. What has emptied since the last look is set to nothing.
-async fn measure(app: &App) -> Result<(), QueueError> {
+/// The gauges, as they are now. What has emptied since the last look is set to nothing.
+async fn measure(app: &App, schedules: Option<&Schedules>) -> Result<(), QueueError> {
     let (counts, oldest) = app.queue.depth().await?;
     for kind in Kind::ALL.iter().map(|kind| kind.as_str()) {
         for state in STATES {
@@ -115,5 +158,5 @@ async fn measure(app: &App) -> Result<(), QueueError> {
     }
     metrics::gauge!(telemetry::QUEUE_OLDEST_SECONDS).set(oldest);
     object_check::measure(app).await?;
-    Ok(())
+    gauges::measure(app, schedules).await
 }

@@ -6,10 +6,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::domain::{Classify, Fault};
+use crate::domain::{Classify, Fault, Side};
 use crate::jobs::Stop;
 use crate::queue::QueueError;
 use crate::store::{Scope, StoreError};
+use crate::telemetry;
 use crate::wire::krosai;
 
 /// An answer that is an error.
@@ -81,12 +82,18 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
     }
 
-    fn of(fault: Fault, cause: &str) -> Self {
+    fn of(fault: Fault, side: Side, cause: &str) -> Self {
         if matches!(fault, Fault::Permanent) {
             return Self::internal(cause);
         }
-        tracing::warn!(cause, "request not answered, it may be tried again");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable").saying("not available at the moment, try again")
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+        if telemetry::outage(side).is_some() {
+            telemetry::out_of_reach(side, &format!("request not answered: {cause}"));
+        } else {
+            tracing::warn!(cause, "request not answered, it may be tried again");
+        }
+        let whose = side.as_str();
+        problem.saying(format!("not available at the moment ({whose}), try again")).detailed(json!({ "side": whose }))
     }
 }
 
@@ -107,21 +114,23 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(err: StoreError) -> Self {
-        Self::of(err.fault(), &err.to_string())
+        Self::of(err.fault(), err.side(), &err.to_string())
     }
 }
 
 impl From<QueueError> for Problem {
     fn from(err: QueueError) -> Self {
-        Self::of(err.fault(), &err.to_string())
+        Self::of(err.fault(), err.side(), &err.to_string())
     }
 }
 
 impl From<Stop> for Problem {
     fn from(stop: Stop) -> Self {
         match stop {
-            Stop::Trouble(trouble) | Stop::Barred(trouble) => Self::of(trouble.fault, &trouble.cause),
-            Stop::LookAgain { .. } | Stop::Fenced => Self::of(Fault::Transient, "somebody else was at the call"),
+            Stop::Trouble(trouble) | Stop::Barred(trouble) => Self::of(trouble.fault, trouble.side, &trouble.cause),
+            Stop::LookAgain { .. } | Stop::Fenced => {
+                Self::of(Fault::Transient, Side::Worker, "somebody else was at the call")
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::App;
 use crate::domain::Side;
+use crate::telemetry;
 
 /// What a probe writes to see whether there is room: more than the smallest recordings.
 static PROBE: [u8; 65_536] = [0; 65_536];
@@ -29,6 +30,7 @@ impl Health {
     /// A job has done its work.
     pub fn worked(&self) {
         self.in_a_row.store(0, Ordering::Relaxed);
+        telemetry::within_reach(Side::Database);
     }
 
     /// A job has failed in a way that may pass. Only what is on this worker's own side counts.
@@ -53,8 +55,13 @@ impl Health {
         }
     }
 
+    /// Whether the worker rests, or is about to.
+    pub fn is_unfit(&self) -> bool {
+        self.cause.borrow().is_some()
+    }
+
     fn fit_again(&self) {
-        self.worked();
+        self.in_a_row.store(0, Ordering::Relaxed);
         self.cause.send_replace(None);
     }
 }
@@ -70,7 +77,9 @@ impl App {
         write_and_remove(&spool.join("probe")).await.map_err(|err| format!("spool {}: {err}", spool.display()))?;
         // With its causes: what the store itself has said.
         self.objects.check().await.map_err(|err| format!("object store: {:#}", anyhow::Error::from(err)))?;
+        telemetry::within_reach(Side::ObjectStore);
         self.store.fact("ready").await.map_err(|err| err.to_string())?;
+        telemetry::within_reach(Side::Database);
         self.health.fit_again();
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::Clock;
+use super::{CLOCK_TOLERANCE, Clock};
 use crate::config;
-use crate::domain::SourceName;
+use crate::domain::{Side, SourceName};
 use crate::source::{Answered, Gate, Held, Pass, Precedence};
 use crate::store::{PaceRow, Store, StoreError};
 use crate::telemetry;
@@ -36,6 +36,8 @@ const KEPT_PERCENT: i64 = 20;
 /// before midnight wait for it.
 const LEAST_PERCENT: i64 = 1;
 const DAY_MS: i64 = 86_400_000;
+/// No pause that a platform asks for is kept longer (`wire::retry`).
+const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(86_400);
 
 /// What the configuration allows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -100,15 +102,18 @@ impl Pace {
     async fn once(&self, precedence: Precedence) -> Result<Result<(Pass, Duration), Held>, StoreError> {
         let now = self.clock.now();
         if !self.limits.any() {
-            let row = self.recent().await?;
+            let mut row = self.recent().await?;
+            row.put_right(self.limits, now);
             if row.openings == 0 {
                 return Ok(row.free_of_holds(now).map(|()| (Pass::default(), Duration::ZERO)));
             }
         }
         let mut tx = self.store.begin().await?;
         let mut row = self.store.lock_pace(&mut tx, &self.source).await?;
+        let astray = row.put_right(self.limits, now);
+        let latest = now.checked_add(self.longest_request + TOLERANCE).unwrap_or(Timestamp::MAX);
         let under_way = match self.limits.at_once {
-            Some(_) => self.store.requests_under_way(&mut tx, &self.source, now).await?,
+            Some(_) => self.store.requests_under_way(&mut tx, &self.source, (now, latest)).await?,
             None => 0,
         };
         let wait = match row.admit(self.limits, under_way, precedence, now) {
@@ -125,6 +130,9 @@ impl Pace {
         }
         self.store.save_pace(&mut tx, &self.source, &row).await?;
         tx.commit().await?;
+        if astray {
+            tracing::warn!(source = %self.source, "the source's pace was set by a clock that was wrong; put right");
+        }
         self.remember(&row);
         Ok(Ok((Pass { id }, wait)))
     }
@@ -143,7 +151,9 @@ impl Pace {
         let mut tx = self.store.begin().await?;
         let mut row = self.store.lock_pace(&mut tx, &self.source).await?;
         let before = row.clone();
-        row.learn(answered, self.clock.now());
+        let now = self.clock.now();
+        row.put_right(self.limits, now);
+        row.learn(answered, now);
         if row != before {
             self.store.save_pace(&mut tx, &self.source, &row).await?;
             tx.commit().await?;
@@ -175,7 +185,7 @@ impl Gate for Pace {
                 }
                 Ok(Err(held)) => held,
                 Err(err) if self.limits.any() => {
-                    tracing::warn!(source = %self.source, error = %err, "cannot see the source's pace");
+                    telemetry::out_of_reach(Side::Database, &format!("cannot see a source's pace: {err}"));
                     Held { reason: "the shared pace cannot be read", pause: PATIENCE }
                 }
                 // Nothing is counted, and pauses will be asked for again: no reason to stand still.
@@ -194,7 +204,7 @@ impl Gate for Pace {
 
     async fn leave(&self, pass: Pass, answered: Answered) {
         if let Err(err) = self.note(pass, answered).await {
-            tracing::warn!(source = %self.source, error = %err, "cannot note what the source answered");
+            telemetry::out_of_reach(Side::Database, &format!("cannot note what a source answered: {err}"));
         }
     }
 }
@@ -208,7 +218,32 @@ fn after(now: Timestamp, pause: Duration) -> i64 {
     now.as_millisecond().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// [`CLOCK_TOLERANCE`], for adding.
+const TOLERANCE: Duration = CLOCK_TOLERANCE.unsigned_abs();
+
 impl PaceRow {
+    /// Takes back what no clock that agrees with the database's can have set: moments further ahead than any rule puts
+    /// them. False when there is nothing of the kind.
+    fn put_right(&mut self, limits: Limits, now: Timestamp) -> bool {
+        let before = self.clone();
+        let longest_hold = match self.held_for.as_deref() {
+            Some("broken") => LONGEST_OPENING.max(LONGEST_REQUEST),
+            _ => LONGEST_ASKED_PAUSE,
+        };
+        if self.held_until > after(now, longest_hold + TOLERANCE) {
+            (self.held_until, self.held_for) = (0, None);
+        }
+        let spacing = limits.per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64((1.0 / rate).min(1e9)));
+        let free_by_ms = after(now, PATIENCE + spacing + TOLERANCE);
+        if self.next_free_us > free_by_ms.saturating_mul(1000) {
+            self.next_free_us = 0;
+        }
+        if self.day > after(now, TOLERANCE).div_euclid(DAY_MS) {
+            (self.day, self.asked_first, self.asked_rest, self.first_before) = (0, 0, 0, 0);
+        }
+        *self != before
+    }
+
     /// Nothing to take back when the next answer is a good one.
     const fn is_well(&self) -> bool {
         self.failures == 0 && self.openings == 0
@@ -337,108 +372,4 @@ impl PaceRow {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    fn noon() -> Timestamp {
-        at("2026-03-02T12:00:00Z")
-    }
-
-    #[test]
-    fn a_rate_spaces_requests_evenly() {
-        let limits = Limits { per_second: Some(4.0), ..Limits::default() };
-        let mut row = PaceRow::default();
-        let waits: Vec<u128> =
-            (0..4).map(|_| row.admit(limits, 0, Precedence::First, noon()).unwrap().as_millis()).collect();
-        assert_eq!(waits, [0, 250, 500, 750]);
-        let later = noon() + Duration::from_secs(60);
-        assert_eq!(
-            row.admit(limits, 0, Precedence::First, later).unwrap(),
-            Duration::ZERO,
-            "what was not used is not saved up"
-        );
-    }
-
-    #[test]
-    fn a_rate_that_is_used_up_for_long_is_refused_without_being_used() {
-        let limits = Limits { per_second: Some(1.0), ..Limits::default() };
-        let mut row = PaceRow::default();
-        for _ in 0..3 {
-            row.admit(limits, 0, Precedence::First, noon()).unwrap();
-        }
-        let before = row.clone();
-        assert!(row.admit(limits, 0, Precedence::First, noon()).is_err());
-        assert_eq!(row, before);
-    }
-
-    #[test]
-    fn full_passes_take_what_the_day_leaves() {
-        let limits = Limits { per_day: Some(1000), ..Limits::default() };
-        let mut row = PaceRow::default();
-        let rest = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::Rest, noon()).is_ok()).count();
-        assert_eq!(rest, 900, "half a day is left, so half of the fifth is kept");
-        let first = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::First, noon()).is_ok()).count();
-        assert_eq!(first, 100);
-        let held = row.admit(limits, 0, Precedence::First, noon()).unwrap_err();
-        assert_eq!(held.pause, Duration::from_secs(12 * 3600));
-        // The next day: as many are kept as came first the day before.
-        let morning = at("2026-03-03T00:00:00Z");
-        assert!(row.admit(limits, 0, Precedence::Rest, morning).is_ok());
-        assert_eq!((row.first_before, row.asked_first, row.asked_rest), (100, 0, 1));
-    }
-
-    #[test]
-    fn the_last_minute_of_a_day_keeps_something_for_calls() {
-        let late = at("2026-03-02T23:59:30Z");
-        for (budget, kept) in [(1000, 10), (50, 1), (6, 1), (2, 1), (1, 0)] {
-            let limits = Limits { per_day: Some(budget), ..Limits::default() };
-            let mut row = PaceRow::default();
-            let rest = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::Rest, late).is_ok()).count();
-            let first = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::First, late).is_ok()).count();
-            assert_eq!((rest as i64, first as i64), (budget - kept, kept));
-        }
-    }
-
-    #[test]
-    fn only_so_many_at_once() {
-        let limits = Limits { at_once: Some(2), ..Limits::default() };
-        let mut row = PaceRow::default();
-        assert!(row.admit(limits, 1, Precedence::First, noon()).is_ok());
-        assert!(row.admit(limits, 2, Precedence::First, noon()).is_err());
-    }
-
-    #[test]
-    fn a_pause_asked_for_holds_everybody() {
-        let mut row = PaceRow::default();
-        row.learn(Answered::Throttled { pause: Some(Duration::from_secs(7)) }, noon());
-        let held = row.admit(Limits::default(), 0, Precedence::First, noon()).unwrap_err();
-        assert_eq!(held.pause, Duration::from_secs(7));
-        assert!(row.admit(Limits::default(), 0, Precedence::First, noon() + Duration::from_secs(7)).is_ok());
-        // A shorter one asked for later does not cut it short.
-        row.learn(Answered::Throttled { pause: Some(Duration::from_secs(1)) }, noon());
-        assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, Duration::from_secs(7));
-    }
-
-    #[test]
-    fn a_dead_platform_is_left_alone_and_tried_by_one() {
-        let mut row = PaceRow::default();
-        for _ in 0..FAILURES_TO_OPEN - 1 {
-            row.learn(Answered::Badly, noon());
-            assert!(row.free_of_holds(noon()).is_ok());
-        }
-        row.learn(Answered::Badly, noon());
-        assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, FIRST_OPENING);
-        let later = noon() + FIRST_OPENING;
-        assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok(), "one may try");
-        assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_err(), "the others wait for it");
-        row.learn(Answered::Badly, later);
-        assert_eq!(row.free_of_holds(later).unwrap_err().pause, FIRST_OPENING * 2);
-        row.learn(Answered::Well { rest: None }, later);
-        assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok());
-        assert!(row.is_well());
-    }
-}
+mod tests;

@@ -2,9 +2,11 @@
 //! object or the whole object. Modes are 0700 and 0600; the media type follows from the extension.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,13 +29,20 @@ const PUT_TRIES: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct DirStore {
     root: PathBuf,
+    /// The size of the last object that found no room, 0 when there is none: what a probe has to find room for.
+    wanted_bytes: Arc<AtomicU64>,
 }
+
+/// Room that a probe looks for at least.
+const PROBE_BYTES: u64 = 65_536;
+/// And at most, however large the object was.
+const MOST_PROBE_BYTES: u64 = 256 << 20;
 
 impl DirStore {
     /// A store in this directory, which is made at the first write.
     #[must_use]
-    pub const fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub fn new(root: PathBuf) -> Self {
+        Self { root, wanted_bytes: Arc::default() }
     }
 
     fn path(&self, key: &ArtifactKey) -> PathBuf {
@@ -64,6 +73,10 @@ impl DirStore {
                     if source.kind() == io::ErrorKind::NotFound && path.starts_with(dir) && tries < PUT_TRIES =>
                 {
                     tries += 1;
+                }
+                Err(full @ ObjectError::DiskFull { .. }) => {
+                    self.wanted_bytes.store(artifact.size_bytes, Ordering::Relaxed);
+                    return Err(full);
                 }
                 done => return done,
             }
@@ -177,11 +190,13 @@ impl DirStore {
         self.make_dirs(&self.root)?;
         let probe = self.root.join(format!(".probe-{}", uuid::Uuid::now_v7()));
         let written = b"aftercall probe";
+        let room = self.wanted_bytes.load(Ordering::Relaxed).clamp(PROBE_BYTES, MOST_PROBE_BYTES);
         let failed = |action| move |err| (action, err);
-        let outcome = fs::write(&probe, written)
-            .map_err(failed("write"))
-            .and_then(|()| File::open(&probe).and_then(|file| file.sync_all()).map_err(failed("flush")))
-            .and_then(|()| fs::read(&probe).map_err(failed("read")));
+        let outcome = write_probe(&probe, written, room).map_err(failed("write")).and_then(|()| {
+            let mut read = vec![0; written.len()];
+            let mut file = File::open(&probe).map_err(failed("read"))?;
+            file.read_exact(&mut read).map_err(failed("read")).map(|()| read)
+        });
         let removed = fs::remove_file(&probe).map_err(failed("remove"));
         let read = outcome
             .and_then(|read| removed.map(|()| read))
@@ -193,6 +208,7 @@ impl DirStore {
                 difference: "the probe came back changed".to_owned(),
             });
         }
+        self.wanted_bytes.store(0, Ordering::Relaxed);
         Ok(Health { place: self.place(), server_date: None })
     }
 
@@ -297,6 +313,14 @@ impl ObjectStore for DirStore {
     async fn server_date(&self) -> Result<Option<Timestamp>> {
         Ok(None)
     }
+}
+
+/// A file that begins like this and takes up this much room.
+fn write_probe(path: &Path, begins: &[u8], room: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(begins)?;
+    io::copy(&mut io::repeat(0).take(room.saturating_sub(begins.len() as u64)), &mut file)?;
+    file.sync_all()
 }
 
 fn write_whole(artifact: &Artifact, body: &Body, dir: &Path, path: &Path) -> Result<()> {

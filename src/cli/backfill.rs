@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{BadUsage, Ended, Failed, out};
+use super::{BadUsage, Ended, Failed, Purpose, out};
 use crate::app::App;
 use crate::domain::SourceName;
 use crate::jobs::backfill;
@@ -52,6 +52,12 @@ pub enum Command {
     },
     /// End it for good; calls that have begun go on to their end
     Cancel { id: String },
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::List { .. } | Self::Show { .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 #[derive(Debug, clap::Args)]

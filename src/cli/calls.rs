@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::{Ended, Failed, out};
+use super::{Ended, Failed, Purpose, out};
 use crate::app::App;
 use crate::domain::{CallFlag, CallId, CallUid, Outcome, RetentionState, SourceName};
 use crate::jobs::correct;
@@ -66,6 +66,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::List { .. } | Self::Show { .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 /// Dispatches.

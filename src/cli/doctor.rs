@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::{Ended, out};
-use crate::app::{App, Clock};
+use crate::app::{App, CLOCK_TOLERANCE, Clock};
 use crate::config::Config;
 use crate::config::EngineChoice;
 use crate::jobs::object_check;
-use crate::jobs::schedule::Schedules;
+use crate::jobs::schedule::{Schedules, Standing};
+use crate::store::StoreError;
 use crate::transcript::engine::{EngineError, SAMPLE, sample_sentence};
 use crate::transcript::engines::installed;
 use crate::worker::DataLock;
 
 /// Calls whose objects are looked at.
 const NEWEST: u32 = 20;
+/// A schedule that should have fired so long ago has nobody to fire it.
+const LATE: SignedDuration = SignedDuration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -50,7 +54,7 @@ impl Finding {
 /// Tries everything, says what was seen, fails if anything did.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let mut findings = vec![data_dir(&config)];
-    match App::build(config, Clock::system()).await {
+    match connect(config).await {
         Ok(app) => {
             findings.push(Finding {
                 what: "database".to_owned(),
@@ -73,6 +77,18 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     Ok(if ok { Ended::Well } else { Ended::Failed })
 }
 
+/// An older schema is a finding, not something to change on the way. Where there is nothing yet, nothing is changed.
+async fn connect(config: Config) -> Result<Arc<App>> {
+    match App::look(config.clone(), Clock::system()).await {
+        Err(err) if matches!(err.downcast_ref(), Some(StoreError::NoSchema { .. })) => {
+            App::build(config, Clock::system()).await
+        }
+        Err(err) => Err(err),
+        // Questions to sources are counted in the database; one that cannot be written will do for the rest.
+        Ok(looked) => Ok(App::build(config, Clock::system()).await.unwrap_or(looked)),
+    }
+}
+
 fn data_dir(config: &Config) -> Finding {
     let path = config.data_dir.display().to_string();
     match DataLock::take(&config.data_dir) {
@@ -93,7 +109,7 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
         .push(Finding::of("object store", objects, |health| format!("{}: written, read and deleted", health.place)));
     if let Ok(Some(theirs)) = app.objects.server_date().await {
         let apart = app.now().duration_since(theirs).abs();
-        let ok = apart < jiff::SignedDuration::from_secs(60);
+        let ok = apart < SignedDuration::from_secs(60);
         findings.push(Finding {
             what: "clock".to_owned(),
             ok,
@@ -101,7 +117,8 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
         });
     }
     findings.push(stored_objects(app).await);
-    findings.push(Finding::of("schedules", Schedules::load(app), |_| "readable".to_owned()));
+    findings.push(database_clock(app).await);
+    findings.extend(schedules(app).await);
     for (name, platform) in &app.platforms {
         let listed = platform.source.list_page(None).await;
         let seen = |page: crate::wire::Page| match page.total {
@@ -175,6 +192,65 @@ async fn stored_objects(app: &App) -> Finding {
         }
         Err(err) => Finding { what, ok: false, detail: format!("{err:#}") },
     }
+}
+
+/// Whether this machine and the workers keep the database's time.
+async fn database_clock(app: &App) -> Finding {
+    let what = "clock".to_owned();
+    if app.store.is_embedded() {
+        return Finding { what, ok: true, detail: "the database is a file and has this machine's".to_owned() };
+    }
+    let compared = async {
+        let ahead = app.compare_clocks().await?;
+        anyhow::Ok((ahead, app.queue.wrong_clocks(CLOCK_TOLERANCE.unsigned_abs()).await?))
+    };
+    match compared.await {
+        Ok((ahead, _)) if app.clock.is_wrong() => {
+            let detail = format!(
+                "this machine's is {ahead:#} ahead of the database's; a worker here takes no scheduled work: set it right (NTP)"
+            );
+            Finding { what, ok: false, detail }
+        }
+        Ok((_, wrong)) if !wrong.is_empty() => {
+            let of = |(host, ms): &(String, i64)| format!("{host} ({:#} ahead)", SignedDuration::from_millis(*ms));
+            let hosts: Vec<String> = wrong.iter().map(of).collect();
+            let detail = format!("of workers that keep another time than the database: {}", hosts.join(", "));
+            Finding { what, ok: false, detail }
+        }
+        Ok((ahead, _)) => Finding { what, ok: true, detail: format!("{ahead:#} ahead of the database's") },
+        Err(err) => Finding { what, ok: false, detail: format!("{err:#}") },
+    }
+}
+
+/// Every schedule: when it fired, when it fires, and how late it is.
+async fn schedules(app: &App) -> Vec<Finding> {
+    let what = "schedules".to_owned();
+    let loaded = match Schedules::load(app) {
+        Ok(loaded) => loaded,
+        Err(err) => return vec![Finding { what, ok: false, detail: format!("{err:#}") }],
+    };
+    match loaded.standings(app).await {
+        Ok(all) if all.is_empty() => vec![Finding { what, ok: true, detail: "none".to_owned() }],
+        Ok(all) => all.iter().map(schedule).collect(),
+        Err(err) => vec![Finding { what, ok: false, detail: err.to_string() }],
+    }
+}
+
+fn schedule(standing: &Standing) -> Finding {
+    let what = format!("schedule {}", standing.name);
+    let Some(next) = standing.next_at else {
+        return Finding { what, ok: true, detail: "no worker has seen it yet".to_owned() };
+    };
+    let fired = standing.fired_at.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
+    let seen = format!("last fired {fired}, next {next:.0}, lag {} s", standing.lag.as_secs());
+    if standing.astray {
+        let detail = format!("{seen}: further away than one period; a worker with a right clock pulls it back");
+        return Finding { what, ok: false, detail };
+    }
+    if standing.lag > LATE {
+        return Finding { what, ok: false, detail: format!("{seen}: no worker fires it (`aftercall work`)") };
+    }
+    Finding { what, ok: true, detail: seen }
 }
 
 /// Recognises a sentence that is part of the program with the model that is: whether networks run on this machine.

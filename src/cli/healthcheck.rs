@@ -1,4 +1,4 @@
-//! `healthcheck`: is the API of this configuration up?
+//! `healthcheck`: is the process of this configuration up?
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use super::{Ended, out};
 use crate::config::Config;
 
-/// Asks `/healthz` on the configured port.
+/// Asks `/healthz` where health has its own listener, else at the API's.
 pub async fn run(config: &Config) -> Result<Ended> {
-    let mut at = config.api.listen;
+    let mut at = config.ops.listen.unwrap_or(config.api.listen);
     // "Every address" is where it listens, not where it can be asked.
     if at.ip().is_unspecified() {
         let loopback: IpAddr = if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };

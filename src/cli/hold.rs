@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::backfill::moment;
 use super::calls::find;
-use super::{Ended, out};
+use super::{Ended, Purpose, out};
 use crate::app::App;
 use crate::domain::SourceName;
 use crate::store::{AuditEntry, NewHold};
@@ -34,6 +34,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::List { .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Ended, Failed, out};
+use super::{Ended, Failed, Purpose, out};
 use crate::app::App;
 use crate::domain::CallUid;
 use crate::jobs::cancel;
@@ -65,6 +65,12 @@ pub enum Command {
 
 fn job_id(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| "a job id is a number; `aftercall jobs list` shows them".to_owned())
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::List { .. } | Self::Show { .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 /// Jobs whose `column`, as it is shown, is `value`.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use rand::RngCore;
 use serde_json::json;
 
-use super::{Ended, out};
+use super::{Ended, Purpose, out};
 use crate::app::App;
 use crate::store::Scope;
 
@@ -36,6 +36,12 @@ pub enum Command {
     },
     /// Revoke a key by id or name
     Revoke { id: String },
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::List { .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 /// Dispatches.

@@ -6,7 +6,6 @@ use serde_json::json;
 
 use super::{Ended, out};
 use crate::config::Config;
-use crate::queue::Queue;
 use crate::store::Store;
 use crate::worker::DataLock;
 
@@ -45,10 +44,9 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     if let Some(place) = from.moved_to().await? {
         bail!("this database was moved to {place} before");
     }
-    Queue::open(&from).await?;
+    let _claim = from.claim()?;
     let settings = crate::config::Store { url: SecretString::from(url), url_file: None, ..config.store.clone() };
     let to = Store::connect(&settings).await?;
-    Queue::open(&to).await?;
     if !from.can_move_to(&to) {
         bail!("store.url must be a sqlite:// database and --to a postgres:// one");
     }

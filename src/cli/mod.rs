@@ -115,7 +115,7 @@ enum Command {
     Check(check::Args),
     /// Try every dependency for real
     Doctor(doctor::Args),
-    /// Ask the running API whether it is up (for containers)
+    /// Ask the running process whether it is up, at ops.listen or else api.listen (for containers)
     Healthcheck,
 }
 
@@ -205,7 +205,8 @@ fn report(err: &anyhow::Error) -> ExitCode {
 }
 
 fn exit_code(err: &anyhow::Error) -> u8 {
-    if err.downcast_ref::<BadConfiguration>().is_some() {
+    let pooled = |cause: &StoreError| matches!(cause, StoreError::Pooled { .. });
+    if err.is::<BadConfiguration>() || err.chain().any(|cause| cause.downcast_ref().is_some_and(pooled)) {
         return BAD_CONFIGURATION;
     }
     if err.downcast_ref::<BadUsage>().is_some() {
@@ -232,17 +233,17 @@ async fn run(cli: Cli) -> Result<Ended> {
         Command::Serve => serve::run(load(file)?).await,
         Command::Process(args) => process::run(load(file)?, args).await,
         Command::Trigger(args) => trigger::run(&open(file).await?, args).await,
-        Command::Backfill(command) => backfill::run(&open(file).await?, command).await,
+        Command::Backfill(command) => backfill::run(&open_to(command.purpose(), file).await?, command).await,
         Command::Reconcile(args) => reconcile::run(&open(file).await?, args).await,
-        Command::Retention(command) => retention::run(&open(file).await?, command).await,
-        Command::Hold(command) => hold::run(&open(file).await?, command).await,
-        Command::Jobs(command) => jobs::run(&open(file).await?, command).await,
-        Command::Calls(command) => calls::run(&open(file).await?, command).await,
+        Command::Retention(command) => retention::run(&open_to(command.purpose(), file).await?, command).await,
+        Command::Hold(command) => hold::run(&open_to(command.purpose(), file).await?, command).await,
+        Command::Jobs(command) => jobs::run(&open_to(command.purpose(), file).await?, command).await,
+        Command::Calls(command) => calls::run(&open_to(command.purpose(), file).await?, command).await,
         Command::Evaluate(args) => evaluate::run(load(file)?, args).await,
         Command::Models(command) => models::run(load(file)?, command).await,
-        Command::Keys(command) => keys::run(&open(file).await?, command).await,
-        Command::Voices(command) => voices::run(&open(file).await?, command).await,
-        Command::Costs(args) => costs::run(&open(file).await?, args).await,
+        Command::Keys(command) => keys::run(&open_to(command.purpose(), file).await?, command).await,
+        Command::Voices(command) => voices::run(&open_to(command.purpose(), file).await?, command).await,
+        Command::Costs(args) => costs::run(&open_to(Purpose::Look, file).await?, args).await,
         Command::Migrate(args) => migrate::run(load(file)?, args).await,
         Command::Check(args) => check::run(file, &args),
         Command::Doctor(args) => doctor::run(load(file)?, args).await,
@@ -258,12 +259,28 @@ fn load(file: Option<&Path>) -> Result<Config> {
     Ok(config)
 }
 
-/// The app of a command that works beside running workers. It logs only what goes wrong.
+/// What a command does with the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Nothing but reading: a replica, or a database that cannot be written, will do.
+    Look,
+    Change,
+}
+
+/// The app of a command that works beside running workers.
 async fn open(file: Option<&Path>) -> Result<Arc<App>> {
+    open_to(Purpose::Change, file).await
+}
+
+/// The same for a command that may only look. It logs only what goes wrong.
+async fn open_to(purpose: Purpose, file: Option<&Path>) -> Result<Arc<App>> {
     let mut config = Config::load(file).map_err(BadConfiguration)?;
     if config.log.level == "info" {
         "warn".clone_into(&mut config.log.level);
     }
     telemetry::start_logs(&config.log).map_err(BadConfiguration)?;
-    App::build(config, Clock::system()).await
+    match purpose {
+        Purpose::Look => App::look(config, Clock::system()).await,
+        Purpose::Change => App::build(config, Clock::system()).await,
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{Ended, Failed, out};
+use super::{Ended, Failed, Purpose, out};
 use crate::app::App;
 use crate::jobs::retention_sweep::{self, Consent, Plan};
 
@@ -31,6 +31,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::Plan { .. } | Self::Run { force: false, .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 /// Dispatches.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, work};
@@ -20,8 +21,37 @@ pub async fn run(config: Config) -> Result<Ended> {
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     work::listen(&signals)?;
+    let ops = ops(&app).await?;
     until(app, listener, signals.drain).await?;
+    if let Some(ops) = ops {
+        ops.stop().await?;
+    }
     Ok(Ended::Well)
+}
+
+/// The listener of health and metrics, at work. It goes on while the process drains.
+pub struct Ops {
+    stop: CancellationToken,
+    serving: JoinHandle<Result<()>>,
+}
+
+impl Ops {
+    /// Ends it.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        self.serving.await.context("ops.listen")?
+    }
+}
+
+/// Opens the listener of health and metrics, where the configuration names one.
+pub async fn ops(app: &Arc<App>) -> Result<Option<Ops>> {
+    let Some(listen_at) = app.config.ops.listen else { return Ok(None) };
+    let listener =
+        TcpListener::bind(listen_at).await.with_context(|| format!("ops.listen: cannot listen on {listen_at}"))?;
+    tracing::info!(listen = %listener.local_addr()?, "health and metrics listening");
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(api::serve_ops(app.clone(), listener, stop.clone()));
+    Ok(Some(Ops { stop, serving }))
 }
 
 /// Serves on an open listener until `stop`.

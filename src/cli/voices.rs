@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::{Ended, out};
+use super::{Ended, Purpose, out};
 use crate::app::App;
 use crate::domain::SourceName;
 use crate::store::{AgentVoiceRow, AuditEntry, ErasedVoice};
@@ -34,6 +34,12 @@ pub enum Command {
         #[arg(long)]
         by: String,
     },
+}
+
+impl Command {
+    pub(super) const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::List { .. }) { Purpose::Look } else { Purpose::Change }
+    }
 }
 
 /// Dispatches.

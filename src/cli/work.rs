@@ -27,7 +27,16 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     listen(&signals)?;
-    worker::run(app, &lock, until, signals).await?;
+    // A worker that drains its queue and leaves has nobody to watch it.
+    let ops = match until {
+        Until::Stopped => serve::ops(&app).await?,
+        Until::Idle => None,
+    };
+    let ended = worker::run(app, &lock, until, signals).await;
+    if let Some(ops) = ops {
+        ops.stop().await?;
+    }
+    ended?;
     Ok(Ended::Well)
 }
 
@@ -40,10 +49,14 @@ pub async fn run_all(config: Config) -> Result<Ended> {
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     listen(&signals)?;
+    let ops = serve::ops(&app).await?;
     let api = tokio::spawn(serve::until(app.clone(), listener, signals.drain.clone()));
     let ended = worker::run(app, &lock, Until::Stopped, signals.clone()).await;
     signals.drain.cancel();
     api.await.context("API")??;
+    if let Some(ops) = ops {
+        ops.stop().await?;
+    }
     ended?;
     Ok(Ended::Well)
 }

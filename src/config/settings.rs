@@ -1,9 +1,10 @@
 //! The shape of the configuration: one struct per table of the file, refusing keys it does not know.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -26,6 +27,7 @@ pub struct Config {
     pub transcript: TranscriptSettings,
     pub retention: Retention,
     pub api: Api,
+    pub ops: Ops,
     pub log: Log,
     pub schedule: Schedule,
     pub reconcile: Reconcile,
@@ -43,6 +45,7 @@ pub struct Store {
     pub url_file: Option<PathBuf>,
     pub max_connections: u32,
     pub busy_timeout: Span,
+    pub schema_wait: Span,
 }
 
 /// Which object store.
@@ -185,6 +188,38 @@ pub struct Api {
     pub listen: SocketAddr,
     pub max_body_bytes: usize,
     pub timeout: Span,
+    pub connections_per_address: usize,
+    /// Addresses and networks that many clients speak through.
+    #[serde(deserialize_with = "networks")]
+    pub proxies: Vec<IpNet>,
+}
+
+/// What keeps the process running looks at it here.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ops {
+    /// Where health and metrics have a listener of their own; none: they have not.
+    #[serde(deserialize_with = "address_or_none")]
+    pub listen: Option<SocketAddr>,
+}
+
+fn address_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| serde::de::Error::custom(format!("`{text}` is not an address with a port such as 127.0.0.1:9090"));
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: &String| {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(address).ok_or_else(|| {
+            serde::de::Error::custom(format!("`{text}` is not an address or a network such as 10.0.0.0/8"))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
 }
 
 /// How log lines look.

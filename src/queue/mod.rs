@@ -6,12 +6,13 @@
 
 mod heartbeat;
 mod inspect;
+mod put_off;
 mod runner;
 mod standing;
 
 pub use heartbeat::Rescued;
 pub use inspect::{Finished, JobState, JobView};
-pub use runner::{Handler, Lanes, Running, Verdict};
+pub use runner::{Handler, Lanes, Running, Timekeeping, Verdict};
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,8 +36,6 @@ pub enum QueueError {
     Database(#[from] sqlx::Error),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    #[error("queue: the schema could not be brought up to date: {0}")]
-    Migrate(String),
     #[error("queue: transaction of another database engine")]
     WrongEngine,
     #[error("queue: {0}")]
@@ -46,7 +45,7 @@ pub enum QueueError {
 impl Classify for QueueError {
     fn fault(&self) -> Fault {
         match self {
-            Self::River(_) | Self::Database(_) | Self::Migrate(_) => Fault::Transient,
+            Self::River(_) | Self::Database(_) => Fault::Transient,
             Self::Store(err) => err.fault(),
             Self::WrongEngine | Self::Unreadable(_) => Fault::Permanent,
         }
@@ -268,48 +267,14 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Brings the queue's tables up to date in the store's database and opens it for enqueueing.
+    /// Opens the queue in the store's database, whose tables the store has brought up to date.
     ///
     /// # Errors
     /// [`QueueError`].
-    pub async fn open(store: &Store) -> Result<Self, QueueError> {
-        let migrate = |err: String| QueueError::Migrate(err);
+    pub fn open(store: &Store) -> Result<Self, QueueError> {
         let client = match store.db() {
-            Db::Sqlite(pool) => {
-                let migrator = riverqueue::migrate::SqliteMigrator::new(pool.clone());
-                // It begins by taking the write lock, whether there is something to bring up to date or not.
-                let busy = |err: &riverqueue::migrate::Error| err.to_string().contains("database is locked");
-                migrator.migrate_up().await.map_err(|err| match store.locked().filter(|_| busy(&err)) {
-                    Some(locked) => QueueError::Store(locked),
-                    None => migrate(err.to_string()),
-                })?;
-                sqlx::query(
-                    "CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job (json_extract(args, '$.subject'))",
-                )
-                .execute(pool)
-                .await?;
-                sqlx::query(
-                    "CREATE INDEX IF NOT EXISTS aftercall_job_tenant ON river_job \
-                     (json_extract(args, '$.tenant'), queue, priority) WHERE finalized_at IS NULL",
-                )
-                .execute(pool)
-                .await?;
-                Client::builder(pool.clone()).build()?
-            }
-            Db::Postgres(pool) => {
-                let migrator = riverqueue::migrate::PostgresMigrator::new(pool.clone());
-                migrator.migrate_up().await.map_err(|err| migrate(err.to_string()))?;
-                sqlx::query("CREATE INDEX IF NOT EXISTS aftercall_job_subject ON river_job ((args->>'subject'))")
-                    .execute(pool)
-                    .await?;
-                sqlx::query(
-                    "CREATE INDEX IF NOT EXISTS aftercall_job_tenant ON river_job \
-                     ((args->>'tenant'), queue, priority) WHERE finalized_at IS NULL",
-                )
-                .execute(pool)
-                .await?;
-                Client::builder(pool.clone()).build()?
-            }
+            Db::Sqlite(pool) => Client::builder(pool.clone()).build()?,
+            Db::Postgres(pool) => Client::builder(pool.clone()).build()?,
         };
         Ok(Self { client, store: store.clone(), standings: Arc::default() })
     }

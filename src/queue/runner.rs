@@ -17,6 +17,7 @@ use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Ticket};
 use crate::config;
 use crate::domain::Side;
 use crate::store::Db;
+use crate::telemetry;
 
 /// No job of any kind runs this long; past it something is stuck beyond its own limits.
 const JOB_TIMEOUT: Duration = Duration::from_secs(8 * 3600);
@@ -25,9 +26,9 @@ const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
 /// Between looks at a job that went to another owner.
 const LOOK: Duration = Duration::from_secs(1);
 /// Where a job's metadata counts its looks.
-const LOOKS: &str = "looks";
+pub(super) const LOOKS: &str = "looks";
 /// And where, since when it has been throttled.
-const THROTTLED_SINCE: &str = "throttled_since";
+pub(super) const THROTTLED_SINCE: &str = "throttled_since";
 
 /// How a handler's run of a job ended.
 #[derive(Debug)]
@@ -55,6 +56,14 @@ pub enum Verdict {
 pub trait Handler: Send + Sync + 'static {
     /// Runs one attempt.
     async fn run(&self, job: Job) -> Verdict;
+}
+
+/// Whether this machine's clock agrees with the database's, by which the queue's moments are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timekeeping {
+    Right,
+    /// It does not: this worker leads nothing, and the moments of its jobs are reckoned by the database.
+    Wrong,
 }
 
 /// Slots per lane.
@@ -88,6 +97,7 @@ pub(crate) struct Runner {
     worker: String,
     backoff_base: Duration,
     backoff_max: Duration,
+    timekeeping: Timekeeping,
 }
 
 macro_rules! work_with {
@@ -159,7 +169,15 @@ impl Runner {
         if throttled_since.is_some() && !matches!(verdict, Verdict::Throttled { .. }) {
             context.metadata_set(THROTTLED_SINCE, Value::Null)?;
         }
-        match (self.standing(&context, &ticket).await, verdict) {
+        let standing = self.standing(&context, &ticket).await;
+        if standing == Standing::Mine
+            && self.timekeeping == Timekeeping::Wrong
+            && self.queue.put_off(&ticket, (row.max_attempts, looks), &verdict).await?
+        {
+            // The job is in another state by now: River's completion then matches no row.
+            return Ok(WorkOutcome::Complete);
+        }
+        match (standing, verdict) {
             (Standing::Elsewhere, _) => self.abandon(&context, &ticket).await,
             // Ended already, as a rule by the handler's own transaction: River's completion then matches no row.
             // Fenced while still ours: not the job but its call went to another owner, so there is nothing to do.
@@ -204,7 +222,7 @@ impl Runner {
         loop {
             match self.queue.standing(ticket).await {
                 Ok(standing) => return standing,
-                Err(err) => tracing::warn!(job.id = ticket.job, error = %err, "cannot see whose this job is"),
+                Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot see whose a job is: {err}")),
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -271,7 +289,8 @@ fn cleaning(keep: Duration) -> Duration {
 }
 
 impl Queue {
-    /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::beat`]).
+    /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::beat`]), on a machine
+    /// whose clock is right.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -282,18 +301,39 @@ impl Queue {
         lanes: Lanes,
         settings: &config::Worker,
     ) -> Result<Running, QueueError> {
+        self.start_keeping(worker, handler, lanes, settings, Timekeeping::Right)
+    }
+
+    /// The same on a machine whose clock may be wrong.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub fn start_keeping(
+        &self,
+        worker: &str,
+        handler: Arc<dyn Handler>,
+        lanes: Lanes,
+        settings: &config::Worker,
+        timekeeping: Timekeeping,
+    ) -> Result<Running, QueueError> {
         let runner = Runner {
             handler,
             queue: self.clone(),
             worker: worker.to_owned(),
             backoff_base: settings.backoff_base.0,
             backoff_max: settings.backoff_max.0,
+            timekeeping,
         };
         let mut workers = Workers::new();
         super::register(&mut workers, &runner)?;
         let builder = match self.store.db() {
             Db::Sqlite(pool) => Client::builder(pool.clone()),
             Db::Postgres(pool) => Client::builder(pool.clone()),
+        };
+        // A leader goes by its own clock: with a wrong one it would rescue jobs that run and forget those just finished.
+        let builder = match timekeeping {
+            Timekeeping::Right => builder,
+            Timekeeping::Wrong => builder.without_leader_election(),
         };
         let lane = |slots: usize| {
             QueueConfig::new(slots)

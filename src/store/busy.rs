@@ -5,21 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::Db;
-use super::Store;
 use super::StoreError;
 
 /// Primary result codes of SQLite: another connection is in the way.
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
-
-impl Store {
-    /// The failure to take the write lock of an SQLite file, naming who holds it; none for a server.
-    pub(crate) fn locked(&self) -> Option<StoreError> {
-        let Db::Sqlite(pool) = self.db() else { return None };
-        Some(locked(pool.connect_options().get_filename()))
-    }
-}
 
 /// The same error, as what it is where a lock is in the way.
 pub(super) fn named(err: sqlx::Error, database: &Path) -> StoreError {

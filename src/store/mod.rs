@@ -7,6 +7,9 @@ mod backfill_orders;
 mod backfills;
 mod busy;
 mod calls;
+mod claim;
+mod connect;
+mod figures;
 mod flags;
 mod holds;
 mod keys;
@@ -16,9 +19,12 @@ mod migrate;
 pub mod operations;
 mod outbox;
 mod pace;
+mod pooling;
 mod reconciliation;
 mod record;
 mod reopening;
+mod schedules;
+mod schema;
 mod transcripts;
 
 pub use agent_voices::{AgentVoiceRow, ErasedVoice};
@@ -26,6 +32,8 @@ pub use audit::AuditEntry;
 pub use backfill_orders::OurCalls;
 pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
 pub use calls::{Admitted, CallFilter, Finished};
+pub use claim::Claim;
+pub use figures::Progress;
 pub use flags::StoredCall;
 pub use holds::{Hold, NewHold};
 pub use keys::{ApiKey, Scope};
@@ -37,14 +45,12 @@ pub use outbox::OutboxRow;
 pub use pace::PaceRow;
 pub use reconciliation::{Known, ReconcileState};
 pub use record::{CallRecord, Earlier};
+pub use schedules::ScheduleRow;
 pub use transcripts::TranscriptRow;
 
-use std::str::FromStr;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 use crate::config;
@@ -85,7 +91,27 @@ pub enum StoreError {
     #[error("database: the schema could not be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error("database: the queue's schema could not be brought up to date: {0}")]
-    QueueMigrate(String),
+    QueueMigrate(#[from] riverqueue::migrate::Error),
+    #[error("database: another process is changing the schema; waited {waited_s} s for it (store.schema_wait)")]
+    SchemaBusy { waited_s: u64 },
+    #[error(
+        "database: it has no tables yet, this command needs schema {need}; `aftercall work`, `run` or `serve` makes them"
+    )]
+    NoSchema { need: String },
+    #[error(
+        "database: its schema is {have}, this command needs {need}; start `aftercall work`, `run` or `serve` of this build, which brings it up to date"
+    )]
+    OldSchema { have: String, need: String },
+    #[error("database: {url} does not answer: {reason}")]
+    Away { url: String, reason: String },
+    #[error(
+        "database: {url} is a connection pooler in {mode}, which this program cannot work behind; use session mode or the server's own port"
+    )]
+    Pooled { url: String, mode: String },
+    #[error(
+        "database: another aftercall process runs jobs on {file}; stop it first, or use a database of its own (lock file {lock})"
+    )]
+    Claimed { file: String, lock: String },
     #[error("database: {path} is locked by {holder}; try again when that is done")]
     Locked { path: String, holder: String },
     #[error("database: {what} of {id} cannot be read: {reason}")]
@@ -97,12 +123,20 @@ pub enum StoreError {
 impl Classify for StoreError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Corrupt { .. } | Self::BadUrl { .. } | Self::QueueMigrate(_) => Fault::Permanent,
+            Self::Corrupt { .. } | Self::BadUrl { .. } | Self::Pooled { .. } => Fault::Permanent,
             Self::Database(sqlx::Error::Database(err)) if err.is_unique_violation() || err.is_check_violation() => {
                 Fault::Permanent
             }
-            // A full disk, a lock, a restart of the server: all pass.
-            Self::Database(_) | Self::Migrate(_) | Self::Locked { .. } => Fault::Transient,
+            // A full disk, a lock, a restart of the server, a schema that a worker is about to change: all pass.
+            Self::Database(_)
+            | Self::Migrate(_)
+            | Self::QueueMigrate(_)
+            | Self::SchemaBusy { .. }
+            | Self::NoSchema { .. }
+            | Self::OldSchema { .. }
+            | Self::Away { .. }
+            | Self::Locked { .. }
+            | Self::Claimed { .. } => Fault::Transient,
         }
     }
 
@@ -143,25 +177,26 @@ impl Tx {
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
+    /// The database file, where it is one.
+    file: Option<PathBuf>,
 }
 
 impl Store {
-    /// Connects and brings the schema up to date.
+    /// Connects and brings the schema up to date: our tables and the queue's, under one lock. Of several processes that
+    /// start together one does it, the others wait for it.
     ///
     /// # Errors
     /// [`StoreError`] naming the database without its password.
     pub async fn connect(settings: &config::Store) -> Result<Self, StoreError> {
-        let url = settings.url.expose_secret();
-        let db = if url.starts_with("sqlite:") {
-            Db::Sqlite(connect_sqlite(url, settings).await?)
-        } else {
-            Db::Postgres(connect_postgres(url, settings).await?)
-        };
-        // A newer build may have migrated the database already: during a rolling upgrade both work on it.
-        let mut migrator = sqlx::migrate!("src/store/migrations");
-        migrator.set_ignore_missing(true);
-        on_pool!(&db, |pool| migrator.run(pool).await)?;
-        Ok(Self { db })
+        connect::to_write(settings).await
+    }
+
+    /// Connects to look only. Nothing is changed, so that a replica or a file that cannot be written will do.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an older schema than this build's is refused.
+    pub async fn look(settings: &config::Store) -> Result<Self, StoreError> {
+        connect::to_read(settings).await
     }
 
     /// The pool, for the queue, which lives in the same database.
@@ -205,65 +240,6 @@ impl Store {
     pub async fn close(&self) {
         on_pool!(&self.db, |pool| pool.close().await);
     }
-}
-
-async fn connect_sqlite(url: &str, settings: &config::Store) -> Result<SqlitePool, StoreError> {
-    let bad = |reason: String| StoreError::BadUrl { url: url.to_owned(), reason };
-    let options = SqliteConnectOptions::from_str(url).map_err(|err| bad(err.to_string()))?;
-    if let Some(dir) = options.get_filename().parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        config::private_dir(dir).map_err(|err| bad(format!("cannot create {}: {err}", dir.display())))?;
-    }
-    let file = options.get_filename().to_owned();
-    let options = options
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .busy_timeout(settings.busy_timeout.0)
-        .synchronous(SqliteSynchronous::Full)
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
-        .foreign_keys(true)
-        .pragma("secure_delete", "ON");
-    let pool = SqlitePoolOptions::new()
-        .max_connections(settings.max_connections)
-        .acquire_timeout(Duration::from_secs(30))
-        .connect_with(options)
-        .await
-        .map_err(|err| match busy::named(err, &file) {
-            StoreError::Database(err) => {
-                bad(format!("{err} (is the directory writable, and is there room on the disk?)"))
-            }
-            locked => locked,
-        })?;
-    assert_sqlite_settings(&pool, url).await?;
-    Ok(pool)
-}
-
-/// The promises of erasure and durability rest on these; a build or a file that ignores them is refused.
-async fn assert_sqlite_settings(pool: &SqlitePool, url: &str) -> Result<(), StoreError> {
-    let bad = |reason: String| StoreError::BadUrl { url: url.to_owned(), reason };
-    let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await?;
-    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(pool).await?;
-    let secure_delete: i64 = sqlx::query_scalar("PRAGMA secure_delete").fetch_one(pool).await?;
-    if (journal.as_str(), synchronous, secure_delete) != ("wal", 2, 1) {
-        let got = format!("journal_mode={journal} synchronous={synchronous} secure_delete={secure_delete}");
-        return Err(bad(format!("SQLite refused its settings: {got}")));
-    }
-    Ok(())
-}
-
-async fn connect_postgres(url: &str, settings: &config::Store) -> Result<PgPool, StoreError> {
-    let shown = url::Url::parse(url).map_or_else(
-        |_| "postgres://…".to_owned(),
-        |mut url| {
-            let _ = url.set_password(None);
-            url.to_string()
-        },
-    );
-    sqlx::postgres::PgPoolOptions::new()
-        .max_connections(settings.max_connections)
-        .acquire_timeout(Duration::from_secs(30))
-        .connect(url)
-        .await
-        .map_err(|err| StoreError::BadUrl { url: shown, reason: err.to_string() })
 }
 
 /// A moment as the database holds it.

@@ -1,10 +1,10 @@
-//! What retention and schedules ask of the database besides single records: what is due, how many that should be,
-//! the clock's high-water mark, and which schedule fires now.
+//! What retention asks of the database besides single records: what is due, how many that should be, and the clock's
+//! high-water mark.
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
 
-use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, to_ms};
+use super::{Store, StoreError, corrupt, from_ms, on_pool, to_ms};
 use crate::domain::{CallUid, SourceName};
 
 /// A call past its term.
@@ -151,51 +151,5 @@ impl Store {
         .await
         .map(drop)?);
         Ok(())
-    }
-
-    /// When a schedule fires next; none when it has never been seen.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn schedule_next(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
-        let next: Option<i64> =
-            on_pool!(&self.db, |pool| sqlx::query_scalar("SELECT next_at FROM schedule WHERE name = $1")
-                .bind(name)
-                .fetch_optional(pool)
-                .await?);
-        Ok(next.map(from_ms))
-    }
-
-    /// Moves a schedule on from the firing it stood at. Exactly one of any number of workers gets true for a firing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn schedule_move(
-        &self,
-        tx: &mut Tx,
-        name: &str,
-        from: Option<Timestamp>,
-        to: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let changed = match from {
-            None => on_tx!(tx, |conn| sqlx::query(
-                "INSERT INTO schedule (name, next_at) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING"
-            )
-            .bind(name)
-            .bind(to_ms(to))
-            .execute(conn)
-            .await?
-            .rows_affected()),
-            Some(from) => {
-                on_tx!(tx, |conn| sqlx::query("UPDATE schedule SET next_at = $3 WHERE name = $1 AND next_at = $2")
-                    .bind(name)
-                    .bind(to_ms(from))
-                    .bind(to_ms(to))
-                    .execute(conn)
-                    .await?
-                    .rows_affected())
-            }
-        };
-        Ok(changed == 1)
     }
 }

@@ -83,7 +83,8 @@ impl Store {
         Ok(())
     }
 
-    /// Requests to a source that are under way now. Those whose worker died are forgotten.
+    /// Requests to a source that are under way now. Those whose worker died are forgotten, and so are those that are to
+    /// be over after `latest`: no request takes that long, a clock was wrong when they were entered.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -91,14 +92,17 @@ impl Store {
         &self,
         tx: &mut Tx,
         source: &SourceName,
-        now: Timestamp,
+        (now, latest): (Timestamp, Timestamp),
     ) -> Result<u64, StoreError> {
-        on_tx!(&mut *tx, |conn| sqlx::query("DELETE FROM source_request WHERE source = $1 AND until_at <= $2")
-            .bind(source.as_str())
-            .bind(to_ms(now))
-            .execute(conn)
-            .await
-            .map(drop)?);
+        on_tx!(&mut *tx, |conn| sqlx::query(
+            "DELETE FROM source_request WHERE source = $1 AND (until_at <= $2 OR until_at > $3)"
+        )
+        .bind(source.as_str())
+        .bind(to_ms(now))
+        .bind(to_ms(latest))
+        .execute(conn)
+        .await
+        .map(drop)?);
         let count: i64 = on_tx!(tx, |conn| sqlx::query_scalar("SELECT COUNT(*) FROM source_request WHERE source = $1")
             .bind(source.as_str())
             .fetch_one(conn)

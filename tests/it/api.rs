@@ -5,5 +5,5 @@ mod lists;
 mod ops;
 mod reads;
 mod roles;
-mod server;
+pub mod server;
 mod triggers;

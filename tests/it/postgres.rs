@@ -83,18 +83,34 @@ pub fn own() -> Option<Cluster> {
 impl Cluster {
     /// Stops the server (`fast`: connections are cut; `immediate`: as if it had crashed) and starts it again.
     pub fn restart(&self, mode: &str) {
+        self.control("restart", mode);
+    }
+
+    /// Stops the server, cutting its connections. [`Cluster::restart`] has it back.
+    pub fn stop(&self) {
+        self.control("stop", "fast");
+    }
+
+    fn control(&self, what: &str, mode: &str) {
         let mut command = as_server_user(&self.root);
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", binaries().unwrap().display());
         let (data, log) = (self.root.join("data"), self.root.join("server.log"));
-        command.args(["pg_ctl", "-D"]).arg(data).arg("-l").arg(log).args(["-w", "-t", "60", "-m", mode, "-o"]);
-        command.arg(format!("{SETTINGS} -k {}", self.root.display())).arg("restart").env_clear();
-        command.env("PATH", path).env("LC_ALL", "C").current_dir(&self.root);
+        command.args(["pg_ctl", what, "-D"]).arg(data).arg("-l").arg(log).args(["-w", "-t", "60", "-m", mode]);
+        if what == "restart" {
+            command.arg("-o").arg(format!("{SETTINGS} -k {}", self.root.display()));
+        }
+        command.env_clear().env("PATH", path).env("LC_ALL", "C").current_dir(&self.root);
         let said = self.root.join("restart.log");
         let out = fs::File::create(&said).unwrap();
         let err = out.try_clone().unwrap();
-        let restarted = command.stdin(Stdio::null()).stdout(out).stderr(err).status().unwrap();
+        let done = command.stdin(Stdio::null()).stdout(out).stderr(err).status().unwrap();
         let said = || fs::read_to_string(&said).unwrap_or_default();
-        assert!(restarted.success(), "the server did not come back: {}", said());
+        assert!(done.success(), "the server did not {what}: {}", said());
+    }
+
+    /// Where its socket and its log are.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     fn start(binaries: &Path) -> Self {
@@ -156,8 +172,9 @@ fn binaries() -> Option<PathBuf> {
     })
 }
 
-/// A command that runs its arguments as a user the server accepts: PostgreSQL refuses to run as root.
-fn as_server_user(root: &Path) -> Command {
+/// A command that runs its arguments as a user the server accepts: PostgreSQL refuses to run as root. `root` is that
+/// user's from then on.
+pub fn as_server_user(root: &Path) -> Command {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return Command::new("env");
     }

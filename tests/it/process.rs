@@ -231,18 +231,22 @@ pub struct Process {
 impl Process {
     /// Waits for a line on stderr that holds `word`.
     pub async fn hear(&mut self, word: &str) {
+        self.hear_line(word).await;
+    }
+
+    /// The same, and what the line says.
+    pub async fn hear_line(&mut self, word: &str) -> String {
         let listen = async {
             while let Some(line) = self.lines.recv().await {
-                let found = line.contains(word);
                 self.heard.push(line);
-                if found {
-                    return true;
+                if let Some(line) = self.heard.last().filter(|line| line.contains(word)) {
+                    return Some(line.clone());
                 }
             }
-            false
+            None
         };
-        let heard = tokio::time::timeout(PATIENCE, listen).await.unwrap_or(false);
-        assert!(heard, "the process never said `{word}`: {:?}", self.heard);
+        let heard = tokio::time::timeout(PATIENCE, listen).await.unwrap_or(None);
+        heard.unwrap_or_else(|| panic!("the process never said `{word}`: {:?}", self.heard))
     }
 
     /// SIGKILL.

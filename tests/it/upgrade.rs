@@ -138,7 +138,11 @@ async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
 }
 
 /// What the schema's last steps made, taken away again: the database as a build before leaves it.
-const STEP_BACK: [&str; 8] = [
+const STEP_BACK: [&str; 12] = [
+    "DROP INDEX outbox_open",
+    "ALTER TABLE reconcile_state DROP COLUMN polled_at",
+    "ALTER TABLE worker DROP COLUMN clock_ahead_ms",
+    "ALTER TABLE schedule DROP COLUMN fired_at",
     "DROP INDEX call_record_erasing",
     "DROP TABLE agent_voice",
     "DROP INDEX backfill_item_expiry",
@@ -146,7 +150,7 @@ const STEP_BACK: [&str; 8] = [
     "CREATE INDEX backfill_item_next ON backfill_item (backfill_id, state, ended_at)",
     "DROP INDEX call_record_open",
     "DROP TABLE ledger_day",
-    "DELETE FROM _sqlx_migrations WHERE version IN (3, 4, 5, 6)",
+    "DELETE FROM _sqlx_migrations WHERE version IN (3, 4, 5, 6, 8)",
 ];
 
 async fn a_database_of_the_build_before_is_taken_over_with_its_work_in_flight(backend: Backend) {

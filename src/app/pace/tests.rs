@@ -1,0 +1,139 @@
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn noon() -> Timestamp {
+    at("2026-03-02T12:00:00Z")
+}
+
+#[test]
+fn a_rate_spaces_requests_evenly() {
+    let limits = Limits { per_second: Some(4.0), ..Limits::default() };
+    let mut row = PaceRow::default();
+    let waits: Vec<u128> =
+        (0..4).map(|_| row.admit(limits, 0, Precedence::First, noon()).unwrap().as_millis()).collect();
+    assert_eq!(waits, [0, 250, 500, 750]);
+    let later = noon() + Duration::from_secs(60);
+    assert_eq!(
+        row.admit(limits, 0, Precedence::First, later).unwrap(),
+        Duration::ZERO,
+        "what was not used is not saved up"
+    );
+}
+
+#[test]
+fn a_rate_that_is_used_up_for_long_is_refused_without_being_used() {
+    let limits = Limits { per_second: Some(1.0), ..Limits::default() };
+    let mut row = PaceRow::default();
+    for _ in 0..3 {
+        row.admit(limits, 0, Precedence::First, noon()).unwrap();
+    }
+    let before = row.clone();
+    assert!(row.admit(limits, 0, Precedence::First, noon()).is_err());
+    assert_eq!(row, before);
+}
+
+#[test]
+fn full_passes_take_what_the_day_leaves() {
+    let limits = Limits { per_day: Some(1000), ..Limits::default() };
+    let mut row = PaceRow::default();
+    let rest = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::Rest, noon()).is_ok()).count();
+    assert_eq!(rest, 900, "half a day is left, so half of the fifth is kept");
+    let first = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::First, noon()).is_ok()).count();
+    assert_eq!(first, 100);
+    let held = row.admit(limits, 0, Precedence::First, noon()).unwrap_err();
+    assert_eq!(held.pause, Duration::from_secs(12 * 3600));
+    // The next day: as many are kept as came first the day before.
+    let morning = at("2026-03-03T00:00:00Z");
+    assert!(row.admit(limits, 0, Precedence::Rest, morning).is_ok());
+    assert_eq!((row.first_before, row.asked_first, row.asked_rest), (100, 0, 1));
+}
+
+#[test]
+fn the_last_minute_of_a_day_keeps_something_for_calls() {
+    let late = at("2026-03-02T23:59:30Z");
+    for (budget, kept) in [(1000, 10), (50, 1), (6, 1), (2, 1), (1, 0)] {
+        let limits = Limits { per_day: Some(budget), ..Limits::default() };
+        let mut row = PaceRow::default();
+        let rest = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::Rest, late).is_ok()).count();
+        let first = (0..2000).take_while(|_| row.admit(limits, 0, Precedence::First, late).is_ok()).count();
+        assert_eq!((rest as i64, first as i64), (budget - kept, kept));
+    }
+}
+
+#[test]
+fn what_a_wrong_clock_has_set_is_taken_back() {
+    let limits = Limits { per_second: Some(0.01), per_day: Some(1000), at_once: None };
+    for ahead in [Duration::from_secs(2 * 86_400), Duration::from_secs(10 * 86_400), Duration::from_secs(400 * 86_400)]
+    {
+        let mut row = PaceRow::default();
+        let wrong = noon() + ahead;
+        row.admit(limits, 0, Precedence::First, wrong).unwrap();
+        row.learn(Answered::Throttled { pause: Some(Duration::from_secs(60)) }, wrong);
+        assert!(row.admit(limits, 0, Precedence::First, noon()).is_err(), "it stops everybody until then");
+        assert!(row.put_right(limits, noon()));
+        assert_eq!(row.admit(limits, 0, Precedence::First, noon()).unwrap(), Duration::ZERO);
+        assert_eq!((row.day, row.asked_first), (noon().as_millisecond() / DAY_MS, 1));
+    }
+}
+
+#[test]
+fn what_right_clocks_set_stays() {
+    let limits = Limits { per_second: Some(0.01), per_day: Some(1000), at_once: None };
+    let mut row = PaceRow::default();
+    row.admit(limits, 0, Precedence::First, noon()).unwrap();
+    row.learn(Answered::Throttled { pause: Some(LONGEST_ASKED_PAUSE) }, noon());
+    // A worker a little behind looks at it.
+    let behind = noon() - Duration::from_secs(29);
+    assert!(!row.clone().put_right(limits, behind), "{row:?}");
+    let mut row = PaceRow::default();
+    for _ in 0..FAILURES_TO_OPEN + 20 {
+        row.learn(Answered::Badly, noon());
+    }
+    assert!(!row.clone().put_right(limits, behind), "{row:?}");
+    let mut row = PaceRow::default();
+    let midnight = at("2026-03-03T00:00:05Z");
+    row.admit(limits, 0, Precedence::First, midnight).unwrap();
+    assert!(!row.put_right(limits, midnight - Duration::from_secs(20)), "the day has begun for somebody");
+}
+
+#[test]
+fn only_so_many_at_once() {
+    let limits = Limits { at_once: Some(2), ..Limits::default() };
+    let mut row = PaceRow::default();
+    assert!(row.admit(limits, 1, Precedence::First, noon()).is_ok());
+    assert!(row.admit(limits, 2, Precedence::First, noon()).is_err());
+}
+
+#[test]
+fn a_pause_asked_for_holds_everybody() {
+    let mut row = PaceRow::default();
+    row.learn(Answered::Throttled { pause: Some(Duration::from_secs(7)) }, noon());
+    let held = row.admit(Limits::default(), 0, Precedence::First, noon()).unwrap_err();
+    assert_eq!(held.pause, Duration::from_secs(7));
+    assert!(row.admit(Limits::default(), 0, Precedence::First, noon() + Duration::from_secs(7)).is_ok());
+    // A shorter one asked for later does not cut it short.
+    row.learn(Answered::Throttled { pause: Some(Duration::from_secs(1)) }, noon());
+    assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, Duration::from_secs(7));
+}
+
+#[test]
+fn a_dead_platform_is_left_alone_and_tried_by_one() {
+    let mut row = PaceRow::default();
+    for _ in 0..FAILURES_TO_OPEN - 1 {
+        row.learn(Answered::Badly, noon());
+        assert!(row.free_of_holds(noon()).is_ok());
+    }
+    row.learn(Answered::Badly, noon());
+    assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, FIRST_OPENING);
+    let later = noon() + FIRST_OPENING;
+    assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok(), "one may try");
+    assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_err(), "the others wait for it");
+    row.learn(Answered::Badly, later);
+    assert_eq!(row.free_of_holds(later).unwrap_err().pause, FIRST_OPENING * 2);
+    row.learn(Answered::Well { rest: None }, later);
+    assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok());
+    assert!(row.is_well());
+}

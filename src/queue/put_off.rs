@@ -1,0 +1,128 @@
+//! Moments of jobs, reckoned by the database where this machine's clock is wrong: River would write its own.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::runner::{LOOKS, THROTTLED_SINCE};
+use super::{Queue, QueueError, Ticket, Verdict};
+use crate::store::Db;
+
+/// A job that is to wait.
+struct Wait {
+    state: &'static str,
+    pause: Duration,
+    /// Attempts that the wait gives back: as River counts, a job that only waits has used none.
+    gives_back: i32,
+    metadata: Map<String, Value>,
+    error: Option<Value>,
+}
+
+impl Wait {
+    fn of(verdict: &Verdict, attempt: i32, looks: u32) -> Option<Self> {
+        let mut metadata = Map::from_iter([(THROTTLED_SINCE.to_owned(), Value::Null)]);
+        let (mut state, mut gives_back, mut error) = ("scheduled", 1, None);
+        let pause = match verdict {
+            Verdict::LookAgain(pause) => {
+                metadata.insert(LOOKS.to_owned(), looks.saturating_add(1).into());
+                *pause
+            }
+            Verdict::Snooze(pause) => *pause,
+            Verdict::Throttled { failure, after, since_ms } => {
+                metadata.insert("failure".to_owned(), json!(failure));
+                metadata.insert(THROTTLED_SINCE.to_owned(), (*since_ms).into());
+                *after
+            }
+            Verdict::Retry { failure, after } => {
+                metadata.insert("failure".to_owned(), json!(failure));
+                (state, gives_back) = ("retryable", 0);
+                error = Some(json!({ "attempt": attempt, "error": failure.cause, "trace": "" }));
+                *after
+            }
+            Verdict::Complete | Verdict::DeadLetter(_) | Verdict::Fenced | Verdict::Interrupted => return None,
+        };
+        Some(Self { state, pause, gives_back, metadata, error })
+    }
+}
+
+impl Queue {
+    /// Has a job wait by the database's clock, as its verdict says. False where the verdict is another, or the job is no
+    /// longer this attempt's.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub(super) async fn put_off(
+        &self,
+        ticket: &Ticket,
+        (max_attempts, looks): (i32, u32),
+        verdict: &Verdict,
+    ) -> Result<bool, QueueError> {
+        const WAIT: &str = "UPDATE river_job SET \
+             state = CASE WHEN jsonb_exists(metadata, 'cancel_attempted_at') THEN 'cancelled' ELSE $4 END::river_job_state, \
+             finalized_at = CASE WHEN jsonb_exists(metadata, 'cancel_attempted_at') THEN clock_timestamp() END, \
+             scheduled_at = clock_timestamp() + make_interval(secs => $5), attempt = attempt - $6, \
+             metadata = metadata || $7::jsonb, \
+             errors = CASE WHEN $8::jsonb IS NULL THEN errors ELSE array_append(errors, \
+             $8::jsonb || jsonb_build_object('at', to_char(clock_timestamp() AT TIME ZONE 'UTC', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))) END \
+             WHERE id = $1 AND state = 'running' AND attempt = $2 AND attempted_by[array_length(attempted_by, 1)] = $3";
+        // SQLite has this machine's clock: nothing there can be wrong about it.
+        let Db::Postgres(pool) = self.store.db() else { return Ok(false) };
+        let Some(wait) = Wait::of(verdict, ticket.attempt, looks) else { return Ok(false) };
+        if wait.error.is_some() && ticket.attempt >= max_attempts {
+            return Ok(false);
+        }
+        let changed = sqlx::query(WAIT)
+            .bind(ticket.job)
+            .bind(ticket.attempt as i16)
+            .bind(&ticket.worker)
+            .bind(wait.state)
+            .bind(wait.pause.as_secs_f64())
+            .bind(wait.gives_back as i16)
+            .bind(Value::Object(wait.metadata).to_string())
+            .bind(wait.error.map(|error| error.to_string()))
+            .execute(pool)
+            .await?
+            .rows_affected();
+        Ok(changed == 1)
+    }
+
+    /// Makes jobs available whose moment has come by the database's clock: a leader's work, for when every worker's
+    /// clock is wrong and there is none.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn wake(&self) -> Result<(), QueueError> {
+        // No conflict of unique keys: all unfinished states are of one key already.
+        const WAKE: &str = "UPDATE river_job SET state = 'available' \
+                            WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= clock_timestamp()";
+        if let Db::Postgres(pool) = self.store.db() {
+            sqlx::query(WAKE).execute(pool).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes how far a worker's clock is ahead of the database's, milliseconds.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn note_clock(&self, worker: &str, ahead_ms: i64) -> Result<(), QueueError> {
+        let Db::Postgres(pool) = self.store.db() else { return Ok(()) };
+        sqlx::query("UPDATE worker SET clock_ahead_ms = $2 WHERE id = $1 AND clock_ahead_ms <> $2")
+            .bind(worker)
+            .bind(ahead_ms)
+            .execute(pool)
+            .await?;
+        Ok(())
+    }
+
+    /// The hosts of workers whose clocks are further than `tolerance` from the database's, and by how much, milliseconds.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    pub async fn wrong_clocks(&self, tolerance: Duration) -> Result<Vec<(String, i64)>, QueueError> {
+        let Db::Postgres(pool) = self.store.db() else { return Ok(Vec::new()) };
+        let wrong = "SELECT host, clock_ahead_ms FROM worker WHERE abs(clock_ahead_ms) > $1 ORDER BY host";
+        Ok(sqlx::query_as(wrong).bind(tolerance.as_millis() as i64).fetch_all(pool).await?)
+    }
+}

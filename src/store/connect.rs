@@ -1,0 +1,235 @@
+//! Connecting: to write, with the schema brought up to date, or to look only.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, SqlitePool};
+
+use super::schema::{self, FileLock};
+use super::{Db, Store, StoreError, busy, pooling};
+use crate::config;
+
+/// A server that has not taken a connection within this time is away.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// Who only looks waits this long for others to make or change the tables.
+const SCHEMA_WITHIN: Duration = Duration::from_secs(3);
+const SCHEMA_LOOK: Duration = Duration::from_millis(100);
+/// A busy pool is waited for longer: what is under way ends.
+const POOL_PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreError> {
+    let url = settings.url.expose_secret();
+    if !url.starts_with("sqlite:") {
+        let server = Server::of(url)?;
+        let mut first = server.reach().await?;
+        pooling::refuse(&mut first, &server).await?;
+        let db = Db::Postgres(server.pool(settings));
+        schema::update_under_lock(&db, &mut first, settings.schema_wait.0).await?;
+        let _ = first.close().await;
+        return Ok(Store { db, file: None });
+    }
+    let options = sqlite_options(url)?;
+    let file = options.get_filename().to_owned();
+    if let Some(dir) = file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        config::private_dir(dir).map_err(|err| bad(url, format!("cannot create {}: {err}", dir.display())))?;
+    }
+    // Held while the file is made, too: two connections that turn on its write-ahead log at once refuse each other.
+    let lock = FileLock::wait(&file, settings.schema_wait.0).await?;
+    let options = options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .busy_timeout(settings.busy_timeout.0)
+        .synchronous(SqliteSynchronous::Full)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .foreign_keys(true)
+        .pragma("secure_delete", "ON");
+    let pool = sqlite_pool(settings, options)
+        .await
+        .map_err(|err| match busy::named(err, &file) {
+            StoreError::Database(err) => {
+                bad(url, format!("{err} (is the directory writable, and is there room on the disk?)"))
+            }
+            locked => locked,
+        })?;
+    assert_sqlite_settings(&pool, url).await?;
+    let db = Db::Sqlite(pool);
+    schema::update(&db).await?;
+    drop(lock);
+    Ok(Store { db, file: Some(file) })
+}
+
+/// What only looks may come before those who make the tables: it waits a little for them.
+pub(super) async fn to_read(settings: &config::Store) -> Result<Store, StoreError> {
+    let since = Instant::now();
+    loop {
+        match look(settings).await {
+            Err(StoreError::NoSchema { .. } | StoreError::OldSchema { .. }) if since.elapsed() < SCHEMA_WITHIN => {}
+            looked => return looked,
+        }
+        tokio::time::sleep(SCHEMA_LOOK).await;
+    }
+}
+
+async fn look(settings: &config::Store) -> Result<Store, StoreError> {
+    let url = settings.url.expose_secret();
+    if !url.starts_with("sqlite:") {
+        let server = Server::of(url)?;
+        let mut first = server.reach().await?;
+        pooling::refuse(&mut first, &server).await?;
+        let _ = first.close().await;
+        let db = Db::Postgres(server.pool(settings));
+        schema::require(&db).await?;
+        return Ok(Store { db, file: None });
+    }
+    let options = sqlite_options(url)?;
+    let file = options.get_filename().to_owned();
+    if !file.exists() {
+        return Err(schema::missing());
+    }
+    let options = options.read_only(true).create_if_missing(false).busy_timeout(settings.busy_timeout.0);
+    let db = Db::Sqlite(match open_to_read(settings, options.clone()).await {
+        Ok(pool) => pool,
+        // On a medium that cannot be written SQLite cannot make the files beside a write-ahead log. Where there is no
+        // log, the file alone is the whole database.
+        Err(_) if !has_log(&file) => {
+            open_to_read(settings, options.immutable(true)).await.map_err(|err| bad(url, err.to_string()))?
+        }
+        Err(err) => return Err(bad(url, err.to_string())),
+    });
+    schema::require(&db).await?;
+    Ok(Store { db, file: Some(file) })
+}
+
+fn bad(url: &str, reason: String) -> StoreError {
+    StoreError::BadUrl { url: url.to_owned(), reason }
+}
+
+fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    SqliteConnectOptions::from_str(url).map_err(|err| bad(url, err.to_string()))
+}
+
+async fn sqlite_pool(settings: &config::Store, options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(POOL_PATIENCE)
+        .connect_with(options)
+        .await
+}
+
+/// The file is not looked into before the first statement.
+async fn open_to_read(settings: &config::Store, options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    let pool = sqlite_pool(settings, options).await?;
+    sqlx::query("SELECT COUNT(*) FROM sqlite_schema").execute(&pool).await?;
+    Ok(pool)
+}
+
+fn has_log(file: &Path) -> bool {
+    std::fs::metadata(schema::beside(file, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// The promises of erasure and durability rest on these; a build or a file that ignores them is refused.
+async fn assert_sqlite_settings(pool: &SqlitePool, url: &str) -> Result<(), StoreError> {
+    let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await?;
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(pool).await?;
+    let secure_delete: i64 = sqlx::query_scalar("PRAGMA secure_delete").fetch_one(pool).await?;
+    if (journal.as_str(), synchronous, secure_delete) != ("wal", 2, 1) {
+        let got = format!("journal_mode={journal} synchronous={synchronous} secure_delete={secure_delete}");
+        return Err(bad(url, format!("SQLite refused its settings: {got}")));
+    }
+    Ok(())
+}
+
+/// A PostgreSQL server, by its URL.
+pub(super) struct Server {
+    options: PgConnectOptions,
+    /// The URL without its password.
+    pub(super) shown: String,
+}
+
+impl Server {
+    fn of(url: &str) -> Result<Self, StoreError> {
+        let shown = url::Url::parse(url).map_or_else(
+            |_| "postgres://…".to_owned(),
+            |mut url| {
+                let _ = url.set_password(None);
+                url.to_string()
+            },
+        );
+        match PgConnectOptions::from_str(url) {
+            Ok(options) => Ok(Self { options, shown }),
+            Err(err) => Err(StoreError::BadUrl { url: shown, reason: err.to_string() }),
+        }
+    }
+
+    /// One connection outside of any pool, or why there is none, within seconds.
+    pub(super) async fn reach(&self) -> Result<PgConnection, StoreError> {
+        let away = |reason: String| StoreError::Away { url: self.shown.clone(), reason };
+        match tokio::time::timeout(ANSWERS_WITHIN, self.options.connect()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(err)) if pooling::speaks_like_a_pooler(&err) => Err(StoreError::Pooled {
+                url: self.shown.clone(),
+                mode: format!(
+                    "a mode that refuses the connection ({err}; in session mode it needs ignore_startup_parameters = extra_float_digits)"
+                ),
+            }),
+            Ok(Err(err)) if passes(&err) => Err(away(err.to_string())),
+            Ok(Err(err)) => Err(StoreError::BadUrl { url: self.shown.clone(), reason: err.to_string() }),
+            Err(_) => Err(away(format!("no connection within {} s", ANSWERS_WITHIN.as_secs()))),
+        }
+    }
+
+    fn pool(&self, settings: &config::Store) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(POOL_PATIENCE)
+            .connect_lazy_with(self.options.clone())
+    }
+}
+
+/// Whether a connection that failed may come about later: nobody listens, or the server starts, stops or is full.
+fn passes(err: &sqlx::Error) -> bool {
+    match err {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Database(err) => {
+            err.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08") || code == "53300")
+        }
+        _ => false,
+    }
+}
+
+impl Store {
+    /// Whether a PostgreSQL server takes a connection within `patience`, pool or no pool. A database that is a file
+    /// of this machine always does.
+    ///
+    /// # Errors
+    /// [`StoreError::Away`].
+    pub async fn answers(&self, patience: Duration) -> Result<(), StoreError> {
+        let Db::Postgres(pool) = &self.db else { return Ok(()) };
+        let options = pool.connect_options();
+        let url = format!("{}:{}", options.get_host(), options.get_port());
+        let asked = async {
+            let mut connection = options.connect().await?;
+            connection.ping().await?;
+            connection.close().await
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(err)) => Err(StoreError::Away { url, reason: err.to_string() }),
+            Err(_) => Err(StoreError::Away { url, reason: format!("no answer within {} s", patience.as_secs_f64()) }),
+        }
+    }
+
+    /// The database's clock, milliseconds since 1970. None where it is the clock of this machine.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn database_time(&self) -> Result<Option<i64>, StoreError> {
+        let Db::Postgres(pool) = &self.db else { return Ok(None) };
+        let now = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+        Ok(Some(sqlx::query_scalar(now).fetch_one(pool).await?))
+    }
+}

@@ -1,0 +1,72 @@
+//! What operators watch: how long deliveries have been owed, how far backfills are, when sources were last polled.
+
+use jiff::Timestamp;
+
+use super::{Store, StoreError, from_ms, on_pool, to_ms};
+use crate::domain::SourceName;
+
+/// How far the backfills of a source are that have not ended, all together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Progress {
+    pub source: String,
+    pub listed: i64,
+    pub enqueued: i64,
+    pub done: i64,
+    pub failed: i64,
+}
+
+impl Store {
+    /// Deliveries that are owed, and since when the oldest of them has been.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn owed_deliveries(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let (count, oldest): (i64, Option<i64>) = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT COUNT(*), MIN(created_at) FROM outbox WHERE delivered_at IS NULL"
+        )
+        .fetch_one(pool)
+        .await?);
+        Ok((count as u64, oldest.map(from_ms)))
+    }
+
+    /// The backfills that have not ended, by source.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn backfill_progress(&self) -> Result<Vec<Progress>, StoreError> {
+        Ok(on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT source, CAST(SUM(listed) AS BIGINT) AS listed, CAST(SUM(enqueued) AS BIGINT) AS enqueued, \
+             CAST(SUM(done) AS BIGINT) AS done, CAST(SUM(failed) AS BIGINT) AS failed FROM backfill \
+             WHERE state IN ('listing', 'feeding') GROUP BY source ORDER BY source"
+        )
+        .fetch_all(pool)
+        .await?))
+    }
+
+    /// When each source was last polled.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn polls(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let rows: Vec<(String, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT source, polled_at FROM reconcile_state WHERE polled_at IS NOT NULL"
+        )
+        .fetch_all(pool)
+        .await?);
+        Ok(rows.into_iter().map(|(source, at)| (source, from_ms(at))).collect())
+    }
+
+    /// Notes that a source was polled.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn note_poll(&self, source: &SourceName, now: Timestamp) -> Result<(), StoreError> {
+        on_pool!(&self.db, |pool| sqlx::query("UPDATE reconcile_state SET polled_at = $2 WHERE source = $1")
+            .bind(source.as_str())
+            .bind(to_ms(now))
+            .execute(pool)
+            .await
+            .map(drop)?);
+        Ok(())
+    }
+}
