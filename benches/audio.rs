@@ -46,7 +46,6 @@ impl Stage {
             ceiling_dbtp: -1.0,
             max_duration: config::Span(Duration::from_secs(3600)),
             memory_cap_bytes: 64 << 20,
-            keep_wav: false,
         };
         Self { folder, settings }
     }

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::app::App;
 use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall, SourceName};
-use crate::jobs::Job;
 use crate::jobs::condemn::condemn;
+use crate::jobs::{Job, Only};
 use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
 use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, Finished, Store, StoreError, Tx};
 use crate::telemetry;
@@ -209,7 +209,26 @@ pub async fn enqueue(
     lane: Lane,
     repeat: Repeat,
 ) -> Result<Enqueued, QueueError> {
-    let job = Job::ProcessCall { call: record.uid, again: repeat == Repeat::Again };
+    let job = Job::ProcessCall { call: record.uid, again: repeat == Repeat::Again, only: None };
+    enqueue_job(app, tx, record, lane, &job).await
+}
+
+/// Enqueues a look at whether a finished call has opted out; meets an unfinished one as a duplicate.
+///
+/// # Errors
+/// [`QueueError`].
+pub(super) async fn enqueue_opt_out(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<Enqueued, QueueError> {
+    let job = Job::ProcessCall { call: record.uid, again: false, only: Some(Only::OptOut) };
+    enqueue_job(app, tx, record, Lane::Live, &job).await
+}
+
+async fn enqueue_job(
+    app: &App,
+    tx: &mut Tx,
+    record: &CallRecord,
+    lane: Lane,
+    job: &Job,
+) -> Result<Enqueued, QueueError> {
     let tenant = Some(record.org_uid.to_string());
     app.queue.enqueue(tx, NewJob { tenant, ..job.queued(app, lane) }).await
 }

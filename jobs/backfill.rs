@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use jiff::Timestamp;
 
 use super::admit::{self, Admission};
 use super::backfill_feed::feed;
@@ -15,13 +14,11 @@ use crate::app::{App, Platform};
 use crate::domain::{Outcome, RetentionState, SourceCall, Stage};
 use crate::queue;
 use crate::queue::Lane;
-use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, OurCalls, Steering, Tx};
+use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, Steering, Tx};
 use crate::wire::Window;
 
 /// Until somebody may have let a paused one go on.
 pub(super) const PAUSED_REST: Duration = Duration::from_secs(5);
-/// A rate is reckoned from at least this much feeding.
-const SHORTEST_MEASURE: SignedDuration = SignedDuration::from_secs(10);
 
 /// Writes a backfill and its job. None when one of the same source's schedule is still running.
 pub async fn start(app: &App, new: &NewBackfill<'_>) -> Result<Option<String>, Stop> {
@@ -79,10 +76,10 @@ async fn go_on(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, St
         backfill.reason = None;
     }
     if backfill.state == BackfillState::Listing {
-        list(app, &mut backfill).await?;
+        list(app, job, &mut backfill).await?;
     }
     if backfill.state == BackfillState::Feeding {
-        feed(app, &mut backfill).await?;
+        feed(app, job, &mut backfill).await?;
     }
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     if !app.queue.complete(&mut tx, job).await.at(Stage::Backfill)? {
@@ -123,7 +120,7 @@ pub(super) async fn look_ahead(app: &App, backfill: &Backfill) -> Result<(), Sto
 
 /// Goes through the source's list, or our own records, and notes what is to be done. It goes on where it stood; a call
 /// it has noted before is noted once.
-async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
+async fn list(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<(), Stop> {
     if let Some(only) = backfill.orders.only {
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
         backfill.listed = app.store.add_backfill_items_of_ours(&mut tx, backfill, only).await.at(Stage::Backfill)?;
@@ -165,6 +162,7 @@ async fn list(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
         backfill.cursor = walk.place().and_then(|place| serde_json::to_value(place).ok());
         app.store.save_backfill(&mut tx, backfill, app.now()).await.at(Stage::Backfill)?;
         tx.commit().await.at(Stage::Backfill)?;
+        app.queue.advance(job).await.at(Stage::Backfill)?;
         tracing::debug!(backfill = backfill.id, listed = backfill.listed, "listing");
     }
     // The list is whole: every organisation's calls get their turns.
@@ -243,56 +241,7 @@ pub(super) const fn repeatable(outcome: Outcome) -> bool {
     !matches!(outcome, Outcome::Erased | Outcome::OptedOut | Outcome::PastRetention | Outcome::NotEligible)
 }
 
-/// Calls that end per second, since feeding began; none while there is too little to go by.
-#[must_use]
-pub fn per_second(backfill: &Backfill, now: Timestamp) -> Option<f64> {
-    let fed = now.duration_since(backfill.fed_from?);
-    let ended = backfill.done + backfill.failed;
-    (fed >= SHORTEST_MEASURE && ended > 0).then(|| ended as f64 / fed.as_secs_f64())
-}
-
-/// Calls that have not ended, and how long they take at the present pace.
-#[must_use]
-pub fn left(backfill: &Backfill, now: Timestamp) -> (u64, Option<Duration>) {
-    let skipped: u64 = backfill.skipped.values().sum();
-    let left = backfill.listed.saturating_sub(skipped + backfill.done + backfill.failed);
-    let ordered = backfill.orders.rate_per_minute.map(|rate| f64::from(rate) / 60.0);
-    let pace = per_second(backfill, now).or(ordered);
-    (left, pace.and_then(|pace| Duration::try_from_secs_f64(left as f64 / pace).ok()))
-}
-
 /// The window of a rolling backfill that fires now.
 pub(super) fn rolling(now: Timestamp, window: Duration) -> (Timestamp, Timestamp) {
     (now.checked_sub(window).unwrap_or(Timestamp::MIN), now)
-}
-
-/// How it stands, in one word.
-#[must_use]
-pub fn state_of(backfill: &Backfill) -> &'static str {
-    match backfill.steering {
-        Steering::Run => backfill.state.as_str(),
-        Steering::Paused if backfill.state == BackfillState::Done => "done",
-        steering => steering.as_str(),
-    }
-}
-
-/// A backfill as JSON, for the command line and the API alike.
-#[must_use]
-pub fn shown(backfill: &Backfill, now: Timestamp) -> Value {
-    let over = matches!(backfill.state, BackfillState::Done | BackfillState::Failed);
-    let (outcome, flag) = match backfill.orders.only {
-        Some(OurCalls::Outcome(outcome)) => (Some(outcome), None),
-        Some(OurCalls::Flag(flag)) => (None, Some(flag)),
-        None => (None, None),
-    };
-    let (left, eta) = if over { (0, None) } else { left(backfill, now) };
-    json!({
-        "id": backfill.id, "source": backfill.source, "state": state_of(backfill), "from": backfill.from,
-        "to": backfill.to, "origin": backfill.origin, "again": backfill.again, "listed": backfill.listed,
-        "enqueued": backfill.enqueued, "done": backfill.done, "failed": backfill.failed,
-        "skipped": backfill.skipped, "reason": backfill.reason, "created_at": backfill.created_at,
-        "updated_at": backfill.updated_at, "rate_per_minute": backfill.orders.rate_per_minute,
-        "where_outcome": outcome, "where_flag": flag, "left": left, "eta_seconds": eta.map(|eta| eta.as_secs()),
-        "calls_per_minute": per_second(backfill, now).filter(|_| !over).map(|pace| (pace * 600.0).round() / 10.0),
-    })
 }

@@ -10,8 +10,9 @@ use super::backfill::{PAUSED_REST, look_ahead, obey};
 use super::{At, Stop};
 use crate::app::App;
 use crate::domain::Stage;
+use crate::queue;
 use crate::queue::Lane;
-use crate::store::{Backfill, Steering};
+use crate::store::{Backfill, Fed, Steering};
 
 /// Calls fed per transaction.
 const BATCH: u32 = 25;
@@ -23,43 +24,39 @@ const LAZY_LOOK: Duration = Duration::from_millis(400);
 const RUN: Duration = Duration::from_secs(3);
 /// Until the job runs again.
 const REST: Duration = Duration::from_millis(300);
-/// A rate that lets nothing go for longer than this is not waited for within a run.
-const LONGEST_LOOK: SignedDuration = SignedDuration::from_secs(3);
+/// A moment that is further away than this is not waited for within a run.
+const LONGEST_LOOK: Duration = Duration::from_secs(3);
 /// Fed calls per slot of every live worker: enough that none waits between two looks.
 const FED_PER_SLOT: u64 = 4;
+/// So many of these may wait for their next attempt before no more are fed.
+const RETRYING_SHARES: u64 = 10;
 /// A source copy that is gone within this time goes first.
 const URGENT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Keeps the lane filled, no more, until every found call has been fed and has ended.
-pub(super) async fn feed(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
+/// Keeps the lane filled, no more, until every found call has been fed and has ended. Only calls that run or could run,
+/// and those that the source holds back, have a place in it: one that waits for its recording or its next attempt keeps
+/// nobody out.
+pub(super) async fn feed(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<(), Stop> {
     let (mut looked, mut pause) = (Duration::ZERO, LOOK);
+    let mut rest = Duration::ZERO;
     while looked < RUN {
         if obey(app, backfill).await? == Steering::Cancelled {
             return cancel(app, backfill).await;
         }
-        let open = settle(app, backfill).await?;
+        let fed = settle(app, job, backfill).await?;
         let share = share(app).await?;
-        let mut room = share.saturating_sub(open).min(allowed(app, backfill));
-        let mut fed = 0;
-        while room > 0 {
-            let batch = u32::try_from(room).unwrap_or(BATCH).min(BATCH);
-            let count = feed_batch(app, backfill, batch).await?;
-            fed += count;
-            room = room.saturating_sub(count);
-            if count < u64::from(batch) {
-                break;
-            }
-        }
-        if open + fed == 0 && app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?.0 == 0 {
+        let added = fill(app, job, backfill, room(fed, share)).await?;
+        if fed.open() + added == 0 && app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?.0 == 0
+        {
             return Ok(());
         }
-        let next = backfill.next_feed_at.unwrap_or(Timestamp::MIN);
-        if open + fed == 0 && next.duration_since(app.now()) > LONGEST_LOOK {
+        rest = if fed.active + added > 0 { Duration::ZERO } else { until_next(app, backfill, fed) };
+        if rest > LONGEST_LOOK {
             break;
         }
         pause = match backfill.orders.rate_per_minute {
-            None if fed * 4 < share => (pause * 2).min(LAZY_LOOK),
-            None if fed * 2 < share => pause,
+            None if added * 4 < share => (pause * 2).min(LAZY_LOOK),
+            None if added * 2 < share => pause,
             // A rate is given out look by look.
             _ => LOOK,
         };
@@ -67,28 +64,60 @@ pub(super) async fn feed(app: &App, backfill: &mut Backfill) -> Result<(), Stop>
         looked += pause;
     }
     look_ahead(app, backfill).await?;
-    // A slow rate needs no look before the next call is due.
-    let now = app.now();
-    let due = backfill
-        .next_feed_at
-        .map_or(Duration::ZERO, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    Err(Stop::LookAgain { after: REST.max(due.min(PAUSED_REST)) })
+    Err(Stop::LookAgain { after: REST.max(rest.min(PAUSED_REST)) })
 }
 
-/// Notes what has ended; returns how many fed calls have not.
-async fn settle(app: &App, backfill: &mut Backfill) -> Result<u64, Stop> {
+/// How many more calls may be fed.
+pub(super) fn room(fed: Fed, share: u64) -> u64 {
+    // Where nearly all fail, such as with a host that is down, feeding more makes more of them fail.
+    if fed.retrying >= RETRYING_SHARES * share { 0 } else { share.saturating_sub(fed.active + fed.held) }
+}
+
+/// Feeds as many calls as there is room for and the rate lets go; returns how many.
+async fn fill(app: &App, job: &queue::Job, backfill: &mut Backfill, room: u64) -> Result<u64, Stop> {
+    let mut room = room.min(allowed(app, backfill));
+    let mut added = 0;
+    while room > 0 {
+        let batch = u32::try_from(room).unwrap_or(BATCH).min(BATCH);
+        let count = feed_batch(app, backfill, batch).await?;
+        if count > 0 {
+            app.queue.advance(job).await.at(Stage::Backfill)?;
+        }
+        added += count;
+        room = room.saturating_sub(count);
+        if count < u64::from(batch) {
+            break;
+        }
+    }
+    Ok(added)
+}
+
+/// Where nothing runs: until the rate lets a call go, or one that waits is due.
+fn until_next(app: &App, backfill: &Backfill, fed: Fed) -> Duration {
+    let left = |at: Timestamp| Duration::try_from(at.duration_since(app.now())).ok().filter(|left| !left.is_zero());
+    let next_feed = backfill.next_feed_at.and_then(left);
+    match (next_feed, fed.next_in) {
+        (Some(feed), Some(due)) => feed.min(due),
+        (Some(next), None) | (None, Some(next)) => next,
+        (None, None) => Duration::ZERO,
+    }
+}
+
+/// Notes what has ended; returns the fed calls that have not.
+async fn settle(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<Fed, Stop> {
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     let (done, failed) = (backfill.done, backfill.failed);
-    let open = app.store.settle_backfill(&mut tx, backfill).await.at(Stage::Backfill)?;
+    let fed = app.store.settle_backfill(&mut tx, backfill).await.at(Stage::Backfill)?;
     if (backfill.done, backfill.failed) != (done, failed) {
         app.store.save_backfill(&mut tx, backfill, app.now()).await.at(Stage::Backfill)?;
         tx.commit().await.at(Stage::Backfill)?;
+        app.queue.advance(job).await.at(Stage::Backfill)?;
     }
-    Ok(open)
+    Ok(fed)
 }
 
 /// This backfill's part of the lane: all workers' slots, shared by the backfills that feed.
-async fn share(app: &App) -> Result<u64, Stop> {
+pub(super) async fn share(app: &App) -> Result<u64, Stop> {
     let workers = app.queue.live_workers(app.config.worker.silent_after.0).await.at(Stage::Backfill)?.max(1);
     let feeding = app.store.feeding_backfills().await.at(Stage::Backfill)?.max(1);
     Ok((FED_PER_SLOT * app.config.worker.concurrency as u64 * workers / feeding).max(1))
@@ -140,13 +169,15 @@ async fn feed_batch(app: &App, backfill: &mut Backfill, batch: u32) -> Result<u6
     Ok(fed)
 }
 
-/// Takes back what was fed and has not begun; what runs goes on to its end.
+/// Takes back what was fed and does not run, be it that it has not begun or that it waits; what runs goes on to its end.
 async fn cancel(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
-    for job in app.store.fed_jobs(&backfill.id).await.at(Stage::Backfill)? {
-        app.queue.withdraw(job).await.at(Stage::Backfill)?;
-    }
-    let open = settle(app, backfill).await?;
-    if open > 0 {
+    let mut tx = app.store.begin().await.at(Stage::Backfill)?;
+    let taken = app.store.take_back_fed(&mut tx, &backfill.id).await.at(Stage::Backfill)?;
+    backfill.enqueued = backfill.enqueued.saturating_sub(taken);
+    let fed = app.store.settle_backfill(&mut tx, backfill).await.at(Stage::Backfill)?;
+    app.store.save_backfill(&mut tx, backfill, app.now()).await.at(Stage::Backfill)?;
+    tx.commit().await.at(Stage::Backfill)?;
+    if fed.open() > 0 {
         return Err(Stop::LookAgain { after: REST });
     }
     let (waiting, _) = app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?;

@@ -7,7 +7,7 @@ mod receiver;
 use serde_json::{Value, json};
 
 use self::receiver::{Receiver, Written};
-use super::{At, Job, Stop, Trouble};
+use super::{At, Job, Stop, Trouble, named};
 use crate::app::App;
 use crate::domain::{CallUid, Fault, RecordFlag, RetentionState, Side, Stage};
 use crate::queue;
@@ -108,6 +108,7 @@ async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Writt
 async fn owed(app: &App, id: &str) -> Result<Option<(OutboxRow, CallRecord)>, Stop> {
     let Some(row) = app.store.delivery(id).await.at(Stage::Deliver)? else { return Ok(None) };
     let Some(record) = app.store.call(row.call_uid).await.at(Stage::Deliver)? else { return Ok(None) };
+    named(&record);
     let stale = row.delivered || row.version < record.transcript_version;
     Ok((!stale && record.retention_state == RetentionState::Active).then_some((row, record)))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{At, Stop, Trouble};
+use super::{At, Stop, Trouble, named};
 use crate::app::App;
 use crate::artifacts::{CallPrefix, ObjectError};
 use crate::domain::{Artifact, ArtifactKey, CallUid, Fault, RetentionState, Side, Stage};
@@ -19,14 +19,17 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'
     let Some(record) = app.store.call(call).await.at(Stage::Erase)? else {
         return Err(Stop::permanent(format!("there is no call record {call}")));
     };
+    named(&record);
     if !app.config.retention.enabled {
         return Err(Stop::LookAgain { after: Duration::from_secs(60) });
     }
     boundary(app, "erase_start").await;
     match record.retention_state {
-        RetentionState::Active => return finish(app, job, &record, "not_condemned").await,
+        RetentionState::Active => return finish(app, job, "not_condemned").await,
         RetentionState::Condemned | RetentionState::Blocked => {
-            delete(app, &record).await?;
+            if delete(app, &record).await? > 0 {
+                app.queue.advance(job).await.at(Stage::Erase)?;
+            }
             boundary(app, "erase_deleted").await;
             prove_empty(app, &record).await?;
             drop_spool(app, call).await?;
@@ -38,7 +41,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'
     }
     empty_the_log(app).await?;
     boundary(app, "erase_log_emptied").await;
-    finish(app, job, &record, "erased").await
+    finish(app, job, "erased").await
 }
 
 fn known_keys(record: &CallRecord) -> Vec<ArtifactKey> {
@@ -46,11 +49,12 @@ fn known_keys(record: &CallRecord) -> Vec<ArtifactKey> {
     record.original.iter().chain(artifacts).map(|artifact| artifact.key.clone()).collect()
 }
 
-async fn delete(app: &App, record: &CallRecord) -> Result<(), Stop> {
+/// Deletes the call's objects; returns how many there were.
+async fn delete(app: &App, record: &CallRecord) -> Result<u64, Stop> {
     let prefix = CallPrefix::new(record.org_uid, record.uid);
     let erased = app.objects.delete_prefix(&prefix, &known_keys(record)).await.at(Stage::Erase)?;
-    tracing::info!(call.id = %record.uid, objects = erased.objects, versions = erased.versions, "objects deleted");
-    Ok(())
+    tracing::info!(objects = erased.objects, versions = erased.versions, "objects deleted");
+    Ok(erased.objects as u64)
 }
 
 /// A store that still shows something after deletion blocks the erasure, visibly, until it does not.
@@ -118,13 +122,13 @@ async fn empty_the_log(app: &App) -> Result<(), Stop> {
     }))
 }
 
-async fn finish(app: &App, job: &queue::Job, record: &CallRecord, ended: &'static str) -> Result<&'static str, Stop> {
+async fn finish(app: &App, job: &queue::Job, ended: &'static str) -> Result<&'static str, Stop> {
     let mut tx = app.store.begin().await.at(Stage::Erase)?;
     if !app.queue.complete(&mut tx, job).await.at(Stage::Erase)? {
         return Err(Stop::Fenced);
     }
     tx.commit().await.at(Stage::Erase)?;
-    tracing::info!(call.id = %record.uid, ended, "erasure ended");
+    tracing::info!(ended, "erasure ended");
     Ok(ended)
 }
 

@@ -4,6 +4,7 @@ pub mod admit;
 pub mod backfill;
 mod backfill_feed;
 pub mod backfill_plan;
+pub mod backfill_standing;
 pub mod cancel;
 mod condemn;
 pub mod correct;
@@ -11,8 +12,10 @@ pub mod deliver;
 pub mod erase_call;
 mod foresight;
 pub mod object_check;
+mod opt_out;
 pub mod process_call;
 pub mod reconcile;
+mod redrive;
 pub mod retention_sweep;
 pub mod schedule;
 mod steps;
@@ -27,13 +30,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tracing::Instrument;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::app::{ASK_BARRED_AGAIN, App};
 use crate::domain::{CallUid, Fault, Outcome, SourceName};
 use crate::queue;
 use crate::queue::{Failure, Handler, Kind, Lane, NewJob, Verdict};
 use crate::source::Precedence;
+use crate::store::CallRecord;
 use crate::telemetry;
 
 /// A job, as its payload says it. Payloads name our own ids only: nothing in the queue has to be scrubbed.
@@ -41,7 +46,13 @@ use crate::telemetry;
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Job {
     /// Fetch, measure, transcribe and record a call. `again` makes a new transcript version of a finished one.
-    ProcessCall { call: CallUid, again: bool },
+    ProcessCall {
+        call: CallUid,
+        again: bool,
+        /// A build that does not know this finds nothing to do with a finished call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<Only>,
+    },
     /// Hand an outbox row to its receiver.
     Deliver { delivery: String, call: CallUid },
     /// Go on with a backfill.
@@ -52,6 +63,14 @@ pub enum Job {
     RetentionSweep,
     /// Erase a condemned call.
     EraseCall { call: CallUid },
+}
+
+/// A part of what may be done with a finished call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Only {
+    /// Ask whether the call has opted out since it was finished; if so, it is erased.
+    OptOut,
 }
 
 impl Job {
@@ -69,11 +88,21 @@ impl Job {
     /// Unfinished jobs with the same kind and key are one.
     fn unique(&self) -> String {
         match self {
+            // Nobody who asks for the call itself is served by this.
+            Self::ProcessCall { call, only: Some(Only::OptOut), .. } => format!("opt_out {call}"),
             Self::ProcessCall { call, .. } | Self::EraseCall { call } => call.to_string(),
             Self::Deliver { delivery, .. } => delivery.clone(),
             Self::Backfill { backfill } => backfill.clone(),
             Self::Reconcile { source, .. } => source.to_string(),
             Self::RetentionSweep => "all".to_owned(),
+        }
+    }
+
+    /// The call it is about.
+    const fn call(&self) -> Option<CallUid> {
+        match self {
+            Self::ProcessCall { call, .. } | Self::EraseCall { call } | Self::Deliver { call, .. } => Some(*call),
+            Self::Backfill { .. } | Self::Reconcile { .. } | Self::RetentionSweep => None,
         }
     }
 
@@ -109,6 +138,13 @@ impl Job {
     }
 }
 
+/// Has every line of the job running here name its call as the platform does.
+fn named(record: &CallRecord) {
+    let span = Span::current();
+    span.record("call.id", record.call_id.as_str());
+    span.record("call.source", record.source.as_str());
+}
+
 /// Runs whatever job the queue hands out.
 #[derive(Debug, Clone)]
 pub struct Jobs(pub Arc<App>);
@@ -116,15 +152,27 @@ pub struct Jobs(pub Arc<App>);
 #[async_trait]
 impl Handler for Jobs {
     async fn run(&self, job: queue::Job) -> Verdict {
-        let span = tracing::info_span!("job", job.id = job.id, job.kind = %job.kind, job.attempt = job.attempt);
-        async {
-            let started = Instant::now();
-            let ended = self.dispatch(&job).await;
-            let took = started.elapsed();
-            self.verdict(&job, ended, took)
+        let started = Instant::now();
+        let ended = self.dispatch(&job).await;
+        let took = started.elapsed();
+        self.verdict(&job, ended, took)
+    }
+
+    fn span(&self, job: &queue::Job) -> Span {
+        let span = tracing::info_span!(
+            "job",
+            job.id = job.id,
+            job.kind = %job.kind,
+            job.attempt = job.attempt,
+            trace.id = Empty,
+            call.id = Empty,
+            call.source = Empty,
+        );
+        let call = serde_json::from_value(job.payload.clone()).ok().and_then(|payload: Job| payload.call());
+        if let Some(call) = call {
+            span.record("trace.id", call.trace_id());
         }
-        .instrument(span)
-        .await
+        span
     }
 }
 
@@ -135,11 +183,12 @@ impl Jobs {
             .map_err(|err| Stop::permanent(format!("this build cannot read the job's payload: {err}")))?;
         match payload {
             // Boxed: the recipe holds every step's state, and the queue moves futures about.
-            Job::ProcessCall { call, again } => Box::pin(process_call::run(app, job, call, again)).await,
+            Job::ProcessCall { call, only: Some(Only::OptOut), .. } => opt_out::run(app, job, call).await,
+            Job::ProcessCall { call, again, only: None } => Box::pin(process_call::run(app, job, call, again)).await,
             Job::Deliver { delivery, .. } => deliver::run(app, job, &delivery).await,
             Job::Backfill { backfill } => backfill::run(app, job, &backfill).await,
-            Job::Reconcile { source, from, to } => reconcile::run(app, &source, from, to).await,
-            Job::RetentionSweep => retention_sweep::run(app).await,
+            Job::Reconcile { source, from, to } => reconcile::run(app, job, &source, from, to).await,
+            Job::RetentionSweep => retention_sweep::run(app, job).await,
             Job::EraseCall { call } => erase_call::run(app, job, call).await,
         }
     }
@@ -150,7 +199,11 @@ impl Jobs {
         let trouble = match ended {
             Ok(outcome) => {
                 self.0.health.worked();
-                tracing::info!(outcome, took_ms, "job done");
+                match job.kind {
+                    // They say themselves what they found; most find nothing.
+                    Kind::Reconcile | Kind::RetentionSweep => tracing::debug!(outcome, took_ms, "job done"),
+                    _ => tracing::info!(outcome, took_ms, "job done"),
+                }
                 count(job.kind, outcome);
                 return Verdict::Complete;
             }
@@ -186,8 +239,8 @@ impl Jobs {
                 let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
                 Verdict::Throttled { failure, after, since_ms }
             }
-            Fault::Transient if job.attempt < job.max_attempts => {
-                let after = self.backoff(job.attempt);
+            Fault::Transient if !job.is_last_attempt() => {
+                let after = self.backoff(job.attempts_used());
                 let again_in_ms = after.as_millis() as u64;
                 // What every job meets is said once for all.
                 if telemetry::outage(trouble.side).is_some() {

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tracing::Instrument;
 
 use crate::app::{App, Platform, Urgency};
 use crate::domain::{CallUid, RetentionState, Side, SourceCall, Stage};
+use crate::jobs;
 use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
 use crate::jobs::{At, Stop, Trouble};
 use crate::queue;
@@ -16,9 +18,13 @@ use crate::store::{CallRecord, LedgerEntry, Pricing};
 use crate::telemetry;
 use crate::telemetry::{Use, Used};
 
-/// How often a doubtful answer must repeat itself before it is believed.
+/// How often an answer must repeat itself before it is believed that there is no recording.
 const LEAST_LOOKS: u32 = 3;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+/// Three looks with these pauses are over within a minute.
+const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(20);
+/// No call ends later than so long after it was first seen.
+const LONGEST_CALL: Duration = Duration::from_secs(86_400);
 
 /// A call in the hands of one attempt.
 #[derive(Debug)]
@@ -49,7 +55,8 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool)
     let Some(record) = app.store.call(call).await.at(Stage::Source)? else {
         return Err(Stop::permanent(format!("there is no call record {call}")));
     };
-    tracing::info!(call.id = %call, source = %record.source, "processing call");
+    jobs::named(&record);
+    tracing::info!("processing call");
     if record.retention_state != RetentionState::Active || (record.outcome.is_some() && !again) {
         // Erased meanwhile, or finished by an earlier job: a later trigger is a no-op.
         finish::nothing(app, job).await?;
@@ -121,26 +128,31 @@ impl Work<'_> {
         }
     }
 
-    /// The moment until which a missing recording is looked for quietly: from the later of call end and first sight.
-    pub(super) fn grace_ends(&self, call: &SourceCall) -> jiff::Timestamp {
-        let from = call.ended_at.map_or(self.record.first_seen_at, |ended| ended.max(self.record.first_seen_at));
+    /// The moment until which a missing recording is looked for quietly: from the end of the call, or from first sight
+    /// where it is not known when that was.
+    fn grace_ends(&self, call: Option<&SourceCall>) -> Timestamp {
+        let seen = self.record.first_seen_at;
+        let latest = seen.checked_add(LONGEST_CALL).unwrap_or(seen);
+        // An end far ahead of its first sight is no end that anybody waits for.
+        let from = call.and_then(|call| call.ended_at).map_or(seen, |ended| ended.min(latest));
         from.checked_add(self.platform.settings.recording_grace.0).unwrap_or(from)
     }
 
-    /// What was found may be an incident at the host, a page or an empty answer where a recording should be: looked at
-    /// [`LEAST_LOOKS`] times at least, even where a backlog has used up the grace before the first look. None after that.
-    pub(super) fn doubtful(&self, call: &SourceCall) -> Option<Stop> {
+    /// Not there yet, or not what it should be, which may be an incident at the host: looked at again, quietly, until the
+    /// grace of the call's end is over; then, or where the call was seen later than that, until it has been looked at
+    /// [`LEAST_LOOKS`] times, within a minute. None after that.
+    pub(super) fn not_yet(&self, call: Option<&SourceCall>) -> Option<Stop> {
         if let Some(stop) = self.too_early(call) {
             return Some(stop);
         }
         // A short grace asks for quick answers here too.
         let shortest = self.platform.settings.recording_grace.0 / 10;
-        let after = self.app.config.fetch.not_ready_pause.0.min(shortest.max(SHORTEST_PAUSE));
+        let after = self.app.config.fetch.not_ready_pause.0.min(shortest.max(SHORTEST_PAUSE)).min(LONGEST_LATE_PAUSE);
         (self.job.looks + 1 < LEAST_LOOKS).then_some(Stop::LookAgain { after })
     }
 
-    /// Too early, look again; pauses grow with the wait. None once the grace is over.
-    pub(super) fn too_early(&self, call: &SourceCall) -> Option<Stop> {
+    /// Within the grace, look again; pauses grow with the wait. None once it is over.
+    pub(super) fn too_early(&self, call: Option<&SourceCall>) -> Option<Stop> {
         let (now, until) = (self.app.now(), self.grace_ends(call));
         if now >= until {
             return None;
@@ -150,5 +162,14 @@ impl Work<'_> {
         let waited = grace.saturating_sub(left);
         let pause = self.app.config.fetch.not_ready_pause.0.max(waited / 2);
         Some(Stop::LookAgain { after: pause.min(left) })
+    }
+
+    /// Something lasting was done that no later attempt does again.
+    pub(super) async fn advance(&self) -> Result<(), Stop> {
+        // A first attempt has no earlier ones to give back.
+        if self.job.attempts_used() < 2 {
+            return Ok(());
+        }
+        self.app.queue.advance(self.job).await.at(Stage::Source)
     }
 }

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::admit::{self, Admission, Repeat};
 use super::foresight::foresee;
-use super::{At, Stop, backfill};
+use super::redrive::Asked;
+use super::{At, Stop, backfill, redrive};
 use crate::app::{App, Platform};
 use crate::domain::{CallStatus, Classify, Fault, Outcome, SourceCall, SourceName, Stage};
+use crate::queue;
 use crate::queue::{Kind, Lane};
 use crate::source::Walk;
 use crate::store::ReconcileState;
@@ -119,7 +121,7 @@ pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<B
     let started_at = app.now();
     let mut walk = platform.source.walk(window);
     while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
-        account(app, &mut balance, &walk, &calls).await?;
+        account(app, &mut balance, &walk, &calls, Asked::ByPerson).await?;
     }
     balance.vanished = vanished(app, source, window, started_at).await?;
     balance.missing_objects =
@@ -132,7 +134,13 @@ fn platform<'a>(app: &'a App, source: &SourceName) -> Result<&'a Platform, Stop>
 }
 
 /// Accounts for the calls of the page that the walk has just been at.
-async fn account(app: &App, balance: &mut Balance, walk: &Walk<'_>, calls: &[SourceCall]) -> Result<(), Stop> {
+async fn account(
+    app: &App,
+    balance: &mut Balance,
+    walk: &Walk<'_>,
+    calls: &[SourceCall],
+    asked: Asked,
+) -> Result<(), Stop> {
     balance.count_unreadable(walk.unreadable());
     let unreadable = walk.unreadable().iter().filter_map(|row| row.id.as_deref());
     let ids: Vec<&str> = calls.iter().map(|call| call.id.as_str()).chain(unreadable).collect();
@@ -142,7 +150,8 @@ async fn account(app: &App, balance: &mut Balance, walk: &Walk<'_>, calls: &[Sou
     let known = app.store.known(&balance.source, &ids).await.at(Stage::Reconcile)?;
     for call in calls {
         balance.listed += u64::from(!walk.came_before(&call.id));
-        match known.get(call.id.as_str()).and_then(|known| backfill::settled(known, call, app.now())) {
+        let known = known.get(call.id.as_str());
+        match known.and_then(|known| backfill::settled(known, call, app.now())) {
             Some(Outcome::Done) => {
                 balance.completed += 1;
                 balance.done += 1;
@@ -151,16 +160,28 @@ async fn account(app: &App, balance: &mut Balance, walk: &Walk<'_>, calls: &[Sou
                 balance.completed += 1;
                 *balance.terminal.entry(outcome.to_string()).or_default() += 1;
             }
-            None => let_in(app, balance, call).await?,
+            None => {
+                let revivable = redrive::revivable(app, known.map(|known| known.uid), asked).await?;
+                let_in(app, balance, call, revivable).await?;
+            }
         }
     }
     app.store.sight(&balance.source, &ids, app.now()).await.at(Stage::Reconcile)
 }
 
-async fn let_in(app: &App, balance: &mut Balance, call: &SourceCall) -> Result<(), Stop> {
+/// Lets a call in that is neither done nor under way; `revivable` is its dead letter, where the cause of that is gone.
+async fn let_in(app: &App, balance: &mut Balance, call: &SourceCall, revivable: Option<i64>) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Reconcile)?;
     let (admission, record) = admit::see(app, &mut tx, &balance.source, call).await.at(Stage::Reconcile)?;
+    let revived = match (admission, revivable) {
+        (Admission::Due, Some(job)) => app.queue.revive(&mut tx, job).await.at(Stage::Reconcile)?,
+        _ => false,
+    };
     match (admission, record) {
+        (Admission::Due, Some(_)) if revived => {
+            balance.running += 1;
+            balance.enqueued += 1;
+        }
         (Admission::NotCompleted, _) => return Ok(()),
         (Admission::Ended(Outcome::Done), _) => balance.done += 1,
         (Admission::Ended(outcome), _) => *balance.terminal.entry(outcome.to_string()).or_default() += 1,
@@ -205,22 +226,32 @@ fn is_due(now: Timestamp, last: Option<Timestamp>, every: SignedDuration) -> boo
     last.is_none_or(|last| now.duration_since(last) >= every)
 }
 
-pub(super) async fn run(app: &App, source: &SourceName, from: Timestamp, to: Timestamp) -> Result<&'static str, Stop> {
+pub(super) async fn run(
+    app: &App,
+    job: &queue::Job,
+    source: &SourceName,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<&'static str, Stop> {
     // This poll does what earlier ones could not: one dead letter a source is enough to look at.
     app.queue.drop_dead_letters(Kind::Reconcile, source.as_str()).await.at(Stage::Reconcile)?;
-    Ok(if poll(app, source, Window { from, to }).await? == 0 { "balanced" } else { "missing" })
+    Ok(if poll_as(app, Some(job), source, Window { from, to }).await? == 0 { "balanced" } else { "missing" })
 }
 
 /// One poll: the top of the list, then some pages of a pass that is due. Returns how many completed calls it could not
 /// account for, which must be none.
 pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64, Stop> {
+    poll_as(app, None, source, window).await
+}
+
+async fn poll_as(app: &App, job: Option<&queue::Job>, source: &SourceName, window: Window) -> Result<u64, Stop> {
     let platform = platform(app, source)?;
     let mut state = app.store.reconcile_state(source).await.at(Stage::Reconcile)?;
-    let top = tail(app, platform, window, &mut state).await?;
+    let top = tail(app, job, platform, window, &mut state).await?;
     let mut missing = top.missing;
     report("polled", &top);
     if let Some(mut pass) = under_way(app, source, window, &mut state) {
-        let ended = go_on(app, platform, &mut pass, &mut state).await?;
+        let ended = go_on(app, job, platform, &mut pass, &mut state).await?;
         if ended {
             missing += pass.balance.missing;
             report(if pass.full { "reconciled in full" } else { "reconciled" }, &pass.balance);
@@ -231,7 +262,12 @@ pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64,
     Ok(missing)
 }
 
+/// Says what a poll or a pass found: aloud where it let something in or cannot account for something.
 fn report(what: &str, balance: &Balance) {
+    if balance.enqueued == 0 && balance.missing == 0 {
+        tracing::debug!(source = %balance.source, listed = balance.listed, completed = balance.completed, "{what}");
+        return;
+    }
     tracing::info!(
         source = %balance.source,
         listed = balance.listed,
@@ -248,7 +284,13 @@ fn report(what: &str, balance: &Balance) {
 }
 
 /// Reads the list from its top back to where the poll before began, and a little further.
-async fn tail(app: &App, platform: &Platform, window: Window, state: &mut ReconcileState) -> Result<Balance, Stop> {
+async fn tail(
+    app: &App,
+    job: Option<&queue::Job>,
+    platform: &Platform,
+    window: Window,
+    state: &mut ReconcileState,
+) -> Result<Balance, Stop> {
     let source = &platform.settings.name;
     let started_at = app.now();
     let overlap = SignedDuration::try_from(app.config.reconcile.tail_overlap.0).unwrap_or(SignedDuration::ZERO);
@@ -265,7 +307,11 @@ async fn tail(app: &App, platform: &Platform, window: Window, state: &mut Reconc
         };
         let oldest = calls.iter().filter(going).filter_map(|call| call.created_at).min();
         open = open.min(oldest.unwrap_or(open));
-        account(app, &mut balance, &walk, &calls).await?;
+        let before = balance.enqueued;
+        account(app, &mut balance, &walk, &calls, Asked::BySchedule).await?;
+        if balance.enqueued > before {
+            moved(app, job).await?;
+        }
     }
     if state.tail_from.is_none() {
         // The first poll of a source has gone through the whole window.
@@ -276,6 +322,14 @@ async fn tail(app: &App, platform: &Platform, window: Window, state: &mut Reconc
     app.store.save_reconcile_state(source, state).await.at(Stage::Reconcile)?;
     app.store.note_poll(source, app.now()).await.at(Stage::Reconcile)?;
     Ok(balance)
+}
+
+/// The job has come further than any attempt before.
+async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
+    match job {
+        Some(job) => app.queue.advance(job).await.at(Stage::Reconcile),
+        None => Ok(()),
+    }
 }
 
 /// The pass to go on with: the one under way, else one that is due.
@@ -297,8 +351,14 @@ fn under_way(app: &App, source: &SourceName, window: Window, state: &mut Reconci
 }
 
 /// Some pages of a pass; true at its end. One that a budget stops is gone on with at the next poll.
-async fn go_on(app: &App, platform: &Platform, pass: &mut Pass, state: &mut ReconcileState) -> Result<bool, Stop> {
-    match some_pages(app, platform, pass, state).await {
+async fn go_on(
+    app: &App,
+    job: Option<&queue::Job>,
+    platform: &Platform,
+    pass: &mut Pass,
+    state: &mut ReconcileState,
+) -> Result<bool, Stop> {
+    match some_pages(app, job, platform, pass, state).await {
         Ok(false) | Err(Stop::Trouble(super::Trouble { fault: Fault::Throttled { .. }, .. })) => {
             state.pass = serde_json::to_value(pass).ok();
             Ok(false)
@@ -315,7 +375,13 @@ async fn go_on(app: &App, platform: &Platform, pass: &mut Pass, state: &mut Reco
     }
 }
 
-async fn some_pages(app: &App, platform: &Platform, pass: &mut Pass, state: &mut ReconcileState) -> Result<bool, Stop> {
+async fn some_pages(
+    app: &App,
+    job: Option<&queue::Job>,
+    platform: &Platform,
+    pass: &mut Pass,
+    state: &mut ReconcileState,
+) -> Result<bool, Stop> {
     if is_due(app.now(), state.probed_at, PROBE_EVERY) {
         match platform.source.obeys_date_filter().await {
             Ok(obeys) => (state.obeys_filter, state.probed_at) = (obeys, Some(app.now())),
@@ -336,7 +402,14 @@ async fn some_pages(app: &App, platform: &Platform, pass: &mut Pass, state: &mut
         let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
             return Ok(true);
         };
-        account(app, &mut pass.balance, &walk, &calls).await?;
+        account(app, &mut pass.balance, &walk, &calls, Asked::BySchedule).await?;
+        if walk.place().is_some() {
+            // Whoever goes on after this worker's death goes on here.
+            pass.cursor = walk.place().cloned();
+            state.pass = serde_json::to_value(&*pass).ok();
+            app.store.save_reconcile_state(&platform.settings.name, state).await.at(Stage::Reconcile)?;
+            moved(app, job).await?;
+        }
         if walk.pages() >= app.config.reconcile.pages_per_poll && walk.place().is_some() {
             pass.cursor = walk.place().cloned();
             return Ok(false);

@@ -9,6 +9,7 @@ use super::object_check::Orphans;
 use super::{At, Stop, object_check};
 use crate::app::App;
 use crate::domain::{CallUid, Stage};
+use crate::queue;
 use crate::store::operations::Due;
 use crate::telemetry;
 
@@ -83,6 +84,10 @@ pub async fn plan(app: &App) -> Result<Plan, Stop> {
 
 /// Condemns everything due and enqueues its erasure. Returns the plan it carried out, or one with `refused` set.
 pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
+    sweep_as(app, None, consent).await
+}
+
+async fn sweep_as(app: &App, job: Option<&queue::Job>, consent: Consent) -> Result<Plan, Stop> {
     let mut plan = plan(app).await?;
     if !app.config.retention.enabled {
         plan.refused = Some("retention.enabled is false: nothing is erased".to_owned());
@@ -104,6 +109,9 @@ pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
     plan.refused = None;
     for due in plan.dues.iter().filter(|due| !due.held) {
         condemn_due(app, due, consent).await?;
+        if let Some(job) = job {
+            app.queue.advance(job).await.at(Stage::Retention)?;
+        }
     }
     for call in app.store.unfinished_erasures().await.at(Stage::Retention)? {
         erase_again(app, call).await?;
@@ -114,14 +122,14 @@ pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
     Ok(plan)
 }
 
-pub(super) async fn run(app: &App) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, job: &queue::Job) -> Result<&'static str, Stop> {
     roll_up_ledger(app).await?;
     let keep = app.config.worker.keep_finished_jobs.0;
     app.store
         .forget_scheduled_backfills(app.now().checked_sub(keep).unwrap_or(Timestamp::MIN))
         .await
         .at(Stage::Retention)?;
-    let plan = sweep(app, Consent::Scheduled).await?;
+    let plan = sweep_as(app, Some(job), Consent::Scheduled).await?;
     let overdue = plan.dues.iter().filter(|due| !due.held).map(|due| due.retain_until).min();
     let overdue = overdue.map_or(0.0, |at| app.now().duration_since(at).as_secs_f64());
     metrics::gauge!(telemetry::RETENTION_OVERDUE_SECONDS).set(if plan.refused.is_some() { overdue } else { 0.0 });
@@ -132,7 +140,11 @@ pub(super) async fn run(app: &App) -> Result<&'static str, Stop> {
         object_check::check(app, Orphans::Leave).await?;
         return Ok("refused");
     }
-    tracing::info!(condemned = plan.due, held = plan.held, "retention sweep");
+    if plan.due > 0 {
+        tracing::info!(condemned = plan.due, held = plan.held, "retention sweep");
+    } else {
+        tracing::debug!(held = plan.held, "retention sweep: nothing is due");
+    }
     Ok("swept")
 }
 

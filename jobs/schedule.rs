@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use riverqueue::CronSchedule;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{At, Job, Stop, backfill};
 use crate::app::{App, CLOCK_TOLERANCE};
-use crate::config::{Poll, Span};
+use crate::config::{Poll, Span, misread};
 use crate::domain::{SourceName, Stage};
 use crate::queue::Lane;
 use crate::store::{NewBackfill, Orders, Origin, StoreError, Tx};
@@ -94,7 +94,7 @@ impl Schedules {
             "" => ("jobs/schedule.toml".to_owned(), DEFAULT.to_owned()),
             path => (path.to_owned(), std::fs::read_to_string(path).with_context(|| format!("schedule.file: {path}"))?),
         };
-        let file: File = toml::from_str(&text).with_context(|| place.clone())?;
+        let file: File = toml::from_str(&text).map_err(|err| anyhow!("{place}: {}", misread(&text, &err)))?;
         let mut all = Vec::new();
         for entry in &file.schedule {
             all.extend(entry.expand(app).with_context(|| format!("{place}: schedule `{}`", entry.name))?);
@@ -244,14 +244,14 @@ impl Schedule {
             (ScheduledKind::Backfill, Some(source)) => {
                 let new = NewBackfill { source, from, to, again: false, origin: Origin::Schedule, now };
                 let started = backfill::start_in(app, tx, &new, Orders::default()).await?;
-                tracing::info!(schedule = self.name, started = started.is_some(), "schedule fired");
+                tracing::debug!(schedule = self.name, started = started.is_some(), "schedule fired");
                 return Ok(());
             }
             (ScheduledKind::Reconcile, Some(source)) => Job::Reconcile { source: source.clone(), from, to },
             _ => Job::RetentionSweep,
         };
         let enqueued = app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Source)?;
-        tracing::info!(schedule = self.name, started = !enqueued.duplicate, "schedule fired");
+        tracing::debug!(schedule = self.name, started = !enqueued.duplicate, "schedule fired");
         Ok(())
     }
 }

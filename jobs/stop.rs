@@ -40,10 +40,10 @@ impl Stop {
 impl Trouble {
     /// Whether this failure makes the job a dead letter.
     #[must_use]
-    pub const fn ends(&self, job: &queue::Job) -> bool {
+    pub fn ends(&self, job: &queue::Job) -> bool {
         match self.fault {
             Fault::Permanent => true,
-            Fault::Transient => job.attempt >= job.max_attempts,
+            Fault::Transient => job.is_last_attempt(),
             Fault::Throttled { .. } | Fault::NotReady { .. } | Fault::Fenced => false,
         }
     }

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::domain::{CallId, CallUid, Fault, Outcome, RetentionState, Side, SourceName, Stage};
 use crate::jobs::admit;
 use crate::jobs::admit::Repeat;
-use crate::jobs::{At, Stop, Trouble};
+use crate::jobs::{At, Stop, Trouble, opt_out};
 use crate::queue::Lane;
 use crate::store::{Admitted, CallRecord};
 
@@ -35,6 +35,7 @@ pub struct Triggered {
     pub id: CallUid,
     pub call_id: CallId,
     pub source: SourceName,
+    /// The job that processes the call, or that asks whether a finished one has opted out since.
     pub job_id: Option<i64>,
     /// The job was there before.
     pub duplicate: bool,
@@ -65,7 +66,10 @@ impl Triggered {
             (TriggerState::Queued, Some(job)) if self.duplicate => format!("already queued as job {job}"),
             (TriggerState::Queued, Some(job)) => format!("queued as job {job}"),
             (TriggerState::Queued, None) => "queued".to_owned(),
-            (TriggerState::AlreadyDone, _) => format!("nothing to do, it ended as {ended} (once more with --again)"),
+            (TriggerState::AlreadyDone, Some(job)) => {
+                format!("it ended as {ended}; job {job} asks whether it has opted out since (once more with --again)")
+            }
+            (TriggerState::AlreadyDone, None) => format!("nothing to do, it ended as {ended} (once more with --again)"),
             (TriggerState::Refused, _) => format!("refused, nothing of it may be kept: {ended}"),
             (TriggerState::Erased, _) => "refused, it is erased".to_owned(),
         }
@@ -105,6 +109,12 @@ async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) 
     let admitted = Admitted { source, call_id, call: None, now: app.now(), term };
     let mut record = app.store.admit(&mut tx, admitted).await.at(Stage::Source)?;
     let state = state_of(&record, repeat);
+    if state == TriggerState::AlreadyDone && may_opt_out(app, &record) {
+        // A trigger may be how the platform says it.
+        let job = admit::enqueue_opt_out(app, &mut tx, &record).await.at(Stage::Source)?;
+        tx.commit().await.at(Stage::Source)?;
+        return Ok(Triggered { job_id: Some(job.id), duplicate: job.duplicate, ..Triggered::new(record, state) });
+    }
     if state != TriggerState::Queued {
         return Ok(Triggered::new(record, state));
     }
@@ -115,6 +125,11 @@ async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) 
     let job = admit::enqueue(app, &mut tx, &record, Lane::Live, repeat).await.at(Stage::Source)?;
     tx.commit().await.at(Stage::Source)?;
     Ok(Triggered { job_id: Some(job.id), duplicate: job.duplicate, ..Triggered::new(record, state) })
+}
+
+fn may_opt_out(app: &App, record: &CallRecord) -> bool {
+    app.platform(&record.source).is_some_and(|platform| platform.source.tells_opt_out())
+        && record.outcome.is_some_and(opt_out::concerns)
 }
 
 fn state_of(record: &CallRecord, repeat: Repeat) -> TriggerState {

@@ -33,7 +33,7 @@ use crate::transcript::remote::Remote;
 pub use self::barred::ASK_AGAIN as ASK_BARRED_AGAIN;
 pub use self::clock::{CLOCK_TOLERANCE, Clock};
 pub use self::seats::{Seat, Seats, Stopped, Urgency};
-pub use crate::config::private_dir;
+pub use crate::config::{own_dir, private_dir};
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -108,8 +108,7 @@ impl App {
     /// # Errors
     /// What could not be reached or used, and why.
     pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
-        private_dir(&config.data_dir)
-            .with_context(|| format!("data_dir: cannot create {}", config.data_dir.display()))?;
+        own_dir(&config.data_dir).with_context(|| format!("data_dir: cannot use {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
         Self::over(store, config, clock).await
     }
@@ -180,6 +179,22 @@ impl App {
     #[must_use]
     pub fn platform(&self, name: &SourceName) -> Option<&Platform> {
         self.platforms.get(name)
+    }
+
+    /// Reads every file that a platform's or an engine's key comes from again.
+    pub async fn read_keys_again(&self) {
+        let mut renewed = Vec::new();
+        for (name, platform) in &self.platforms {
+            if platform.source.read_keys_again().await {
+                renewed.push(name.to_string());
+            }
+        }
+        for engine in &self.elsewhere {
+            if engine.remote.read_key_again() {
+                renewed.push(engine.remote.settings().name.clone());
+            }
+        }
+        tracing::info!(renewed = renewed.join(" "), "the keys' files were read again");
     }
 
     /// Where a call's files wait while its job runs.

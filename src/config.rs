@@ -1,11 +1,13 @@
 //! The only reader of the configuration file and the environment. Defaults are `config.default.toml`, compiled in.
 
 mod engines;
+mod key_files;
 mod layers;
 mod remarks;
 mod settings;
 mod write_back;
 
+pub use key_files::KeyFiles;
 pub use remarks::Remark;
 pub use settings::{
     AnswerFormat, Api, Audio, AuthMode, BackfillCpu, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log,
@@ -26,6 +28,8 @@ use url::Url;
 
 use crate::domain::{RetentionTerm, SourceName};
 
+pub use layers::misread;
+
 use layers::Layers;
 
 /// Read when `--config` is not given and it exists.
@@ -39,6 +43,42 @@ pub const DEFAULT_FILE: &str = "aftercall.toml";
 pub fn private_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the directory where everything is kept, or sees to it that nobody else can look into the one that is there.
+///
+/// # Errors
+/// What keeps it from being made or closed to others.
+pub fn own_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    private_dir(path)?;
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let refused = |why: &str| {
+        let what = format!("others may look into {}, {why}; name a directory of its own", path.display());
+        std::io::Error::new(std::io::ErrorKind::PermissionDenied, what)
+    };
+    // A directory that is used for other things too is nobody's to close.
+    let ours = path.join("lock").exists() || std::fs::read_dir(path)?.next().is_none();
+    if !ours || mode & 0o1000 != 0 {
+        return Err(refused("and it holds other things than this program's"));
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+        .map_err(|_| refused("and it belongs to another user"))
+}
+
+impl Config {
+    /// Settings that are accepted and do nothing yet, in words for whoever has set them.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let ahead = self.source.iter().filter(|source| source.webhook_secret.is_some());
+        let said = |source: &Source| {
+            format!("source `{}`: webhook_secret is not used: this version takes no webhooks", source.name)
+        };
+        ahead.map(said).collect()
+    }
 }
 
 /// A length of time written as `20s`, `15m`, `1h 30m`, `7d`.
@@ -92,7 +132,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_toml(text: &str) -> Result<Self> {
-        Layers::of_text(text).config()
+        Layers::of_text(text)?.config()
     }
 
     fn read_secret_files(&mut self) -> Result<()> {
@@ -106,11 +146,14 @@ impl Config {
         )?;
         for source in &mut self.source {
             let key = |field: &str| format!("source `{}`: {field}", source.name);
-            let (api_key, api_secret, webhook) =
-                (key("api_key_file"), key("api_secret_file"), key("webhook_secret_file"));
-            fill(&api_key, &mut source.api_key, source.api_key_file.as_deref())?;
-            fill(&api_secret, &mut source.api_secret, source.api_secret_file.as_deref())?;
+            source.key_files = KeyFiles {
+                key: source.api_key_file.clone().filter(|_| source.api_key.is_none()),
+                secret: source.api_secret_file.clone().filter(|_| source.api_secret.is_none()),
+            };
+            let webhook = key("webhook_secret_file");
             fill(&webhook, &mut source.webhook_secret, source.webhook_secret_file.as_deref())?;
+            source.read_keys()?;
+            let key = |field: &str| format!("source `{}`: {field}", source.name);
             let key = key("agent.text_file");
             for agent in &mut source.agent {
                 if let (None, Some(path)) = (&agent.text, &agent.text_file) {
@@ -119,8 +162,8 @@ impl Config {
             }
         }
         for engine in &mut self.engine {
-            let key = format!("engine `{}`: api_key_file", engine.name);
-            fill(&key, &mut engine.api_key, engine.api_key_file.as_deref())?;
+            engine.key_files.key = engine.api_key_file.clone().filter(|_| engine.api_key.is_none());
+            engine.read_key()?;
         }
         Ok(())
     }
@@ -259,6 +302,11 @@ impl fmt::Display for DialectName {
 
 /// Keys whose values are secret wherever they stand.
 const SECRETS: [&str; 4] = ["api_key", "api_secret", "webhook_secret", "secret_access_key"];
+
+/// Whether a setting's path, such as `source[0].api_key`, names a secret.
+fn is_secret(path: &str) -> bool {
+    path.split('.').any(|part| SECRETS.contains(&part.split('[').next().unwrap_or(part)) || part == "headers")
+}
 
 fn hide_secrets(table: &mut toml::Table) {
     for (key, value) in table.iter_mut() {

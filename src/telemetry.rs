@@ -44,6 +44,8 @@ pub const FETCHED_BYTES_TOTAL: &str = "aftercall_fetched_bytes_total";
 pub const SOURCE_REQUESTS_TOTAL: &str = "aftercall_source_requests_total";
 /// Requests not sent because of a budget, a rate, a pause asked for or a platform that is down; by source and reason.
 pub const SOURCE_HELD_TOTAL: &str = "aftercall_source_requests_held_total";
+/// 1 while a platform refuses the key, by source.
+pub const SOURCE_KEY_REFUSED: &str = "aftercall_source_key_refused";
 /// Calls a list once showed and a whole pass did not, by source.
 pub const VANISHED_CALLS: &str = "aftercall_vanished_calls";
 
@@ -191,6 +193,7 @@ fn describe() {
     metrics::describe_counter!(UNKNOWN_STATUS_TOTAL, "call statuses this build does not know");
     metrics::describe_counter!(SOURCE_REQUESTS_TOTAL, "requests sent to platforms");
     metrics::describe_counter!(SOURCE_HELD_TOTAL, "requests to platforms that had to wait for another time");
+    metrics::describe_gauge!(SOURCE_KEY_REFUSED, "1 while a platform refuses the key");
     metrics::describe_gauge!(RECEIVER_KEY_REFUSED, "1 while a receiver refuses our key and its deliveries wait");
     metrics::describe_gauge!(MISSING_OBJECTS, "calls of which stored objects are missing or have another size");
     metrics::describe_gauge!(RECORDINGS_AT_RISK, "recordings that will be gone before they can be fetched");

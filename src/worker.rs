@@ -1,6 +1,7 @@
 //! Running jobs, and under a row-by-row agreement schedules, until told to stop.
 
 use std::fs::File;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,14 +54,18 @@ impl DataLock {
     /// # Errors
     /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
-        app::private_dir(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        app::own_dir(data_dir).with_context(|| format!("data_dir: cannot use {}", data_dir.display()))?;
         let path = data_dir.join("lock");
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&path)
             .with_context(|| format!("data_dir: cannot write {} (is the directory writable?)", path.display()))?;
+        // One that an earlier build made may be readable by others.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("data_dir: cannot close {} to others", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(std::fs::TryLockError::WouldBlock) => Err(Locked { path: data_dir.display().to_string() }.into()),

@@ -232,6 +232,7 @@ async fn note(work: &Work<'_>, measured: &Measured) -> Result<Measured, Stop> {
         work.withdraw().await;
         return Err(Stop::Fenced);
     }
+    work.advance().await?;
     work.boundary("quality").await;
     Ok(noted)
 }

@@ -230,7 +230,7 @@ impl Asking<'_> {
         let now = app.now().as_millisecond();
         let since = *self.kept.failing_since.get_or_insert(now);
         let patience = i64::try_from(app.config.transcript.patience.0.as_millis()).unwrap_or(i64::MAX);
-        let last = fault == Fault::Transient && job.attempt >= job.max_attempts;
+        let last = fault == Fault::Transient && job.is_last_attempt();
         if last || now - since >= patience {
             tracing::error!(engine, error = %err, "no words: the engine has failed for too long");
             return Ok(transcript::ENGINE_FAILED);

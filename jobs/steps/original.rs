@@ -85,6 +85,7 @@ pub(super) async fn keep(work: &mut Work<'_>, path: &Path) -> Result<(Artifact, 
         return Err(Stop::Fenced);
     }
     work.record.original = Some(artifact.clone());
+    work.advance().await?;
     Ok((artifact, container))
 }
 
@@ -126,7 +127,7 @@ async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
         Some(url) => url,
         None => match fresh_url(work, call).await? {
             Some(url) => url,
-            None => return missing(work, call, Outcome::NoRecording, None),
+            None => return unlikely(work, call, Outcome::NoRecording, None),
         },
     };
     match download(work, &first).await {
@@ -171,27 +172,27 @@ fn conclude(
     let said = Some(err.to_string());
     match err {
         FetchError::Denied { .. } | FetchError::Gone { .. } => missing(work, call, Outcome::SourceExpired, said),
-        FetchError::Empty { .. } => doubtful(work, call, Outcome::NoRecording, said),
-        FetchError::NotARecording { .. } => doubtful(work, call, Outcome::NotARecording, said),
+        FetchError::Empty { .. } => unlikely(work, call, Outcome::NoRecording, said),
+        FetchError::NotARecording { .. } => unlikely(work, call, Outcome::NotARecording, said),
         FetchError::TooLarge { .. } => Ok(Err((Outcome::TooLarge, said))),
         // No URL at all: a word that stands there for now may yet become one.
-        FetchError::RefusedUrl { host: None, .. } => missing(work, call, Outcome::RefusedUrl, said),
+        FetchError::RefusedUrl { host: None, .. } => unlikely(work, call, Outcome::RefusedUrl, said),
         FetchError::RefusedUrl { .. } => Ok(Err((Outcome::RefusedUrl, said))),
         err => Err(err).at(Stage::Fetch),
     }
 }
 
-/// Looked for again within the grace; after it, the end.
+/// Gone where it was: looked for again within the grace; after it, the end.
 fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
-    match work.too_early(call) {
+    match work.too_early(Some(call)) {
         Some(look_again) => Err(look_again),
         None => Ok(Err((outcome, reason))),
     }
 }
 
-/// As [`missing`], and believed only once it has repeated itself.
-fn doubtful(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
-    match work.doubtful(call) {
+/// There should be one: believed only once it has repeated itself, after the grace too.
+fn unlikely(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
+    match work.not_yet(Some(call)) {
         Some(look_again) => Err(look_again),
         None => Ok(Err((outcome, reason))),
     }

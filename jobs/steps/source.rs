@@ -63,13 +63,9 @@ pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
 
 /// A platform may answer 404 for a call that ended a moment ago; only after the grace is it gone.
 fn vanished(work: &Work<'_>) -> Result<Fresh, Stop> {
-    let grace = work.platform.settings.recording_grace.0;
-    let since = work.app.now().duration_since(work.record.first_seen_at);
-    match grace.checked_sub(Duration::try_from(since).unwrap_or_default()) {
-        Some(left) if !left.is_zero() => {
-            Err(Stop::LookAgain { after: work.app.config.fetch.not_ready_pause.0.min(left) })
-        }
-        _ => Ok(Fresh::Ends(Outcome::Vanished, Some("the source does not know this call".to_owned()))),
+    match work.not_yet(work.record.call.as_ref()) {
+        Some(look_again) => Err(look_again),
+        None => Ok(Fresh::Ends(Outcome::Vanished, Some("the source does not know this call".to_owned()))),
     }
 }
 

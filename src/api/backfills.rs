@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::domain::{CallFlag, Outcome, SourceName};
 use crate::jobs::backfill;
 use crate::jobs::backfill_plan;
+use crate::jobs::backfill_standing;
 use crate::store::{Backfill, NewBackfill, Orders, Origin, OurCalls, Scope, Steering};
 
 /// A backfill asked for.
@@ -50,8 +51,7 @@ fn allowed(caller: &Caller) -> Result<(), Problem> {
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller, _: NoQuery) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
     let all = app.store.backfills().await?;
-    let shown: Vec<Value> = all.iter().map(|backfill| backfill::shown(backfill, app.now())).collect();
-    Ok(Json(json!({ "backfills": shown })))
+    Ok(Json(json!({ "backfills": backfill_standing::all_shown(&app, &all).await? })))
 }
 
 async fn found(app: &App, id: &str) -> Result<Backfill, Problem> {
@@ -67,7 +67,7 @@ pub(super) async fn one(
     _: NoQuery,
 ) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
-    Ok(Json(backfill::shown(&found(&app, &id).await?, app.now())))
+    Ok(Json(backfill_standing::shown(&app, &found(&app, &id).await?).await?))
 }
 
 /// Starts one (201), or says what it would do (`dry_run`, 200).
@@ -102,7 +102,8 @@ pub(super) async fn start(
     let new = NewBackfill { source, from, to, again: wanted.again, origin: Origin::Command, now };
     let id = backfill::start_ordered(&app, &new, orders).await?;
     let id = id.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "already_running"))?;
-    Ok((StatusCode::CREATED, Json(backfill::shown(&found(&app, &id).await?, now))))
+    let shown = backfill_standing::shown(&app, &found(&app, &id).await?).await?;
+    Ok((StatusCode::CREATED, Json(shown)))
 }
 
 /// What can be changed of one that goes on.
@@ -151,7 +152,7 @@ async fn answered(app: &App, id: &str, changed: bool) -> Result<Json<Value>, Pro
     if !changed {
         return Err(Problem::new(StatusCode::CONFLICT, "is_over").saying("this backfill is over"));
     }
-    Ok(Json(backfill::shown(&backfill, app.now())))
+    Ok(Json(backfill_standing::shown(app, &backfill).await?))
 }
 
 /// These take no members.

@@ -1,6 +1,6 @@
 //! Who asks: the key, what it may do, and which calls exist for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
@@ -14,6 +14,17 @@ use crate::store::{ApiKey, AuditEntry, CallRecord, Scope};
 
 /// The organisation a request is about, as the platform's own API has it.
 pub(super) const ORGANIZATION: &str = "x-organization-id";
+
+/// Where a request's log line learns which key it came with: by the key's id, never the key.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyUsed(Arc<OnceLock<String>>);
+
+impl KeyUsed {
+    /// The id of a live key; none where there was none.
+    pub(super) fn id(&self) -> &str {
+        self.0.get().map_or("-", String::as_str)
+    }
+}
 
 /// The holder of a live key. Taking it as an argument is what makes a route want one.
 #[derive(Debug)]
@@ -34,6 +45,9 @@ where
         let app = Arc::<App>::from_ref(state);
         let secret = secret(&parts.headers).ok_or_else(Problem::unauthorized)?;
         let key = app.store.key_by_secret(secret).await?.ok_or_else(Problem::unauthorized)?;
+        if let Some(used) = parts.extensions.get::<KeyUsed>() {
+            used.0.get_or_init(|| key.id.clone());
+        }
         let organization = match parts.headers.get(ORGANIZATION).map(|value| value.to_str().map(str::trim)) {
             Some(Err(_)) => return Err(Problem::parameter(ORGANIZATION, "printable ASCII")),
             Some(Ok("")) | None => None,

@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::connection::{Connections, Limits, Requests};
+use self::keys::KeyUsed;
 use self::ops::Watch;
 use self::problem::Problem;
 use crate::app::App;
@@ -223,9 +224,10 @@ async fn in_time(patience: Duration, request: Request, next: Next) -> Response {
     }
 }
 
-/// One line a request, by its route: the path itself holds ids, the query more.
-async fn logged(request: Request, next: Next) -> Response {
-    let started = Instant::now();
+/// One line a request, by its route and the id of its key: the path itself holds ids, the query more.
+async fn logged(mut request: Request, next: Next) -> Response {
+    let (started, key) = (Instant::now(), KeyUsed::default());
+    request.extensions_mut().insert(key.clone());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
@@ -236,7 +238,7 @@ async fn logged(request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     let took_ms = started.elapsed().as_millis() as u64;
     if route.starts_with("/v1/") {
-        tracing::info!(%method, route, status, took_ms, "request");
+        tracing::info!(%method, route, status, took_ms, key = key.id(), "request");
     } else {
         tracing::debug!(%method, route, status, took_ms, "request");
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{CLOCK_TOLERANCE, Clock};
 use crate::config;
 use crate::domain::{Side, SourceName};
-use crate::source::{Answered, Gate, Held, Pass, Precedence};
+use crate::source::{Answered, Gate, Held, Pass, Precedence, REFUSED_PAUSE};
 use crate::store::{PaceRow, Store, StoreError};
 use crate::telemetry;
 
@@ -35,6 +35,8 @@ const KEPT_PERCENT: i64 = 20;
 /// Of a day's budget, kept for them to its last minute: a pass that takes all that is left would have a call that ends
 /// before midnight wait for it.
 const LEAST_PERCENT: i64 = 1;
+/// What a row is held for whose key is not taken.
+const REFUSED: &str = "refused";
 const DAY_MS: i64 = 86_400_000;
 /// No pause that a platform asks for is kept longer (`wire::retry`).
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(86_400);
@@ -63,6 +65,8 @@ pub(super) struct Pace {
     source: SourceName,
     limits: Limits,
     longest_request: Duration,
+    /// Whether a metric says that its key is refused.
+    shows_refusals: bool,
     store: Store,
     clock: Clock,
     seen: Mutex<Option<(Instant, PaceRow)>>,
@@ -72,17 +76,23 @@ impl Pace {
     pub(super) fn of_source(settings: &config::Source, store: Store, clock: Clock) -> Self {
         let limits = Limits::of(settings.requests_per_second, settings.requests_per_day, settings.requests_at_once);
         let source = settings.name.clone();
-        Self { source, limits, longest_request: LONGEST_REQUEST, store, clock, seen: Mutex::new(None) }
+        let (longest_request, seen) = (LONGEST_REQUEST, Mutex::new(None));
+        Self { source, limits, longest_request, shows_refusals: true, store, clock, seen }
     }
 
     /// Kept beside the sources', under a name that no source has.
     pub(super) fn of_engine(name: SourceName, settings: &config::RemoteEngine, store: Store, clock: Clock) -> Self {
         let limits = Limits::of(settings.requests_per_second, settings.requests_per_day, settings.requests_at_once);
         let longest_request = settings.timeout.0 + SLACK;
-        Self { source: name, limits, longest_request, store, clock, seen: Mutex::new(None) }
+        let seen = Mutex::new(None);
+        Self { source: name, limits, longest_request, shows_refusals: false, store, clock, seen }
     }
 
     fn remember(&self, row: &PaceRow) {
+        if self.shows_refusals {
+            let refused = if row.is_refused() { 1.0 } else { 0.0 };
+            metrics::gauge!(telemetry::SOURCE_KEY_REFUSED, "source" => self.source.to_string()).set(refused);
+        }
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), row.clone()));
     }
 
@@ -104,7 +114,10 @@ impl Pace {
         if !self.limits.any() {
             let mut row = self.recent().await?;
             row.put_right(self.limits, now);
-            if row.openings == 0 {
+            if precedence == Precedence::Check {
+                return Ok(Ok((Pass::default(), Duration::ZERO)));
+            }
+            if row.openings == 0 && !row.is_refused() {
                 return Ok(row.free_of_holds(now).map(|()| (Pass::default(), Duration::ZERO)));
             }
         }
@@ -157,7 +170,11 @@ impl Pace {
         if row != before {
             self.store.save_pace(&mut tx, &self.source, &row).await?;
             tx.commit().await?;
-            if row.openings > before.openings {
+            if row.is_refused() && !before.is_refused() {
+                tracing::error!(source = %self.source, "the platform refuses the key: nothing is asked but once a minute");
+            } else if before.is_refused() && !row.is_refused() {
+                tracing::info!(source = %self.source, "the platform takes the key again");
+            } else if row.openings > before.openings {
                 tracing::warn!(source = %self.source, openings = row.openings, "the platform is taken for dead for now");
             } else if row.openings == 0 && before.openings > 0 {
                 tracing::info!(source = %self.source, "the platform answers again");
@@ -207,6 +224,21 @@ impl Gate for Pace {
             telemetry::out_of_reach(Side::Database, &format!("cannot note what a source answered: {err}"));
         }
     }
+
+    async fn renewed(&self) {
+        let forgotten = async {
+            let mut tx = self.store.begin().await?;
+            let mut row = self.store.lock_pace(&mut tx, &self.source).await?;
+            row.forget_refusal();
+            self.store.save_pace(&mut tx, &self.source, &row).await?;
+            tx.commit().await?;
+            self.remember(&row);
+            Ok::<_, StoreError>(())
+        };
+        if let Err(err) = forgotten.await {
+            telemetry::out_of_reach(Side::Database, &format!("cannot note that a source's key is another one: {err}"));
+        }
+    }
 }
 
 /// Milliseconds from `now` until a moment, as a pause.
@@ -245,8 +277,19 @@ impl PaceRow {
     }
 
     /// Nothing to take back when the next answer is a good one.
-    const fn is_well(&self) -> bool {
-        self.failures == 0 && self.openings == 0
+    fn is_well(&self) -> bool {
+        self.failures == 0 && self.openings == 0 && !self.is_refused()
+    }
+
+    /// Whether the last that was heard is that the key is not taken.
+    fn is_refused(&self) -> bool {
+        self.held_for.as_deref() == Some(REFUSED)
+    }
+
+    fn forget_refusal(&mut self) {
+        if self.is_refused() {
+            (self.held_until, self.held_for) = (0, None);
+        }
     }
 
     fn free_of_holds(&self, now: Timestamp) -> Result<(), Held> {
@@ -256,6 +299,7 @@ impl PaceRow {
         }
         let reason = match self.held_for.as_deref() {
             Some("broken") => "the platform is down",
+            Some(REFUSED) => "the platform refuses the key",
             _ => "the platform asked for a pause",
         };
         Err(Held { reason, pause })
@@ -269,6 +313,9 @@ impl PaceRow {
         precedence: Precedence,
         now: Timestamp,
     ) -> Result<Duration, Held> {
+        if precedence == Precedence::Check {
+            return Ok(Duration::ZERO);
+        }
         self.free_of_holds(now)?;
         let today = now.as_millisecond().div_euclid(DAY_MS);
         let mut next = self.clone();
@@ -281,7 +328,7 @@ impl PaceRow {
             if used.saturating_add(next.kept(budget, precedence, now)) >= budget {
                 let pause = until((today + 1) * DAY_MS, now);
                 return Err(match precedence {
-                    Precedence::First => Held { reason: "the day's requests are used up", pause },
+                    Precedence::First | Precedence::Check => Held { reason: "the day's requests are used up", pause },
                     // What the day keeps for others shrinks as it goes on.
                     Precedence::Rest => {
                         let soon = Duration::from_secs(600);
@@ -304,13 +351,13 @@ impl PaceRow {
             next.next_free_us = free.saturating_add((1_000_000.0 / rate) as i64);
         }
         match precedence {
-            Precedence::First => next.asked_first += 1,
+            Precedence::First | Precedence::Check => next.asked_first += 1,
             Precedence::Rest => next.asked_rest += 1,
         }
-        if next.openings > 0 {
+        if next.openings > 0 || next.is_refused() {
             // This one request finds out whether the platform is back; everybody else waits for it.
             next.held_until = after(now, LONGEST_REQUEST);
-            next.held_for = Some("broken".to_owned());
+            next.held_for = if next.is_refused() { next.held_for } else { Some("broken".to_owned()) };
         }
         *self = next;
         Ok(wait)
@@ -335,7 +382,7 @@ impl PaceRow {
         match answered {
             Answered::AskedAgain => {}
             Answered::Well { rest } => {
-                if self.openings > 0 {
+                if self.openings > 0 || self.is_refused() {
                     (self.held_until, self.held_for) = (0, None);
                 }
                 (self.failures, self.openings) = (0, 0);
@@ -350,6 +397,11 @@ impl PaceRow {
                 let doublings = u32::try_from(self.failures - 1).unwrap_or(0).min(10);
                 let unnamed = UNNAMED_PAUSE.saturating_mul(2_u32.pow(doublings)).min(LONGEST_UNNAMED_PAUSE);
                 self.hold(after(now, pause.unwrap_or(unnamed)), "throttled");
+            }
+            Answered::Refused => {
+                // It answers, so it lives.
+                self.openings = 0;
+                (self.held_until, self.held_for) = (after(now, REFUSED_PAUSE), Some(REFUSED.to_owned()));
             }
             Answered::Badly => {
                 self.failures += 1;

@@ -143,7 +143,9 @@ impl Seat {
     /// [`Stopped`] when it panicked, or no thread can be had.
     pub async fn compute<T: Send + 'static>(self, work: impl FnOnce(Self) -> T + Send + 'static) -> Result<T, Stopped> {
         if self.urgency == Urgency::Live || self.inner.patient == BackfillCpu::Normal {
-            return tokio::task::spawn_blocking(move || work(self)).await.map_err(|err| Stopped(err.to_string()));
+            let span = tracing::Span::current();
+            let at_work = tokio::task::spawn_blocking(move || span.in_scope(|| work(self)));
+            return at_work.await.map_err(|err| Stopped(err.to_string()));
         }
         let (done, result) = oneshot::channel();
         let thread = std::thread::Builder::new().name("patient".to_owned()).spawn(move || {

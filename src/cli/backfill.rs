@@ -13,6 +13,8 @@ use crate::domain::SourceName;
 use crate::jobs::backfill;
 use crate::jobs::backfill_plan;
 use crate::jobs::backfill_plan::Plan;
+use crate::jobs::backfill_standing;
+use crate::jobs::backfill_standing::Standing;
 use crate::store::{Backfill, BackfillState, NewBackfill, Orders, Origin, OurCalls, Steering};
 
 const LOOK: Duration = Duration::from_millis(300);
@@ -50,7 +52,7 @@ pub enum Command {
         #[arg(value_parser = new_rate, value_name = "N/min|none")]
         rate: NewRate,
     },
-    /// End it for good; calls that have begun go on to their end
+    /// End it for good; calls that run go on to their end, those that wait count as cancelled
     Cancel { id: String },
 }
 
@@ -139,18 +141,18 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
         Command::Show { id: Some(id), json } => {
             let backfill = app.store.backfill(&id).await?.with_context(|| format!("there is no backfill {id}"))?;
             if json {
-                out::json(&backfill::shown(&backfill, app.now()))?;
+                out::json(&backfill_standing::shown(app, &backfill).await.map_err(Failed::from)?)?;
             } else {
-                table(app, std::slice::from_ref(&backfill));
+                table(app, std::slice::from_ref(&backfill)).await?;
             }
             Ok(Ended::Well)
         }
         Command::Show { id: None, json } | Command::List { json } => {
             let all = app.store.backfills().await?;
             if json {
-                out::json(&all.iter().map(|backfill| backfill::shown(backfill, app.now())).collect::<Vec<_>>())?;
+                out::json(&backfill_standing::all_shown(app, &all).await.map_err(Failed::from)?)?;
             } else {
-                table(app, &all);
+                table(app, &all).await?;
             }
             Ok(Ended::Well)
         }
@@ -177,7 +179,7 @@ async fn steered(app: &App, id: &str, changed: bool, what: &str) -> Result<Ended
     }
     match app.store.backfill(id).await? {
         None => bail!("there is no backfill {id}"),
-        Some(backfill) => bail!("backfill {id} is over ({})", backfill::state_of(&backfill)),
+        Some(backfill) => bail!("backfill {id} is over ({})", backfill_standing::state_of(&backfill)),
     }
 }
 
@@ -251,18 +253,19 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
         let backfill = app.store.backfill(id).await?.with_context(|| format!("backfill {id} has vanished"))?;
         bar.set_length(backfill.listed);
         bar.set_position(backfill.done + backfill.failed + backfill.skipped.values().sum::<u64>());
-        let (_, eta) = backfill::left(&backfill, app.now());
-        bar.set_message(match (backfill.steering, eta) {
-            (Steering::Paused, _) => "paused".to_owned(),
-            (_, Some(eta)) => format!("{} left", out::minutes(eta.as_millis() as u64)),
-            (_, None) => String::new(),
+        let Standing { eta, stalled, .. } = backfill_standing::standing(app, &backfill).await.map_err(Failed::from)?;
+        bar.set_message(match (backfill.steering, stalled, eta) {
+            (Steering::Paused, ..) => "paused".to_owned(),
+            (_, Some(why), _) => format!("stalled: {why}"),
+            (_, None, Some(eta)) => format!("{} left", out::minutes(eta.as_millis() as u64)),
+            (_, None, None) => String::new(),
         });
         if matches!(backfill.state, BackfillState::Done | BackfillState::Failed) {
             bar.finish_and_clear();
             if json {
-                out::json(&backfill::shown(&backfill, app.now()))?;
+                out::json(&backfill_standing::shown(app, &backfill).await.map_err(Failed::from)?)?;
             } else {
-                table(app, std::slice::from_ref(&backfill));
+                table(app, std::slice::from_ref(&backfill)).await?;
             }
             if let Some(reason) = &backfill.reason {
                 out::error(&format!("backfill {id} failed: {reason}"));
@@ -274,7 +277,7 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
             bar.finish_and_clear();
             out::error("no worker is alive; start one with `aftercall work`, the backfill goes on by itself");
             if json {
-                out::json(&backfill::shown(&backfill, app.now()))?;
+                out::json(&backfill_standing::shown(app, &backfill).await.map_err(Failed::from)?)?;
             }
             return Ok(Ended::TryAgain);
         }
@@ -282,24 +285,29 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
     }
 }
 
-fn table(app: &App, all: &[Backfill]) {
+async fn table(app: &App, all: &[Backfill]) -> Result<()> {
     let header = ["id", "source", "state", "listed", "enqueued", "done", "failed", "left", "eta", "skipped"];
-    let rows = all.iter().map(|backfill| {
+    let (mut rows, mut notes) = (Vec::with_capacity(all.len()), Vec::new());
+    for backfill in all {
         let skipped: Vec<String> = backfill.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
-        let over = matches!(backfill.state, BackfillState::Done | BackfillState::Failed);
-        let (left, eta) = if over { (0, None) } else { backfill::left(backfill, app.now()) };
-        vec![
+        let standing = backfill_standing::standing(app, backfill).await.map_err(Failed::from)?;
+        if let Some(why) = standing.stalled {
+            notes.push(format!("backfill {} is stalled: {why}", backfill.id));
+        }
+        rows.push(vec![
             backfill.id.clone(),
             backfill.source.to_string(),
-            backfill::state_of(backfill).to_owned(),
+            backfill_standing::state_of(backfill).to_owned(),
             backfill.listed.to_string(),
             backfill.enqueued.to_string(),
             backfill.done.to_string(),
             backfill.failed.to_string(),
-            left.to_string(),
-            out::or_dash(eta.map(|eta| out::minutes(eta.as_millis() as u64))),
+            standing.left.to_string(),
+            out::or_dash(standing.eta.map(|eta| out::minutes(eta.as_millis() as u64))),
             skipped.join(", "),
-        ]
-    });
+        ]);
+    }
     out::table(&header, rows);
+    notes.iter().for_each(|note| out::note(note));
+    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::domain::{CallFlag, CallId, CallUid, Outcome, RetentionState, SourceName};
 use crate::jobs::correct;
 use crate::jobs::correct::Corrected;
+use crate::queue::JobView;
 use crate::store::{CallFilter, CallRecord};
 use crate::transcript;
 use crate::transcript::Correction;
@@ -172,6 +173,13 @@ fn table(calls: &[CallRecord]) {
     out::table(&header, rows);
 }
 
+/// A job of the call, when it was queued and how long its last attempt took.
+fn timed(job: &JobView) -> String {
+    let queued = out::or_dash(job.queued_at);
+    let took = job.took_ms().map_or_else(|| "not ended".to_owned(), |ms| format!("{ms} ms"));
+    format!("job {} {}: {:?}, queued {queued}, attempt {}, {took}", job.id, job.kind, job.state, job.attempt)
+}
+
 async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
     let shell;
     // Once erasure is decided the content is nobody's to read.
@@ -182,6 +190,7 @@ async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
         (&shell, Vec::new())
     };
     let text = versions.last().map(|version| version.text.as_str());
+    let jobs = app.queue.jobs_about(&record.uid.to_string()).await?;
     if !json {
         table(std::slice::from_ref(record));
         if let Some(reason) = &record.outcome_reason {
@@ -191,15 +200,20 @@ async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
         for artifact in &record.artifacts {
             out::line(&format!("{:>10} bytes  {}", artifact.size_bytes, artifact.key));
         }
+        out::line(&format!("trace {}", record.uid.trace_id()));
+        jobs.iter().rev().for_each(|job| out::line(&timed(job)));
         out::line(&format!("\n{}", text.unwrap_or("(no transcript)")));
         return Ok(());
     }
-    let jobs = app.queue.jobs_about(&record.uid.to_string()).await?;
     let jobs: Vec<Value> = jobs
         .iter()
         .map(|job| {
             let cause = job.failure.as_ref().map(|failure| failure.cause.as_str()).or(job.last_error.as_deref());
-            json!({ "id": job.id, "kind": job.kind, "state": job.state, "attempt": job.attempt, "cause": cause })
+            json!({
+                "id": job.id, "kind": job.kind, "state": job.state, "attempt": job.attempt, "cause": cause,
+                "queued_at": job.queued_at, "started_at": job.started_at, "ended_at": job.finished_at,
+                "took_ms": job.took_ms(),
+            })
         })
         .collect();
     let versions: Vec<Value> = versions
@@ -215,5 +229,6 @@ async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
     shown["quality"] = json!(record.quality);
     shown["artifacts"] = json!(record.artifacts);
     shown["jobs"] = json!(jobs);
+    shown["trace_id"] = json!(record.uid.trace_id());
     out::json(&shown)
 }

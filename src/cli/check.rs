@@ -22,6 +22,9 @@ pub fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
     } else {
         out::raw(&toml::to_string_pretty(&effective)?);
     }
+    for notice in Config::load(file).map_err(BadConfiguration)?.notices() {
+        out::note(&format!("warning: {notice}"));
+    }
     let mut unusable = None;
     for remark in Config::remarks(file).map_err(BadConfiguration)? {
         match remark {

@@ -120,18 +120,16 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
     findings.push(database_clock(app).await);
     findings.extend(schedules(app).await);
     for (name, platform) in &app.platforms {
-        let listed = platform.source.list_page(None).await;
+        let listed = platform.source.check().await;
         let seen = |page: crate::wire::Page| match page.total {
             Some(total) => format!("key accepted, {total} calls listed"),
             None => format!("key accepted, {} calls on the first page", page.calls.len()),
         };
         findings.push(Finding::of(format!("source {name}"), listed, seen));
-        if platform.settings.requests_per_day.is_some() {
-            findings.push(Finding {
-                what: format!("source {name}"),
-                ok: true,
-                detail: "requests_per_day is set, but this version does not enforce it yet".to_owned(),
-            });
+        if let Some(budget) = platform.settings.requests_per_day {
+            let asked = app.store.pace(name).await.map(|row| row.asked_on(app.now()));
+            let seen = |asked: u64| format!("{asked} of {budget} requests asked today (UTC)");
+            findings.push(Finding::of(format!("budget of {name}"), asked, seen));
         }
     }
     if app.platforms.is_empty() {
@@ -276,6 +274,19 @@ fn self_test(app: &App) -> Finding {
     }
 }
 
+/// What becomes of calls without text where no model is installed.
+fn without_model(app: &App) -> String {
+    let named: Vec<&str> = app.elsewhere.iter().map(|engine| engine.remote.settings().name.as_str()).collect();
+    if named.is_empty() {
+        return "none installed: calls without text end as no_engine; see `aftercall models list`".to_owned();
+    }
+    format!(
+        "none installed: calls without text are heard by {} where it may hear their organisation, and end as no_engine \
+         elsewhere",
+        named.join(" or ")
+    )
+}
+
 /// The model that real calls would get.
 fn engine(app: &App) -> Finding {
     let what = "speech model".to_owned();
@@ -290,11 +301,7 @@ fn engine(app: &App) -> Finding {
         (EngineChoice::Off, _) => {
             Finding { what, ok: true, detail: "off: only the platform's text is used".to_owned() }
         }
-        (choice, None) => Finding {
-            what,
-            ok: choice != EngineChoice::Embedded,
-            detail: "none installed: calls without text end as no_engine; see `aftercall models list`".to_owned(),
-        },
+        (choice, None) => Finding { what, ok: choice != EngineChoice::Embedded, detail: without_model(app) },
         (_, Some(name)) => {
             let loaded: Result<_, EngineError> = app.engines.named(&name);
             Finding::of(what, loaded, |engine| format!("{} loads", engine.manifest().name))

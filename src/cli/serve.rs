@@ -21,6 +21,7 @@ pub async fn run(config: Config) -> Result<Ended> {
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     work::listen(&signals)?;
+    work::read_keys_on_hangup(&app)?;
     let ops = ops(&app).await?;
     until(app, listener, signals.drain).await?;
     if let Some(ops) = ops {

@@ -1,5 +1,7 @@
 //! `run` and `work`: processes that run jobs.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +29,7 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     listen(&signals)?;
+    read_keys_on_hangup(&app)?;
     // A worker that drains its queue and leaves has nobody to watch it.
     let ops = match until {
         Until::Stopped => serve::ops(&app).await?,
@@ -49,6 +52,7 @@ pub async fn run_all(config: Config) -> Result<Ended> {
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
     listen(&signals)?;
+    read_keys_on_hangup(&app)?;
     let ops = serve::ops(&app).await?;
     let api = tokio::spawn(serve::until(app.clone(), listener, signals.drain.clone()));
     let ended = worker::run(app, &lock, Until::Stopped, signals.clone()).await;
@@ -59,6 +63,19 @@ pub async fn run_all(config: Config) -> Result<Ended> {
     }
     ended?;
     Ok(Ended::Well)
+}
+
+/// SIGHUP: keys are read again from their files.
+pub fn read_keys_on_hangup(app: &Arc<App>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    // The app lives as long as the process; this holds nothing that would have to end before it.
+    let app = app.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            app.read_keys_again().await;
+        }
+    });
+    Ok(())
 }
 
 /// The first SIGTERM or ctrl-c drains, the second stops at once.

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::Span;
+use super::{KeyFiles, Span};
 use crate::domain::SourceName;
 
 /// The protocol of a service.
@@ -42,6 +42,9 @@ pub struct RemoteEngine {
     pub model: String,
     pub api_key: Option<SecretString>,
     pub api_key_file: Option<PathBuf>,
+    /// Where the key is read again.
+    #[serde(skip)]
+    pub key_files: KeyFiles,
     /// Organisations, as the platform names them, whose voices may go there.
     pub organizations: Vec<String>,
     /// Only calls of these sources; empty: of all.

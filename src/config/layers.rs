@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
-use super::{Config, DEFAULT_FILE};
+use super::{Config, DEFAULT_FILE, is_secret};
 
 const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Of a variable `AFTERCALL__SECTION__KEY`.
@@ -33,14 +33,22 @@ impl Layers {
                 let shown = path.display();
                 let text = std::fs::read_to_string(&path);
                 let text = text.with_context(|| format!("cannot read configuration file {shown}"))?;
-                toml::from_str::<toml::Table>(&text).map_err(|err| anyhow!("{shown}: {err}"))?;
+                toml::from_str::<toml::Table>(&text).map_err(|err| anyhow!("{shown}: {}", misread(&text, &err)))?;
                 Some((path, text))
             }
         };
         Ok(Self { file, variables: variables(std::env::vars_os())? })
     }
 
-    pub fn of_text(text: &str) -> Self {
+    /// # Errors
+    /// Where the text is no TOML.
+    pub fn of_text(text: &str) -> Result<Self> {
+        let read = toml::from_str::<toml::Table>(text);
+        read.map_err(|err| anyhow!("configuration: {}", misread(text, &err)))?;
+        Ok(Self::of_valid_text(text))
+    }
+
+    fn of_valid_text(text: &str) -> Self {
         Self { file: Some((PathBuf::from("configuration"), text.to_owned())), variables: BTreeMap::new() }
     }
 
@@ -123,9 +131,24 @@ fn variables(all: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>
 fn read(merged: &config::Config) -> Result<Config> {
     serde_path_to_error::deserialize(merged.clone()).map_err(|err| {
         let key = err.path().to_string();
+        if is_secret(&key) {
+            // What is wrong with it is said without showing it.
+            return anyhow!("{key}: is not a text; write it in quotes");
+        }
         let reason = plainly(merged, &key).unwrap_or_else(|| err.into_inner().to_string());
         anyhow!("{key}: {reason}")
     })
+}
+
+/// Why a text is no TOML, and where: never the text itself, which may be a key that lacks a quote.
+#[must_use]
+pub fn misread(text: &str, err: &toml::de::Error) -> String {
+    let place = err.span().and_then(|span| text.get(..span.start)).map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("line {line}, column {column}: ")
+    });
+    format!("{}{}", place.unwrap_or_default(), err.message())
 }
 
 /// What the TOML reader says about the same key: it lists the words that would do. It is stricter with numbers that
@@ -140,8 +163,42 @@ fn plainly(merged: &config::Config, key: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_is_no_toml_is_told_by_its_place_and_never_shown() {
+        let source = "[[source]]\nname = \"a\"\n";
+        for (line, place) in [
+            ("api_key = \"kros_live_canary", "line 3, column "),
+            ("api_key = kros_live_canary", "line 3, column "),
+            ("api_key = \"kros_live_canary\"canary", "line 3, column "),
+            ("api_key = 'kros_live_canary\napi_secret = 'canary'", "line 3, column "),
+            ("\n\napi_key \"kros_live_canary\"", "line 5, column "),
+            ("api_key = \"\\kros_live_canary\"", "line 3, column "),
+            ("api_key = \"kros_live_canary\"\napi_key = \"kros_live_canary\"", "line 4, column 1: "),
+        ] {
+            let text = format!("{source}{line}\nbase_url = \"https://a.test\"\n");
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("aftercall.toml");
+            std::fs::write(&file, &text).unwrap();
+            for said in [Layers::read(Some(&file)).unwrap_err(), Layers::of_text(&text).unwrap_err()] {
+                let said = format!("{said:#}");
+                assert!(said.contains(place) && !said.contains("canary"), "{line}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_of_the_wrong_kind_is_not_shown_either() {
+        let source = |key: &str| {
+            format!("[[source]]\nname = \"a\"\ndialect = \"krosai\"\nbase_url = \"https://a.test\"\n{key}\n")
+        };
+        for key in ["api_key = [\"canary\"]", "api_key = { canary = \"canary\" }"] {
+            let said = said(&source(key), &[]);
+            assert!(said.contains("source[0].api_key") && !said.contains("canary"), "{said}");
+        }
+    }
+
     fn said(file: &str, variables: &[(&str, &str)]) -> String {
-        let mut layers = Layers::of_text(file);
+        let mut layers = Layers::of_text(file).unwrap();
         layers.variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         format!("{:#}", layers.config().unwrap_err())
     }
@@ -181,7 +238,8 @@ mod tests {
         let dialect = |word: &str| {
             format!("{source}dialect = \"krosai\"\n{source}dialect = \"{word}\"").replacen("\"a\"", "\"b\"", 1)
         };
-        Layers::of_text(&dialect("zudu").replace("\"k\"", "\"k\"\napi_secret = \"s\"")).config().unwrap();
+        let zudu = dialect("zudu").replace("\"k\"", "\"k\"\napi_secret = \"s\"");
+        Layers::of_text(&zudu).unwrap().config().unwrap();
         let text = said(&dialect("foo"), &[]);
         assert!(text.starts_with("configuration: source[1].dialect: "), "{text}");
         for word in ["foo", "krosai", "zudu", "atoms"] {
@@ -195,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_number_may_stand_for_a_text_in_the_environment() {
-        let mut layers = Layers::of_text("");
+        let mut layers = Layers::of_text("").unwrap();
         layers.variables.insert("AFTERCALL__OBJECTS__ACCESS_KEY_ID".to_owned(), "12345".to_owned());
         assert_eq!(layers.config().unwrap().objects.access_key_id, "12345");
     }

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn remarks(toml: &str) -> Vec<Remark> {
-        Layers::of_text(toml).remarks().unwrap()
+        Layers::of_text(toml).unwrap().remarks().unwrap()
     }
 
     fn doubtful(said: &str) -> Remark {

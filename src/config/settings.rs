@@ -11,7 +11,7 @@ use url::Url;
 
 pub use super::engines::{AnswerFormat, RemoteEngine, RemoteKind};
 use super::write_back::HttpWriteBack;
-use super::{Span, parse_span};
+use super::{KeyFiles, Span, parse_span};
 use crate::domain::{DualChannels, RetentionTerm, SourceName};
 
 /// The whole effective configuration.
@@ -133,7 +133,6 @@ pub struct Audio {
     pub ceiling_dbtp: f64,
     pub max_duration: Span,
     pub memory_cap_bytes: u64,
-    pub keep_wav: bool,
 }
 
 /// Which speech engine may make words.
@@ -354,6 +353,9 @@ pub struct Source {
     pub api_key_file: Option<PathBuf>,
     pub api_secret: Option<SecretString>,
     pub api_secret_file: Option<PathBuf>,
+    /// Where key and secret are read again.
+    #[serde(skip)]
+    pub key_files: KeyFiles,
     #[serde(default)]
     pub auth: AuthMode,
     pub organization_id: Option<String>,

@@ -15,7 +15,7 @@ pub struct Rescued {
     pub dead_lettered: u64,
 }
 
-const POISON: &str = r#"{"stage":null,"fault":"permanent","side":"worker","cause":"the worker died while running this job, every time it was tried"}"#;
+const POISON: &str = r#"{"stage":null,"fault":"permanent","side":"worker","cause":"the worker died at the same place of this job, every time it was tried"}"#;
 
 macro_rules! now_ms {
     (sqlite) => {

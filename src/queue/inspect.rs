@@ -60,7 +60,13 @@ pub struct JobView {
     pub failure: Option<Failure>,
     /// The worker's last word where it left no [`Failure`].
     pub last_error: Option<String>,
+    /// It has been asked to wait, and does.
+    pub throttled: bool,
     pub next_at: Option<Timestamp>,
+    pub queued_at: Option<Timestamp>,
+    /// When its last attempt began.
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
 }
 
 #[derive(Debug, FromRow)]
@@ -74,18 +80,27 @@ struct Row {
     metadata: String,
     errors: Option<String>,
     next_ms: i64,
+    created_ms: i64,
+    attempted_ms: Option<i64>,
+    finalized_ms: Option<i64>,
 }
 
 macro_rules! columns {
     (sqlite) => {
         "id, kind, state, CAST(attempt AS BIGINT) AS attempt, CAST(max_attempts AS BIGINT) AS max_attempts, \
          json(args) AS args, json(metadata) AS metadata, json(errors) AS errors, \
-         CAST(unixepoch(scheduled_at, 'subsec') * 1000 AS INTEGER) AS next_ms"
+         CAST(unixepoch(scheduled_at, 'subsec') * 1000 AS INTEGER) AS next_ms, \
+         CAST(unixepoch(created_at, 'subsec') * 1000 AS INTEGER) AS created_ms, \
+         CAST(unixepoch(attempted_at, 'subsec') * 1000 AS INTEGER) AS attempted_ms, \
+         CAST(unixepoch(finalized_at, 'subsec') * 1000 AS INTEGER) AS finalized_ms"
     };
     (postgres) => {
         "id, kind, state::text AS state, attempt::bigint AS attempt, max_attempts::bigint AS max_attempts, \
          args::text AS args, metadata::text AS metadata, array_to_json(errors)::text AS errors, \
-         CAST(extract(epoch FROM scheduled_at) * 1000 AS BIGINT) AS next_ms"
+         CAST(extract(epoch FROM scheduled_at) * 1000 AS BIGINT) AS next_ms, \
+         CAST(extract(epoch FROM created_at) * 1000 AS BIGINT) AS created_ms, \
+         CAST(extract(epoch FROM attempted_at) * 1000 AS BIGINT) AS attempted_ms, \
+         CAST(extract(epoch FROM finalized_at) * 1000 AS BIGINT) AS finalized_ms"
     };
 }
 
@@ -188,22 +203,6 @@ impl Queue {
             Err(riverqueue::Error::NotFound(_)) => Ok(false),
             Err(err) => Err(err.into()),
         }
-    }
-
-    /// Ends a job for good that has not begun and never failed. False when it has, or is gone.
-    ///
-    /// # Errors
-    /// [`QueueError`].
-    pub async fn withdraw(&self, id: i64) -> Result<bool, QueueError> {
-        let ended = on_pool!(self.store.db(), |pool| sqlx::query(
-            "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP \
-             WHERE id = $1 AND state IN ('available', 'scheduled') AND attempt = 0"
-        )
-        .bind(id)
-        .execute(pool)
-        .await?
-        .rows_affected());
-        Ok(ended == 1)
     }
 
     /// Ends a job for good that waits or is a dead letter, in the caller's transaction. False when it is neither.
@@ -410,6 +409,13 @@ impl JobView {
         self.kind.parse().ok()
     }
 
+    /// How long its last attempt took, milliseconds; none before its end.
+    #[must_use]
+    pub fn took_ms(&self) -> Option<u64> {
+        let took = self.finished_at?.duration_since(self.started_at?);
+        u64::try_from(took.as_millis()).ok()
+    }
+
     /// The stage of the last failure.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
@@ -425,6 +431,7 @@ impl Row {
         let errors: Option<Value> = self.errors.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let last = errors.as_ref().and_then(Value::as_array).and_then(|errors| errors.last());
         let state = JobState::of(&self.state);
+        let moment = |ms: i64| Timestamp::from_millisecond(ms).ok();
         Ok(JobView {
             id: self.id,
             kind: self.kind,
@@ -434,8 +441,12 @@ impl Row {
             subject: args["subject"].as_str().map(str::to_owned),
             payload: args["payload"].clone(),
             failure: serde_json::from_value(metadata["failure"].clone()).ok(),
+            throttled: !state.is_finished() && !metadata["throttled_since"].is_null(),
             last_error: last.and_then(|error| error["error"].as_str()).map(str::to_owned),
-            next_at: (!state.is_finished()).then(|| Timestamp::from_millisecond(self.next_ms).ok()).flatten(),
+            next_at: (!state.is_finished()).then(|| moment(self.next_ms)).flatten(),
+            queued_at: moment(self.created_ms),
+            started_at: self.attempted_ms.and_then(moment),
+            finished_at: self.finalized_ms.and_then(moment),
         })
     }
 }

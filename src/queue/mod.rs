@@ -6,6 +6,7 @@
 
 mod heartbeat;
 mod inspect;
+mod progress;
 mod put_off;
 mod runner;
 mod standing;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use self::progress::Progress;
 use self::standing::Standings;
 use crate::domain::{Classify, Fault, ParseError, Side, Stage};
 use crate::store::{Db, Store, Tx};
@@ -222,6 +224,7 @@ pub struct Job {
     pub kind: Kind,
     pub payload: Value,
     pub lane: Lane,
+    /// How often it was started, this time among them.
     pub attempt: i32,
     pub max_attempts: i32,
     /// How often a look came too early: [`Verdict::LookAgain`] so far.
@@ -231,6 +234,7 @@ pub struct Job {
     /// Ends when the worker must stop now.
     pub cancelled: CancellationToken,
     ticket: Ticket,
+    progress: Progress,
 }
 
 /// Proof of who may complete a job: this attempt, by this worker.

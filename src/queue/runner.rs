@@ -11,7 +11,9 @@ use riverqueue::{
     Client, MaintenanceConfig, QueueConfig, Retention, WorkCancelled, WorkContext, WorkError, WorkOutcome, Workers,
 };
 use serde_json::Value;
+use tracing::{Instrument, Span};
 
+use super::progress::{PROGRESSED, Progress};
 use super::standing::Standing;
 use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Ticket};
 use crate::config;
@@ -27,6 +29,8 @@ const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
 const LOOK: Duration = Duration::from_secs(1);
 /// Where a job's metadata counts its looks.
 pub(super) const LOOKS: &str = "looks";
+/// And where it says that it failed and was put off, though River took that for a snooze.
+const RETRYING: &str = "retrying";
 /// And where, since when it has been throttled.
 pub(super) const THROTTLED_SINCE: &str = "throttled_since";
 
@@ -56,6 +60,11 @@ pub enum Verdict {
 pub trait Handler: Send + Sync + 'static {
     /// Runs one attempt.
     async fn run(&self, job: Job) -> Verdict;
+
+    /// What every log line of the attempt stands in.
+    fn span(&self, job: &Job) -> Span {
+        tracing::info_span!("job", job.id = job.id, job.kind = %job.kind, job.attempt = job.attempt)
+    }
 }
 
 /// Whether this machine's clock agrees with the database's, by which the queue's moments are compared.
@@ -138,7 +147,6 @@ impl Runner {
         row: &riverqueue::JobRow,
         payload: Value,
     ) -> Result<WorkOutcome, riverqueue::BoxError> {
-        let cancelled = context.cancellation_token().clone();
         let ticket = Ticket {
             job: row.id,
             attempt: row.attempt,
@@ -147,6 +155,7 @@ impl Runner {
         };
         let looks = row.metadata.get::<u32>(LOOKS).ok().flatten().unwrap_or(0);
         let throttled_since = row.metadata.get::<i64>(THROTTLED_SINCE).ok().flatten();
+        let progress = Progress::since(row.metadata.get::<i32>(PROGRESSED).ok().flatten().unwrap_or(0));
         let job = Job {
             id: row.id,
             kind,
@@ -156,12 +165,26 @@ impl Runner {
             max_attempts: row.max_attempts,
             looks,
             throttled_since,
-            cancelled: cancelled.clone(),
-            ticket: ticket.clone(),
+            cancelled: context.cancellation_token().clone(),
+            ticket,
+            progress: progress.clone(),
         };
+        let span = self.handler.span(&job);
+        self.carry_out(&context, job, row, &progress).instrument(span).await
+    }
+
+    async fn carry_out(
+        &self,
+        context: &WorkContext,
+        job: Job,
+        row: &riverqueue::JobRow,
+        progress: &Progress,
+    ) -> Result<WorkOutcome, riverqueue::BoxError> {
+        let (cancelled, ticket) = (job.cancelled.clone(), job.ticket.clone());
+        let (looks, throttled_since) = (job.looks, job.throttled_since);
         let verdict = tokio::select! {
             verdict = AssertUnwindSafe(self.handler.run(job)).catch_unwind() => {
-                verdict.unwrap_or_else(|_| self.panicked(row))
+                verdict.unwrap_or_else(|_| self.panicked(row, progress))
             }
             // Dropping the handler's future stops it at its next await; what it started in a transaction rolls back.
             () = cancelled.cancelled() => Verdict::Interrupted,
@@ -169,7 +192,10 @@ impl Runner {
         if throttled_since.is_some() && !matches!(verdict, Verdict::Throttled { .. }) {
             context.metadata_set(THROTTLED_SINCE, Value::Null)?;
         }
-        let standing = self.standing(&context, &ticket).await;
+        if row.metadata.get::<bool>(RETRYING).ok().flatten().is_some() {
+            context.metadata_set(RETRYING, Value::Null)?;
+        }
+        let standing = self.standing(context, &ticket).await;
         if standing == Standing::Mine
             && self.timekeeping == Timekeeping::Wrong
             && self.queue.put_off(&ticket, (row.max_attempts, looks), &verdict).await?
@@ -178,7 +204,7 @@ impl Runner {
             return Ok(WorkOutcome::Complete);
         }
         match (standing, verdict) {
-            (Standing::Elsewhere, _) => self.abandon(&context, &ticket).await,
+            (Standing::Elsewhere, _) => self.abandon(context, &ticket).await,
             // Ended already, as a rule by the handler's own transaction: River's completion then matches no row.
             // Fenced while still ours: not the job but its call went to another owner, so there is nothing to do.
             (Standing::Ended, _) | (Standing::Mine, Verdict::Complete | Verdict::Fenced) => Ok(WorkOutcome::Complete),
@@ -198,16 +224,21 @@ impl Runner {
             }
             (Standing::Mine, Verdict::Retry { failure, after }) => {
                 context.metadata_set("failure", &failure)?;
-                Err(RetryLater { cause: failure.cause, after }.into())
+                if !progress.made() {
+                    return Err(RetryLater { cause: failure.cause, after }.into());
+                }
+                // What has moved forward has used up no attempt, and River takes none for a snooze.
+                context.metadata_set(RETRYING, true)?;
+                Ok(WorkOutcome::Snooze(after))
             }
             (Standing::Mine, Verdict::Interrupted) => Err(WorkCancelled.into()),
         }
     }
 
     /// A bug in the handler: tried again like any failure. What the panic said is not kept, it may quote a transcript.
-    fn panicked(&self, row: &riverqueue::JobRow) -> Verdict {
+    fn panicked(&self, row: &riverqueue::JobRow, progress: &Progress) -> Verdict {
         tracing::error!(job.id = row.id, job.kind = row.kind, "the job panicked: a bug in this program");
-        let doublings = u32::try_from(row.attempt - 1).unwrap_or(0).min(20);
+        let doublings = u32::try_from(row.attempt - progress.before - 1).unwrap_or(0).min(20);
         let failure = Failure {
             stage: None,
             fault: "transient".to_owned(),

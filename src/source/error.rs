@@ -7,6 +7,8 @@ use crate::wire::WireError;
 
 /// How long to leave a platform alone that says "too many requests" without saying how long.
 const UNNAMED_PAUSE: Duration = Duration::from_secs(30);
+/// How long to leave a platform alone that refuses the key.
+pub const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// A question to a source that got no usable answer. Never holds a URL's query, a key or a body.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,11 @@ pub enum SourceError {
          [[source]] `{source_name}`"
     )]
     WrongKey { source_name: SourceName, host: String, status: u16 },
+    #[error(
+        "source `{source_name}`: {path} answers {status}: the key is refused, or may not be used for this call; check \
+         api_key (api_secret, organization_id) of [[source]] `{source_name}`"
+    )]
+    Forbidden { source_name: SourceName, path: String, status: u16 },
     #[error("source `{source_name}`: asked to wait ({status})")]
     Throttled { source_name: SourceName, status: u16, retry_after: Option<Duration> },
     #[error("source `{source_name}`: not asked: {reason}")]
@@ -77,7 +84,11 @@ impl Classify for SourceError {
                 Fault::Throttled { retry_after: retry_after.unwrap_or(UNNAMED_PAUSE) }
             }
             Self::Held { pause, .. } => Fault::Throttled { retry_after: *pause },
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::NotTheApi { .. } => Fault::Transient,
+            // Somebody has to mend the key: what needs it waits for that and loses nothing meanwhile.
+            Self::WrongKey { .. } => Fault::Throttled { retry_after: REFUSED_PAUSE },
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::NotTheApi { .. } | Self::Forbidden { .. } => {
+                Fault::Transient
+            }
             Self::Unreadable { cause, .. } => match cause {
                 WireError::OtherCall { .. } | WireError::NotFound | WireError::UnusableId => Fault::Permanent,
                 WireError::Html
@@ -88,7 +99,6 @@ impl Classify for SourceError {
                 | WireError::Refused { .. } => Fault::Transient,
             },
             Self::Configuration { .. }
-            | Self::WrongKey { .. }
             | Self::NoSuchPath { .. }
             | Self::Redirected { .. }
             | Self::Rejected { .. }

@@ -13,6 +13,8 @@ pub enum Precedence {
     First,
     /// Full passes and the listings of backfills: what is left.
     Rest,
+    /// Somebody wants to know whether the platform answers: asked whatever is held, one page.
+    Check,
 }
 
 impl Precedence {
@@ -22,6 +24,7 @@ impl Precedence {
         match self {
             Self::First => "first",
             Self::Rest => "rest",
+            Self::Check => "check",
         }
     }
 }
@@ -49,6 +52,8 @@ pub enum Answered {
     Throttled { pause: Option<Duration> },
     /// None, or one that says that the platform is in trouble.
     Badly,
+    /// The account's key is not taken: nobody else needs to ask with it.
+    Refused,
     /// A connection that broke and is made anew at once: only the last try tells something.
     AskedAgain,
 }
@@ -60,6 +65,8 @@ pub trait Gate: Send + Sync + fmt::Debug {
     async fn enter(&self, precedence: Precedence) -> Result<Pass, Held>;
     /// Tells what came of it.
     async fn leave(&self, pass: Pass, answered: Answered);
+    /// Tells that the key is another one now: that the one before was refused counts no more.
+    async fn renewed(&self);
 }
 
 /// Lets everybody through: where nobody shares a source.
@@ -73,4 +80,6 @@ impl Gate for Open {
     }
 
     async fn leave(&self, _: Pass, _: Answered) {}
+
+    async fn renewed(&self) {}
 }

@@ -9,18 +9,18 @@ use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use reqwest::{StatusCode, redirect};
-use secrecy::ExposeSecret;
 use url::Url;
 
 use super::error::{SourceError, said};
 use super::gate::{Answered, Gate, Open, Precedence};
+use super::keys::Keys;
 use crate::coding;
 use crate::coding::Codings;
 use crate::domain::SourceName;
 use crate::telemetry;
 use crate::telemetry::Use;
 use crate::wire::retry::{PauseHeaders, pause};
-use crate::wire::{Credentials, Dialect, Method, Request, WireError};
+use crate::wire::{Method, Request, WireError};
 
 /// Longest answer taken in: about 160 hour-long calls with every word timed.
 pub(super) const LONGEST_BODY: usize = 16 << 20;
@@ -35,6 +35,7 @@ pub(super) struct Api {
     source_name: SourceName,
     base: Url,
     client: reqwest::Client,
+    keys: Keys,
     gate: Arc<dyn Gate>,
 }
 
@@ -52,6 +53,24 @@ enum Attempt {
     Last,
 }
 
+/// What a question is about: by that it is told what its refusal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// The account's calls: who may not see them has a wrong key.
+    Account,
+    /// One call, which may be another's.
+    Call,
+}
+
+/// A question as it is sent.
+#[derive(Debug, Clone, Copy)]
+struct Question<'a> {
+    request: &'a Request,
+    about: About,
+    idempotency_key: Option<&'a str>,
+    precedence: Precedence,
+}
+
 /// A question that was answered with "no such thing", apart from everything that is an error anyway.
 #[derive(Debug)]
 pub(super) enum Asked {
@@ -60,22 +79,11 @@ pub(super) enum Asked {
 }
 
 impl Api {
-    pub fn new(
-        source_name: SourceName,
-        base: Url,
-        dialect: &Dialect,
-        credentials: &Credentials,
-    ) -> Result<Self, SourceError> {
+    pub fn new(source_name: SourceName, base: Url, keys: Keys) -> Result<Self, SourceError> {
         let wrong = |key, reason: String| SourceError::Configuration { source_name: source_name.clone(), key, reason };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED));
-        for (name, value) in dialect.headers(credentials) {
-            let mut value = HeaderValue::from_str(value.expose_secret())
-                .map_err(|_| wrong("api_key", format!("holds characters that the header {name} cannot carry")))?;
-            value.set_sensitive(true);
-            headers.insert(HeaderName::from_static(name), value);
-        }
         let mut builder = reqwest::Client::builder();
         if base.scheme() == "http" {
             // Certificates are never looked at, and a machine without any must still reach a platform on loopback.
@@ -91,7 +99,7 @@ impl Api {
             .no_proxy()
             .build()
             .map_err(|err| wrong("base_url", format!("no HTTP client can be made: {err}")))?;
-        Ok(Self { source_name, base, client, gate: Arc::new(Open) })
+        Ok(Self { source_name, base, client, keys, gate: Arc::new(Open) })
     }
 
     /// The same, asking only when this gate gives leave.
@@ -100,18 +108,32 @@ impl Api {
         self
     }
 
+    /// Reads the files of the keys again. True when they hold others than before.
+    pub async fn read_keys_again(&self) -> bool {
+        let renewed = self.keys.others_than(&self.keys.current()).is_some();
+        if renewed {
+            self.gate.renewed().await;
+        }
+        renewed
+    }
+
     /// Asks, and takes 404 and 410 for an answer.
-    pub async fn ask(
-        &self,
-        request: &Request,
-        idempotency_key: Option<&str>,
-        precedence: Precedence,
-    ) -> Result<Asked, SourceError> {
+    pub async fn ask(&self, request: &Request, about: About, precedence: Precedence) -> Result<Asked, SourceError> {
+        self.put(Question { request, about, idempotency_key: None, precedence }).await
+    }
+
+    /// The same for a change of a call, which may be asked for twice.
+    pub async fn write(&self, request: &Request, idempotency_key: &str) -> Result<Asked, SourceError> {
+        let (about, precedence) = (About::Call, Precedence::First);
+        self.put(Question { request, about, idempotency_key: Some(idempotency_key), precedence }).await
+    }
+
+    async fn put(&self, question: Question<'_>) -> Result<Asked, SourceError> {
         let tries = AtomicUsize::new(0);
         let once = || {
             let last = tries.fetch_add(1, Ordering::Relaxed) == QUICK_RETRIES;
             let attempt = if last { Attempt::Last } else { Attempt::MayBeRepeated };
-            self.with_leave(request, idempotency_key, precedence, attempt)
+            self.with_leave(question, attempt)
         };
         // Only for connections that broke, and only at once: every longer pause is the job's, whose waiting is durable.
         let quickly = ExponentialBuilder::default()
@@ -121,21 +143,22 @@ impl Api {
         once.retry(quickly).when(connection_broke).await
     }
 
-    async fn with_leave(
-        &self,
-        request: &Request,
-        idempotency_key: Option<&str>,
-        precedence: Precedence,
-        attempt: Attempt,
-    ) -> Result<Asked, SourceError> {
-        let pass = self.gate.enter(precedence).await.map_err(|held| SourceError::Held {
+    async fn with_leave(&self, question: Question<'_>, attempt: Attempt) -> Result<Asked, SourceError> {
+        let pass = self.gate.enter(question.precedence).await.map_err(|held| SourceError::Held {
             source_name: self.source_name.clone(),
             reason: held.reason,
             pause: held.pause,
         })?;
         let mut rest = None;
-        let asked = self.once(request, idempotency_key, &mut rest).await;
+        let keys = self.keys.current();
+        let mut asked = self.once(question, &keys, &mut rest).await;
+        if matches!(asked, Err(SourceError::WrongKey { .. }))
+            && let Some(others) = self.keys.others_than(&keys)
+        {
+            asked = self.once(question, &others, &mut rest).await;
+        }
         let answered = match &asked {
+            Err(SourceError::WrongKey { .. }) => Answered::Refused,
             Err(SourceError::Throttled { status: 429, retry_after, .. }) => Answered::Throttled { pause: *retry_after },
             Err(SourceError::Throttled { retry_after, .. }) if retry_after.is_some() => {
                 Answered::Throttled { pause: *retry_after }
@@ -155,21 +178,22 @@ impl Api {
 
     async fn once(
         &self,
-        request: &Request,
-        idempotency_key: Option<&str>,
+        question: Question<'_>,
+        keys: &HeaderMap,
         rest: &mut Option<Duration>,
     ) -> Result<Asked, SourceError> {
+        let request = question.request;
         let url = self.url(request)?;
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
         };
-        let mut builder = self.client.request(method, url);
+        let mut builder = self.client.request(method, url).headers(keys.clone());
         if let Some(body) = &request.body {
             builder = builder.json(body);
         }
-        if let Some(key) = idempotency_key {
+        if let Some(key) = question.idempotency_key {
             builder = builder.header("idempotency-key", key);
         }
         telemetry::used(Use::PlatformRequests, 1);
@@ -179,7 +203,7 @@ impl Api {
         *rest = used_up(&headers);
         let body = self.body(response, &request.path).await?;
         let body = self.unpacked(body, &headers, &request.path)?;
-        self.judge(&request.path, status, &headers, body)
+        self.judge(question, status, &headers, body)
     }
 
     fn url(&self, request: &Request) -> Result<Url, SourceError> {
@@ -220,8 +244,15 @@ impl Api {
         Ok(body)
     }
 
-    fn judge(&self, path: &str, status: StatusCode, headers: &HeaderMap, body: Vec<u8>) -> Result<Asked, SourceError> {
-        let (source_name, path, code) = (self.source_name.clone(), path.to_owned(), status.as_u16());
+    fn judge(
+        &self,
+        question: Question<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Asked, SourceError> {
+        let path = question.request.path.clone();
+        let (source_name, code) = (self.source_name.clone(), status.as_u16());
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let html = body.trim_ascii_start().first() == Some(&b'<');
         match code {
@@ -229,6 +260,7 @@ impl Api {
             200..=299 | 404 | 410 if html => Err(SourceError::NotTheApi { source_name, path, status: code }),
             200..=299 => Ok(Asked::Found(Answer { body, etag: text(ETAG).map(str::to_owned) })),
             300..=399 => Err(SourceError::Redirected { source_name, path, status: code }),
+            403 if question.about == About::Call => Err(SourceError::Forbidden { source_name, path, status: code }),
             401 | 403 => Err(SourceError::WrongKey { source_name, host: self.host(), status: code }),
             404 | 410 => Ok(Asked::NotFound),
             408 | 425 | 429 | 500..=599 => {

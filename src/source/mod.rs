@@ -4,23 +4,23 @@
 mod error;
 mod gate;
 mod http;
+mod keys;
 mod walk;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use secrecy::SecretString;
 use serde_json::Value;
 
-use self::http::{Answer, Api, Asked};
+use self::http::{About, Answer, Api, Asked};
+use self::keys::Keys;
 use crate::config::{self, AuthMode, DialectName, OrganizationPlacement, PacketLossUnit};
 use crate::domain::{CallId, CallStatus, SourceCall, SourceName};
 use crate::wire::{
-    Credentials, Cursor, Dialect, KeyHeaders, LossUnit, Organization, Page, Platform, RecordingLink, Request, Window,
-    WireError,
+    Cursor, Dialect, KeyHeaders, LossUnit, Organization, Page, Platform, RecordingLink, Request, Window, WireError,
 };
 
-pub use error::SourceError;
+pub use error::{REFUSED_PAUSE, SourceError};
 pub use gate::{Answered, Gate, Held, Pass, Precedence};
 pub use walk::Walk;
 
@@ -43,16 +43,10 @@ impl Source {
     /// [`SourceError::Configuration`] when a key is missing or cannot stand in a header.
     pub fn new(config: &config::Source) -> Result<Self, SourceError> {
         let dialect = dialect(config);
-        let missing = || SourceError::Configuration {
-            source_name: config.name.clone(),
-            key: "api_key",
-            reason: "must be set".to_owned(),
-        };
-        let key: SecretString = config.api_key.clone().ok_or_else(missing)?;
-        let credentials = Credentials { key, secret: config.api_secret.clone() };
+        let keys = Keys::new(config.clone(), dialect.clone())?;
         Ok(Self {
             name: config.name.clone(),
-            api: Api::new(config.name.clone(), config.base_url.clone(), &dialect, &credentials)?,
+            api: Api::new(config.name.clone(), config.base_url.clone(), keys)?,
             organization_id: config.organization_id.clone(),
             dialect,
         })
@@ -63,6 +57,26 @@ impl Source {
     pub fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
         self.api = self.api.behind(gate);
         self
+    }
+
+    /// Whether calls of this platform can say that nothing of them may be stored.
+    #[must_use]
+    pub fn tells_opt_out(&self) -> bool {
+        self.dialect.tells_opt_out()
+    }
+
+    /// Reads the files that its keys come from again. True when they hold others than before.
+    pub async fn read_keys_again(&self) -> bool {
+        self.api.read_keys_again().await
+    }
+
+    /// The first page of the list, asked for whatever is held: whether the platform answers and takes the key. What it
+    /// answers is told to whoever shares the source.
+    ///
+    /// # Errors
+    /// As [`Self::list_page`].
+    pub async fn check(&self) -> Result<Page, SourceError> {
+        self.page_of(None, Precedence::Check).await
     }
 
     /// What `--source` and records call it.
@@ -107,9 +121,9 @@ impl Source {
 
     async fn ask_list(&self, request: &Request, at: &Cursor, precedence: Precedence) -> Result<Answer, SourceError> {
         let no_such_path = || SourceError::NoSuchPath { source_name: self.name.clone(), path: request.path.clone() };
-        match (self.api.ask(request, None, precedence).await, self.dialect.list_otherwise(at)) {
+        match (self.api.ask(request, About::Account, precedence).await, self.dialect.list_otherwise(at)) {
             (Ok(Asked::NotFound) | Err(SourceError::Rejected { status: 405 | 501, .. }), Some(otherwise)) => {
-                self.api.ask(&otherwise, None, precedence).await?.found().ok_or_else(no_such_path)
+                self.api.ask(&otherwise, About::Account, precedence).await?.found().ok_or_else(no_such_path)
             }
             (answer, _) => answer?.found().ok_or_else(no_such_path),
         }
@@ -162,7 +176,9 @@ impl Source {
     /// [`SourceError`].
     pub async fn get(&self, id: &CallId) -> Result<Option<SourceCall>, SourceError> {
         let request = self.dialect.detail(id).map_err(|cause| self.unaskable(cause))?;
-        let Asked::Found(answer) = self.api.ask(&request, None, Precedence::First).await? else { return Ok(None) };
+        let Asked::Found(answer) = self.api.ask(&request, About::Call, Precedence::First).await? else {
+            return Ok(None);
+        };
         match self.dialect.read_detail(&answer.body, id) {
             Ok(call) => Ok(Some(self.checked(SourceCall { etag: answer.etag, ..call })?)),
             Err(WireError::NotFound) => Ok(None),
@@ -198,7 +214,7 @@ impl Source {
     /// [`SourceError`].
     pub async fn fresh_recording_url(&self, call: &SourceCall) -> Result<Option<RecordingLink>, SourceError> {
         if let Some(request) = self.dialect.recording(&call.id).map_err(|cause| self.unaskable(cause))? {
-            match self.api.ask(&request, None, Precedence::First).await {
+            match self.api.ask(&request, About::Call, Precedence::First).await {
                 Ok(Asked::Found(answer)) => match self.dialect.read_recording(&answer.body) {
                     Ok(Some(link)) => return Ok(Some(link)),
                     Ok(None) | Err(WireError::NotFound) => {}
@@ -226,7 +242,7 @@ impl Source {
     pub async fn write_metadata(&self, id: &CallId, outcome: &Value, idempotency_key: &str) -> Result<(), SourceError> {
         let request = self.dialect.write_metadata(id, outcome).map_err(|cause| self.unaskable(cause))?;
         let request = request.ok_or_else(|| SourceError::NothingToWriteTo { source_name: self.name.clone() })?;
-        let Asked::Found(answer) = self.api.ask(&request, Some(idempotency_key), Precedence::First).await? else {
+        let Asked::Found(answer) = self.api.write(&request, idempotency_key).await? else {
             return Err(SourceError::NoSuchPath { source_name: self.name.clone(), path: request.path });
         };
         self.dialect.read_written(&answer.body).map_err(|cause| self.unreadable(request.path, cause))

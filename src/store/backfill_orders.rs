@@ -202,20 +202,6 @@ impl Store {
         Ok(())
     }
 
-    /// The fed calls of a backfill that have not ended, by their jobs.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn fed_jobs(&self, backfill: &str) -> Result<Vec<i64>, StoreError> {
-        Ok(on_pool!(&self.db, |pool| sqlx::query_scalar(
-            "SELECT job_id FROM backfill_item WHERE backfill_id = $1 AND state = 'enqueued' AND job_id IS NOT NULL \
-             ORDER BY job_id"
-        )
-        .bind(backfill)
-        .fetch_all(pool)
-        .await?))
-    }
-
     /// Calls of a backfill that wait to be fed, and those of them whose source copy is expected to be gone by `until`.
     ///
     /// # Errors

@@ -319,45 +319,6 @@ impl Store {
         Ok(())
     }
 
-    /// Marks fed items whose job has ended and adds them to the backfill's counts. Returns how many fed ones have not
-    /// ended. A job that is gone (an erasure takes the jobs of its call along) has ended too.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn settle_backfill(&self, tx: &mut Tx, backfill: &mut Backfill) -> Result<u64, StoreError> {
-        const DONE: &str = "UPDATE backfill_item SET state = $2 FROM river_job j WHERE j.id = backfill_item.job_id \
-                 AND backfill_item.backfill_id = $1 AND backfill_item.state = 'enqueued' \
-                 AND j.finalized_at IS NOT NULL AND j.state = 'completed'";
-        const FAILED: &str = "UPDATE backfill_item SET state = $2 FROM river_job j WHERE j.id = backfill_item.job_id \
-                 AND backfill_item.backfill_id = $1 AND backfill_item.state = 'enqueued' \
-                 AND j.finalized_at IS NOT NULL AND j.state <> 'completed'";
-        let counts = [(DONE, "done", &mut backfill.done), (FAILED, "failed", &mut backfill.failed)];
-        for (sql, state, count) in counts {
-            let moved = on_tx!(&mut *tx, |conn| sqlx::query(sql)
-                .bind(&backfill.id)
-                .bind(state)
-                .execute(conn)
-                .await?
-                .rows_affected());
-            *count += moved;
-        }
-        backfill.done += on_tx!(&mut *tx, |conn| sqlx::query(
-            "UPDATE backfill_item SET state = 'done' WHERE backfill_id = $1 AND state = 'enqueued' \
-             AND NOT EXISTS (SELECT 1 FROM river_job j WHERE j.id = backfill_item.job_id)",
-        )
-        .bind(&backfill.id)
-        .execute(conn)
-        .await?
-        .rows_affected());
-        let open: i64 = on_tx!(tx, |conn| sqlx::query_scalar(
-            "SELECT COUNT(*) FROM backfill_item WHERE backfill_id = $1 AND state = 'enqueued'"
-        )
-        .bind(&backfill.id)
-        .fetch_one(conn)
-        .await?);
-        Ok(open as u64)
-    }
-
     /// Writes state and counts.
     ///
     /// # Errors

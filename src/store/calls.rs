@@ -167,6 +167,10 @@ impl Store {
     ) -> Result<CallRecord, StoreError> {
         let uid = record.uid.to_string();
         let merged = match &record.call {
+            // A hold keeps everything; that the call opted out is noted, so that its end comes with the hold's.
+            Some(known) if call.opt_out && self.is_held_now(tx, record.uid).await? => {
+                SourceCall { opt_out: true, ..known.clone() }
+            }
             // Nothing known before the opt-out may survive it.
             Some(known) if !call.opt_out => call.clone().merged_over(known.clone()),
             _ => call.clone(),

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, SqlitePool};
 
 use super::schema::{self, FileLock};
-use super::{Db, Store, StoreError, busy, pooling};
+use super::{Db, Store, StoreError, busy, pooling, private_files};
 use crate::config;
 
 /// A server that has not taken a connection within this time is away.
@@ -39,6 +39,7 @@ pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreErr
     }
     // Held while the file is made, too: two connections that turn on its write-ahead log at once refuse each other.
     let lock = FileLock::wait(&file, settings.schema_wait.0).await?;
+    private_files::tighten(&file).map_err(|err| bad(url, err.to_string()))?;
     let options = options
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -47,14 +48,12 @@ pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreErr
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .foreign_keys(true)
         .pragma("secure_delete", "ON");
-    let pool = sqlite_pool(settings, options)
-        .await
-        .map_err(|err| match busy::named(err, &file) {
-            StoreError::Database(err) => {
-                bad(url, format!("{err} (is the directory writable, and is there room on the disk?)"))
-            }
-            locked => locked,
-        })?;
+    let pool = sqlite_pool(settings, options).await.map_err(|err| match busy::named(err, &file) {
+        StoreError::Database(err) => {
+            bad(url, format!("{err} (is the directory writable, and is there room on the disk?)"))
+        }
+        locked => locked,
+    })?;
     assert_sqlite_settings(&pool, url).await?;
     let db = Db::Sqlite(pool);
     schema::update(&db).await?;

@@ -113,6 +113,20 @@ impl Store {
         rows.into_iter().map(Row::read).collect()
     }
 
+    /// The same inside the caller's transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn is_held_now(&self, tx: &mut Tx, call: CallUid) -> Result<bool, StoreError> {
+        let open: i64 = on_tx!(tx, |conn| sqlx::query_scalar(
+            "SELECT COUNT(*) FROM hold WHERE call_uid = $1 AND released_at IS NULL"
+        )
+        .bind(call.to_string())
+        .fetch_one(conn)
+        .await?);
+        Ok(open > 0)
+    }
+
     /// Whether any hold on the call is open.
     ///
     /// # Errors

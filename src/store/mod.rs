@@ -3,6 +3,7 @@
 
 mod agent_voices;
 mod audit;
+mod backfill_fed;
 mod backfill_orders;
 mod backfills;
 mod busy;
@@ -20,6 +21,7 @@ pub mod operations;
 mod outbox;
 mod pace;
 mod pooling;
+mod private_files;
 mod reconciliation;
 mod record;
 mod reopening;
@@ -29,6 +31,7 @@ mod transcripts;
 
 pub use agent_voices::{AgentVoiceRow, ErasedVoice};
 pub use audit::AuditEntry;
+pub use backfill_fed::Fed;
 pub use backfill_orders::OurCalls;
 pub use backfills::{Backfill, BackfillItem, BackfillState, NewBackfill, NewItem, Orders, Origin, Steering};
 pub use calls::{Admitted, CallFilter, Finished};

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
 
-use super::{Store, StoreError, corrupt, from_ms, on_pool, to_ms};
+use super::{Db, Store, StoreError, corrupt, from_ms, on_pool, to_ms};
 use crate::domain::{CallUid, SourceName};
 
 /// A call past its term.
@@ -43,20 +43,52 @@ struct DueRow {
     held: i64,
 }
 
+/// A record of nothing but the bare facts: it ended without anything being stored, and the call as it is kept holds
+/// neither number nor word nor address. `CASE` has nothing looked into that ended otherwise.
+macro_rules! bare {
+    (sqlite) => {
+        "(CASE WHEN outcome IN ('past_retention', 'opted_out') AND original_json IS NULL AND artifacts_json = '[]' \
+         AND transcript_version = 0 AND quality_json IS NULL AND progress_json IS NULL THEN \
+         COALESCE(json_extract(call_json, '$.agent_id'), json_extract(call_json, '$.phone_number_id'), \
+         json_extract(call_json, '$.from_number'), json_extract(call_json, '$.to_number'), \
+         json_extract(call_json, '$.recording_url'), json_extract(call_json, '$.dual_url'), \
+         json_extract(call_json, '$.metadata'), json_extract(call_json, '$.analysis'), \
+         json_extract(call_json, '$.raw'), json_extract(call_json, '$.turns[0]')) IS NULL ELSE FALSE END)"
+    };
+    (postgres) => {
+        "(CASE WHEN outcome IN ('past_retention', 'opted_out') AND original_json IS NULL AND artifacts_json = '[]' \
+         AND transcript_version = 0 AND quality_json IS NULL AND progress_json IS NULL THEN \
+         COALESCE(call_json::json->>'agent_id', call_json::json->>'phone_number_id', \
+         call_json::json->>'from_number', call_json::json->>'to_number', \
+         call_json::json->>'recording_url', call_json::json->>'dual_url', \
+         call_json::json->>'metadata', call_json::json->>'analysis', \
+         call_json::json->>'raw', call_json::json#>>'{turns,0}') IS NULL ELSE FALSE END)"
+    };
+}
+
 impl Store {
-    /// Every active call past its term, longest overdue first, held ones included and marked.
+    /// Every active call past its term of which something is stored, longest overdue first, held ones included and marked.
+    /// Of a call that came too late or opted out there are only the bare facts, which are kept as the facts of an erased
+    /// one are.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn due_calls(&self, now: Timestamp) -> Result<Vec<Due>, StoreError> {
-        let rows: Vec<DueRow> = on_pool!(&self.db, |pool| sqlx::query_as(
-            "SELECT uid, call_id, source, retain_until, retention_days, \
-             (SELECT COUNT(*) FROM hold WHERE call_uid = uid AND released_at IS NULL) AS held \
-             FROM call_record WHERE retention_state = 'active' AND retain_until <= $1 ORDER BY retain_until, uid",
-        )
-        .bind(to_ms(now))
-        .fetch_all(pool)
-        .await?);
+        macro_rules! sql {
+            ($engine:ident) => {
+                concat!(
+                    "SELECT uid, call_id, source, retain_until, retention_days, \
+                     (SELECT COUNT(*) FROM hold WHERE call_uid = uid AND released_at IS NULL) AS held \
+                     FROM call_record WHERE retention_state = 'active' AND retain_until <= $1 AND NOT ",
+                    bare!($engine),
+                    " ORDER BY retain_until, uid"
+                )
+            };
+        }
+        let rows: Vec<DueRow> = match &self.db {
+            Db::Sqlite(pool) => sqlx::query_as(sql!(sqlite)).bind(to_ms(now)).fetch_all(pool).await?,
+            Db::Postgres(pool) => sqlx::query_as(sql!(postgres)).bind(to_ms(now)).fetch_all(pool).await?,
+        };
         let read = |row: DueRow| {
             Ok(Due {
                 uid: CallUid::parse(&row.uid).map_err(|err| corrupt("due call", &row.uid, err))?,
@@ -83,18 +115,25 @@ impl Store {
         uids.iter().map(|uid| CallUid::parse(uid).map_err(|err| corrupt("call uid", uid, err))).collect()
     }
 
-    /// How many calls ended between two moments: what a sweep over that stretch, one term later, should find.
+    /// How many calls of which something was stored ended between two moments: what a sweep over that stretch, one term
+    /// later, should find.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn ended_between(&self, from: Timestamp, to: Timestamp) -> Result<u64, StoreError> {
-        let count: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
-            "SELECT COUNT(*) FROM call_record WHERE ended_at >= $1 AND ended_at < $2"
-        )
-        .bind(to_ms(from))
-        .bind(to_ms(to))
-        .fetch_one(pool)
-        .await?);
+        macro_rules! sql {
+            ($engine:ident) => {
+                concat!(
+                    "SELECT COUNT(*) FROM call_record WHERE ended_at >= $1 AND ended_at < $2 AND NOT ",
+                    bare!($engine)
+                )
+            };
+        }
+        let (from, to) = (to_ms(from), to_ms(to));
+        let count: i64 = match &self.db {
+            Db::Sqlite(pool) => sqlx::query_scalar(sql!(sqlite)).bind(from).bind(to).fetch_one(pool).await?,
+            Db::Postgres(pool) => sqlx::query_scalar(sql!(postgres)).bind(from).bind(to).fetch_one(pool).await?,
+        };
         Ok(count as u64)
     }
 

@@ -23,6 +23,16 @@ pub struct PaceRow {
     pub openings: i64,
 }
 
+impl PaceRow {
+    /// Requests asked on the UTC day of this moment.
+    #[must_use]
+    pub fn asked_on(&self, now: Timestamp) -> u64 {
+        let today = now.as_millisecond().div_euclid(86_400_000);
+        let asked = if self.day == today { self.asked_first.saturating_add(self.asked_rest) } else { 0 };
+        u64::try_from(asked).unwrap_or(0)
+    }
+}
+
 const READ: &str = "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, \
                     openings FROM source_pace WHERE source = $1";
 const LOCK: &str = "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, \

@@ -282,6 +282,12 @@ impl Dialect {
         }
     }
 
+    /// Whether calls of this platform can say that nothing of them may be stored.
+    #[must_use]
+    pub fn tells_opt_out(&self) -> bool {
+        self.platform == Platform::Zudu
+    }
+
     fn with_organization(&self, mut request: Request) -> Request {
         if let (Platform::Krosai, Some(Organization::Query(id))) = (self.platform, &self.organization) {
             request.query.push(("organization_id", id.clone()));

@@ -32,7 +32,6 @@ const fn settings() -> config::Audio {
         ceiling_dbtp: -1.0,
         max_duration: config::Span(Duration::from_secs(6 * 3600)),
         memory_cap_bytes: 64 << 20,
-        keep_wav: false,
     }
 }
 

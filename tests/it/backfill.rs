@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aftercall::demo::{Api, Kind, SampleCall};
 use aftercall::domain::{OrgUid, Outcome};
-use aftercall::jobs::{backfill, backfill_plan};
+use aftercall::jobs::{backfill, backfill_plan, backfill_standing};
 use aftercall::queue::{JobState, Lane, NewJob, Verdict};
 use aftercall::store::{BackfillState, NewBackfill, NewItem, Orders, Origin, OurCalls, Steering};
 use jiff::{SignedDuration, Timestamp};
@@ -80,7 +80,7 @@ async fn a_paused_backfill_feeds_nothing_until_it_is_resumed(backend: Backend) {
     assert!(fixture.store.steer_backfill(&id, Steering::Paused).await.unwrap());
     fixture.run_pending().await;
     assert_eq!(processing_jobs(&fixture).await, 0);
-    let shown = backfill::shown(&fixture.backfill(&id).await, fixture.now());
+    let shown = backfill_standing::shown(&fixture.app, &fixture.backfill(&id).await).await.unwrap();
     assert_eq!((shown["state"].as_str(), shown["left"].as_u64()), (Some("paused"), Some(0)), "{shown}");
     // Whoever asks for it, in whatever process.
     assert!(fixture.app.again().await.store.steer_backfill(&id, Steering::Run).await.unwrap());
@@ -102,7 +102,7 @@ async fn a_cancelled_backfill_takes_back_what_has_not_begun(backend: Backend) {
     fixture.advance(Duration::from_secs(10)).await;
     fixture.run_pending().await;
     let backfill = fixture.backfill(&id).await;
-    assert_eq!(backfill::state_of(&backfill), "cancelled");
+    assert_eq!(backfill_standing::state_of(&backfill), "cancelled");
     assert_eq!((backfill.done, backfill.skipped["cancelled"]), (1, 29), "{backfill:?}");
     assert_eq!(processing_jobs(&fixture).await, 1);
 }
@@ -113,7 +113,7 @@ async fn a_rate_is_kept(backend: Backend) {
     for done in 1..=5 {
         fixture.run_pending().await;
         assert_eq!(fixture.backfill(&id).await.enqueued, done, "two a minute");
-        let shown = backfill::shown(&fixture.backfill(&id).await, fixture.now());
+        let shown = backfill_standing::shown(&fixture.app, &fixture.backfill(&id).await).await.unwrap();
         assert_eq!(shown["left"], 5 - done, "{shown}");
         fixture.advance(Duration::from_secs(31)).await;
     }

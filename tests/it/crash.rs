@@ -259,3 +259,57 @@ async fn erasure_killed(boundary: &str) {
     ended_once(&site, &app, &neighbour.id).await;
     nothing_lies_about(&site, &app).await;
 }
+
+/// Kills of one worker during one backfill. The full run is `AFTERCALL_KILLS=60 AFTERCALL_KILL_CALLS=400`.
+fn kills() -> (usize, u32) {
+    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u32>().unwrap());
+    (number("AFTERCALL_KILLS").unwrap_or(5) as usize, number("AFTERCALL_KILL_CALLS").unwrap_or(40))
+}
+
+/// More deaths than attempts: each of the lives of its worker has brought the backfill forward.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_outlives_its_workers() {
+    let (kills, count) = kills();
+    let calls: Vec<SampleCall> = (1..=count)
+        .map(|n| {
+            SampleCall::numbered(
+                Api::Atoms,
+                n,
+                ago(SignedDuration::from_hours(2) + SignedDuration::from_secs(i64::from(n))),
+            )
+        })
+        .collect();
+    // As shipped there are twelve attempts: fewer, where there are fewer deaths.
+    let attempts = if kills > 12 { 12 } else { 3 };
+    let site = Site::start(calls.clone(), &format!("[worker]\nmax_attempts = {attempts}\n")).await;
+    site.well(&["backfill", "start", "--source", "atoms", "--from", "2020-01-01"]).await;
+    let recordings = || site.platform.requests().count(Kind::Recording);
+    let started = Instant::now();
+    for _ in 0..kills {
+        let (before, worker) = (recordings(), site.spawn(&["work"], &[]));
+        // Some calls of each life come to their end; what is in the middle of its work dies with its worker.
+        let wanted = (before + (count as usize / (kills + 1)).max(2)).min(count as usize);
+        while recordings() < wanted {
+            assert!(started.elapsed() < Duration::from_secs(1200), "stands still at {} of {count}", recordings());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        worker.kill().await;
+    }
+    site.well(&["work", "--until-idle"]).await;
+    let app = site.app().await;
+    let jobs = app.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+    let dead: Vec<_> = jobs.iter().filter(|job| job.state == JobState::DeadLetter).collect();
+    assert!(dead.is_empty(), "{dead:?}");
+    let backfill = jobs.iter().find(|job| job.kind == "backfill").unwrap();
+    eprintln!(
+        "{count} calls, {kills} kills in {:?}: the backfill's job was started {} times",
+        started.elapsed(),
+        backfill.attempt
+    );
+    let over = app.store.backfills().await.unwrap().remove(0);
+    assert_eq!((over.done, over.failed), (u64::from(count), 0), "{over:?}");
+    for call in &calls {
+        ended_once(&site, &app, &call.id).await;
+    }
+    nothing_lies_about(&site, &app).await;
+}

@@ -264,7 +264,8 @@ async fn a_backfill_by_flag_mends_those_calls_and_no_others(backend: Backend) {
         let plan = aftercall::jobs::backfill_plan::plan(&fixture, &name, (from, now), false, orders).await.unwrap();
         assert_eq!(plan.to_do, 2);
         let backfill = backfill::start_ordered(&fixture, &new, orders).await.unwrap().unwrap();
-        let shown = backfill::shown(&fixture.backfill(&backfill).await, now);
+        let shown =
+            aftercall::jobs::backfill_standing::shown(&fixture.app, &fixture.backfill(&backfill).await).await.unwrap();
         assert_eq!(shown["where_flag"], "missing_object", "{shown}");
         fixture.run_pending().await;
         let ended = fixture.backfill(&backfill).await;

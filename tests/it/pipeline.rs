@@ -2,8 +2,8 @@
 
 mod growth;
 mod lapses;
-mod receivers;
 mod odd_platform;
+mod receivers;
 mod trouble;
 mod writeback;
 

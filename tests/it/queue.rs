@@ -2,6 +2,7 @@
 
 mod crash;
 mod ownership;
+mod progress;
 mod stopping;
 
 use std::sync::Arc;

@@ -1,7 +1,9 @@
 //! Retention with the clock turned: what is due leaves no byte behind, what is not stays as it is, and a sweep that
 //! has reason to doubt does nothing.
 
+mod bare;
 mod guards;
+mod opt_out;
 mod store;
 
 use std::collections::BTreeMap;

@@ -349,7 +349,7 @@ async fn a_backfill_counts_what_became_of_its_calls(backend: Backend) {
     crew.drain().await;
     let mut read = app.store.backfill(&backfill).await.unwrap().unwrap();
     let mut tx = app.store.begin().await.unwrap();
-    assert_eq!(app.store.settle_backfill(&mut tx, &mut read).await.unwrap(), 0, "all fed ones have ended");
+    assert_eq!(app.store.settle_backfill(&mut tx, &mut read).await.unwrap().open(), 0, "all fed ones have ended");
     tx.commit().await.unwrap();
     assert_eq!((read.done, read.failed), (2, 1));
     assert_eq!(app.store.waiting_items(&backfill, app.now()).await.unwrap(), (1, 0));

@@ -137,3 +137,43 @@ fn a_dead_platform_is_left_alone_and_tried_by_one() {
     assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok());
     assert!(row.is_well());
 }
+
+#[test]
+fn a_refused_key_holds_everybody_and_is_tried_by_one_a_minute() {
+    let mut row = PaceRow::default();
+    row.learn(Answered::Refused, noon());
+    assert!(row.is_refused() && !row.is_well());
+    let held = row.admit(Limits::default(), 0, Precedence::First, noon()).unwrap_err();
+    assert_eq!((held.reason, held.pause), ("the platform refuses the key", REFUSED_PAUSE));
+    let later = noon() + REFUSED_PAUSE;
+    assert!(row.admit(Limits::default(), 0, Precedence::Rest, later).is_ok(), "one may try");
+    assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_err(), "the others wait for it");
+    row.learn(Answered::Refused, later);
+    assert_eq!(row.free_of_holds(later).unwrap_err().pause, REFUSED_PAUSE, "no longer than before");
+    let later = later + REFUSED_PAUSE;
+    assert!(row.admit(Limits::default(), 0, Precedence::First, later).is_ok());
+    row.learn(Answered::Well { rest: None }, later);
+    assert!(row.is_well() && row.admit(Limits::default(), 0, Precedence::First, later).is_ok());
+}
+
+#[test]
+fn another_key_ends_the_hold_of_the_one_before_and_no_other() {
+    let mut row = PaceRow::default();
+    row.learn(Answered::Refused, noon());
+    row.forget_refusal();
+    assert!(row.admit(Limits::default(), 0, Precedence::First, noon()).is_ok());
+    row.learn(Answered::Throttled { pause: Some(Duration::from_secs(7)) }, noon());
+    row.forget_refusal();
+    assert!(row.admit(Limits::default(), 0, Precedence::First, noon()).is_err());
+}
+
+#[test]
+fn a_check_asks_whatever_is_held() {
+    let mut row = PaceRow::default();
+    row.learn(Answered::Refused, noon());
+    let limits = Limits { per_day: Some(1), per_second: Some(0.001), at_once: Some(1) };
+    for _ in 0..3 {
+        assert_eq!(row.admit(limits, 5, Precedence::Check, noon()), Ok(Duration::ZERO));
+    }
+    assert!(row.is_refused());
+}

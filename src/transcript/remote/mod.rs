@@ -15,13 +15,14 @@ mod openai;
 mod plan;
 mod timing;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::DATE;
 use reqwest::header::HeaderMap;
 use reqwest::header::RETRY_AFTER;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -87,12 +88,36 @@ fn tells_apart(engine: &RemoteEngine) -> bool {
 pub struct Remote {
     settings: RemoteEngine,
     client: reqwest::Client,
+    /// As it was last read.
+    key: Mutex<Option<SecretString>>,
 }
 
 impl Remote {
     #[must_use]
-    pub const fn new(settings: RemoteEngine, client: reqwest::Client) -> Self {
-        Self { settings, client }
+    pub fn new(settings: RemoteEngine, client: reqwest::Client) -> Self {
+        let key = Mutex::new(settings.api_key.clone());
+        Self { settings, client, key }
+    }
+
+    fn key(&self) -> Option<SecretString> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the key's file again. True when it holds another key than before.
+    pub fn read_key_again(&self) -> bool {
+        if !self.settings.key_files.any() {
+            return false;
+        }
+        let mut settings = self.settings.clone();
+        if let Err(err) = settings.read_key() {
+            tracing::warn!(error = format!("{err:#}"), "cannot read the key again");
+            return false;
+        }
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        let secret = |key: &Option<SecretString>| key.as_ref().map(|key| key.expose_secret().to_owned());
+        let renewed = secret(&key) != secret(&settings.api_key);
+        *key = settings.api_key;
+        renewed
     }
 
     #[must_use]
@@ -188,9 +213,17 @@ impl Remote {
         EngineError::Remote { url: self.shown(), reason }
     }
 
-    async fn answer(&self, mut request: reqwest::RequestBuilder) -> Result<Vec<u8>, EngineError> {
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, EngineError> {
+        let again = request.try_clone();
+        match (self.answer_once(request).await, again) {
+            (Err(EngineError::Key { .. }), Some(again)) if self.read_key_again() => self.answer_once(again).await,
+            (answer, _) => answer,
+        }
+    }
+
+    async fn answer_once(&self, mut request: reqwest::RequestBuilder) -> Result<Vec<u8>, EngineError> {
         // Services in the same house may want none.
-        if let Some(key) = &self.settings.api_key {
+        if let Some(key) = self.key() {
             let scheme = match self.settings.kind {
                 RemoteKind::Openai => "Bearer",
                 RemoteKind::Deepgram => "Token",

@@ -155,6 +155,9 @@ async fn a_worker_obeys_pause_resume_and_cancel(backend: Backend) {
     site.fixture.advance(Duration::from_secs(10)).await;
     site.fixture.run_pending().await;
     assert_eq!(site.processing().await, 1, "one a minute");
+    // Without a worker there is nothing to tell the time by.
+    assert_eq!(site.shown(&id).await["eta_seconds"], json!(null));
+    site.fixture.queue.beat("w", "test").await.unwrap();
     let shown = site.shown(&id).await;
     assert_eq!((&shown["state"], &shown["rate_per_minute"]), (&json!("feeding"), &json!(1)), "{shown}");
     assert!(shown["left"].as_u64().unwrap() > 0 && shown["eta_seconds"].as_u64().unwrap() > 60, "{shown}");

@@ -15,7 +15,7 @@ mod working;
 
 pub use child::{Child, Orders};
 pub use crew::{failure, script};
-pub use logs::{forget_logs, logs};
+pub use logs::{forget_logs, keep_logs, logs};
 pub use platform::{Fixture, Plan, source};
 pub use samples::{source_call, transcript};
 pub use space::Space;

@@ -45,7 +45,7 @@ async fn a_repeat_gives_nothing_up_that_the_source_has_forgotten(backend: Backen
 
 async fn a_backfill_whose_list_cannot_be_read_ends_and_can_be_put_back_to_work(backend: Backend) {
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(401)));
+    fixture.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(400)));
     let id = fixture.start_backfill(Api::KrosaiV1).await;
     fixture.run_pending().await;
     let backfill = fixture.backfill(&id).await;
@@ -117,7 +117,7 @@ async fn a_failing_reconciliation_leaves_one_dead_letter(backend: Backend) {
     use aftercall::jobs::Job;
     use aftercall::queue::Lane;
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(401)));
+    fixture.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(400)));
     let source = crate::harness::source(Api::KrosaiV1);
     for _ in 0..3 {
         let now = fixture.now();

@@ -35,9 +35,14 @@ async fn the_child() {
     app.queue.beat(&worker, "test").await.unwrap();
     app.queue.rescue(&worker, Duration::ZERO).await.unwrap();
     let what = orders.what.clone();
-    let handler = script(move |_| {
-        let what = what.clone();
+    let queue = app.queue.clone();
+    let handler = script(move |job| {
+        let (what, queue) = (what.clone(), queue.clone());
         async move {
+            if what == "advance" {
+                queue.advance(&job).await.unwrap();
+                std::process::abort();
+            }
             if what == "abort" {
                 std::process::abort();
             }
