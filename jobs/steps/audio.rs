@@ -88,15 +88,6 @@ pub async fn measure(
     if let Some(done) = earlier(work, &artifact).await? {
         return Ok(Media::Measured(Box::new(done)));
     }
-    if container == Container::Other {
-        let reason = Some("the recording is in no container we know".to_owned());
-        return Ok(Media::Ended {
-            outcome: Outcome::UnsupportedMedia,
-            reason,
-            original: Some(artifact),
-            flags: vec![],
-        });
-    }
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
     let decoded = loop {

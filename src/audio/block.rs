@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::layout::Layout;
+
 /// More channels than this are refused: a call has two legs, a conference recording a few more.
 pub const MAX_CHANNELS: usize = 8;
 /// Sample rates outside of this are refused (8 kHz telephone to 192 kHz studio, with room below).
@@ -14,6 +16,8 @@ pub const OUTPUT_RATE_HZ: u32 = 48_000;
 pub struct Block {
     pub rate_hz: u32,
     pub planes: Vec<Vec<f32>>,
+    /// Where the planes belong.
+    pub layout: Layout,
 }
 
 impl Block {
@@ -23,14 +27,31 @@ impl Block {
         self.planes.first().map_or(0, Vec::len)
     }
 
-    /// Makes this block `frames` of silence in the given form.
+    /// Makes this block `frames` of silence in the given form, its channels without a place.
     pub fn set_silence(&mut self, rate_hz: u32, channels: u16, frames: usize) {
         self.rate_hz = rate_hz;
+        self.layout = Layout::default();
         self.planes.resize_with(usize::from(channels.max(1)), Vec::new);
         for plane in &mut self.planes {
             plane.clear();
             plane.resize(frames, 0.0);
         }
+    }
+
+    /// Appends the planes, mixed to one by where they belong, to `out`.
+    pub fn mix_onto(&self, out: &mut Vec<f32>) {
+        let start = out.len();
+        out.resize(start + self.frames(), 0.0);
+        for (plane, share) in self.planes.iter().zip(self.layout.shares(self.planes.len())) {
+            for (sum, sample) in out[start..].iter_mut().zip(plane) {
+                *sum += share * sample;
+            }
+        }
+    }
+
+    /// Takes out what is no voice.
+    pub fn drop_low_frequency(&mut self) {
+        self.layout.drop_low_frequency(&mut self.planes);
     }
 
     /// Whether all samples are numbers of a magnitude up to `most`.
@@ -135,6 +156,9 @@ pub trait BlockSink {
     /// The recording is silent here because nothing was to be sent, from and to in seconds of its time. Told before the
     /// silence is heard.
     fn pause(&mut self, _seconds: Range<f64>) {}
+    /// The recording has an offset, and comes again from its start without it: all that was heard is void, but for what the
+    /// offset itself is told by.
+    fn restart(&mut self);
 }
 
 #[cfg(test)]
@@ -146,7 +170,7 @@ mod tests {
         for n in 0..19 {
             let mut samples = vec![0.25f32; 19];
             samples[n] = -0.75;
-            let block = |samples: &[f32]| Block { rate_hz: 8000, planes: vec![samples.to_vec()] };
+            let block = |samples: &[f32]| Block { rate_hz: 8000, planes: vec![samples.to_vec()], ..Block::default() };
             assert!((peak(&samples) - 0.75).abs() < 1e-9, "{n}");
             assert!(block(&samples).within(0.75) && !block(&samples).within(0.74), "{n}");
             for bad in [f32::NAN, f32::INFINITY] {

@@ -19,6 +19,7 @@ use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 use super::mp4::{self, EditList, Padded, Trim};
 use crate::domain::Container;
+use crate::domain::quality::Flag;
 
 /// Packets in a row that may fail before the rest of the file is given up.
 const FAILURES_IN_A_ROW: u32 = 256;
@@ -66,6 +67,15 @@ impl Contained {
         } else {
             (EditList::default(), Box::new(file))
         };
+        Self::read(source, container, edits)
+    }
+
+    /// Opens what is not a file of its own.
+    pub fn of(source: Box<dyn MediaSource>, container: Container) -> Result<Self, AudioError> {
+        Self::read(source, container, EditList::default())
+    }
+
+    fn read(source: Box<dyn MediaSource>, container: Container, edits: EditList) -> Result<Self, AudioError> {
         let stream = MediaSourceStream::new(source, MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
         hint.with_extension(container.extension());
@@ -90,7 +100,7 @@ impl Contained {
             return Err(AudioError::Unsupported { codec: codec.to_owned() });
         };
         let codec = codec_name(params.codec);
-        let decoder = Engine::of(params)?;
+        let (decoder, flag) = Engine::of(params)?;
         let rate_hz = decoder.rate_hz(params);
         let declared = track.duration.zip(track.time_base);
         let declared = declared.map(|(duration, base)| seconds(duration.get() as f64, base));
@@ -120,7 +130,7 @@ impl Contained {
             expected_seconds,
             put_out_seconds: 0.0,
             failures: 0,
-            facts: Facts::new(codec),
+            facts: Facts { flags: flag.into_iter().collect(), ..Facts::new(codec) },
             ended: false,
             format,
         })

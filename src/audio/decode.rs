@@ -7,15 +7,20 @@ use symphonia::core::audio::{Channels, layouts};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 
+use super::aiff;
+use super::au;
 use super::block::Block;
+use super::chunks;
 use super::contained::Contained;
 use super::elementary::Elementary;
 use super::error::AudioError;
+use super::foreign;
 use super::frames::Syntax;
 use super::free_format::FreeFormat;
 use super::ogg::Ogg;
-use super::riff::open_wav;
+use super::riff;
 use crate::domain::Container;
+use crate::domain::quality::Flag;
 
 /// What a decoder did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +58,24 @@ pub struct Facts {
     pub channels: u16,
     /// Promised by headers, absent at the end (or at a seam), beyond what was told as [`Step::Lost`].
     pub missing_seconds: f64,
+    /// What a reader should know of how it was decoded.
+    pub flags: Vec<Flag>,
     pub warnings: Vec<String>,
 }
 
 impl Facts {
     pub fn new(codec: &str) -> Self {
         Self { codec: codec.to_owned(), ..Self::default() }
+    }
+
+    /// With what is known of a recording that follows in the same file.
+    #[must_use]
+    pub fn and(mut self, later: Self) -> Self {
+        self.saw(later.rate_hz, later.channels);
+        self.missing_seconds += later.missing_seconds;
+        self.flags.extend(later.flags);
+        self.warnings.extend(later.warnings);
+        self
     }
 
     /// Notes the form of the first audio.
@@ -77,14 +94,24 @@ pub trait Decode {
 }
 
 /// Opens a file whose container is known from its bytes.
+///
+/// # Errors
+/// A codec that is not read, by its name; nothing that decodes; a file that cannot be read.
 pub fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioError> {
+    reader(path, container).map_err(|error| foreign::explained(error, path, container))
+}
+
+fn reader(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioError> {
     match container {
         Container::Mp3 => match FreeFormat::open(path)? {
             Some(free) => Ok(Box::new(free)),
-            None => Ok(Box::new(Elementary::open(path, Syntax::Mpeg, 0)?)),
+            None => Ok(Box::new(Elementary::open(path, Syntax::Mpeg, 0..u64::MAX)?)),
         },
-        Container::Adts => Ok(Box::new(Elementary::open(path, Syntax::Adts, 0)?)),
-        Container::Wav => open_wav(path),
+        Container::Adts => Ok(Box::new(Elementary::open(path, Syntax::Adts, 0..u64::MAX)?)),
+        Container::Wav => riff::open(path, chunks::Syntax::Riff),
+        Container::Wave64 => riff::open(path, chunks::Syntax::Wave64),
+        Container::Aiff => aiff::open(path),
+        Container::Au => au::open(path),
         Container::Ogg => Ok(Box::new(Ogg::open(path)?)),
         Container::Mp4 | Container::Flac | Container::Matroska => Ok(Box::new(Contained::open(path, container)?)),
         Container::Other => Err(AudioError::UnknownContainer),

@@ -2,6 +2,7 @@
 //! stay on the timeline; `layer3` turns the frames of MP3 into samples, symphonia those of AAC and of layers I and II.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2};
@@ -9,6 +10,7 @@ use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDe
 use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 
+use super::aac;
 use super::block::Block;
 use super::decode::{Decode, Facts, Step, guarded, make_decoder};
 use super::error::AudioError;
@@ -72,12 +74,12 @@ pub struct Elementary {
 }
 
 impl Elementary {
-    /// Opens `path`, whose frames begin at or after `offset`.
-    pub fn open(path: &Path, syntax: Syntax, offset: u64) -> Result<Self, AudioError> {
+    /// Opens `path`, whose frames are within these bytes.
+    pub fn open(path: &Path, syntax: Syntax, within: Range<u64>) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
         let codec = if syntax == Syntax::Mpeg { "mp3" } else { "aac" };
         Ok(Self {
-            walker: Walker::new(file, syntax, offset).map_err(AudioError::io("read"))?,
+            walker: Walker::new(file, syntax, within).map_err(AudioError::io("read"))?,
             syntax,
             decoder: None,
             kind: None,
@@ -124,12 +126,21 @@ impl Elementary {
     }
 
     fn decode_frame(&mut self, header: &FrameHeader, block: &mut Block) -> Result<Step, AudioError> {
-        if self.facts.rate_hz == 0 {
+        let first = self.facts.rate_hz == 0;
+        if first {
             codec_name(header).clone_into(&mut self.facts.codec);
         }
         self.facts.saw(header.rate_hz, header.channels);
         if self.decoder.is_none() {
-            self.decoder = Some(FrameDecoder::new(self.syntax, header)?);
+            match FrameDecoder::new(self.syntax, header) {
+                Ok(decoder) => self.decoder = Some(decoder),
+                Err(error) if first => return Err(error),
+                // A form in mid-stream that nothing reads costs its frames, not the call.
+                Err(_) => {
+                    self.piece.frames += 1;
+                    return Ok(self.lost(header, 1));
+                }
+            }
         }
         let frame = self.walker.frame();
         let leans_on = if self.syntax == Syntax::Mpeg { header.reservoir_bytes(frame) } else { 0 };
@@ -184,6 +195,9 @@ impl FrameDecoder {
             (Syntax::Mpeg, 1) => params.for_codec(CODEC_ID_MP1),
             (Syntax::Mpeg, 2) => params.for_codec(CODEC_ID_MP2),
             (Syntax::Mpeg, _) => return Ok(Self::Layer3(Box::default())),
+            (Syntax::Adts, _) if header.channels > aac::MOST_CHANNELS => {
+                return Err(AudioError::Unsupported { codec: aac::of_channels(header.channels) });
+            }
             (Syntax::Adts, _) => params
                 .for_codec(CODEC_ID_AAC)
                 .with_sample_rate(header.rate_hz)

@@ -5,10 +5,13 @@ use symphonia::core::codecs::audio::well_known as id;
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::packet::Packet;
 
+use super::aac;
 use super::block::Block;
 use super::decode::{guarded, make_decoder};
 use super::error::AudioError;
+use super::layout::Layout;
 use super::opus::{self, Opus};
+use crate::domain::quality::Flag;
 
 /// Tracks and streams may begin apart by less, times being rounded, or by more, times being wrong, without that meaning
 /// anything, seconds.
@@ -21,13 +24,25 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub fn of(params: &AudioCodecParameters) -> Result<Self, AudioError> {
+    /// The decoder, and what is to be said of what it will leave out.
+    pub fn of(params: &AudioCodecParameters) -> Result<(Self, Option<Flag>), AudioError> {
         if params.codec == id::CODEC_ID_OPUS {
             let channels = params.channels.as_ref().map_or(1, Channels::count);
-            return Ok(Self::Opus(Box::new(Opus::open(params.extra_data.as_deref(), channels)?)));
+            return Ok((Self::Opus(Box::new(Opus::open(params.extra_data.as_deref(), channels)?)), None));
         }
-        let decoder = make_decoder(params, AudioDecoderOptions::default(), codec_name(params.codec))?;
-        Ok(Self::Symphonia(decoder))
+        let (mut params, mut flag) = (params.clone(), None);
+        let config = params.extra_data.as_deref().filter(|_| params.codec == id::CODEC_ID_AAC).and_then(aac::read);
+        match config {
+            Some(aac::Config::HighEfficiency(core)) => {
+                params.extra_data = Some(core.0);
+                flag = Some(Flag::HeAacCore);
+            }
+            Some(aac::Config::LowComplexity(core)) => params.extra_data = Some(core.0),
+            Some(aac::Config::Unread(codec)) => return Err(AudioError::Unsupported { codec }),
+            None => {}
+        }
+        let decoder = make_decoder(&params, AudioDecoderOptions::default(), codec_name(params.codec))?;
+        Ok((Self::Symphonia(decoder), flag))
     }
 
     /// A codec header inside the container may know better than the container.
@@ -50,12 +65,12 @@ impl Engine {
     pub fn decode(&mut self, packet: &Packet, block: &mut Block) -> Option<()> {
         match self {
             Self::Symphonia(decoder) => {
-                let rate_hz = guarded(|| {
+                let form = guarded(|| {
                     let buffer = decoder.decode(packet).ok()?;
                     buffer.copy_to_vecs_planar(&mut block.planes);
-                    Some(buffer.spec().rate())
+                    Some((buffer.spec().rate(), layout(buffer.spec().channels())))
                 });
-                block.rate_hz = rate_hz.flatten()?;
+                (block.rate_hz, block.layout) = form.flatten()?;
                 Some(())
             }
             Self::Opus(opus) => opus.decode(&packet.data, block),
@@ -98,6 +113,14 @@ impl Cut {
             plane.drain(..front as usize);
         }
         keep
+    }
+}
+
+/// Where the channels belong; those of the decoder come in the order of the places.
+fn layout(channels: &Channels) -> Layout {
+    match channels {
+        Channels::Positioned(places) => Layout::of_mask(places.bits()),
+        _ => Layout::default(),
     }
 }
 

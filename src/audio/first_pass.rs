@@ -3,9 +3,11 @@
 use super::block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step, measure_steps, peak};
 use super::decode;
 use super::error::AudioError;
+use super::layout::Layout;
 use super::level::Profile;
 use super::loudness::{Levels, Meter};
-use super::mix::Mixer;
+use super::mix::{Mixer, Raised};
+use super::offset::{OffsetMeter, Remover};
 use super::resample::Resampler;
 use super::spill::Spill;
 use super::timeline::{Survival, Timeline};
@@ -25,6 +27,9 @@ pub struct Heard {
     pub profile: Profile,
     pub recorded: Recorded,
     pub mixer: Mixer,
+    /// An offset was taken out of what is here.
+    pub offset_removed: bool,
+    offsets: OffsetMeter,
 }
 
 /// Loudness and peaks of the recording in its own channels. A recording of one channel is measured on the mono path
@@ -41,6 +46,7 @@ pub struct Recorded {
 #[derive(Debug)]
 struct Stereo {
     rate_hz: u32,
+    layout: Layout,
     meter: Meter,
     peaks: Vec<PeakMeter>,
 }
@@ -59,13 +65,14 @@ impl Recorded {
         if channels < 2 {
             return;
         }
-        if self.stereo.as_ref().is_some_and(|stereo| stereo.rate_hz != block.rate_hz || stereo.peaks.len() != channels)
-        {
+        let form = |stereo: &Stereo| (stereo.rate_hz, stereo.layout, stereo.peaks.len());
+        if self.stereo.as_ref().is_some_and(|stereo| form(stereo) != (block.rate_hz, block.layout, channels)) {
             self.close();
         }
         let stereo = self.stereo.get_or_insert_with(|| Stereo {
             rate_hz: block.rate_hz,
-            meter: Meter::new(block.rate_hz, channels),
+            layout: block.layout,
+            meter: Meter::weighted(block.rate_hz, block.layout.weights(channels)),
             peaks: vec![PeakMeter::default(); channels],
         });
         stereo.meter.push(&block.planes);
@@ -174,20 +181,41 @@ impl Mono<'_, '_> {
     }
 }
 
-/// Runs the pass. Two legs of unequal loudness are levelled before they are mixed: how much they differ is known only
-/// at the end, so such a recording is decoded twice; sinks hear it once.
+/// Runs the pass. An offset that would be raised with the sound is taken out, and two legs of unequal loudness are levelled
+/// before they are mixed: both are known only at the end, so such a recording is decoded again. Sinks hear all of it once,
+/// without the offset.
 pub fn listen(
     request: &Request<'_>,
     sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
 ) -> Result<Heard, AudioError> {
-    let heard = listen_with(request, sinks, cancel, Mixer::default())?;
+    let mut heard = listen_with(request, sinks, cancel, Mixer::default(), None)?;
+    let remover = heard.remover(request.settings.target_lufs);
+    if let Some(remover) = &remover {
+        drop(heard);
+        for sink in sinks.iter_mut() {
+            sink.restart();
+        }
+        heard = listen_with(request, sinks, cancel, Mixer::default(), Some(remover.clone()))?;
+    }
     match heard.mixer.unequal() {
         Some(raised) => {
             drop(heard);
-            listen_with(request, &mut [], cancel, Mixer::levelling(raised))
+            listen_with(request, &mut [], cancel, Mixer::levelling(raised), remover)
         }
         None => Ok(heard),
+    }
+}
+
+impl Heard {
+    /// What takes the offset out of the recording, where it has one that would be heard or seen at the level it will have.
+    fn remover(&self, target_lufs: f64) -> Option<Remover> {
+        let gain = 10f64.powf(self.levels.gain_to(target_lufs).unwrap_or(0.0) / 20.0);
+        let raised = self.mixer.unequal();
+        self.offsets.remover(|channel| match (channel, raised) {
+            (0, Some(Raised::Left(factor))) | (1, Some(Raised::Right(factor))) => gain * f64::from(factor),
+            _ => gain,
+        })
     }
 }
 
@@ -196,6 +224,7 @@ fn listen_with(
     sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
     mut mixer: Mixer,
+    mut remover: Option<Remover>,
 ) -> Result<Heard, AudioError> {
     let limit = request.settings.max_duration.0.as_secs_f64();
     let mut timeline = Timeline::new(decode::open(request.input, request.container)?, limit);
@@ -205,6 +234,7 @@ fn listen_with(
         None => Spill::new(request.settings.memory_cap_bytes, request.spool),
     };
     let mut recorded = Recorded::default();
+    let mut offsets = OffsetMeter::default();
     let mut mixed = Vec::new();
     let mut mono = Mono {
         resampler: None,
@@ -220,6 +250,10 @@ fn listen_with(
     let mut rate_hz = 0;
     while timeline.next(&mut block)? {
         cancel.pass()?;
+        match &mut remover {
+            Some(remover) => remover.apply(&mut block),
+            None => offsets.push(&block),
+        }
         recorded.push(&block);
         let pause = timeline.take_pause();
         for sink in mono.sinks.iter_mut() {
@@ -260,5 +294,7 @@ fn listen_with(
         profile: mono.profile,
         recorded,
         mixer,
+        offset_removed: remover.is_some(),
+        offsets,
     })
 }

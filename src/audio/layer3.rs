@@ -2,7 +2,7 @@
 //! come in it, and decoding it is most of what the audio stage costs.
 
 mod bands;
-mod bits;
+pub mod bits;
 mod codes;
 mod hybrid;
 mod side_info;

@@ -25,6 +25,8 @@ fn mean_square(lufs: f64) -> f64 {
 #[derive(Debug)]
 pub struct Meter {
     filters: Vec<KWeighting>,
+    /// What each channel counts.
+    weights: Vec<f64>,
     rate_hz: u32,
     /// Samples seen, and the number of the sample at which the current 100 ms end.
     seen: u64,
@@ -35,11 +37,18 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// For channels that all count alike.
     #[must_use]
     pub fn new(rate_hz: u32, channels: usize) -> Self {
-        let filters = vec![KWeighting::new(rate_hz); channels];
-        let mut meter =
-            Self { filters, rate_hz, seen: 0, hop_end: 0, hop_start: 0, energy: 0.0, levels: Levels::default() };
+        Self::weighted(rate_hz, vec![1.0; channels])
+    }
+
+    /// For channels that count as much as these weights say, one for each.
+    #[must_use]
+    pub fn weighted(rate_hz: u32, weights: Vec<f64>) -> Self {
+        let filters = vec![KWeighting::new(rate_hz); weights.len()];
+        let levels = Levels::default();
+        let mut meter = Self { filters, weights, rate_hz, seen: 0, hop_end: 0, hop_start: 0, energy: 0.0, levels };
         meter.hop_end = meter.end_of_hop(1);
         meter
     }
@@ -55,8 +64,8 @@ impl Meter {
         let mut at = 0;
         while at < frames {
             let take = ((self.hop_end - self.seen) as usize).min(frames - at);
-            for (filter, plane) in self.filters.iter_mut().zip(planes) {
-                self.energy += filter.energy(&plane.as_ref()[at..at + take]);
+            for ((filter, weight), plane) in self.filters.iter_mut().zip(&self.weights).zip(planes) {
+                self.energy += weight * filter.energy(&plane.as_ref()[at..at + take]);
             }
             at += take;
             self.seen += take as u64;
@@ -243,6 +252,21 @@ mod tests {
             // The crate looks once a second, this meter ten times; EBU Tech 3342 allows 1 LU.
             assert!((ours - theirs).abs() < 1.0, "{rate}: {ours} {theirs}");
         }
+    }
+
+    #[test]
+    fn surround_channels_count_as_in_the_reference_crate() {
+        use ebur128::Channel::{Center, Left, LeftSurround, Right, RightSurround, Unused};
+        let planes: Vec<Vec<f32>> =
+            (0..6).map(|n| sine(48_000, 300.0 + 170.0 * f64::from(n), -30.0 + 2.0 * f64::from(n), 5.0)).collect();
+        let mut reference = ebur128::EbuR128::new(6, 48_000, ebur128::Mode::I).unwrap();
+        reference.set_channel_map(&[Left, Right, Center, Unused, LeftSurround, RightSurround]).unwrap();
+        let all: Vec<&[f32]> = planes.iter().map(Vec::as_slice).collect();
+        reference.add_frames_planar_f32(&all).unwrap();
+        let mut meter = Meter::weighted(48_000, super::super::layout::Layout::of_mask(0x60f).weights(6));
+        meter.push(&planes);
+        let (ours, theirs) = (meter.finish().integrated(0.0).unwrap(), reference.loudness_global().unwrap());
+        assert!((ours - theirs).abs() < 0.01, "{ours} {theirs}");
     }
 
     #[test]

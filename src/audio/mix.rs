@@ -101,20 +101,10 @@ impl Mixer {
                 }
                 self.pair(left, right, out);
             }
-            [first, rest @ ..] => {
+            [first, ..] => {
                 self.flush(out);
                 self.other += first.len() as u64;
-                let scale = 1.0 / block.planes.len() as f32;
-                let start = out.len();
-                out.extend_from_slice(first);
-                for plane in rest {
-                    for (sum, sample) in out[start..].iter_mut().zip(plane) {
-                        *sum += sample;
-                    }
-                }
-                for sum in &mut out[start..] {
-                    *sum *= scale;
-                }
+                block.mix_onto(out);
             }
         }
         None
@@ -212,10 +202,14 @@ mod tests {
         (0..(8000.0 * seconds) as usize).map(|n| 0.5 * (std::f32::consts::TAU * hz * n as f32 / 8000.0).sin()).collect()
     }
 
+    fn block(left: &[f32], right: &[f32]) -> Block {
+        Block { rate_hz: 8000, planes: vec![left.to_vec(), right.to_vec()], ..Block::default() }
+    }
+
     fn mix(left: &[f32], right: &[f32]) -> (Vec<f32>, Mixer) {
         let (mut mixer, mut out) = (Mixer::default(), Vec::new());
         for (left, right) in left.chunks(777).zip(right.chunks(777)) {
-            mixer.push(&Block { rate_hz: 8000, planes: vec![left.to_vec(), right.to_vec()] }, &mut out);
+            mixer.push(&block(left, right), &mut out);
         }
         mixer.flush(&mut out);
         (out, mixer)
@@ -264,7 +258,7 @@ mod tests {
         let Raised::Right(factor) = raised else { panic!("{raised:?}") };
         assert!((factor - 10.0).abs() < 0.1, "{factor}");
         let (mut mixer, mut out) = (Mixer::levelling(raised), Vec::new());
-        mixer.push(&Block { rate_hz: 8000, planes: vec![agent.clone(), caller] }, &mut out);
+        mixer.push(&block(&agent, &caller), &mut out);
         mixer.flush(&mut out);
         assert!((rms(&out[..4000]) - rms(&out[4000..8000])).abs() < 1e-3);
         assert_eq!(mix(&agent, &in_turns(700.0, 1.0, false)).1.unequal(), None);

@@ -1,11 +1,15 @@
 //! From a recording to measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` and `ogg` with `engine` and `opus`, `riff`) → `timeline` (repair) → `mix` → `resample` → meters and
-//! `spill` ; then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never
-//! in memory as a whole.
+//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` and `ogg` with `engine` and `opus`, `riff` with
+//! `pcm` and `gsm`, `aiff`, `au`) → `timeline` (repair) → `offset` → `mix` → `resample` → meters and `spill` ; then `level`
+//! (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never in memory as a whole.
 
+mod aac;
+mod aiff;
+mod au;
 mod bits;
 pub mod block;
+mod chunks;
 mod contained;
 mod decode;
 mod elementary;
@@ -13,24 +17,30 @@ mod engine;
 pub mod error;
 mod first_pass;
 mod flac;
+mod foreign;
 mod frames;
 mod free_format;
+mod gsm;
 mod k_weighting;
 mod layer3;
+mod layout;
 mod level;
 mod limiter;
 pub mod loudness;
 mod mix;
 mod mp4;
+mod offset;
 mod ogg;
 mod opus;
 mod output_levels;
+mod pcm;
 pub mod probe;
 mod resample;
 mod riff;
 mod second_pass;
 pub mod speech;
 mod spill;
+mod splice;
 mod timeline;
 mod true_peak;
 mod walk;
@@ -149,7 +159,10 @@ pub fn normalize(
         (survival.state == RecordingState::Degraded, Flag::Degraded),
         (heard.mixer.dual_mono(), Flag::DualMono),
         (heard.mixer.anti_phase(), Flag::AntiPhase),
+        (heard.offset_removed, Flag::DcOffset),
     ];
+    let flags = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag));
+    let flags = flags.chain(survival.facts.flags).collect();
     let samples = heard.samples.len();
     Ok(Normalized {
         duration_ms: samples * 1000 / u64::from(OUTPUT_RATE_HZ),
@@ -164,7 +177,7 @@ pub fn normalize(
         },
         loudness: loudness(&heard, samples),
         normalization: written.normalization,
-        flags: flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect(),
+        flags,
         waveform: written.waveform,
         levels: heard.levels,
         wav: written.wav,

@@ -30,6 +30,39 @@ pub struct Trim {
     pub length_seconds: Option<f64>,
 }
 
+/// What the first sound track calls its codec (ISO/IEC 14496-12 8.5.2). Leaves the file anywhere.
+pub fn sample_entry(file: &File) -> Option<[u8; 4]> {
+    let moov = movie(file)?;
+    let sound = |trak: &&[u8]| {
+        let handler = child(trak, *b"mdia").and_then(|mdia| child(mdia, *b"hdlr"));
+        handler.is_some_and(|hdlr| hdlr.get(8..12) == Some(b"soun"))
+    };
+    let trak = children(&moov).filter(|(name, _)| name == b"trak").map(|(_, body)| body).find(sound)?;
+    let minf = child(child(trak, *b"mdia")?, *b"minf")?;
+    child(child(minf, *b"stbl")?, *b"stsd")?.get(12..16)?.first_chunk().copied()
+}
+
+/// The content of the movie header.
+fn movie(mut file: &File) -> Option<Vec<u8>> {
+    let total = file.metadata().ok()?.len();
+    let mut at = 0;
+    for _ in 0..MOST_BOXES {
+        let mut head = [0u8; 16];
+        file.seek(SeekFrom::Start(at)).ok()?;
+        let there = total.checked_sub(at)?.min(16) as usize;
+        file.read_exact(&mut head[..there]).ok()?;
+        let (name, header, size) = box_head(&head[..there], total - at)?;
+        if &name == b"moov" {
+            let mut body = Vec::new();
+            file.seek(SeekFrom::Start(at + header)).ok()?;
+            file.take((size - header).min(MOOV_BYTES)).read_to_end(&mut body).ok()?;
+            return Some(body);
+        }
+        at += size;
+    }
+    None
+}
+
 /// Reads the edits of the first sound track. Leaves the file anywhere.
 pub fn edit_list(file: &File) -> EditList {
     read_edits(file).unwrap_or_default()

@@ -162,7 +162,7 @@ impl Source {
             })?;
             let Some(sheet) = ahead else { continue };
             let Some(params) = stream.params() else { continue };
-            let engine = Engine::of(&params)?;
+            let (engine, _) = Engine::of(&params)?;
             let rate_hz = stream.rate_hz;
             let front = front(&sheet, rate_hz, earliest);
             return Ok(Some(Link {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::foreign::by_beginning;
 use super::frames::{Syntax, free_format, id3v2_len};
 use crate::domain::Container;
 
@@ -38,6 +39,10 @@ pub fn sniff_bytes(head: &[u8]) -> Sniffed {
     }
     if let Some(container) = magic(head) {
         return Sniffed::Audio(container);
+    }
+    // Some of what is not read begins with a line of text, or might pass for frames.
+    if by_beginning(head).is_some() {
+        return Sniffed::Unknown;
     }
     if is_text(head) {
         return Sniffed::Text;
@@ -123,6 +128,15 @@ fn magic(head: &[u8]) -> Option<Container> {
     let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
     if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
         return Some(Container::Wav);
+    }
+    if at(0, b"riff\x2e\x91\xcf\x11") && at(24, b"wave") {
+        return Some(Container::Wave64);
+    }
+    if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
+        return Some(Container::Aiff);
+    }
+    if at(0, b".snd") {
+        return Some(Container::Au);
     }
     if at(4, b"ftyp") || at(4, b"moov") || at(4, b"styp") {
         return Some(Container::Mp4);
@@ -210,6 +224,17 @@ mod tests {
         assert_eq!(sniff_bytes(b"OggS\0\x02"), Sniffed::Audio(Container::Ogg));
         assert_eq!(sniff_bytes(&[0x1a, 0x45, 0xdf, 0xa3, 0x01]), Sniffed::Audio(Container::Matroska));
         assert_eq!(sniff_bytes(&mp3_frames(4)), Sniffed::Audio(Container::Mp3));
+        assert_eq!(sniff_bytes(b"BW64\xff\xff\xff\xffWAVEds64"), Sniffed::Audio(Container::Wav));
+        assert_eq!(sniff_bytes(b"FORM\0\0\0\x2eAIFFCOMM"), Sniffed::Audio(Container::Aiff));
+        assert_eq!(sniff_bytes(b".snd\0\0\0\x18\xff\xff\xff\xff\0\0\0\x01"), Sniffed::Audio(Container::Au));
+        let wave64 = [&b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"[..], &[0; 8], b"wave"].concat();
+        assert_eq!(sniff_bytes(&wave64), Sniffed::Audio(Container::Wave64));
+    }
+
+    #[test]
+    fn what_is_known_and_not_read_is_no_text() {
+        let amr = [&b"#!AMR\n"[..], &[b'<'; 600]].concat();
+        assert_eq!(sniff_bytes(&amr), Sniffed::Unknown);
     }
 
     #[test]

@@ -90,12 +90,16 @@ struct Leg {
 impl SpeechSink {
     #[must_use]
     pub fn new(settings: &config::Audio, spool: &Path) -> Self {
+        Self::of(settings.memory_cap_bytes / SHARE_OF_MEMORY / 2, spool.to_owned())
+    }
+
+    fn of(cap_bytes: u64, spool: std::path::PathBuf) -> Self {
         Self {
             legs: Vec::new(),
             sameness: Sameness::default(),
             planes: [Vec::new(), Vec::new()],
-            cap_bytes: settings.memory_cap_bytes / SHARE_OF_MEMORY / 2,
-            spool: spool.to_owned(),
+            cap_bytes,
+            spool,
             failure: None,
         }
     }
@@ -141,13 +145,9 @@ impl SpeechSink {
                 right.clone_from(second);
                 2
             }
-            all => {
-                let scale = 1.0 / all.len() as f32;
+            _ => {
                 left.clear();
-                left.resize(block.frames(), 0.0);
-                for plane in all {
-                    left.iter_mut().zip(plane).for_each(|(sum, sample)| *sum += scale * sample);
-                }
+                block.mix_onto(left);
                 right.clone_from(left);
                 1
             }
@@ -185,6 +185,11 @@ impl BlockSink for SpeechSink {
     }
 
     fn mono(&mut self, _samples: &[f32]) {}
+
+    fn restart(&mut self) {
+        let spool = std::mem::take(&mut self.spool);
+        *self = Self::of(self.cap_bytes, spool);
+    }
 }
 
 impl Leg {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::block::{Block, MAX_CHANNELS, RATES_HZ};
 use super::decode::{Decode, Facts, Step};
 use super::error::AudioError;
+use super::layout::Layout;
 use crate::domain::RecordingState;
 
 /// No sane decoder puts out more; corrupt frames have been seen at 6270. Full scale is 1.
@@ -28,6 +29,8 @@ pub struct Timeline {
     lost_seconds: f64,
     /// Silence still to be put out: samples, rate, channels.
     hole: (u64, u32, u16),
+    /// How many channels the last audio had, and where they belong.
+    form: (usize, Layout),
     /// How long nothing has been heard, seconds, as far as that matters.
     quiet_seconds: f64,
     /// A gap after quiet.
@@ -60,6 +63,7 @@ impl Timeline {
             seconds: 0.0,
             lost_seconds: 0.0,
             hole: (0, 0, 0),
+            form: (0, Layout::UNPLACED),
             quiet_seconds: 0.0,
             gap: None,
             pause: None,
@@ -69,6 +73,7 @@ impl Timeline {
     /// Fills the block with the next stretch; `false` at the end.
     pub fn next(&mut self, block: &mut Block) -> Result<bool, AudioError> {
         if self.hole.0 == 0 {
+            block.layout = Layout::UNPLACED;
             match self.decoder.next(block)? {
                 Step::End => return Ok(false),
                 Step::Lost { frames, rate_hz, channels } => {
@@ -89,6 +94,8 @@ impl Timeline {
                 }
                 Step::Audio => {
                     check_form(block.rate_hz, block.planes.len())?;
+                    self.form = (block.planes.len(), block.layout);
+                    block.drop_low_frequency();
                     let seconds = block.frames() as f64 / f64::from(block.rate_hz);
                     if !block.within(IMPLAUSIBLE) {
                         for plane in &mut block.planes {
@@ -108,6 +115,11 @@ impl Timeline {
         self.hole.0 -= frames;
         self.seconds += frames as f64 / f64::from(rate_hz);
         block.set_silence(rate_hz, channels, frames as usize);
+        // A hole is as wide as the sound around it.
+        if self.form.0 == usize::from(channels) {
+            block.layout = self.form.1;
+            block.drop_low_frequency();
+        }
         Ok(true)
     }
 
@@ -257,6 +269,30 @@ mod tests {
             assert!(samples[9 * 480..].iter().all(|sample| sample.to_bits() == 0));
             assert_eq!((survival.lost_ms, survival.state), (10, RecordingState::Degraded));
         }
+    }
+
+    #[test]
+    fn a_channel_of_low_frequency_is_in_no_block_and_no_hole() {
+        struct Surround(Vec<Step>);
+        impl Decode for Surround {
+            fn next(&mut self, block: &mut Block) -> Result<Step, AudioError> {
+                block.set_silence(48_000, 6, 480);
+                block.layout = Layout::of_mask(0x60f);
+                Ok(self.0.pop().unwrap_or(Step::End))
+            }
+
+            fn facts(&self) -> Facts {
+                Facts::new("test")
+            }
+        }
+        let steps = vec![Step::Audio, Step::Lost { frames: 5_000, rate_hz: 48_000, channels: 6 }, Step::Audio];
+        let mut timeline = Timeline::new(Box::new(Surround(steps)), 10.0);
+        let (mut block, mut blocks) = (Block::default(), 0);
+        while timeline.next(&mut block).unwrap() {
+            assert_eq!((block.planes.len(), block.layout.weights(5)), (5, vec![1.0, 1.0, 1.0, 1.41, 1.41]));
+            blocks += 1;
+        }
+        assert_eq!(blocks, 4, "two of sound, two of silence");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use super::frames::{FrameHeader, HEADER_BYTES, Syntax, id3v2_len};
 
@@ -28,6 +29,8 @@ pub enum Event {
 pub struct Walker {
     syntax: Syntax,
     file: File,
+    /// Where in the file the frames end.
+    end: u64,
     buf: Vec<u8>,
     /// Position in `buf` of the next unread byte.
     at: usize,
@@ -43,12 +46,13 @@ pub struct Walker {
 }
 
 impl Walker {
-    /// Starts at byte `offset` of the file.
-    pub fn new(mut file: File, syntax: Syntax, offset: u64) -> io::Result<Self> {
-        file.seek(SeekFrom::Start(offset))?;
+    /// Walks over these bytes of the file.
+    pub fn new(mut file: File, syntax: Syntax, within: Range<u64>) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(within.start))?;
         Ok(Self {
             syntax,
             file,
+            end: within.end,
             buf: Vec::with_capacity(WINDOW_BYTES),
             at: 0,
             frame_len: 0,
@@ -164,7 +168,7 @@ impl Walker {
         };
         let Some(len) = len else { return Ok(false) };
         let here = self.file.stream_position()? - (self.buf.len() - self.at) as u64;
-        let total = self.file.metadata()?.len();
+        let total = self.file.metadata()?.len().min(self.end);
         let target = here.saturating_add(len as u64);
         if target > total {
             return Ok(false);
@@ -201,7 +205,8 @@ impl Walker {
         self.buf.drain(..self.at);
         self.at = 0;
         let missing = WINDOW_BYTES.max(wanted) - self.buf.len();
-        let read = (&mut self.file).take(missing as u64).read_to_end(&mut self.buf)?;
+        let left = self.end.saturating_sub(self.file.stream_position()?);
+        let read = (&mut self.file).take(left.min(missing as u64)).read_to_end(&mut self.buf)?;
         self.eof = read < missing;
         Ok(())
     }
@@ -228,7 +233,7 @@ mod tests {
     fn walk(bytes: &[u8]) -> (u64, Vec<u64>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        let mut walker = Walker::new(file, Syntax::Mpeg, 0).unwrap();
+        let mut walker = Walker::new(file, Syntax::Mpeg, 0..u64::MAX).unwrap();
         let (mut count, mut holes) = (0, Vec::new());
         loop {
             match walker.next().unwrap() {

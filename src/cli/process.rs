@@ -18,7 +18,7 @@ use crate::audio::waveform::ColouredTurn;
 use crate::audio::{AudioError, CancelFlag, probe};
 use crate::config::{self, Config, EngineChoice};
 use crate::domain::quality::ConversationMethod;
-use crate::domain::{Container, DualChannels, Network, Quality, RecordingState, Transcript};
+use crate::domain::{Container, DualChannels, Network, Outcome, Quality, RecordingState, Transcript};
 use crate::quality;
 use crate::transcript;
 use crate::transcript::engines::Engines;
@@ -83,6 +83,8 @@ struct Done {
 enum Without {
     /// Its bytes are no recording, or none that decodes.
     Damaged(String),
+    /// A recording, in a codec or a form that is not read.
+    Unsupported(String),
     /// It was not looked at to its end: a full disk, a folder that cannot be made.
     Stopped(String),
 }
@@ -90,7 +92,7 @@ enum Without {
 impl Without {
     fn reason(&self) -> &str {
         match self {
-            Self::Damaged(reason) | Self::Stopped(reason) => reason,
+            Self::Damaged(reason) | Self::Unsupported(reason) | Self::Stopped(reason) => reason,
         }
     }
 }
@@ -269,7 +271,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let normalized = match audio::normalize(&request, &mut sinks, &CancelFlag::default()) {
         Ok(normalized) => normalized,
         Err(err) if err.outcome().is_none() => return Err(err).with_context(|| task.name.clone()),
-        Err(err) => return Ok(damaged(task, &written, &err)),
+        Err(err) => return Ok(unusable(task, &written, &err)),
     };
     if let Some(wav) = &normalized.wav {
         open_to_all(&wav.path)?;
@@ -312,8 +314,12 @@ fn refused(task: Task, why: &str) -> Done {
     without(task, Without::Damaged(why.to_owned()), Vec::new())
 }
 
-fn damaged(task: Task, written: &Files, err: &AudioError) -> Done {
-    without(task, Without::Damaged(err.to_string()), written.names())
+fn unusable(task: Task, written: &Files, err: &AudioError) -> Done {
+    let why = match err.outcome() {
+        Some(Outcome::UnsupportedMedia) => Without::Unsupported,
+        _ => Without::Damaged,
+    };
+    without(task, why(err.to_string()), written.names())
 }
 
 impl Done {
@@ -321,6 +327,9 @@ impl Done {
         let (state, reason) = match &self.result {
             Ok(quality) => (json!(quality.source.state), None),
             Err(without @ Without::Damaged(_)) => (json!(RecordingState::Damaged), Some(without.reason())),
+            Err(without @ Without::Unsupported(_)) => {
+                (json!(Outcome::UnsupportedMedia.as_str()), Some(without.reason()))
+            }
             Err(without @ Without::Stopped(_)) => (Value::Null, Some(without.reason())),
         };
         json!({

@@ -235,7 +235,7 @@ mod tests {
             ("https://h.test/a\tb\r\nc", "/abc"),
             ("https://h.test/é?ü=€", "/%C3%A9?%C3%BC=%E2%82%AC"),
             ("https://h.test/\"<>`?\"<>", "/%22%3C%3E%60?%22%3C%3E"),
-            ("https://h.test/a\u{7f}\u{1}", "/a%7F%01"),
+            ("https://h.test/a\u{1}b\u{7f}", "/a%01b%7F"),
         ];
         for (text, target) in cases {
             assert_eq!(address(text).target(), target, "{text:?}");

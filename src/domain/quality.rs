@@ -77,7 +77,7 @@ pub struct Normalization {
 pub struct Signal {
     /// Share of samples in runs of three or more at full scale, 0 to 1.
     pub clipping_ratio: f64,
-    /// Mean of the samples, full scale 1.
+    /// Mean of the samples as recorded, of the channel where it is furthest from zero; full scale 1.
     pub dc_offset: f64,
     /// 10th percentile of the frame levels.
     pub noise_floor_dbfs: Option<f64>,
@@ -198,6 +198,10 @@ pub enum Flag {
     TextMisfit,
     /// The times that came with the text are not those of the recording.
     TimesMisfit,
+    /// The middle of the wave was not at zero: that was taken out before the gain.
+    DcOffset,
+    /// High-efficiency AAC: its core was decoded, without the upper half of the band.
+    HeAacCore,
 }
 
 impl Flag {
@@ -240,6 +244,8 @@ impl Flag {
             Self::Redacted => "redacted",
             Self::TextMisfit => "text_misfit",
             Self::TimesMisfit => "times_misfit",
+            Self::DcOffset => "dc_offset",
+            Self::HeAacCore => "he_aac_core",
         }
     }
 }

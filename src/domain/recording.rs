@@ -133,13 +133,30 @@ pub enum Container {
     Ogg,
     /// Matroska or `WebM`.
     Matroska,
+    /// AIFF and AIFF-C.
+    Aiff,
+    /// Sun and `NeXT` sound.
+    Au,
+    /// Sony Wave64.
+    Wave64,
     /// None of these; kept as it came.
     Other,
 }
 
 impl Container {
     /// Every container that is known; what is in none of them is [`Self::Other`].
-    pub const KNOWN: [Self; 7] = [Self::Mp3, Self::Mp4, Self::Adts, Self::Wav, Self::Flac, Self::Ogg, Self::Matroska];
+    pub const KNOWN: [Self; 10] = [
+        Self::Mp3,
+        Self::Mp4,
+        Self::Adts,
+        Self::Wav,
+        Self::Flac,
+        Self::Ogg,
+        Self::Matroska,
+        Self::Aiff,
+        Self::Au,
+        Self::Wave64,
+    ];
 
     /// Extension of stored originals.
     #[must_use]
@@ -152,6 +169,9 @@ impl Container {
             Self::Flac => "flac",
             Self::Ogg => "ogg",
             Self::Matroska => "webm",
+            Self::Aiff => "aiff",
+            Self::Au => "au",
+            Self::Wave64 => "w64",
             Self::Other => "bin",
         }
     }
@@ -167,6 +187,9 @@ impl Container {
             Self::Flac => "audio/flac",
             Self::Ogg => "audio/ogg",
             Self::Matroska => "audio/webm",
+            Self::Aiff => "audio/aiff",
+            Self::Au => "audio/basic",
+            Self::Wave64 => "audio/x-w64",
             Self::Other => "application/octet-stream",
         }
     }

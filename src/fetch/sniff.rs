@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_beginnings_of_recordings_are_not_text() {
-        let beginnings: [&[u8]; 7] = [
+        let beginnings: [&[u8]; 11] = [
             b"ID3\x04\x00\x00\x00\x00\x00\x23TSSE\x00",
             b"\xff\xfb\x90\x64\x00\x0f",
             b"RIFF\x24\x08\x00\x00WAVEfmt \x10\x00",
@@ -53,6 +53,10 @@ mod tests {
             b"OggS\x00\x02",
             b"\x00\x00\x00\x1cftypM4A ",
             b"\x1a\x45\xdf\xa3",
+            b"FORM\x00\x00\xbb\xaeAIFFCOMM\x00\x00\x00\x12",
+            b".snd\x00\x00\x00\x18",
+            b"riff\x2e\x91\xcf\x11",
+            b"#!AMR\n\x0c\xff\x95",
         ];
         for head in beginnings {
             assert_eq!(text_kind(head), None, "{head:?}");

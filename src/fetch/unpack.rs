@@ -113,18 +113,24 @@ impl Peeling<'_> {
     /// Takes one coding off, if the bytes are packed with it and hold what is wanted; otherwise they stay as they are.
     fn take_off(&mut self, coding: Coding, wanted: impl Fn(&[u8]) -> bool) -> Result<bool, FetchError> {
         for layer in coding.layers(&self.plain.head) {
-            if !layer.has_mark() && self.looks_like_audio(self.content.path())? {
-                break;
-            }
             let (file, plain, end) = self.unpack(*layer)?;
+            // Packers store what they cannot make smaller: frames of audio are seen through a packing without a mark.
+            let is_plain = || Ok(!layer.has_mark() && self.looks_like_audio(self.content.path())?);
             let is_wanted = match end {
+                End::OverLimit if is_plain()? => false,
                 End::OverLimit => {
                     let limit_bytes = self.rules.limit_bytes;
                     return Err(FetchError::TooLarge { limit_bytes, size_bytes: limit_bytes.saturating_add(1) });
                 }
-                End::Whole => wanted(&self.head_of(file.path())?),
-                // The beginning of a recording, packed once more or not.
-                End::Broken => coding::is_gzip(&plain.head) || self.looks_like_audio(file.path())?,
+                End::Whole => {
+                    let inside = self.head_of(file.path())?;
+                    wanted(&inside) && ((self.rules.looks_like_audio)(&inside) || !is_plain()?)
+                }
+                // The beginning of a recording, packed once more or not. Junk that unpacks at all soon stops.
+                End::Broken => {
+                    let is_beginning = coding::is_gzip(&plain.head) || self.looks_like_audio(file.path())?;
+                    is_beginning && (plain.size_bytes > self.plain.size_bytes / 2 || !is_plain()?)
+                }
             };
             if is_wanted {
                 let is_short = self.plain.is_short || end == End::Broken;

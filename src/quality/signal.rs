@@ -189,6 +189,8 @@ impl Dropouts {
 /// Listens on the first pass.
 #[derive(Debug)]
 pub struct SignalMeter {
+    /// Share of clipped samples, and mean, before the offset was taken out: none where it was not.
+    as_recorded: Option<(f64, f64)>,
     rate_hz: u32,
     channels: Vec<Channel>,
     /// How many frames had each level.
@@ -210,6 +212,7 @@ impl SignalMeter {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            as_recorded: None,
             rate_hz: 0,
             channels: Vec::new(),
             levels: vec![0; (-LOWEST_DBFS * LEVEL_STEPS_PER_DB) as usize + 20],
@@ -223,14 +226,10 @@ impl SignalMeter {
     /// The figures.
     #[must_use]
     pub fn finish(mut self) -> MeasuredSignal {
-        for channel in &mut self.channels {
-            channel.end_run();
-        }
-        let samples: u64 = self.channels.iter().map(|channel| channel.samples).sum();
-        let clipped: u64 = self.channels.iter().map(|channel| channel.clipped).sum();
-        let clipping_ratio = clipped as f64 / samples.max(1) as f64;
-        let means = self.channels.iter().map(Channel::mean);
-        let dc_offset = means.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+        let (clipping_ratio, dc_offset) = match self.as_recorded {
+            Some(as_recorded) => as_recorded,
+            None => self.clipping_and_mean(),
+        };
         let noise_floor_dbfs = self.level_at(NOISE_SHARE);
         let bandwidth_hz = self.spectrum.bandwidth_hz();
         let narrow = bandwidth_hz.is_some_and(|hz| hz <= NARROWBAND_HZ || self.rate_hz <= NARROWBAND_RATE_HZ);
@@ -251,6 +250,18 @@ impl SignalMeter {
             },
             flags: flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect(),
         }
+    }
+
+    /// Share of clipped samples, and the mean that is furthest from zero.
+    fn clipping_and_mean(&mut self) -> (f64, f64) {
+        for channel in &mut self.channels {
+            channel.end_run();
+        }
+        let samples: u64 = self.channels.iter().map(|channel| channel.samples).sum();
+        let clipped: u64 = self.channels.iter().map(|channel| channel.clipped).sum();
+        let means = self.channels.iter().map(Channel::mean);
+        let mean = means.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+        (clipped as f64 / samples.max(1) as f64, mean)
     }
 
     /// Two channels, nobody on one of them.
@@ -304,6 +315,11 @@ impl BlockSink for SignalMeter {
         self.dropouts.pause(&seconds);
     }
 
+    fn restart(&mut self) {
+        let as_recorded = self.clipping_and_mean();
+        *self = Self { as_recorded: Some(as_recorded), ..Self::new() };
+    }
+
     fn steps(&mut self, steps: &[Step]) {
         for step in steps {
             self.grain = (self.grain.0.max(step.peak), self.grain.1 + 1);
@@ -330,8 +346,11 @@ mod tests {
     fn measure_with(mut meter: SignalMeter, planes: &[Vec<f32>]) -> MeasuredSignal {
         for start in (0..planes[0].len()).step_by(960) {
             let end = (start + 960).min(planes[0].len());
-            let block =
-                Block { rate_hz: 48_000, planes: planes.iter().map(|plane| plane[start..end].to_vec()).collect() };
+            let block = Block {
+                rate_hz: 48_000,
+                planes: planes.iter().map(|plane| plane[start..end].to_vec()).collect(),
+                ..Block::default()
+            };
             meter.recorded(&block);
             meter.mono(&block.planes[0]);
             let step = |samples: &[f32]| Step {

@@ -11,7 +11,7 @@ use super::connect::Server;
 /// The look is cut short after this: a pool that has no server free hands none out.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Looks. One is enough behind a pooler that nobody else uses.
-const LOOKS: u32 = 2;
+const LOOKS: u32 = 3;
 
 /// Refuses a server that is a pooler in transaction or statement mode.
 ///
@@ -40,6 +40,10 @@ async fn shares_sessions(first: &mut PgConnection, server: &Server) -> Result<bo
     // The simple protocol: prepared statements are what a pooler mixes up.
     let set = format!("SELECT set_config('aftercall.session', '{mark}', false)");
     sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *first).await?;
+    // Where servers are handed out in turn, the next statement meets another one.
+    if session_mark(first).await? != mark {
+        return Ok(true);
+    }
     let mut second = server.reach().await?;
     sqlx::raw_sql("BEGIN").execute(&mut second).await?;
     let shared = session_mark(&mut second).await? == mark || session_mark(first).await? != mark;

@@ -412,6 +412,13 @@ async fn a_folder_filled_before_keeps_nothing_of_an_earlier_recording() {
     assert_eq!(said.code(), Some(1), "{said:?}");
     assert!(said.stdout.contains("no container we know") && !said.stdout.contains("codec"), "{said:?}");
     assert_eq!(names(), ["notes.txt", "original.bin"]);
+    // A codec that is not read is named, and its recording is not called damaged.
+    std::fs::write(&noise, [&b"#!AMR\n"[..], &[0x3c; 640]].concat()).unwrap();
+    let said = run([process(&noise), vec!["--json".to_owned()]].concat()).await;
+    assert_eq!(said.code(), Some(1), "{said:?}");
+    assert!(said.stdout.contains("\"unsupported_media\"") && said.stdout.contains("codec amr"), "{said:?}");
+    assert!(!said.stdout.contains("damaged"), "{said:?}");
+    assert_eq!(names(), ["notes.txt", "original.bin"]);
     // What is worked on now is no leftover, even under a known name.
     std::fs::copy(&good, out.join("original.wav")).unwrap();
     assert_eq!(run(process(&out.join("original.wav"))).await.code(), Some(0));

@@ -81,3 +81,46 @@ fn long_files_have_numbers_of_several_bytes() {
         assert_eq!(bits.bytes(), bytes, "{number:x}");
     }
 }
+
+/// A file of one frame, its samples as they are (RFC 9639 section 9.2.4), so many channels.
+fn verbatim(channels: u64, samples: u64) -> Vec<u8> {
+    let mut info = BitWriter::default();
+    info.put(samples << 16 | samples, 32);
+    info.put(0, 48);
+    info.put(48_000 << 8 | (channels - 1) << 5 | 15, 28);
+    info.put(samples, 36);
+    let mut frame = BitWriter::default();
+    // Block size and rate are told elsewhere; frame 0.
+    frame.put(0xfff8, 16);
+    frame.put(0x70, 8);
+    frame.put((channels - 1) << 4, 8);
+    frame.put(0, 8);
+    frame.put(samples - 1, 16);
+    frame.put_crc8();
+    for channel in 0..channels {
+        frame.put(2, 8);
+        (0..samples).for_each(|_| frame.put((channel + 1) << 10, 16));
+    }
+    frame.put_crc16();
+    [b"fLaC\x80\0\0\x22", info.bytes(), &[0; 16], frame.bytes()].concat()
+}
+
+#[test]
+fn channels_of_surround_have_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("surround.flac");
+    for (channels, weights) in [
+        (3, vec![1.0; 3]),
+        (5, vec![1.0, 1.0, 1.0, 1.41, 1.41]),
+        (6, vec![1.0, 1.0, 1.0, 0.0, 1.41, 1.41]),
+        (8, vec![1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.41, 1.41]),
+    ] {
+        std::fs::write(&path, verbatim(channels, 4_096)).unwrap();
+        let mut decoder = open(&path, Container::Flac).unwrap();
+        let mut block = Block::default();
+        assert_eq!(decoder.next(&mut block).unwrap(), Step::Audio, "{channels}");
+        assert_eq!(block.layout.weights(block.planes.len()), weights, "{channels}");
+        let levels: Vec<f32> = block.planes.iter().map(|plane| plane[100] * 32.0).collect();
+        assert_eq!(levels, (1..=channels).map(|n| n as f32).collect::<Vec<_>>(), "in the order of the file");
+    }
+}

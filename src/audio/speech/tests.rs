@@ -9,7 +9,7 @@ fn heard(rate_hz: u32, planes: &[Vec<f32>]) -> Speech {
     for at in (0..frames).step_by(1_152) {
         let end = (at + 1_152).min(frames);
         let planes = planes.iter().map(|plane| plane[at..end].to_vec()).collect();
-        sink.recorded(&Block { rate_hz, planes });
+        sink.recorded(&Block { rate_hz, planes, ..Block::default() });
     }
     sink.finish().unwrap()
 }

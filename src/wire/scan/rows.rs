@@ -216,7 +216,8 @@ impl Scan<'_> {
             }
             let mut members = Vec::new();
             let passed = self.value(start, Some(&mut members)).ok();
-            self.cut_off = self.ran_out;
+            let at_end = passed.as_ref().is_some_and(|passed| self.skip_space(passed.end) >= self.body.len());
+            self.cut_off = self.ran_out || at_end;
             let behind = passed.as_ref().map_or(Behind::Other, |passed| self.behind(passed.end));
             let whole = match (&passed, behind) {
                 (Some(_), Behind::Object(next)) => Some(next),
@@ -226,11 +227,12 @@ impl Scan<'_> {
                         Behind::End(end) => self.ends_at(end, outer),
                         _ => self.goes_on(next, outer) == Chain::Fits,
                     };
-                    let swallowed = if fits { None } else { self.next_row(start + 1..passed.end, outer) };
-                    if swallowed.is_some() {
+                    let other = if fits { None } else { self.next_row(start + 1..self.body.len(), outer) };
+                    let swallowed = other.is_some_and(|other| other < passed.end);
+                    if swallowed {
                         self.searched(passed.end - start);
                     }
-                    swallowed.is_none().then_some(next)
+                    (!swallowed).then_some(next)
                 }
                 _ => None,
             };

@@ -48,8 +48,14 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether the list ends with the bracket at `at`: all that follows fits, to the last byte.
+    /// Whether the list ends with the bracket at `at`: all that follows fits, and holds no rows. Where it does, the bracket
+    /// belongs to a list inside a row that lacks another.
     pub(super) fn ends_at(&mut self, at: usize, outer: usize) -> bool {
+        self.closes_at(at, outer) && self.fitting_row(at + 1..self.body.len(), outer).is_none()
+    }
+
+    /// Whether all that follows the bracket at `at` fits, to the last byte.
+    fn closes_at(&mut self, at: usize, outer: usize) -> bool {
         let mut members = Vec::new();
         let mut machine = Machine::looking(self.body, at + 1).noting(&mut members);
         let left = machine.out_of(outer);
@@ -63,40 +69,54 @@ impl Scan<'_> {
         left.is_ok() && end == self.body.len() && !of_a_row
     }
 
+    /// The first row in a stretch from which on everything fits.
+    fn fitting_row(&mut self, within: Range<usize>, outer: usize) -> Option<usize> {
+        let mut at = within.start;
+        while at < within.end && self.search_left > 0 {
+            self.searched(1);
+            let next = self.skip_space(at + 1);
+            let may_begin = self.byte(at) == Some(b',') && self.byte(next) == Some(b'{');
+            at += 1;
+            if may_begin && self.looks_like_a_row(next) {
+                match self.goes_on(next, outer) {
+                    Chain::Fits => return Some(next),
+                    Chain::OtherList(bracket) => at = at.max(bracket),
+                    Chain::BreaksLater | Chain::BreaksAtOnce => {}
+                }
+            }
+        }
+        None
+    }
+
     /// Whether a bracket that could end the list may as well be one of a row that was cut off: brackets alone follow.
     fn may_be_cut_off(&self, at: usize) -> bool {
         let rest = self.body.get(at + 1..).unwrap_or_default();
         self.cut_off && rest.iter().all(|byte| matches!(byte, b'}' | b' ' | b'\t' | b'\n' | b'\r'))
     }
 
-    /// Where the next row begins, or the list ends, behind a row that cannot be read. A bracket that fits as the list's
-    /// end is none where rows that fit follow: it belongs to a list inside the row.
+    /// Where the next row begins, or the list ends, behind a row that cannot be read.
     pub(super) fn next_row(&mut self, within: Range<usize>, outer: usize) -> Option<usize> {
-        let (mut at, mut end) = (within.start, None);
+        let mut at = within.start;
         while at < within.end && self.search_left > 0 {
-            self.search_left -= 1;
+            self.searched(1);
             match self.byte(at)? {
                 b',' => {
                     let next = self.skip_space(at + 1);
                     at += 1;
                     if self.byte(next) == Some(b'{') && self.looks_like_a_row(next) {
                         match self.goes_on(next, outer) {
-                            Chain::Fits => return Some(next),
-                            Chain::BreaksLater if end.is_none() => return Some(next),
-                            Chain::BreaksLater | Chain::BreaksAtOnce => {}
+                            Chain::Fits | Chain::BreaksLater => return Some(next),
+                            Chain::BreaksAtOnce => {}
                             // A list inside the row: none of its items is the next row.
                             Chain::OtherList(bracket) => at = at.max(bracket),
                         }
                     }
                 }
-                b']' if end.is_none() && !self.may_be_cut_off(at) && self.ends_at(at, outer) => {
-                    end = Some(at);
-                    at += 1;
-                }
+                b']' if !self.may_be_cut_off(at) && self.ends_at(at, outer) => return Some(at),
                 _ => at += 1,
             }
         }
-        end
+        None
     }
 
     /// Whether the object at `at` has the names of a row.
@@ -124,7 +144,7 @@ impl Scan<'_> {
             items += 1;
             match self.behind(end) {
                 Behind::Object(next) | Behind::Comma(next) => at = next,
-                Behind::End(end) if self.ends_at(end, outer) => return Chain::Fits,
+                Behind::End(end) if self.closes_at(end, outer) => return Chain::Fits,
                 Behind::End(end) => return Chain::OtherList(end),
                 Behind::Other if items > 1 => return Chain::BreaksLater,
                 Behind::Other => return Chain::BreaksAtOnce,

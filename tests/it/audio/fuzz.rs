@@ -5,6 +5,8 @@
 use aftercall::domain::Classify;
 use aftercall::domain::Fault;
 
+use super::pbx::{aiff, au, wav49};
+use super::riff::{call, wave64};
 use super::{Noise, Studio, fixture, pcm16, sine, wav};
 
 /// Files per codec where nothing is asked for.
@@ -88,6 +90,10 @@ codecs! {
     flac: "tones.flac",
     opus_in_ogg: "tones_opus.ogg",
     opus_in_matroska: "tones_opus.webm",
+    he_aac: "he_v1_explicit.m4a",
+    he_aac_with_stereo: "he_v2_explicit.m4a",
+    rf64: "rf64_tail.wav",
+    wav_with_a_stale_header: "stale_header.wav",
 }
 
 #[test]
@@ -98,4 +104,15 @@ fn wav_of_all_kinds() {
     for (tag, bits, data) in [(1, 16, &sixteen), (1, 8, &eight), (7, 8, &eight), (6, 8, &eight)] {
         run("wav", &wav(tag, bits, 1, 8_000, data, data.len() as u32));
     }
+}
+
+#[test]
+fn containers_of_exchanges() {
+    let call = call();
+    let sixteen = pcm16(&call);
+    run("wave64", &wave64(&sixteen, 24 + sixteen.len() as u64, &[]));
+    run("two recordings in one wav", &wav(1, 16, 1, 8_000, &sixteen, sixteen.len() as u32).repeat(2));
+    run("aiff", &aiff(16, None, &sixteen, sixteen.len() as u32 + 8, &[]));
+    run("au", &au(3, &sixteen, sixteen.len() as u32, &[]));
+    run("gsm", &wav49(&call, None));
 }

@@ -125,9 +125,9 @@ async fn a_call_whose_times_are_mended_is_taken_up_even_after_the_sweep(backend:
         assert_eq!(fixture.trigger(call.api, &call.id).await.state, TriggerState::AlreadyDone);
         mended(&fixture, call);
     }
-    assert_eq!(fixture.reconcile(Api::KrosaiCockpit).await.running, 1);
+    assert_eq!(fixture.reconcile(Api::Atoms).await.running, 1);
     fixture.start_backfill(Api::Zudu).await;
-    assert_eq!(fixture.trigger_again(Api::Atoms, &of(Api::Atoms).id).await.state, TriggerState::Queued);
+    assert_eq!(fixture.trigger_again(Api::KrosaiCockpit, &of(Api::KrosaiCockpit).id).await.state, TriggerState::Queued);
     fixture.run_pending().await;
     for call in &calls {
         let record = fixture.record(call.api, &call.id).await;
@@ -217,7 +217,7 @@ async fn an_odd_row_holds_up_neither_reconciliation_nor_backfill(backend: Backen
         odd(1, r#""score":NaN,"cost_cents":1e999"#),
         format!(r#"{{"id":"deep","status":"completed","metadata":{deep}}}"#),
         odd(2, "\"note\":\"a\u{1}b\\u0000\""),
-        odd(3, r#""organization_id":"o\u0000rg","language":"\u0000""#),
+        odd(3, r#""organization_id":"o\u0000rg""#),
     ];
     let list = format!("{{\"calls\":[{}],\"total\":6}}", rows.join(","));
     let rows: Vec<Value> = calls.iter().map(row).collect();

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use aftercall::demo::{Api, FaultAnswer, Kind, RequestInfo};
+use aftercall::demo::{Api, FaultAnswer, Kind, RequestInfo, SampleCall, recordings};
 use aftercall::domain::{Outcome, RecordFlag, Side};
 use aftercall::queue::JobState;
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::{done, short};
+use super::done;
 use crate::harness::{Backend, Fixture, Plan, on_every_backend};
 
 on_every_backend!(
@@ -20,6 +21,11 @@ on_every_backend!(
     a_receiver_that_refuses_the_key_keeps_its_deliveries_waiting,
     a_platform_that_refuses_the_key_keeps_its_deliveries_waiting,
 );
+
+/// A short call, with little to decode.
+fn short(api: Api, n: u32, now: Timestamp) -> SampleCall {
+    SampleCall { audio: Some(recordings::tiny()), ..super::short(api, n, now) }
+}
 
 /// The calls that are written back to the receiver.
 async fn with_records(backend: Backend, plan: Plan, count: u32) -> (Fixture, Vec<String>) {
