@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use aftercall::config::Config;
 use aftercall::domain::{Outcome, SourceName};
 use aftercall::queue::{Handler, Job, Kind, Lane, Lanes, NewJob, Queue, Running, Verdict};
-use aftercall::store::{Db, NewBackfill, Origin, Store};
+use aftercall::store::{Db, NewBackfill, Origin, OurCalls, Store};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -286,7 +286,8 @@ async fn plan(server: Option<&str>, calls: usize) -> Result<()> {
     tx.commit().await?;
     let backfill = place.store.backfill(&id).await?.context("gone")?;
     let mut tx = place.store.begin().await?;
-    let listed = place.store.add_backfill_items_by_outcome(&mut tx, &backfill, Outcome::NoEngine).await?;
+    let listed =
+        place.store.add_backfill_items_of_ours(&mut tx, &backfill, OurCalls::Outcome(Outcome::NoEngine)).await?;
     tx.commit().await?;
     let planned = started.elapsed();
     let asked = Instant::now();

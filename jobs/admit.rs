@@ -69,7 +69,7 @@ pub async fn see(
                 Some(earlier.outcome)
             }
         }
-        _ if record.retention_state != RetentionState::Active => Some(Outcome::Erased),
+        earlier if record.retention_state != RetentionState::Active => Some(gone(earlier)),
         _ => unkept(call, past),
     };
     if let (Some(outcome), None) = (ended, record.outcome) {
@@ -86,6 +86,14 @@ pub fn can_return(state: RetentionState, outcome: Outcome) -> bool {
         RetentionState::Active => true,
         RetentionState::Condemned | RetentionState::Blocked => false,
         RetentionState::Erased => outcome == Outcome::PastRetention,
+    }
+}
+
+/// How a call ended that is not kept any more: one of which nothing was stored was not erased.
+pub(super) fn gone(earlier: Option<Earlier>) -> Outcome {
+    match earlier {
+        Some(Earlier { outcome: Outcome::PastRetention, .. }) => Outcome::PastRetention,
+        _ => Outcome::Erased,
     }
 }
 

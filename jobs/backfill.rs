@@ -231,7 +231,7 @@ pub(super) fn settled(known: &Known, call: &SourceCall, now: Timestamp) -> Optio
         Some(earlier) if admit::can_return(known.retention_state, earlier.outcome) => {
             (!admit::reopens(earlier, call, now)).then_some(earlier.outcome)
         }
-        _ if known.retention_state != RetentionState::Active => Some(Outcome::Erased),
+        earlier if known.retention_state != RetentionState::Active => Some(admit::gone(earlier)),
         _ => None,
     }
 }

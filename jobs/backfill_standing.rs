@@ -80,9 +80,7 @@ async fn stalled(app: &App, backfill: &Backfill, fed: Fed, share: u64) -> Result
         return Ok(Some("no worker is alive".to_owned()));
     }
     let workers = app.queue.workers().await.at(Stage::Backfill)?;
-    if let Some(cause) =
-        workers.iter().map(|(.., resting)| resting.as_deref()).reduce(|all, one| all.and(one)).flatten()
-    {
+    if let Some(cause) = workers.iter().map(|(.., resting)| resting.as_deref()).reduce(Option::and).flatten() {
         return Ok(Some(format!("no worker takes work: {cause}")));
     }
     if let Some(cause) = held_up(app, backfill).await? {

@@ -27,9 +27,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'
     match record.retention_state {
         RetentionState::Active => return finish(app, job, "not_condemned").await,
         RetentionState::Condemned | RetentionState::Blocked => {
-            if delete(app, &record).await? > 0 {
-                app.queue.advance(job).await.at(Stage::Erase)?;
-            }
+            delete(app, &record).await?;
             boundary(app, "erase_deleted").await;
             prove_empty(app, &record).await?;
             drop_spool(app, call).await?;
@@ -49,12 +47,11 @@ fn known_keys(record: &CallRecord) -> Vec<ArtifactKey> {
     record.original.iter().chain(artifacts).map(|artifact| artifact.key.clone()).collect()
 }
 
-/// Deletes the call's objects; returns how many there were.
-async fn delete(app: &App, record: &CallRecord) -> Result<u64, Stop> {
+async fn delete(app: &App, record: &CallRecord) -> Result<(), Stop> {
     let prefix = CallPrefix::new(record.org_uid, record.uid);
     let erased = app.objects.delete_prefix(&prefix, &known_keys(record)).await.at(Stage::Erase)?;
     tracing::info!(objects = erased.objects, versions = erased.versions, "objects deleted");
-    Ok(erased.objects as u64)
+    Ok(())
 }
 
 /// A store that still shows something after deletion blocks the erasure, visibly, until it does not.

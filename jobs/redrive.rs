@@ -40,11 +40,10 @@ pub(super) async fn revivable(app: &App, call: Option<CallUid>, asked: Asked) ->
 /// Whether what made the dead letter is gone, as far as that can be known without trying.
 async fn is_gone(app: &App, failure: &Failure) -> bool {
     match (failure.fault.as_str(), failure.side) {
-        // Its source was not in the configuration, and is now.
-        (_, Side::Configuration) => true,
         ("permanent", Side::Source) => failure.cause.contains(WRONG_KEY),
         ("transient", Side::ObjectStore) => app.objects.check().await.is_ok(),
-        ("transient", _) => true,
+        // A source that was not in the configuration is there now.
+        (_, Side::Configuration) | ("transient", _) => true,
         _ => false,
     }
 }

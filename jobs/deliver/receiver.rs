@@ -113,12 +113,11 @@ impl<'a> Receiver<'a> {
             200..=299 => {
                 let tag = answer.headers().get(ETAG).cloned();
                 let record = serde_json::from_slice(&self.body(answer).await?);
-                let condition = match (&record, tag) {
-                    // A page in place of the record (a proxy's, a login's) is no leave to write without a condition.
-                    (Err(_), None) => return Err(self.trouble(Fault::Transient, "shows no record")),
-                    (_, Some(tag)) if !tag.as_bytes().starts_with(b"W/") => Condition::Matches(tag),
-                    (Err(_), Some(_)) => return Err(self.trouble(Fault::Transient, "shows no record")),
-                    (Ok(_), _) => Condition::Unnamed,
+                let condition = match tag.filter(|tag| !tag.as_bytes().starts_with(b"W/")) {
+                    Some(tag) => Condition::Matches(tag),
+                    // A page in place of the record (a proxy's, a login's) does not allow an unconditional write.
+                    None if record.is_err() => return Err(self.trouble(Fault::Transient, "shows no record")),
+                    None => Condition::Unnamed,
                 };
                 Ok(Remote { condition, record: record.unwrap_or_default() })
             }

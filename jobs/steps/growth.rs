@@ -35,6 +35,8 @@ pub struct Growth {
     /// Since when there is a copy: milliseconds since 1970.
     since: i64,
     looks: usize,
+    /// When it was last looked at: milliseconds since 1970.
+    last: Option<i64>,
     /// What the host said of the copy that is kept.
     told: Told,
     /// Whether it has been said again since that copy came.
@@ -57,22 +59,31 @@ impl Growth {
     }
 
     fn due(&self, call: &SourceCall, now: Timestamp) -> Timestamp {
-        let since = Timestamp::from_millisecond(self.since).unwrap_or(now);
+        let moment = |millis| Timestamp::from_millisecond(millis).unwrap_or(now).min(now);
         let pause = LOOKS.get(self.looks).copied().unwrap_or_default();
-        // A clock that was set back must not make the wait longer than it is.
-        let due = since.min(now).checked_add(pause).unwrap_or(now);
-        if may_grow(call, since) { due } else { now }
+        let due = later(moment(self.since), pause);
+        // Two answers of one moment would say the same.
+        let apart = self.last.map_or(due, |last| later(moment(last), LOOKS[0]));
+        if self.may_grow(call) { due.max(apart) } else { now }
     }
 
-    /// Takes a host's answer in. The looks whose moment has passed meanwhile are not made up for.
+    /// Takes a host's answer in.
     fn looked(&mut self, change: Option<Change>, call: &SourceCall, now: Timestamp) {
-        let since = Timestamp::from_millisecond(self.since).unwrap_or(now);
-        let passed = LOOKS.iter().filter(|pause| now.duration_since(since) >= **pause).count();
-        self.looks = passed.max(self.looks + 1);
-        let is_settled = change == Some(Change::Same) && (self.repeated || !may_grow(call, since));
+        self.looks += 1;
+        self.last = Some(now.as_millisecond());
+        let is_settled = change == Some(Change::Same) && (self.repeated || !self.may_grow(call));
         self.repeated |= change == Some(Change::Same);
         self.over = is_settled || self.looks >= LOOKS.len();
     }
+
+    fn may_grow(&self, call: &SourceCall) -> bool {
+        let since = Timestamp::from_millisecond(self.since).unwrap_or(Timestamp::MAX);
+        call.ended_at.is_none_or(|ended| since.duration_since(ended) < GROWING)
+    }
+}
+
+fn later(moment: Timestamp, pause: SignedDuration) -> Timestamp {
+    moment.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
 /// What of a call's progress has to stay beside `value`, laid over it.
@@ -86,10 +97,6 @@ pub fn beside(progress: Option<&Value>, value: Value) -> Value {
         Value::Null => serde_json::json!({ GROWTH: growth }),
         other => other,
     }
-}
-
-fn may_grow(call: &SourceCall, since: Timestamp) -> bool {
-    call.ended_at.is_none_or(|ended| since.duration_since(ended) < GROWING)
 }
 
 /// Whether a recording is much shorter than its call, or shorter than its own headers say.
@@ -123,7 +130,7 @@ pub async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -
         let size_bytes = work.record.original.as_ref().map(|original| original.size_bytes);
         let told = told.unwrap_or(Told { size_bytes, tag: None });
         let since = work.app.now().as_millisecond();
-        note(work, &Growth { since, looks: 0, told, repeated: false, over: false }).await?;
+        note(work, &Growth { since, looks: 0, last: None, told, repeated: false, over: false }).await?;
     }
     look(work, call).await
 }
@@ -279,4 +286,79 @@ async fn note(work: &mut Work<'_>, growth: &Growth) -> Result<(), Stop> {
     }
     work.withdraw().await;
     Err(Stop::Fenced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::CallId;
+
+    const START: i64 = 1_770_000_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millisecond(START + seconds * 1000).unwrap()
+    }
+
+    fn call(ended: i64) -> SourceCall {
+        SourceCall { ended_at: Some(at(ended)), ..SourceCall::named(CallId::parse("c1").unwrap()) }
+    }
+
+    fn growth() -> Growth {
+        let told = Told { size_bytes: Some(100), tag: None };
+        Growth { since: START, looks: 0, last: None, told, repeated: false, over: false }
+    }
+
+    #[test]
+    fn looks_come_after_5_15_and_40_seconds_and_no_more() {
+        let (mut growth, call) = (growth(), call(-5));
+        for (due, over) in [(5, false), (15, false), (40, true)] {
+            assert_eq!(growth.due(&call, at(1)), at(due));
+            growth.looked(Some(Change::Longer), &call, at(due));
+            assert_eq!(growth.over, over);
+        }
+    }
+
+    #[test]
+    fn two_equal_answers_end_it_and_no_answer_does_not() {
+        let (mut growth, call) = (growth(), call(-5));
+        growth.looked(Some(Change::Same), &call, at(5));
+        assert!(!growth.over, "one answer may be given before the rest is there");
+        growth.looked(Some(Change::Same), &call, at(15));
+        assert!(growth.over);
+        let mut growth = tests::growth();
+        growth.looked(None, &call, at(5));
+        growth.looked(Some(Change::Same), &call, at(15));
+        assert!(!growth.over);
+    }
+
+    #[test]
+    fn late_looks_stay_apart() {
+        let (mut growth, call) = (growth(), call(-5));
+        growth.looked(Some(Change::Same), &call, at(90));
+        assert_eq!((growth.due(&call, at(90)), growth.over), (at(95), false));
+        growth.looked(Some(Change::Same), &call, at(95));
+        assert!(growth.over);
+    }
+
+    #[test]
+    fn the_recording_of_an_old_call_is_asked_about_once_and_at_once() {
+        let (mut growth, call) = (growth(), call(-3600));
+        assert_eq!(growth.due(&call, at(0)), at(0));
+        growth.looked(Some(Change::Same), &call, at(0));
+        assert!(growth.over);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_lengthen_the_wait() {
+        assert_eq!(growth().due(&call(-5), at(-1000)), at(-995));
+    }
+
+    #[test]
+    fn the_state_stays_beside_whatever_else_is_kept() {
+        let progress = serde_json::json!({ GROWTH: growth(), "kept": 1 });
+        let laid = beside(Some(&progress), serde_json::json!({ "kept": 2 }));
+        assert_eq!((Growth::of(Some(&laid)), &laid["kept"]), (Some(growth()), &serde_json::json!(2)));
+        assert_eq!(Growth::of(Some(&beside(Some(&progress), Value::Null))), Some(growth()));
+        assert_eq!(beside(None, Value::Null), Value::Null);
+    }
 }

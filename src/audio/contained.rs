@@ -19,7 +19,6 @@ use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 use super::mp4::{self, EditList, Padded, Trim};
 use crate::domain::Container;
-use crate::domain::quality::Flag;
 
 /// Packets in a row that may fail before the rest of the file is given up.
 const FAILURES_IN_A_ROW: u32 = 256;

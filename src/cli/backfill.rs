@@ -308,6 +308,8 @@ async fn table(app: &App, all: &[Backfill]) -> Result<()> {
         ]);
     }
     out::table(&header, rows);
-    notes.iter().for_each(|note| out::note(note));
+    for note in &notes {
+        out::note(note);
+    }
     Ok(())
 }

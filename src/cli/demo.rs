@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::{Ended, Failed, out, serve, work};
 use crate::app::{App, Clock};
-use crate::config::Config;
+use crate::config::{Config, own_dir};
 use crate::demo;
 use crate::demo::Sample;
 use crate::domain::{CallId, Outcome, SourceName};
@@ -91,7 +91,7 @@ fn prepare(dir: &Path) -> Result<()> {
         let _lock = DataLock::take(dir)?;
         std::fs::remove_dir_all(dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    own_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     std::fs::write(dir.join(MARKER), "made by `aftercall demo`, which empties this folder when it runs again\n")
         .with_context(|| format!("cannot write into {}", dir.display()))
 }

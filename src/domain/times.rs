@@ -59,6 +59,7 @@ mod tests {
     use super::*;
     use crate::domain::CallId;
 
+    #[allow(clippy::unnecessary_wraps, reason = "the members it fills are optional")]
     fn at(text: &str) -> Option<Timestamp> {
         Some(text.parse().unwrap())
     }

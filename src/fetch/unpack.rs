@@ -115,7 +115,8 @@ impl Peeling<'_> {
         for layer in coding.layers(&self.plain.head) {
             let (file, plain, end) = self.unpack(*layer)?;
             // Packers store what they cannot make smaller: frames of audio are seen through a packing without a mark.
-            let is_plain = || Ok(!layer.has_mark() && self.looks_like_audio(self.content.path())?);
+            let is_plain =
+                || -> Result<bool, FetchError> { Ok(!layer.has_mark() && self.looks_like_audio(self.content.path())?) };
             let is_wanted = match end {
                 End::OverLimit if is_plain()? => false,
                 End::OverLimit => {

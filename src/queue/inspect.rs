@@ -3,48 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
 use sqlx::FromRow;
 
-use super::{Failure, Kind, Queue, QueueError};
+use super::{Failure, JobState, Kind, Queue, QueueError};
 use crate::domain::Stage;
 use crate::store::{Db, Tx, on_pool, on_tx};
-
-/// A job's state, in our words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    Available,
-    Running,
-    /// Waiting for its moment: snoozed, or between attempts.
-    Scheduled,
-    Retryable,
-    Completed,
-    Cancelled,
-    /// A dead letter.
-    DeadLetter,
-}
-
-impl JobState {
-    fn of(text: &str) -> Self {
-        match text {
-            "running" => Self::Running,
-            "scheduled" | "pending" => Self::Scheduled,
-            "retryable" => Self::Retryable,
-            "completed" => Self::Completed,
-            "cancelled" => Self::Cancelled,
-            "discarded" => Self::DeadLetter,
-            _ => Self::Available,
-        }
-    }
-
-    /// Whether the job has ended.
-    #[must_use]
-    pub const fn is_finished(self) -> bool {
-        matches!(self, Self::Completed | Self::Cancelled | Self::DeadLetter)
-    }
-}
 
 /// A job as listed.
 #[derive(Debug, Clone)]

@@ -10,10 +10,12 @@ mod progress;
 mod put_off;
 mod runner;
 mod standing;
+mod state;
 
 pub use heartbeat::Rescued;
-pub use inspect::{Finished, JobState, JobView};
+pub use inspect::{Finished, JobView};
 pub use runner::{Handler, Lanes, Running, Timekeeping, Verdict};
+pub use state::JobState;
 
 use std::fmt;
 use std::str::FromStr;

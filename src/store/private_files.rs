@@ -14,10 +14,9 @@ const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// A file that others may read and that this user may not change.
 pub(super) fn tighten(database: &Path) -> io::Result<()> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(database) {
-        Ok(_) => return Ok(()),
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-        // Whoever opens it says what is wrong with the place.
-        Err(_) => return Ok(()),
+        // It is new, or opening it will say what is wrong with the place.
+        Ok(_) | Err(_) => return Ok(()),
     }
     close(database)?;
     for suffix in BESIDE {

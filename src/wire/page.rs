@@ -136,13 +136,14 @@ impl Listed {
         for row in rows {
             match row {
                 Row::Unread { id } => listed.unreadable.push(UnreadableRow { id }),
-                Row::Read(row) => match read(&row) {
-                    Ok(call) => calls.push(call),
-                    Err(_) => {
+                Row::Read(row) => {
+                    if let Ok(call) = read(&row) {
+                        calls.push(call);
+                    } else {
                         let id = fields::id(&row, &[names.id]).map(|id| shown(&id));
                         listed.unreadable.push(UnreadableRow { id });
                     }
-                },
+                }
             }
         }
         listed.calls = record::one_each(calls);

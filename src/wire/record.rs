@@ -118,16 +118,13 @@ pub(super) fn one_each(calls: Vec<SourceCall>) -> Vec<SourceCall> {
     let mut places: HashMap<CallId, usize> = HashMap::with_capacity(calls.len());
     let mut each: Vec<SourceCall> = Vec::with_capacity(calls.len());
     for call in calls {
-        match places.get(&call.id).and_then(|at| each.get_mut(*at)) {
-            Some(known) => {
-                let before = std::mem::replace(known, blank(call.id.clone()));
-                let further = call.status.reached() > before.status.reached();
-                *known = if further { joined(call, before) } else { joined(before, call) };
-            }
-            None => {
-                places.insert(call.id.clone(), each.len());
-                each.push(call);
-            }
+        if let Some(known) = places.get(&call.id).and_then(|at| each.get_mut(*at)) {
+            let before = std::mem::replace(known, blank(call.id.clone()));
+            let further = call.status.reached() > before.status.reached();
+            *known = if further { joined(call, before) } else { joined(before, call) };
+        } else {
+            places.insert(call.id.clone(), each.len());
+            each.push(call);
         }
     }
     each

@@ -49,7 +49,7 @@ fn strict(text: &[u8]) -> Result<Value, WireError> {
 fn not_json(body: &[u8], at: usize) -> WireError {
     let before = body.get(..at).unwrap_or(body);
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = before.split(|byte| *byte == b'\n').count();
     WireError::NotJson { line, column: before.len() - line_start + 1 }
 }
 

@@ -65,7 +65,7 @@ async fn dead_letters_and_waiting_jobs_are_ended_with_a_reason_and_stay_ended() 
 async fn a_trigger_under_a_foreign_lock_says_who_holds_it_and_may_be_tried_again() {
     let call = call(1);
     let site = Site::start(vec![call.clone()], "[store]\nbusy_timeout = \"300ms\"\n").await;
-    site.well(&["jobs", "list"]).await;
+    site.well(&["work", "--until-idle"]).await;
     let file = site.data_dir().join("aftercall.db");
     let me = format!("process {}", std::process::id());
     let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use aftercall::demo::{self, Api, Kind, SampleCall, SampleRecording};
 use aftercall::domain::{Outcome, ProviderTurn, Role};
+use aftercall::jobs::trigger::TriggerState;
 use aftercall::store::{BackfillState, CallRecord, Db};
 use aftercall::worker::{self, DataLock, Signals, Until};
 use futures::StreamExt;
@@ -351,7 +352,7 @@ async fn a_call_asked_for_again_gets_a_new_version(backend: Backend) {
     fixture.run_pending().await;
     let first = fixture.record(Api::Zudu, id).await;
     done(&fixture, &first).await;
-    assert_eq!(fixture.trigger(Api::Zudu, id).await.job_id, None, "a later trigger is a no-op");
+    assert_eq!(fixture.trigger(Api::Zudu, id).await.state, TriggerState::AlreadyDone);
     assert!(fixture.trigger_again(Api::Zudu, id).await.job_id.is_some());
     fixture.run_pending().await;
     let second = fixture.record(Api::Zudu, id).await;

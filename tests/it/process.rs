@@ -115,6 +115,13 @@ impl Site {
         std::fs::write(self.config_file(), &self.text).unwrap();
     }
 
+    /// Replaces a setting in the text of the configuration, wherever it stands: for those of the sources.
+    pub fn replace(&mut self, from: &str, to: &str) {
+        assert!(self.text.contains(from), "{from} is not in {}", self.text);
+        self.text = self.text.replace(from, to);
+        std::fs::write(self.config_file(), &self.text).unwrap();
+    }
+
     /// Holds database, objects, spool and lock; the configuration file lies outside.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")

@@ -87,8 +87,6 @@ async fn calls_that_only_wait_hold_no_place(backend: Backend) {
         _ => SampleRecording::Ready,
     };
     // Whoever waits does so for minutes, however slow the machine is.
-    const PATIENTLY: &str =
-        "[worker]\nconcurrency = 1\n[fetch]\nnot_ready_pause = \"5m\"\n[schedule]\nenabled = false\n";
     let plan = Plan { settings: PATIENTLY, sources: GRACE, ..Plan::default() };
     let fixture = Fixture::planned(backend, plan, with(calls(CALLS, SignedDuration::from_secs(5)), recording)).await;
     let id = start(&fixture, None).await;
@@ -274,3 +272,5 @@ async fn calls_that_fail_again_and_again_keep_nobody_out(backend: Backend) {
     }
     assert_eq!((ended(&fixture, Outcome::Done).await, fixture.backfill(&id).await.failed), (40, 0));
 }
+
+const PATIENTLY: &str = "[worker]\nconcurrency = 1\n[fetch]\nnot_ready_pause = \"5m\"\n[schedule]\nenabled = false\n";

@@ -85,7 +85,8 @@ async fn every_process_has_health_and_metrics_of_its_own_where_it_is_told_to() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_tell_of_sources_schedules_workers_and_what_is_owed() {
     let call = SampleCall::numbered(Api::Zudu, 1, ago(SignedDuration::from_mins(5)));
-    let site = Site::start(vec![call], "[schedule]\nenabled = true").await;
+    let mut site = Site::start(vec![call], "[schedule]\nenabled = true").await;
+    site.replace("poll = \"off\"", "poll = \"5m\"");
     let mut process = site.spawn(&["run"], &[OPS, API, INFO]);
     let at = listening(&mut process, "health and metrics listening").await;
     let metrics = eventually("the sources to be polled", async || {

@@ -214,16 +214,9 @@ impl<'a> Machine<'a> {
                 out.extend_from_slice(bytes);
             }
         };
-        match string(self.body, self.at + 1, put) {
-            Some(end) => {
-                self.at = end;
-                Ok(())
-            }
-            None => {
-                self.at = self.body.len();
-                Err(Stopped)
-            }
-        }
+        let end = string(self.body, self.at + 1, put);
+        self.at = end.unwrap_or(self.body.len());
+        end.map(drop).ok_or(Stopped)
     }
 
     fn word(&mut self) -> Result<(), Stopped> {

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::machine::{Machine, Member, Stopped};
+use super::machine::{Machine, Member};
 use super::search::{Behind, Chain};
 use super::{not_json, strict, whole};
 use crate::wire::WireError;
@@ -127,14 +127,12 @@ impl Scan<'_> {
         }
         let passed = machine.value();
         let (end, too_deep) = (machine.at(), machine.too_deep());
-        match passed {
-            Ok(()) => Ok(Passed { text, end, too_deep }),
-            Err(Stopped) => {
-                self.searched(end - at);
-                self.ran_out |= end >= self.body.len();
-                self.broken(end)
-            }
+        if passed.is_err() {
+            self.searched(end - at);
+            self.ran_out |= end >= self.body.len();
+            return self.broken(end);
         }
+        Ok(Passed { text, end, too_deep })
     }
 
     /// Goes through the answer's outermost object and those on the way to a list; the strict form of all but the lists.
@@ -236,16 +234,13 @@ impl Scan<'_> {
                 }
                 _ => None,
             };
-            match (passed, whole) {
-                (Some(passed), Some(next)) => {
-                    rows.push(self.row(&passed, &members));
-                    *at = next;
-                }
-                _ => {
-                    let Some(next) = self.next_row(start..self.body.len(), outer) else { return self.broken(start) };
-                    self.unread(start..next, &members, &mut rows);
-                    *at = next;
-                }
+            if let (Some(passed), Some(next)) = (passed, whole) {
+                rows.push(self.row(&passed, &members));
+                *at = next;
+            } else {
+                let Some(next) = self.next_row(start..self.body.len(), outer) else { return self.broken(start) };
+                self.unread(start..next, &members, &mut rows);
+                *at = next;
             }
         }
     }

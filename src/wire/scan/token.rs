@@ -44,13 +44,12 @@ fn escape(rest: &[u8]) -> (usize, Cow<'_, [u8]>) {
         // JavaScript's way to write an apostrophe.
         Some(b'\'') => (2, Cow::Borrowed(b"'")),
         Some(b'u') => match unit(rest) {
-            // A lone half of a pair is no character; databases cannot keep a NUL in a text.
-            Some(0) => bad(6),
             Some(0xd800..=0xdbff) => match rest.get(6..).and_then(unit) {
                 Some(0xdc00..=0xdfff) => (12, Cow::Borrowed(&rest[..12])),
                 _ => bad(6),
             },
-            Some(0xdc00..=0xdfff) => bad(6),
+            // A lone half of a pair is no character; databases cannot keep a NUL in a text.
+            Some(0 | 0xdc00..=0xdfff) => bad(6),
             Some(_) => (6, Cow::Borrowed(&rest[..6])),
             None => bad(1),
         },

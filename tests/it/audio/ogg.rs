@@ -315,9 +315,7 @@ fn pages_without_checksums_are_read_and_broken_ones_are_not() {
 
 #[test]
 fn what_cannot_be_decoded_is_named() {
-    for (head, name) in
-        [(&b"Speex   1.2"[..], "speex"), (b"\x80theora", "video without audio"), (b"fishead\0", "unknown")]
-    {
+    for (head, name) in [(&b"Speex   1.2"[..], "speex"), (b"\x80theora", "theora"), (b"fishead\0", "unknown")] {
         let mut pages = read_ogg(&fixture("tones_opus.ogg"));
         pages[0].packets[0] = head.to_vec();
         let error = Studio::new(&write_ogg(&pages)).run().unwrap_err();

@@ -212,7 +212,7 @@ fn what_is_not_read_is_named_and_never_damaged() {
         ("g721", au(23, &frames(3_000), 3_000, b"")),
         ("ima4", aiff(16, Some(b"ima4"), &frames(3_000), 3_008, &[])),
         ("amr", renamed(*b"samr")),
-        ("ac3", renamed(*b"ac-3")),
+        ("amr_wb", renamed(*b"sawb")),
         ("encrypted", renamed(*b"enca")),
         ("aac of 6 channels", adts(6)),
     ] {

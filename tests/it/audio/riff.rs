@@ -69,7 +69,7 @@ fn rf64(id: &[u8], data: &[u8], told: u64, behind: &[u8]) -> Vec<u8> {
     ds64.extend(told.to_le_bytes());
     ds64.extend((data.len() as u64 / 2).to_le_bytes());
     ds64.extend([0; 4]);
-    let mut bytes = [&id[..], b"\xff\xff\xff\xffWAVE", &chunk(b"ds64", &ds64), &fmt(1, 16), b"data"].concat();
+    let mut bytes = [id, b"\xff\xff\xff\xffWAVE", &chunk(b"ds64", &ds64), &fmt(1, 16), b"data"].concat();
     bytes.extend([0xff; 4]);
     [&bytes, data, behind].concat()
 }
@@ -81,7 +81,7 @@ fn riff(data: &[u8], told: u32, behind: &[u8]) -> Vec<u8> {
 const WAVE64_TAIL: [u8; 12] = [0xf3, 0xac, 0xd3, 0x11, 0x8c, 0xd1, 0x00, 0xc0, 0x4f, 0x8e, 0xdb, 0x8a];
 
 fn wave64_chunk(name: &[u8], body: &[u8], told: u64) -> Vec<u8> {
-    let mut bytes = [&name[..], &WAVE64_TAIL].concat();
+    let mut bytes = [name, &WAVE64_TAIL].concat();
     bytes.extend(told.to_le_bytes());
     bytes.extend(body);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
@@ -100,7 +100,7 @@ pub(super) fn wave64(data: &[u8], told: u64, behind: &[u8]) -> Vec<u8> {
 }
 
 /// The same sound as the plain file, of this length, with nothing of what is around it.
-fn assert_same(name: &str, bytes: &[u8], plain: &Heard) {
+fn assert_same(name: &str, bytes: &[u8], plain: &Heard) -> Heard {
     let heard = Heard::of(bytes);
     let (normalized, source) = (&heard.normalized, &heard.normalized.source);
     assert_eq!((source.lost_ms, source.state), (0, RecordingState::Ok), "{name}");
@@ -111,6 +111,7 @@ fn assert_same(name: &str, bytes: &[u8], plain: &Heard) {
     let apart = heard.samples.iter().zip(&plain.samples).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(apart < 0.02, "{name}: {apart}");
     assert!((beep(&heard, 1.0) - 1.0).abs() < 0.01, "{name}: {}", beep(&heard, 1.0));
+    heard
 }
 
 fn plain(data: &[u8]) -> Heard {
@@ -150,15 +151,16 @@ fn what_is_behind_the_sound_is_not_played() {
         ("space that was never written", vec![0; 50_000]),
     ] {
         assert_same(name, &riff(&data, honest, &behind), &plain);
-        assert_same(name, &rf64(b"RF64", &data, u64::from(honest), &behind), &plain);
-        assert_same(name, &rf64(b"BW64", &data, u64::from(honest), &behind), &plain);
+        let id = if name.len() % 2 == 0 { b"RF64" } else { b"BW64" };
+        assert_same(name, &rf64(id, &data, u64::from(honest), &behind), &plain);
         assert_same(name, &wave64(&data, 24 + u64::from(honest), &wave64_behind(&behind)), &plain);
     }
     // With lengths that say nothing, chunks that lead to the end of the file are known by that.
-    for told in [0, u32::MAX, u32::MAX - 80, honest / 3, honest * 50] {
-        for (name, behind) in [("LIST", &list), ("bext, axml", &[bext.clone(), axml.clone()].concat())] {
-            assert_same(&format!("{name} behind {told}"), &riff(&data, told, behind), &plain);
-        }
+    let both = [bext, axml].concat();
+    for (told, behind) in
+        [(0, &list), (u32::MAX, &both), (u32::MAX - 80, &list), (honest / 3, &both), (honest * 50, &list)]
+    {
+        assert_same(&format!("behind {told}"), &riff(&data, told, behind), &plain);
     }
 }
 
@@ -213,8 +215,7 @@ fn a_second_header_begins_another_piece() {
         ("both stale", [riff(&data, honest / 3, &[]), riff(&data, honest / 3, &list)].concat()),
         ("RF64 behind RIFF", [&one[..], &rf64(b"RF64", &data, u64::from(honest), &list)].concat()),
     ] {
-        assert_same(name, &bytes, &both);
-        let heard = Heard::of(&bytes);
+        let heard = assert_same(name, &bytes, &both);
         assert!((beep(&heard, 4.0) - 4.0).abs() < 0.01, "{name}: {}", beep(&heard, 4.0));
     }
 }

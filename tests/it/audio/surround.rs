@@ -59,7 +59,8 @@ fn a_low_frequency_channel_is_no_voice_and_in_no_mix() {
         let heard = studio.run().unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(usize::from(heard.normalized.source.channels), planes.len(), "{name}");
         for second in [0.5, 1.5, 3.0] {
-            assert!(heard.tone(second, 60.0) < 0.003, "{name}: {} at {second}", heard.tone(second, 60.0));
+            // The syllables themselves have a trace of it; mixed in, it would be louder than they are.
+            assert!(heard.tone(second, 60.0) < 0.02, "{name}: {} at {second}", heard.tone(second, 60.0));
         }
         // The rumble is 12 dB above the voice; the loudness is the voice's.
         let alone =

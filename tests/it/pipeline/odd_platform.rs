@@ -17,7 +17,7 @@ use crate::harness::{Backend, Fixture, on_every_backend, source};
 
 on_every_backend!(
     an_end_that_cannot_be_is_no_end,
-    a_call_whose_times_are_mended_is_taken_up_even_after_the_sweep,
+    a_call_whose_times_are_mended_is_taken_up,
     a_call_past_its_term_stays_so_however_often_it_is_seen,
     a_kept_call_is_not_erased_for_a_zero,
     an_odd_row_holds_up_neither_reconciliation_nor_backfill,
@@ -100,7 +100,7 @@ async fn swept(fixture: &Fixture) -> u64 {
     plan.due
 }
 
-async fn a_call_whose_times_are_mended_is_taken_up_even_after_the_sweep(backend: Backend) {
+async fn a_call_whose_times_are_mended_is_taken_up(backend: Backend) {
     let mut calls = Vec::new();
     let fixture = Fixture::start(backend, |now| {
         calls = Api::ALL.map(|api| SampleCall::numbered(api, 1, now - DAY * 150)).to_vec();
@@ -117,11 +117,12 @@ async fn a_call_whose_times_are_mended_is_taken_up_even_after_the_sweep(backend:
     fixture.run_pending().await;
     done(&fixture, &fixture.record(first.api, &first.id).await).await;
 
-    assert_eq!(swept(&fixture).await, 3);
+    // A sweep leaves the bare facts of a call that came too late.
+    assert_eq!(swept(&fixture).await, 0);
     for call in &calls[1..] {
         let record = fixture.record(call.api, &call.id).await;
-        let ended = (record.retention_state, record.outcome, record.call.is_none());
-        assert_eq!(ended, (RetentionState::Erased, Some(Outcome::PastRetention), true));
+        let ended = (record.retention_state, record.outcome);
+        assert_eq!(ended, (RetentionState::Active, Some(Outcome::PastRetention)));
         assert_eq!(fixture.trigger(call.api, &call.id).await.state, TriggerState::AlreadyDone);
         mended(&fixture, call);
     }
@@ -135,8 +136,6 @@ async fn a_call_whose_times_are_mended_is_taken_up_even_after_the_sweep(backend:
         assert!(record.retain_until.duration_since(fixture.now()) > DAY * 89, "{record:?}");
     }
     assert_eq!(swept(&fixture).await, 0);
-    let audit = fixture.store.audit_entries(None).await.unwrap();
-    assert_eq!(audit.iter().filter(|entry| entry.action == "reopened").count(), 3, "{audit:?}");
 }
 
 async fn a_call_past_its_term_stays_so_however_often_it_is_seen(backend: Backend) {
@@ -146,6 +145,8 @@ async fn a_call_past_its_term_stays_so_however_often_it_is_seen(backend: Backend
         calls.clone()
     })
     .await;
+    // Where nothing was ever stored there is no directory that could prove to be empty.
+    std::fs::create_dir_all(&fixture.config.objects.path).unwrap();
     for round in 0..3 {
         for call in &calls {
             let balance = fixture.reconcile(call.api).await;
@@ -154,7 +155,7 @@ async fn a_call_past_its_term_stays_so_however_often_it_is_seen(backend: Backend
         }
         fixture.run_pending().await;
         fixture.advance(Duration::from_secs(7200)).await;
-        assert_eq!(swept(&fixture).await, if round == 0 { 4 } else { 0 });
+        assert_eq!(swept(&fixture).await, 0);
     }
     for call in &calls {
         for kind in [Kind::Detail, Kind::RecordingLink, Kind::Recording] {
@@ -173,7 +174,7 @@ async fn a_call_past_its_term_stays_so_however_often_it_is_seen(backend: Backend
         assert_eq!((fixture.asked(Kind::Detail, &call.id), fixture.asked(Kind::Recording, &call.id)), (1, 0));
         assert_eq!(fixture.reconcile(call.api).await.enqueued, 0);
     }
-    assert_eq!(swept(&fixture).await, 4, "as past its term as before");
+    assert_eq!(swept(&fixture).await, 0, "nothing of it is stored");
 }
 
 async fn a_kept_call_is_not_erased_for_a_zero(backend: Backend) {
@@ -213,7 +214,7 @@ async fn an_odd_row_holds_up_neither_reconciliation_nor_backfill(backend: Backen
     let odd = |n: usize, more: &str| row(&calls[n]).to_string().replacen('{', &format!("{{{more},"), 1);
     let rows = [
         odd(0, r#""note":"\ud83d""#),
-        format!(r#"{{"id":"broken","status":"completed","note":"a"b"}}"#),
+        r#"{"id":"broken","status":"completed","note":"a"b"}"#.to_owned(),
         odd(1, r#""score":NaN,"cost_cents":1e999"#),
         format!(r#"{{"id":"deep","status":"completed","metadata":{deep}}}"#),
         odd(2, "\"note\":\"a\u{1}b\\u0000\""),

@@ -125,13 +125,16 @@ async fn a_redirect_to_the_same_host_is_followed_with_method_and_body(backend: B
     }
 }
 
+/// A receiver's answer, how often it is asked, and what the failure says.
+type Redirect = (fn(&RequestInfo) -> FaultAnswer, usize, &'static str);
+
 async fn a_redirect_to_anywhere_else_is_not_followed(backend: Backend) {
     let circle = |asked: &RequestInfo| moved(307, asked.path.clone());
     let port = |_: &RequestInfo| moved(307, "http://127.0.0.1:1/receiver".to_owned());
     let host = |_: &RequestInfo| moved(308, "http://localhost/receiver".to_owned());
     let scheme = |asked: &RequestInfo| moved(308, format!("https://127.0.0.1{}", asked.path));
     let nowhere = |_: &RequestInfo| FaultAnswer::Status { code: 307, headers: vec![], body: String::new() };
-    let cases: [(fn(&RequestInfo) -> FaultAnswer, usize, &str); 5] = [
+    let cases: [Redirect; 5] = [
         (port, 1, "another host"),
         (host, 1, "another host"),
         (scheme, 1, "another host"),

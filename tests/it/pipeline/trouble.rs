@@ -158,12 +158,12 @@ async fn a_later_failure_never_costs_a_second_download(backend: Backend) {
     assert_eq!((failure.stage, failure.side), (Some(Stage::Audio), Side::Worker), "{failure:?}");
     let record = fixture.record(Api::KrosaiV1, ID).await;
     assert!(record.original.is_some(), "the original was not secured first");
-    let balance = fixture.reconcile(Api::KrosaiV1).await;
-    assert_eq!((balance.completed, balance.dead_letters, balance.missing), (1, 1, 0), "{balance:?}");
-    assert!(balance.terminal.is_empty(), "{balance:?}");
 
     std::fs::remove_dir_all(&in_the_way).unwrap();
-    assert!(fixture.queue.retry(job).await.unwrap());
+    // A dead letter whose cause may have passed is taken up.
+    let balance = fixture.reconcile(Api::KrosaiV1).await;
+    assert_eq!((balance.completed, balance.running, balance.dead_letters), (1, 1, 0), "{balance:?}");
+    assert!(balance.terminal.is_empty(), "{balance:?}");
     fixture.run_pending().await;
     done(&fixture, &fixture.record(Api::KrosaiV1, ID).await).await;
     assert_eq!(fixture.asked(Kind::Recording, ID), 1);

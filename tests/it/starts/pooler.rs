@@ -42,7 +42,7 @@ impl Pooler {
     async fn start(mode: &str, more: &str) -> Option<Self> {
         let (program, cluster) = (installed()?, postgres::cluster()?);
         let url = cluster.database();
-        let database = url.rsplit('/').next()?.split('?').next()?.to_owned();
+        let database = url.split('?').next()?.rsplit('/').next()?.to_owned();
         let place = tempfile::Builder::new().prefix("aftercall-pooler-").tempdir_in("/tmp").unwrap();
         let socket = place.path().display();
         let mut text = String::new();

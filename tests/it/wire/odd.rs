@@ -98,7 +98,7 @@ fn a_row_with_a_broken_structure_is_named_and_no_other_is_lost() {
             row(platform, "odd", &deep),
             row(platform, "odd", br#""note":completed"#),
             row(platform, "odd", br#""note":'x'"#),
-            row(platform, "odd", br#"note:1"#),
+            row(platform, "odd", br"note:1"),
             row(platform, "odd", br#""note":,"b":1"#),
             row(platform, "odd", br#""note":"x"y""#),
             row(platform, "odd", br#""note" 1"#),

@@ -1,0 +1,39 @@
+//! The states of a job.
+
+use serde::Serialize;
+
+/// A job's state, in our words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    Available,
+    Running,
+    /// Waiting for its moment: snoozed, or between attempts.
+    Scheduled,
+    Retryable,
+    Completed,
+    Cancelled,
+    /// A dead letter.
+    DeadLetter,
+}
+
+impl JobState {
+    /// Of River's word.
+    pub(super) fn of(text: &str) -> Self {
+        match text {
+            "running" => Self::Running,
+            "scheduled" | "pending" => Self::Scheduled,
+            "retryable" => Self::Retryable,
+            "completed" => Self::Completed,
+            "cancelled" => Self::Cancelled,
+            "discarded" => Self::DeadLetter,
+            _ => Self::Available,
+        }
+    }
+
+    /// Whether the job has ended.
+    #[must_use]
+    pub const fn is_finished(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled | Self::DeadLetter)
+    }
+}
