@@ -25,12 +25,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
-use self::refusal::chain;
 use self::write::Digests;
 use super::error::ObjectError;
 use super::{ObjectHead, Result};
 use crate::config::{Objects, Sse};
-use crate::domain::Sha256;
+use crate::domain::{Sha256, chain};
 
 /// Tries of one request inside the SDK, pauses between them doubling.
 const ATTEMPTS: u32 = 3;

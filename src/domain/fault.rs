@@ -1,6 +1,7 @@
 //! Faults decide what happens next: every part's error says which of five things it is, and the worker
 //! looks at nothing else.
 
+use std::error::Error;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -102,9 +103,21 @@ impl Side {
 }
 
 /// Implemented by every part's error type.
-pub trait Classify: std::error::Error + Send + Sync + 'static {
+pub trait Classify: Error + Send + Sync + 'static {
     /// What to do about it.
     fn fault(&self) -> Fault;
     /// Whose side it was.
     fn side(&self) -> Side;
+}
+
+/// An error with all its causes on one line.
+#[must_use]
+pub fn chain(err: &(dyn Error + 'static)) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text = format!("{text}: {err}");
+        cause = err.source();
+    }
+    text
 }

@@ -21,7 +21,7 @@ pub use artifact::{Artifact, ArtifactKey, ArtifactKind, ContentType, Manifest, S
 pub use call::{
     CallChannel, CallStatus, Cost, CostUnit, Direction, EndReason, Network, ProviderTurn, ProviderWord, SourceCall,
 };
-pub use fault::{Classify, Fault, Side, Stage};
+pub use fault::{Classify, Fault, Side, Stage, chain};
 pub use flag::{CallFlag, RecordFlag};
 pub use id::{CallId, CallUid, OrgUid, ParseError, PhoneNumber, SourceName};
 pub use outcome::Outcome;

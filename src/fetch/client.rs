@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::error::FetchError;
 use super::guard::{HostPolicy, Lookup, RefusedAddress, Route};
-use crate::domain::Address;
+use crate::domain::{Address, chain};
 
 const AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
 /// Idle connections to a recording host are of little use and their addresses age.
@@ -201,15 +201,4 @@ fn unreachable(host: &str, made: &Made, err: &legacy::Error) -> FetchError {
         Some(reason) => FetchError::Client(reason.clone()),
         None => FetchError::Unreachable { host: host.to_owned(), cause: chain(err) },
     }
-}
-
-/// An error with all its causes on one line.
-pub(super) fn chain(err: &(dyn Error + 'static)) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        text = format!("{text}: {err}");
-        cause = err.source();
-    }
-    text
 }

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 
 use crate::config::Fetch;
-use crate::domain::{Address, RecordingUrl, Sha256};
+use crate::domain::{Address, RecordingUrl, Sha256, chain};
 
 use client::{Clients, Wanted};
 use partial::Partial;
@@ -273,7 +273,7 @@ impl Fetcher {
                     }
                 }
                 Ok(None) => break,
-                Err(err) => return Err(interrupted(host, partial, &client::chain(&err))),
+                Err(err) => return Err(interrupted(host, partial, &chain(&err))),
             }
         }
         let received_bytes = partial.received_bytes;

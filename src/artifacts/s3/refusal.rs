@@ -7,6 +7,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::Requests;
 use crate::artifacts::error::ObjectError;
+use crate::domain::chain;
 
 /// The longest pause a service can ask for, in seconds.
 const LONGEST_RETRY_AFTER: f64 = 3600.0;
@@ -74,17 +75,6 @@ fn told(code: &str, message: Option<&str>) -> String {
 fn is_full(status: u16, code: &str) -> bool {
     matches!(status, 413 | 507)
         || matches!(code, "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded")
-}
-
-/// An error with all its causes on one line.
-pub(super) fn chain(err: &(dyn Error + 'static)) -> String {
-    let mut text = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        text = format!("{text}: {err}");
-        cause = err.source();
-    }
-    text
 }
 
 #[cfg(test)]
