@@ -81,6 +81,8 @@ async fn a_file_that_cannot_be_written_is_read() {
     std::fs::copy(site.data_dir().join("aftercall.db"), medium.join("aftercall.db")).unwrap();
     site.configure(&format!("[store]\nurl = \"sqlite://{}/aftercall.db\"", medium.display()));
     readable_to_all(site.place());
+    // The build's own directory may be closed to other users.
+    std::fs::copy(env!("CARGO_BIN_EXE_aftercall"), site.place().join("aftercall")).unwrap();
     let mode =
         |path: &Path, mode: u32| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode));
     mode(&medium.join("aftercall.db"), 0o444).unwrap();
@@ -108,7 +110,7 @@ fn readable_to_all(place: &Path) {
 async fn as_somebody(site: &Site, args: &[&str]) -> (Option<i32>, String, String) {
     let root = tempfile::tempdir().unwrap();
     let mut command = tokio::process::Command::from(postgres::as_server_user(root.path()));
-    command.arg(env!("CARGO_BIN_EXE_aftercall")).arg("--config").arg(site.config_file()).args(args);
+    command.arg(site.place().join("aftercall")).arg("--config").arg(site.config_file()).args(args);
     let output = command.current_dir("/").stdin(Stdio::null()).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code(), text(output.stdout), text(output.stderr))
