@@ -117,7 +117,8 @@ async fn objects(
     let mut all: Vec<Artifact> = record.artifacts.clone();
     let mut changed = vec![(ArtifactKind::Transcript, serde_json::to_vec_pretty(words).map_err(unwritable)?)];
     if let Some(quality) = quality {
-        changed.push((ArtifactKind::Quality, serde_json::to_vec_pretty(quality).map_err(unwritable)?));
+        changed
+            .push((ArtifactKind::Quality, serde_json::to_vec_pretty(&quality::document(quality)).map_err(unwritable)?));
     }
     for (kind, bytes) in changed {
         replace(&mut all, put(app, record, kind, bytes).await?);
@@ -131,7 +132,7 @@ async fn objects(
         let bytes = serde_json::to_vec_pretty(&manifest).map_err(unwritable)?;
         replace(&mut all, put(app, record, ArtifactKind::Manifest, bytes).await?);
     }
-    Ok((all, quality.map(serde_json::to_value).transpose().map_err(unwritable)?))
+    Ok((all, quality.map(quality::document)))
 }
 
 fn replace(all: &mut Vec<Artifact>, artifact: Artifact) {

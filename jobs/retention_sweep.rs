@@ -198,7 +198,7 @@ async fn volume_doubt(app: &App, now: Timestamp, due: u64) -> Result<Option<Stri
 
 async fn condemn_due(app: &App, due: &Due, consent: Consent) -> Result<(), Stop> {
     let actor = if consent == Consent::Scheduled { "schedule" } else { "command" };
-    let why = format!("term of {} days ended {}", due.days, due.retain_until);
+    let why = format!("term of {} ended {}", days(due.days), due.retain_until);
     let mut tx = app.store.begin().await.at(Stage::Retention)?;
     if condemn(app, &mut tx, due.uid, actor, why).await.at(Stage::Retention)? {
         tx.commit().await.at(Stage::Retention)?;
@@ -213,13 +213,17 @@ async fn erase_again(app: &App, call: CallUid) -> Result<(), Stop> {
     tx.commit().await.at(Stage::Retention)
 }
 
+fn days(count: i64) -> String {
+    if count == 1 { "1 day".to_owned() } else { format!("{count} days") }
+}
+
 impl PlannedCall {
     fn of(due: &Due) -> Self {
         Self {
             id: due.call_id.clone(),
             source: due.source.clone(),
             retain_until: due.retain_until,
-            policy: format!("{} days", due.days),
+            policy: days(due.days),
             held: due.held,
         }
     }

@@ -7,6 +7,7 @@ use crate::domain::artifact::MANIFEST_SCHEMA;
 use crate::domain::{Artifact, ArtifactKind, Manifest, Side, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
+use crate::quality;
 use crate::telemetry;
 
 /// Stores transcript, quality and manifest; returns every artifact of the call.
@@ -16,7 +17,7 @@ pub async fn store(work: &Work<'_>, media: &Media, transcript: &Transcript) -> R
         Media::Measured(measured) => {
             all.push(measured.original.clone());
             all.extend(measured.derived.iter().cloned());
-            all.push(put(work, ArtifactKind::Quality, &measured.quality).await?);
+            all.push(put(work, ArtifactKind::Quality, &quality::document(&measured.quality)).await?);
         }
         Media::Ended { original, .. } => all.extend(original.clone()),
     }

@@ -10,6 +10,7 @@ use crate::domain::quality::Flag;
 use crate::domain::{Artifact, Learnt, Outcome, RetentionState, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, deliver};
+use crate::quality;
 use crate::queue::{self, Lane};
 use crate::store::{AuditEntry, LedgerEntry, Pricing, Tx};
 use crate::telemetry;
@@ -60,7 +61,7 @@ pub async fn record(
         }
         Media::Ended { outcome, reason, flags, .. } => (*outcome, reason.clone(), flags.as_slice(), None),
     };
-    let quality = quality.map(serde_json::to_value).transpose().map_err(|err| Stop::permanent(err.to_string()))?;
+    let quality = quality.map(quality::document);
     let flags: Vec<String> = flags.iter().map(|flag: &Flag| flag.as_str().to_owned()).collect();
     let ending = Ending {
         outcome,

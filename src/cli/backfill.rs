@@ -226,7 +226,8 @@ fn planned(plan: &Plan) {
         ("speech minutes at most", format!("{:.0}", plan.speech_minutes_at_most)),
         ("gone at the source within a day", plan.expiring_within_a_day.to_string()),
     ];
-    out::table(&["what", "how much"], rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]));
+    let columns = [out::Column::kept("what"), out::Column::kept("how much")];
+    out::table(&columns, rows.into_iter().map(|(what, much)| vec![what.to_owned(), much]), "");
 }
 
 async fn start(app: &Arc<App>, args: Start) -> Result<Ended> {
@@ -286,7 +287,18 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
 }
 
 async fn table(app: &App, all: &[Backfill]) -> Result<()> {
-    let header = ["id", "source", "state", "listed", "enqueued", "done", "failed", "left", "eta", "skipped"];
+    let columns = [
+        out::Column::kept("id"),
+        out::Column::spare("source", 2),
+        out::Column::kept("state"),
+        out::Column::spare("listed", 3),
+        out::Column::spare("enqueued", 5),
+        out::Column::kept("done"),
+        out::Column::kept("failed"),
+        out::Column::kept("left"),
+        out::Column::spare("eta", 1),
+        out::Column::spare("skipped", 4),
+    ];
     let (mut rows, mut notes) = (Vec::with_capacity(all.len()), Vec::new());
     for backfill in all {
         let skipped: Vec<String> = backfill.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
@@ -307,7 +319,7 @@ async fn table(app: &App, all: &[Backfill]) -> Result<()> {
             skipped.join(", "),
         ]);
     }
-    out::table(&header, rows);
+    out::table(&columns, rows, "no backfill yet; `aftercall backfill start --source NAME --from DATE` starts one");
     for note in &notes {
         out::note(note);
     }

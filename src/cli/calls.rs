@@ -1,16 +1,18 @@
 //! `calls`: what the records say.
 
+pub(super) mod show;
+
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use self::show::Shown;
 use super::{Ended, Failed, Purpose, out};
 use crate::app::App;
-use crate::domain::{CallFlag, CallId, CallUid, Outcome, RetentionState, SourceName};
+use crate::domain::{CallFlag, CallId, CallUid, Outcome, SourceName};
 use crate::jobs::correct;
 use crate::jobs::correct::Corrected;
-use crate::queue::JobView;
 use crate::store::{CallFilter, CallRecord};
 use crate::transcript;
 use crate::transcript::Correction;
@@ -56,13 +58,19 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// One record: outcome, transcript, quality, artifacts, jobs
+    /// One record: outcome, quality, what was written back, jobs, transcript
+    #[command(
+        after_help = "Examples:\n  aftercall calls show call_abc123\n  aftercall calls show call_abc123 --keys      with the keys of its stored objects\n  aftercall calls show call_abc123 --json | jq .quality"
+    )]
     Show {
         /// The platform's id, or ours
         id: String,
         /// Where two sources share the id
         #[arg(long)]
         source: Option<SourceName>,
+        /// The keys of its stored objects too
+        #[arg(long)]
+        keys: bool,
         /// JSON on stdout
         #[arg(long)]
         json: bool,
@@ -84,14 +92,22 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
             if json {
                 out::json(&calls.iter().map(row).collect::<Vec<_>>())?;
             } else {
-                table(&calls);
+                let empty = if filter.source.is_some() || outcome.is_some() || flag.is_some() {
+                    "no call record fits; `aftercall calls list` shows all"
+                } else {
+                    "no call record yet; `aftercall trigger` and `aftercall backfill start` bring calls in"
+                };
+                table(&calls, empty);
             }
         }
         Command::SwapRoles { id, source, agent, by, json } => {
             let correction = agent.map_or(Correction::Swap, Correction::Agent);
             swap_roles(app, &find(app, &id, source.as_ref()).await?, correction, &by, json).await?;
         }
-        Command::Show { id, source, json } => show(app, &find(app, &id, source.as_ref()).await?, json).await?,
+        Command::Show { id, source, keys, json } => {
+            let shown = Shown::read(app, &find(app, &id, source.as_ref()).await?).await?;
+            if json { out::json(&shown.json())? } else { shown.print(keys) }
+        }
     }
     Ok(Ended::Well)
 }
@@ -156,79 +172,28 @@ pub fn row(record: &CallRecord) -> Value {
     })
 }
 
-fn table(calls: &[CallRecord]) {
-    let header = ["call", "source", "direction", "ended", "duration", "outcome", "transcript", "flags"];
+fn table(calls: &[CallRecord], empty: &str) {
     let rows = calls.iter().map(|call| {
         vec![
             call.call_id.to_string(),
             call.source.to_string(),
             out::or_dash(call.direction.as_deref()),
-            out::or_dash(call.ended_at),
+            out::or_dash(call.ended_at.map(|at| format!("{at:.0}"))),
             call.duration_ms.map_or_else(|| "–".to_owned(), out::minutes),
             call.outcome.map_or_else(|| "…".to_owned(), |outcome| outcome.to_string()),
             if call.transcript_version == 0 { "–".to_owned() } else { format!("v{}", call.transcript_version) },
             call.flags.join(" "),
         ]
     });
-    out::table(&header, rows);
-}
-
-/// A job of the call, when it was queued and how long its last attempt took.
-fn timed(job: &JobView) -> String {
-    let queued = out::or_dash(job.queued_at);
-    let took = job.took_ms().map_or_else(|| "not ended".to_owned(), |ms| format!("{ms} ms"));
-    format!("job {} {}: {:?}, queued {queued}, attempt {}, {took}", job.id, job.kind, job.state, job.attempt)
-}
-
-async fn show(app: &App, record: &CallRecord, json: bool) -> Result<()> {
-    let shell;
-    // Once erasure is decided the content is nobody's to read.
-    let (record, versions) = if record.retention_state == RetentionState::Active {
-        (record, app.store.transcripts(record.uid).await?)
-    } else {
-        shell = CallRecord { artifacts: Vec::new(), quality: None, ..record.clone() };
-        (&shell, Vec::new())
-    };
-    let text = versions.last().map(|version| version.text.as_str());
-    let jobs = app.queue.jobs_about(&record.uid.to_string()).await?;
-    if !json {
-        table(std::slice::from_ref(record));
-        if let Some(reason) = &record.outcome_reason {
-            out::line(&format!("reason: {reason}"));
-        }
-        out::line(&format!("kept until {} ({})", record.retain_until, record.retention_basis));
-        for artifact in &record.artifacts {
-            out::line(&format!("{:>10} bytes  {}", artifact.size_bytes, artifact.key));
-        }
-        out::line(&format!("trace {}", record.uid.trace_id()));
-        jobs.iter().rev().for_each(|job| out::line(&timed(job)));
-        out::line(&format!("\n{}", text.unwrap_or("(no transcript)")));
-        return Ok(());
-    }
-    let jobs: Vec<Value> = jobs
-        .iter()
-        .map(|job| {
-            let cause = job.failure.as_ref().map(|failure| failure.cause.as_str()).or(job.last_error.as_deref());
-            json!({
-                "id": job.id, "kind": job.kind, "state": job.state, "attempt": job.attempt, "cause": cause,
-                "queued_at": job.queued_at, "started_at": job.started_at, "ended_at": job.finished_at,
-                "took_ms": job.took_ms(),
-            })
-        })
-        .collect();
-    let versions: Vec<Value> = versions
-        .iter()
-        .map(|version| {
-            let (number, made) = (version.version, version.created_at);
-            json!({ "version": number, "created_at": made, "source": version.transcript.source })
-        })
-        .collect();
-    let mut shown = row(record);
-    shown["transcript"] = json!(text);
-    shown["transcript_versions"] = json!(versions);
-    shown["quality"] = json!(record.quality);
-    shown["artifacts"] = json!(record.artifacts);
-    shown["jobs"] = json!(jobs);
-    shown["trace_id"] = json!(record.uid.trace_id());
-    out::json(&shown)
+    let columns = [
+        out::Column::kept("call"),
+        out::Column::spare("source", 2),
+        out::Column::spare("direction", 4),
+        out::Column::spare("ended", 1),
+        out::Column::kept("duration"),
+        out::Column::kept("outcome"),
+        out::Column::spare("transcript", 5),
+        out::Column::spare("flags", 3),
+    ];
+    out::table(&columns, rows, empty);
 }

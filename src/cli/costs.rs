@@ -37,6 +37,18 @@ enum Key {
     Day,
 }
 
+impl Key {
+    const fn head(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Organization => "organization",
+            Self::Engine => "engine",
+            Self::Call => "call",
+            Self::Day => "day",
+        }
+    }
+}
+
 /// Prints the sums.
 pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     let now = app.now();
@@ -53,22 +65,22 @@ pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     if args.json {
         out::json(&sums)?;
     } else {
-        let header = [
-            "of",
-            "calls",
-            "attempts",
-            "requests",
-            "writes",
-            "stored",
-            "audio min",
-            "engine s",
-            "billed min",
-            "free",
-            "unpriced",
-            "priced",
-            "cost",
+        let columns = [
+            out::Column::kept(args.by.head()),
+            out::Column::kept("calls"),
+            out::Column::spare("attempts", 3),
+            out::Column::spare("platform requests", 2),
+            out::Column::spare("object writes", 5),
+            out::Column::spare("stored", 1),
+            out::Column::kept("audio minutes"),
+            out::Column::spare("engine seconds", 4),
+            out::Column::kept("billed minutes"),
+            out::Column::spare("free attempts", 8),
+            out::Column::spare("attempts without a price", 7),
+            out::Column::spare("attempts with a price", 6),
+            out::Column::kept("cost"),
         ];
-        out::table(&header, sums.iter().map(row));
+        out::table(&columns, sums.iter().map(row), "no work was done between these dates; --from names an earlier one");
     }
     Ok(Ended::Well)
 }
@@ -80,7 +92,7 @@ fn row(sum: &Sum) -> Vec<String> {
         sum.attempts.to_string(),
         sum.platform_requests.to_string(),
         sum.object_writes.to_string(),
-        sum.bytes_stored.to_string(),
+        out::bytes(sum.bytes_stored.unsigned_abs()),
         format!("{:.1}", sum.audio_ms as f64 / 60_000.0),
         format!("{:.1}", sum.engine_ms as f64 / 1000.0),
         format!("{:.1}", sum.billed_ms as f64 / 60_000.0),

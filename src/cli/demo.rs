@@ -1,6 +1,7 @@
 //! `demo`: the main job on sample calls, offline: a sample platform on loopback, the real worker, queue, store and
 //! object store.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,12 +10,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::calls::show::loudness;
 use super::{Ended, Failed, out, serve, work};
 use crate::app::{App, Clock};
 use crate::config::{Config, own_dir};
 use crate::demo;
 use crate::demo::Sample;
 use crate::domain::{CallId, Outcome, SourceName};
+use crate::jobs::retention_sweep::{self, Consent};
 use crate::jobs::{backfill, reconcile};
 use crate::store::{CallFilter, CallRecord, NewBackfill, Origin, Scope};
 use crate::telemetry;
@@ -61,11 +64,15 @@ pub async fn run(args: Args) -> Result<Ended> {
     }
     process(&app, &lock, &samples).await?;
     let records = records(&app, &samples).await?;
-    let balanced = balance(&app).await?;
+    let (listed, balanced) = balance(&app).await?;
+    let swept = retention_sweep::sweep(&app, Consent::Forced).await.map_err(Failed::from)?;
     if args.json {
         out::json(&json(&app, &records).await?)?;
     } else {
         show(&app, &records).await?;
+        out::line(&summary(listed, &records));
+        out::line(&written_back(&app, &records).await?);
+        out::line(&retention(swept.due, swept.held, &records));
     }
     let wrong = wrong(&samples, &records);
     for line in &wrong {
@@ -120,7 +127,7 @@ async fn process(app: &Arc<App>, lock: &DataLock, samples: &[Sample]) -> Result<
         let new = NewBackfill { source, from, to, again: false, origin: Origin::Command, now };
         backfill::start(app, &new).await.map_err(Failed::from)?;
     }
-    let follow = tokio::spawn(follow(app.clone(), due(samples)));
+    let follow = tokio::spawn(follow(app.clone(), samples.len() as u64, not_completed(samples)));
     let signals = Signals::default();
     work::listen(&signals)?;
     let worked = worker::run(app.clone(), lock, Until::Idle, signals).await;
@@ -128,16 +135,18 @@ async fn process(app: &Arc<App>, lock: &DataLock, samples: &[Sample]) -> Result<
     worked
 }
 
-fn due(samples: &[Sample]) -> u64 {
-    samples.iter().filter(|sample| sample.expected != Outcome::NotEligible).count() as u64
+fn not_completed(samples: &[Sample]) -> u64 {
+    samples.iter().filter(|sample| sample.expected == Outcome::NotEligible).count() as u64
 }
 
-async fn follow(app: Arc<App>, all: u64) {
+/// Shows how many of the listed calls have ended. Those that were not completed end with their listing.
+async fn follow(app: Arc<App>, all: u64, not_completed: u64) {
     let bar = out::bar(all, "calls");
     while bar.position() < all {
         let calls = app.store.calls(&CallFilter::default()).await.unwrap_or_default();
-        let ended: Vec<&CallRecord> = calls.iter().filter(|call| call.outcome.is_some()).collect();
-        bar.set_position(ended.len() as u64);
+        let ended = |call: &&CallRecord| call.outcome.is_some_and(|outcome| outcome != Outcome::NotEligible);
+        let ended: Vec<&CallRecord> = calls.iter().filter(ended).collect();
+        bar.set_position(if calls.is_empty() { 0 } else { ended.len() as u64 + not_completed });
         if let Some(last) = ended.iter().max_by_key(|call| call.outcome_at) {
             bar.set_message(format!("{} {}", last.call_id, last.outcome.map_or("", Outcome::as_str)));
         }
@@ -156,15 +165,16 @@ async fn records(app: &App, samples: &[Sample]) -> Result<Vec<Option<CallRecord>
     Ok(all)
 }
 
-/// Whether every completed call of every source is accounted for.
-async fn balance(app: &App) -> Result<bool> {
-    let mut balanced = true;
+/// How many calls the sources list, and whether every completed one is accounted for.
+async fn balance(app: &App) -> Result<(u64, bool)> {
+    let (mut listed, mut balanced) = (0, true);
     for source in app.platforms.keys() {
         let window = Window { from: jiff::Timestamp::UNIX_EPOCH, to: app.now() };
         let balance = reconcile::balance(app, source, window).await.map_err(Failed::from)?;
+        listed += balance.listed;
         balanced &= balance.missing == 0 && balance.running == 0;
     }
-    Ok(balanced)
+    Ok((listed, balanced))
 }
 
 fn wrong(samples: &[Sample], records: &[Option<CallRecord>]) -> Vec<String> {
@@ -182,7 +192,16 @@ fn wrong(samples: &[Sample], records: &[Option<CallRecord>]) -> Vec<String> {
 }
 
 async fn show(app: &App, records: &[Option<CallRecord>]) -> Result<()> {
-    let header = ["call", "source", "direction", "length", "MOS", "loudness", "speakers", "outcome"];
+    let columns = [
+        out::Column::kept("call"),
+        out::Column::spare("source", 2),
+        out::Column::spare("direction", 3),
+        out::Column::kept("length"),
+        out::Column::kept("MOS"),
+        out::Column::spare("loudness", 1),
+        out::Column::kept("speakers"),
+        out::Column::kept("outcome"),
+    ];
     let mut rows = Vec::new();
     let mut texts = Vec::new();
     for record in records.iter().flatten() {
@@ -194,7 +213,7 @@ async fn show(app: &App, records: &[Option<CallRecord>]) -> Result<()> {
             out::or_dash(record.direction.as_deref()),
             record.duration_ms.map_or_else(|| "–".to_owned(), out::minutes),
             out::or_dash(figure("/mos/mos_cqe").map(|mos| format!("{mos:.2}"))),
-            out::or_dash(figure("/loudness/integrated_lufs").map(|loudness| format!("{loudness:.1} LUFS"))),
+            out::or_dash(record.quality.as_ref().and_then(loudness)),
             out::or_dash(version.as_ref().map(|version| version.transcript.speakers.len())),
             record.outcome.map_or_else(|| "…".to_owned(), |outcome| outcome.to_string()),
         ]);
@@ -202,12 +221,47 @@ async fn show(app: &App, records: &[Option<CallRecord>]) -> Result<()> {
             texts.push(format!("── {} ({})\n{}\n", record.call_id, record.source, version.text));
         }
     }
-    out::table(&header, rows);
+    out::table(&columns, rows, "no call was processed");
     out::line("");
     for text in texts {
         out::line(&text);
     }
     Ok(())
+}
+
+/// `14 listed: 6 done, 1 damaged, 7 not completed`.
+fn summary(listed: u64, records: &[Option<CallRecord>]) -> String {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for outcome in records.iter().flatten().filter_map(|record| record.outcome) {
+        if outcome != Outcome::NotEligible {
+            *counts.entry(outcome.as_str()).or_default() += 1;
+        }
+    }
+    let ended: u64 = counts.values().sum();
+    let not_completed = listed.saturating_sub(ended);
+    let mut parts: Vec<String> = counts.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    parts.push(format!("{not_completed} not completed"));
+    format!("{listed} listed: {}", parts.join(", "))
+}
+
+async fn written_back(app: &App, records: &[Option<CallRecord>]) -> Result<String> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for record in records.iter().flatten() {
+        for delivery in app.store.deliveries(record.uid).await?.into_iter().filter(|delivery| delivery.delivered) {
+            *counts.entry(format!("{} (write_back = \"{}\")", record.source, delivery.target)).or_default() += 1;
+        }
+    }
+    let parts: Vec<String> =
+        counts.iter().map(|(to, count)| format!("{} to {to}", out::counted(*count, "call"))).collect();
+    Ok(format!("written back: {}", parts.join(", ")))
+}
+
+fn retention(due: u64, held: u64, records: &[Option<CallRecord>]) -> String {
+    let next =
+        records.iter().flatten().filter(|record| record.holds_content()).min_by_key(|record| record.retain_until);
+    let next = next
+        .map_or_else(String::new, |record| format!("; the next is {} at {:.0}", record.call_id, record.retain_until));
+    format!("retention run: {due} due, {held} held{next}")
 }
 
 async fn json(app: &App, records: &[Option<CallRecord>]) -> Result<Value> {

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::EngineChoice;
 use crate::jobs::object_check;
 use crate::jobs::schedule::{Schedules, Standing};
+use crate::source::SourceError;
 use crate::store::StoreError;
 use crate::transcript::engine::{EngineError, SAMPLE, sample_sentence};
 use crate::transcript::engines::installed;
@@ -46,8 +47,19 @@ impl Finding {
     ) -> Self {
         match tried {
             Ok(seen) => Self { what: what.into(), ok: true, detail: good(seen) },
-            Err(err) => Self { what: what.into(), ok: false, detail: format!("{:#}", err.into()) },
+            Err(err) => Self { what: what.into(), ok: false, detail: briefly(&err.into()) },
         }
+    }
+}
+
+/// An error in a line. Of a platform that cannot be reached, only the last cause tells something.
+fn briefly(err: &anyhow::Error) -> String {
+    let Some(SourceError::Unreachable { host, .. }) = err.downcast_ref() else { return format!("{err:#}") };
+    let kind = err.root_cause().downcast_ref().map(std::io::Error::kind);
+    match kind {
+        Some(std::io::ErrorKind::ConnectionRefused) => format!("{host} refuses connections"),
+        Some(std::io::ErrorKind::TimedOut) => format!("{host} does not answer"),
+        _ => format!("cannot reach {host}: {}", err.root_cause()),
     }
 }
 

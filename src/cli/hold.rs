@@ -134,6 +134,15 @@ async fn list(app: &Arc<App>, json: bool) -> Result<Ended> {
             hold.released_at.map_or_else(|| "open".to_owned(), |at| format!("released {at}")),
         ]
     });
-    out::table(&["id", "call", "source", "matter", "by", "review by", "state"], rows);
+    let columns = [
+        out::Column::kept("id"),
+        out::Column::kept("call"),
+        out::Column::spare("source", 3),
+        out::Column::spare("matter", 1),
+        out::Column::spare("by", 4),
+        out::Column::spare("review by", 2),
+        out::Column::kept("state"),
+    ];
+    out::table(&columns, rows, "no hold was ever placed; `aftercall hold add --help` shows how");
     Ok(Ended::Well)
 }

@@ -126,8 +126,20 @@ async fn list(app: &Arc<App>, all: bool, limit: u64, json: bool) -> Result<Ended
         Value::Null => "–".to_owned(),
         other => other.to_string(),
     };
-    let columns = ["id", "kind", "state", "attempt", "call_id", "stage", "fault", "cause", "next_at"];
-    out::table(&columns, rows.iter().map(|row| columns.iter().map(|column| text(&row[column])).collect()));
+    let keys = ["id", "kind", "state", "attempt", "call_id", "stage", "fault", "cause", "next_at"];
+    let columns = [
+        out::Column::kept("id"),
+        out::Column::kept("kind"),
+        out::Column::kept("state"),
+        out::Column::spare("attempt", 4),
+        out::Column::kept("call_id"),
+        out::Column::spare("stage", 2),
+        out::Column::spare("fault", 3),
+        out::Column::spare("cause", 1),
+        out::Column::spare("next_at", 5),
+    ];
+    let empty = if all { "no job" } else { "no unfinished job and no dead letter; --all lists finished jobs too" };
+    out::table(&columns, rows.iter().map(|row| keys.iter().map(|key| text(&row[key])).collect()), empty);
     Ok(Ended::Well)
 }
 

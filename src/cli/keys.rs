@@ -92,6 +92,13 @@ async fn list(app: &App, json: bool) -> Result<()> {
             key.revoked_at.map_or_else(|| "live".to_owned(), |at| format!("revoked {at}")),
         ]
     });
-    out::table(&["id", "name", "scopes", "organisation", "state"], rows);
+    let columns = [
+        out::Column::kept("id"),
+        out::Column::kept("name"),
+        out::Column::spare("scopes", 1),
+        out::Column::spare("organisation", 2),
+        out::Column::kept("state"),
+    ];
+    out::table(&columns, rows, "no key; `aftercall keys add NAME --scope calls:read` makes one");
     Ok(())
 }

@@ -55,7 +55,7 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
         out::json(&json!({ "to": name, "tables": moved }))?;
     } else {
         let rows = moved.iter().map(|moved| vec![moved.table.clone(), moved.rows.to_string()]);
-        out::table(&["table", "rows"], rows);
+        out::table(&[out::Column::kept("table"), out::Column::kept("rows")], rows, "no table was moved");
         out::note("now set store.url (or store.url_file) to the new database; this one refuses to be worked on");
     }
     Ok(Ended::Well)

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 use crate::app::{App, Clock};
@@ -183,7 +184,7 @@ impl From<Stop> for Failed {
 /// Parses, runs, and turns what came of it into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|err| without_far_fetched(err).exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => return report(&anyhow::Error::new(err).context("cannot start the async runtime")),
@@ -197,6 +198,21 @@ pub fn main() -> ExitCode {
         Ok(Ended::TryAgain) => ExitCode::from(TRY_AGAIN),
         Err(err) => report(&err),
     }
+}
+
+/// The error without commands that merely share a few letters with what was typed: nobody who types `erase` means `serve`.
+fn without_far_fetched(mut err: clap::Error) -> clap::Error {
+    let typed = match err.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(typed)) => typed.chars().next(),
+        _ => return err,
+    };
+    if let Some(ContextValue::Strings(near)) = err.remove(ContextKind::SuggestedSubcommand) {
+        let near: Vec<String> = near.into_iter().filter(|name| name.chars().next() == typed).collect();
+        if !near.is_empty() {
+            err.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(near));
+        }
+    }
+    err
 }
 
 fn report(err: &anyhow::Error) -> ExitCode {

@@ -89,7 +89,6 @@ async fn fetch(model: &KnownModel, dir: &Path, mirror: &str, said: &[(String, St
 
 fn table(dir: &Path) {
     let here = |model: &KnownModel| if model.is_in(dir) { "installed" } else { "–" };
-    let header = ["model", "here", "languages", "licence", "size", "what it is"];
     let mut rows = vec![vec![
         SAMPLE.to_owned(),
         "built in".to_owned(),
@@ -120,7 +119,15 @@ fn table(dir: &Path) {
         let licence = about.as_ref().map_or_else(String::new, |manifest| manifest.licence.clone());
         rows.push(vec![name, "installed".to_owned(), languages, licence, "–".to_owned(), described.to_owned()]);
     }
-    out::table(&header, rows);
+    let columns = [
+        out::Column::kept("model"),
+        out::Column::kept("here"),
+        out::Column::spare("languages", 2),
+        out::Column::spare("licence", 3),
+        out::Column::spare("size", 4),
+        out::Column::spare("what it is", 1),
+    ];
+    out::table(&columns, rows, "");
 }
 
 fn list(dir: &Path) -> Result<()> {

@@ -1,12 +1,14 @@
 //! What people and scripts read: lines, tables and JSON on stdout, progress on stderr.
 
+mod table;
+
 use std::io::{IsTerminal, Write};
 
 use anyhow::Result;
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+
+pub use table::Column;
 
 /// A line on stdout. A reader that has gone away (`| head`) is no error.
 pub fn line(text: &str) {
@@ -34,20 +36,22 @@ pub fn json<T: Serialize>(value: &T) -> Result<()> {
     Ok(())
 }
 
-/// Columns under a ruled header, nothing more: easy on the eye, and `awk` can read it.
-const STYLE: TableStyle = NOTHING.header_separator(LineStyle::none().fill('─').junction('─'));
-
-/// A table on stdout.
-pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) {
-    let mut table = Table::new();
-    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
-    if !std::io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Disabled);
+/// A table on stdout. On a terminal it is fitted to the width, see [`table::fitted`]; stderr names the columns that were
+/// left out. An empty table is one line on stderr: `empty`.
+pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, empty: &str) {
+    let rows: Vec<Vec<String>> = rows.into_iter().collect();
+    if rows.is_empty() {
+        return note(empty);
     }
-    for row in rows {
-        table.add_row(row);
+    let width = std::io::stdout().is_terminal().then(|| comfy_table::Table::new().width()).flatten();
+    let fitted = table::fitted(columns, &rows, width.map(usize::from));
+    line(&fitted.text);
+    if !fitted.left_out.is_empty() {
+        note(&format!(
+            "left out at this width: {} (a wider terminal or --json shows them)",
+            fitted.left_out.join(", ")
+        ));
     }
-    line(&table.to_string());
 }
 
 /// A bar on stderr when that is a terminal, nothing otherwise.
@@ -74,4 +78,40 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
 pub fn minutes(ms: u64) -> String {
     let seconds = (ms + 500) / 1000;
     format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// `1 day`, `2 days`.
+pub fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// `2.8 MiB` for 2,936,013 bytes.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_the_unit_that_fits() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (2_936_013, "2.8 MiB"),
+            (1 << 40, "1.0 TiB"),
+            (1 << 50, "1024.0 TiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
 }

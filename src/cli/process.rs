@@ -294,7 +294,7 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
         method: attributed.as_ref().map_or(ConversationMethod::ProviderTurns, |attributed| attributed.method),
         speech: speech.as_ref().zip(attributed.as_ref().map(|attributed| attributed.legs.as_slice())),
     });
-    written.json("quality.json", &quality)?;
+    written.json("quality.json", &quality::document(&quality))?;
     let words = transcript.map(|transcript| words::write(&mut written, &task.name, transcript)).transpose()?;
     let turns = transcript.map(ColouredTurn::of).unwrap_or_default();
     written.bytes("waveform.json", "application/json", &normalized.waveform.json())?;
@@ -345,7 +345,6 @@ impl Done {
 }
 
 fn table(all: &[Done]) {
-    let header = ["recording", "length", "state", "loudness", "true peak", "gain", "SNR", "flags", "words"];
     let decibels = |value: Option<f64>, unit: &str| out::or_dash(value.map(|value| format!("{value:.1} {unit}")));
     let rows = all.iter().map(|done| match &done.result {
         Ok(quality) => vec![
@@ -366,7 +365,18 @@ fn table(all: &[Done]) {
             row
         }
     });
-    out::table(&header, rows);
+    let columns = [
+        out::Column::kept("recording"),
+        out::Column::kept("length"),
+        out::Column::kept("state"),
+        out::Column::spare("loudness", 1),
+        out::Column::spare("true peak", 3),
+        out::Column::spare("gain", 4),
+        out::Column::spare("SNR", 5),
+        out::Column::spare("flags", 2),
+        out::Column::kept("words"),
+    ];
+    out::table(&columns, rows, "no recording");
     for done in all.iter().filter(|done| !done.files.is_empty()) {
         out::line(&format!("{} -> {}", done.task.name, done.task.out.display()));
     }

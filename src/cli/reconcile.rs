@@ -56,19 +56,19 @@ pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
             balance.missing.to_string(),
             balance.missing_objects.to_string(),
         ];
-        let header = [
-            "source",
-            "listed",
-            "completed",
-            "done",
-            "running",
-            "ended",
-            "dead letters",
-            "unreadable",
-            "missing",
-            "objects lost",
+        let columns = [
+            out::Column::kept("source"),
+            out::Column::kept("calls listed"),
+            out::Column::kept("completed"),
+            out::Column::kept("done"),
+            out::Column::kept("unfinished"),
+            out::Column::kept("other outcomes"),
+            out::Column::kept("dead letters"),
+            out::Column::spare("unreadable rows", 2),
+            out::Column::kept("missing"),
+            out::Column::spare("calls with lost objects", 1),
         ];
-        out::table(&header, [row]);
+        out::table(&columns, [row], "");
         if !balance.unreadable_ids.is_empty() {
             out::note(&format!("rows that cannot be read: {}", balance.unreadable_ids.join(", ")));
         }

@@ -74,7 +74,14 @@ fn print(plan: &Plan, json: bool) -> Result<()> {
         let held = if call.held { "held" } else { "" };
         vec![call.id.clone(), call.source.clone(), call.retain_until.to_string(), call.policy.clone(), held.to_owned()]
     });
-    out::table(&["call", "source", "retain until", "policy", ""], rows);
+    let columns = [
+        out::Column::kept("call"),
+        out::Column::spare("source", 1),
+        out::Column::kept("retain until"),
+        out::Column::spare("policy", 2),
+        out::Column::kept("hold"),
+    ];
+    out::table(&columns, rows, "no call is past its term");
     out::line(&format!("{} due, {} held", plan.due, plan.held));
     if let Some(reason) = &plan.refused {
         out::line(&format!("a scheduled sweep would refuse: {reason}"));

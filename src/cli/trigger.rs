@@ -33,16 +33,20 @@ pub struct Args {
 /// Enqueues each call once, however often it is asked for.
 pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     let repeat = if args.again { Repeat::Again } else { Repeat::Never };
-    let mut all = Vec::new();
+    let (mut all, mut queued) = (Vec::new(), false);
     for call in &args.calls {
         let triggered = trigger::trigger(app, &args.source, call, repeat).await.map_err(Failed::from)?;
         if !args.json {
             out::line(&format!("{call}: {}", triggered.describe()));
+            queued |= triggered.job_id.is_some();
         }
         all.push(json!({ "call_id": call, "source": args.source, "result": triggered }));
     }
     if args.json {
         out::json(&all)?;
+    } else if queued {
+        // A call that the source does not know is found out by its job.
+        out::note("a running worker takes it from here; `aftercall calls show CALL_ID` says how it ended");
     }
     Ok(Ended::Well)
 }

@@ -66,7 +66,17 @@ async fn list(app: &App, json: bool) -> Result<()> {
             state(app, voice).to_owned(),
         ]
     });
-    out::table(&["source", "agent", "calls", "speech", "learnt", "state"], rows);
+    let columns = [
+        out::Column::spare("source", 1),
+        out::Column::kept("agent"),
+        out::Column::kept("calls"),
+        out::Column::spare("speech", 3),
+        out::Column::spare("learnt", 2),
+        out::Column::kept("state"),
+    ];
+    let empty =
+        "no agent voice is known; they are taken from calls of agents with `synthetic = true` in [[source.agent]]";
+    out::table(&columns, rows, empty);
     Ok(())
 }
 

@@ -8,6 +8,8 @@ mod spectrum;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::audio::Normalized;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Region;
@@ -44,6 +46,35 @@ pub struct Inputs<'a> {
     pub method: ConversationMethod,
     /// The recording's speech and the role on each of its legs; `None` when no speech was looked for.
     pub speech: Option<(&'a Speech, &'a [Role])>,
+}
+
+/// The document as JSON. Figures have three places, and figures below 0.1 have three significant digits: no measure here
+/// is more exact than that.
+#[must_use]
+pub fn document(quality: &Quality) -> Value {
+    fn round(value: &mut Value) {
+        match value {
+            Value::Object(members) => members.values_mut().for_each(round),
+            Value::Array(items) => items.iter_mut().for_each(round),
+            Value::Number(number) if number.is_f64() => {
+                *value = number.as_f64().map(rounded).into();
+            }
+            _ => {}
+        }
+    }
+    let mut document = serde_json::to_value(quality).unwrap_or_default();
+    round(&mut document);
+    document
+}
+
+fn rounded(figure: f64) -> f64 {
+    let size = figure.abs();
+    if size == 0.0 || !size.is_finite() {
+        return figure;
+    }
+    let places = if size < 0.1 { 2 - size.log10().floor() as i32 } else { 3 };
+    let scale = 10_f64.powi(places.min(12));
+    (figure * scale).round() / scale
 }
 
 /// Puts the document together.
@@ -225,6 +256,20 @@ fn caller_low(legs: &Legs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_have_three_places_and_small_ones_three_digits() {
+        for (figure, shown) in [
+            (-23.497_939_7, -23.498),
+            (0.074_951_67, 0.075),
+            (0.000_365_72, 0.000_366),
+            (4.0, 4.0),
+            (0.0, 0.0),
+            (-0.04, -0.04),
+        ] {
+            assert_eq!(rounded(figure), shown);
+        }
+    }
     use crate::audio::loudness::{Levels, Meter};
     use crate::audio::waveform::Waveform;
     use crate::domain::RecordingState;

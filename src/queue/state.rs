@@ -31,6 +31,20 @@ impl JobState {
         }
     }
 
+    /// The word that JSON has.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Running => "running",
+            Self::Scheduled => "scheduled",
+            Self::Retryable => "retryable",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+
     /// Whether the job has ended.
     #[must_use]
     pub const fn is_finished(self) -> bool {

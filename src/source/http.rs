@@ -279,7 +279,8 @@ impl Api {
     }
 
     fn host(&self) -> String {
-        self.base.host_str().unwrap_or("the platform").to_owned()
+        let host = self.base.host_str().unwrap_or("the platform");
+        self.base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
     fn unreachable(&self, cause: reqwest::Error) -> SourceError {

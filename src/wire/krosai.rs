@@ -166,9 +166,9 @@ pub(super) fn read_recording(body: &[u8]) -> Result<Option<RecordingLink>, WireE
     }))
 }
 
-/// A length as this platform writes it: whole seconds where they are whole.
+/// A length in whole seconds, as the document has it.
 fn seconds(ms: u64) -> Value {
-    if ms.is_multiple_of(1000) { json!(ms / 1000) } else { json!(ms as f64 / 1000.0) }
+    json!(ms.saturating_add(500) / 1000)
 }
 
 /// A number as these documents write theirs: whole ones without a fraction.

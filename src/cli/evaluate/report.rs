@@ -10,6 +10,19 @@ use super::super::out;
 use crate::domain::transcript::Speaker;
 use crate::transcript::score::Score;
 
+const COLUMNS: [out::Column; 10] = [
+    out::Column::kept("recording"),
+    out::Column::spare("length", 3),
+    out::Column::kept("WER"),
+    out::Column::spare("cpWER", 2),
+    out::Column::kept("labelled"),
+    out::Column::kept("roles right"),
+    out::Column::spare("sure and wrong", 1),
+    out::Column::spare("DER", 4),
+    out::Column::spare("DER strict", 5),
+    out::Column::spare("invented/min", 6),
+];
+
 /// What a rounded figure may move by without having become worse.
 const SLACK: f64 = 0.002;
 /// Figures that are better the smaller they are, and those that are better the larger they are.
@@ -69,18 +82,6 @@ impl Report {
     }
 
     pub(super) fn table(&self, each: bool) {
-        let header = [
-            "recording",
-            "length",
-            "WER",
-            "cpWER",
-            "labelled",
-            "roles right",
-            "sure and wrong",
-            "DER",
-            "DER strict",
-            "invented/min",
-        ];
         let row = |name: &str, audio_ms: u64, row: &Value| {
             let percent = |key: &str| out::or_dash(row[key].as_f64().map(|share| format!("{:.2} %", share * 100.0)));
             let mut cells = vec![name.to_owned(), out::minutes(audio_ms)];
@@ -95,7 +96,7 @@ impl Report {
             shown.map(|one| row(&one.name, one.score.audio_ms, &figures(&one.score))).collect();
         let sum = self.sum();
         rows.push(row(&format!("all {}", self.each.len()), self.all.audio_ms, &sum));
-        out::table(&header, rows);
+        out::table(&COLUMNS, rows, "no recording with a reference");
         let speakers = sum["speakers_right"].as_f64().unwrap_or_default() * 100.0;
         let cost = out::or_dash(sum["real_time_factor"].as_f64().map(|factor| format!("{factor:.4}")));
         let memory = out::or_dash(sum["peak_memory_bytes"].as_u64().map(|bytes| format!("{} MB", bytes / 1_000_000)));
