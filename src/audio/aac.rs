@@ -1,27 +1,29 @@
-//! The configuration of AAC (AudioSpecificConfig, ISO/IEC 14496-3 1.6.2.1) as containers carry it. The decoder reads Low
-//! Complexity in one or two channels. High-efficiency AAC is that, at half the rate, and what rebuilds the upper half of the
-//! band (and the second channel, in version 2) from hints: the core is played, and it is said that it is the core.
+//! Reads the AAC configuration of containers (AudioSpecificConfig, ISO/IEC 14496-3 1.6.2.1). The decoder supports Low
+//! Complexity with one or two channels.
+//!
+//! High-efficiency AAC is a Low Complexity core at half the rate. Extra data rebuilds the upper half of the band, and
+//! in version 2 the second channel. Only the core is decoded, and the recording is flagged.
 
 use super::bits::BitWriter;
 use super::layer3::bits::Bits;
 
-/// The decoder reads no more.
+/// Limit of the decoder.
 pub const MOST_CHANNELS: u16 = 2;
 
 /// Audio object types (ISO/IEC 14496-3 table 1.17).
 const LOW_COMPLEXITY: u32 = 2;
 const SPECTRAL_BAND_REPLICATION: u32 = 5;
 const PARAMETRIC_STEREO: u32 = 29;
-/// What an extension behind the configuration begins with.
+/// Sync word of an extension after the configuration.
 const EXTENSION: u32 = 0x2b7;
 
-/// What a configuration says.
+/// Content of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Config {
     LowComplexity(Core),
-    /// A core of low complexity that plays at half the rate, or in half the channels.
+    /// A Low Complexity core at half the rate, or with half the channels.
     HighEfficiency(Core),
-    /// A kind that is not read, by its name.
+    /// An unsupported kind, by its name.
     Unread(String),
 }
 
@@ -29,7 +31,7 @@ pub enum Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Core(pub Box<[u8]>);
 
-/// Reads a configuration; nothing where it is cut off or makes no sense.
+/// Reads a configuration. `None` where it is cut off.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Option<Config> {
     let mut bits = Bits::new(bytes, 0);
@@ -65,7 +67,7 @@ pub fn read(bytes: &[u8]) -> Option<Config> {
     Some(if extended { Config::HighEfficiency(core) } else { Config::LowComplexity(core) })
 }
 
-/// Whether the configuration is followed by one of the high-efficiency tools, which older readers do not see.
+/// Whether a high-efficiency extension follows the configuration. Older readers ignore it.
 fn extension(bits: &mut Bits<'_>, len: usize) -> bool {
     bits.at + 16 <= len && bits.take(11) == EXTENSION && object_type(bits) == SPECTRAL_BAND_REPLICATION && bits.flag()
 }
@@ -77,7 +79,7 @@ fn object_type(bits: &mut Bits<'_>) -> u32 {
     }
 }
 
-/// A sample rate: an index, and the rate itself where the index says so.
+/// A sample rate as an index, or as a number where the index says so.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
     index: u32,
@@ -92,7 +94,7 @@ impl Rate {
         Self { index, written_hz: if index == Self::WRITTEN { bits.take(24) } else { 0 } }
     }
 
-    /// A configuration of low complexity at this rate: 1,024 samples a frame, no extension.
+    /// A Low Complexity configuration at this rate: 1,024 samples per frame, no extension.
     fn core(self, channels: u32) -> Core {
         let mut bits = BitWriter::default();
         bits.put(u64::from(LOW_COMPLEXITY), 5);
@@ -107,7 +109,7 @@ impl Rate {
     }
 }
 
-/// Name of AAC of so many channels, by the index that its header has for them.
+/// Name of multichannel AAC, by the channel index of its header.
 #[must_use]
 pub fn of_channels(index: u16) -> String {
     format!("aac of {} channels", if index == 7 { 8 } else { index })
@@ -137,13 +139,13 @@ fn name(kind: u32) -> String {
 mod tests {
     use super::*;
 
-    /// From a string of bits, filled up with zeros.
+    /// From a string of bits, completed with zeros.
     fn config(bits: &str) -> Vec<u8> {
         let bits: Vec<u8> = bits.bytes().filter(u8::is_ascii_digit).map(|bit| bit - b'0').collect();
         bits.chunks(8).map(|byte| byte.iter().enumerate().fold(0, |sum, (n, bit)| sum | bit << (7 - n))).collect()
     }
 
-    /// Low complexity, 24 kHz, mono and stereo.
+    /// Low Complexity, 24 kHz, mono and stereo.
     fn core(channels: u8) -> Core {
         Core([0x13, channels << 3].into())
     }
@@ -151,10 +153,10 @@ mod tests {
     #[test]
     fn explicit_and_backward_compatible_signalling_have_the_same_core() {
         for (bits, channels) in [
-            // Types 5 and 29, core at 24 kHz, output at 48 kHz, low complexity.
+            // Types 5 and 29, core at 24 kHz, output at 48 kHz, Low Complexity.
             ("00101 0110 0010 0011 00010 000", 2),
             ("11101 0110 0001 0011 00010 000", 1),
-            // The sync extension: with parametric stereo behind it, and without.
+            // The sync extension, without and with parametric stereo after it.
             ("00010 0110 0010 000 01010110111 00101 1 0011", 2),
             ("00010 0110 0001 000 01010110111 00101 1 0011 10101001000 1", 1),
         ] {
@@ -165,10 +167,10 @@ mod tests {
     #[test]
     fn plain_configurations_stay_plain() {
         assert_eq!(read(&[0x13, 0x10]), Some(Config::LowComplexity(core(2))));
-        // The extension is there and says that there is nothing.
+        // The extension is present and signals that the tool is off.
         let none = config("00010 0110 0010 000 01010110111 00101 0");
         assert_eq!(read(&none), Some(Config::LowComplexity(core(2))));
-        // A rate that has no index.
+        // A rate without an index.
         let written = config("00010 1111 000000000011111000000000 0001 000");
         assert_eq!(read(&written), Some(Config::LowComplexity(Core(written.clone().into()))));
     }

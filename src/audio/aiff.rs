@@ -1,4 +1,4 @@
-//! AIFF and AIFF-C (Apple, 1989 and 1991): samples as in WAV, the highest byte first.
+//! Reads AIFF and AIFF-C (Apple, 1989 and 1991): samples as in WAV, big-endian.
 
 use std::path::Path;
 
@@ -8,12 +8,11 @@ use super::error::AudioError;
 use super::layout::Layout;
 use super::pcm::{Coding, Form, Order, Pcm, Shape};
 
-/// Chunks looked at.
+/// Limit on the chunks read.
 const CHUNKS: u32 = 10_000;
-/// Of the common chunk: up to the end of the compression's four letters.
+/// Length of the common chunk up to the end of the compression type.
 const COMMON_BYTES: u64 = 22;
 
-/// Opens an AIFF file.
 pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     let failed = AudioError::io("read");
     let places = Places::open(path).map_err(AudioError::io("open"))?;
@@ -26,7 +25,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
             b"SSND" if sound.is_none() => {
                 let offset = places.exactly(chunk.body).map_err(&failed)?.map_or(0, u32::from_be_bytes);
                 let begin = chunk.body.saturating_add(8).saturating_add(u64::from(offset)).min(places.total());
-                // Offset and block size are part of the chunk; a length without them is none.
+                // The chunk length includes the 8 bytes of offset and block size. A shorter length is invalid.
                 let told = chunk.len.checked_sub(8 + u64::from(offset)).filter(|len| *len > 0);
                 let extent = Syntax::Iff.extent(&places, begin, told).map_err(&failed)?;
                 sound = Some(begin..extent.end);
@@ -41,13 +40,13 @@ pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     Ok(Box::new(Pcm::open(std::fs::File::open(path).map_err(AudioError::io("open"))?, shape, sound)?))
 }
 
-/// What the common chunk says.
+/// Sample format from the common chunk.
 fn shape(common: &[u8]) -> Result<Shape, AudioError> {
     let cut_off = || undecodable("the AIFF format chunk is cut off");
     let word = |at: usize| common.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
     let (channels, bits) = word(0).zip(word(6)).ok_or_else(cut_off)?;
     let rate_hz = common.get(8..18).and_then(extended).ok_or_else(cut_off)?;
-    // Plain AIFF has no compression to name.
+    // Plain AIFF has no compression type.
     let compression = common.get(18..22).unwrap_or(b"NONE");
     let whole = match bits {
         1..=8 => Some(Coding::S8),
@@ -75,7 +74,7 @@ fn shape(common: &[u8]) -> Result<Shape, AudioError> {
     Ok(Shape { form: Form { coding, order }, rate_hz, channels, layout: Layout::default() })
 }
 
-/// A rate in the 80 bits of IEEE 754 extended precision: sign and exponent, then the mantissa with its leading 1.
+/// A rate in 80-bit IEEE 754 extended precision: sign and exponent, then the mantissa with its leading 1.
 fn extended(bytes: &[u8]) -> Option<u32> {
     let (exponent, mantissa) = bytes.split_first_chunk::<2>()?;
     let exponent = i32::from(u16::from_be_bytes(*exponent) & 0x7fff) - 16_383;

@@ -1,4 +1,4 @@
-//! AU, the sound file of Sun and NeXT: six words, the highest byte first, and the samples.
+//! Reads AU, the sound file of Sun and NeXT: a header of six big-endian words, then the samples.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::error::AudioError;
 use super::layout::Layout;
 use super::pcm::{Coding, Form, Order, Pcm, Shape};
 
-/// Opens an AU file. Its length is not asked for: nothing but sound can stand behind the header.
+/// Opens an AU file. The length in the header is ignored, because only samples follow the header.
 pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let header = places.exactly::<24>(0).map_err(AudioError::io("read"))?;
@@ -44,7 +44,7 @@ fn words(header: &[u8; 24]) -> [u32; 6] {
     words
 }
 
-/// The name of an encoding that is not read.
+/// The name of an encoding that is not supported.
 fn unread(encoding: u32) -> String {
     let name = match encoding {
         23 => "g721",

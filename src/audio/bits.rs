@@ -1,6 +1,6 @@
-//! Bits, most significant first, with the two checksums of a FLAC frame (RFC 9639 sections 9.1.8 and 9.3).
+//! Bit writer, most significant bit first, with the two checksums of a FLAC frame (RFC 9639 sections 9.1.8 and 9.3).
 
-/// x^8 + x^2 + x + 1.
+/// Polynomial x^8 + x^2 + x + 1.
 const CRC8: [u8; 256] = {
     let mut table = [0u8; 256];
     let mut n = 0;
@@ -17,7 +17,7 @@ const CRC8: [u8; 256] = {
     table
 };
 
-/// x^16 + x^15 + x^2 + 1.
+/// Polynomial x^16 + x^15 + x^2 + 1.
 const CRC16: [u16; 256] = {
     let mut table = [0u16; 256];
     let mut n = 0;
@@ -34,11 +34,11 @@ const CRC16: [u16; 256] = {
     table
 };
 
-/// A growing run of bits.
+/// A growing bit string.
 #[derive(Debug, Default)]
 pub struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits not yet in `bytes`, in the low end; always fewer than 8 between calls.
+    /// Bits not yet in `bytes`, in the low end. Always fewer than 8 between calls.
     held: u64,
     count: u32,
 }
@@ -49,13 +49,13 @@ impl BitWriter {
         (self.held, self.count) = (0, 0);
     }
 
-    /// Whole bytes so far.
+    /// Complete bytes so far.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Appends the low `count` bits of `value` (at most 48), whose higher bits are 0.
+    /// Appends the low `count` bits of `value` (at most 48). The higher bits of `value` must be 0.
     #[inline]
     pub fn put(&mut self, value: u64, count: u32) {
         self.held = self.held << count | value;
@@ -67,7 +67,7 @@ impl BitWriter {
         self.held &= (1 << self.count) - 1;
     }
 
-    /// A Rice code: the quotient in zeros ended by a one, then `k` bits.
+    /// Appends a Rice code: the quotient as zeros with a final one, then `k` bits.
     #[inline]
     pub fn put_rice(&mut self, value: u32, k: u32) {
         let mut quotient = value >> k;
@@ -86,13 +86,13 @@ impl BitWriter {
         }
     }
 
-    /// Appends the checksum of all bytes so far.
+    /// Appends the CRC-8 of all bytes so far.
     pub fn put_crc8(&mut self) {
         let crc = self.bytes.iter().fold(0, |crc: u8, byte| CRC8[usize::from(crc ^ byte)]);
         self.put(u64::from(crc), 8);
     }
 
-    /// Appends the checksum of all bytes so far.
+    /// Appends the CRC-16 of all bytes so far.
     pub fn put_crc16(&mut self) {
         let step = |crc: u16, byte: &u8| crc << 8 ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)];
         let crc = self.bytes.iter().fold(0, step);

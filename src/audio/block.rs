@@ -1,22 +1,22 @@
-//! The unit that flows through the pipeline: a short stretch of decoded samples, one plane per channel.
+//! The unit of the audio pipeline: a short block of decoded samples, one plane per channel.
 
 use std::ops::Range;
 
 use super::layout::Layout;
 
-/// More channels than this are refused: a call has two legs, a conference recording a few more.
+/// Limit on the channels of a recording. A call has two legs, a conference recording a few more.
 pub const MAX_CHANNELS: usize = 8;
-/// Sample rates outside of this are refused (8 kHz telephone to 192 kHz studio, with room below).
+/// Limits on the sample rate: 8 kHz telephone to 192 kHz studio, with room below.
 pub const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=192_000;
-/// Rate of everything written.
+/// Sample rate of all output.
 pub const OUTPUT_RATE_HZ: u32 = 48_000;
 
-/// A stretch of samples, full scale 1.0. All planes are equally long.
+/// A block of samples, full scale 1.0. All planes have the same length.
 #[derive(Debug, Clone, Default)]
 pub struct Block {
     pub rate_hz: u32,
     pub planes: Vec<Vec<f32>>,
-    /// Where the planes belong.
+    /// Speaker positions of the planes.
     pub layout: Layout,
 }
 
@@ -27,7 +27,7 @@ impl Block {
         self.planes.first().map_or(0, Vec::len)
     }
 
-    /// Makes this block `frames` of silence in the given form, its channels without a place.
+    /// Makes this block `frames` samples of silence. The channels get no position.
     pub fn set_silence(&mut self, rate_hz: u32, channels: u16, frames: usize) {
         self.rate_hz = rate_hz;
         self.layout = Layout::default();
@@ -38,7 +38,7 @@ impl Block {
         }
     }
 
-    /// Appends the planes, mixed to one by where they belong, to `out`.
+    /// Appends the downmix of the planes to `out`. The speaker positions give the shares.
     pub fn mix_onto(&self, out: &mut Vec<f32>) {
         let start = out.len();
         out.resize(start + self.frames(), 0.0);
@@ -49,18 +49,18 @@ impl Block {
         }
     }
 
-    /// Takes out what is no voice.
+    /// Removes the LFE channels, which carry no voice.
     pub fn drop_low_frequency(&mut self) {
         self.layout.drop_low_frequency(&mut self.planes);
     }
 
-    /// Whether all samples are numbers of a magnitude up to `most`.
+    /// Whether all samples are numbers with a magnitude of at most `most`.
     #[must_use]
     pub fn within(&self, most: f32) -> bool {
         self.part_within(0..self.frames(), most)
     }
 
-    /// The same of a part of the block.
+    /// As [`Self::within`], for a part of the block.
     #[must_use]
     pub fn part_within(&self, part: Range<usize>, most: f32) -> bool {
         let level = fearless_simd::Level::new();
@@ -69,11 +69,11 @@ impl Block {
     }
 }
 
-/// Lanes of the loops below: one accumulator is a serial chain, eight are two vectors.
+/// Lanes of the loops below. One accumulator is a serial chain, eight are two vectors.
 const LANES: usize = 8;
 
-/// Largest magnitude of finite samples.
-// Compiled for each instruction set where it is inlined under `dispatch!`.
+/// Largest magnitude. NaN samples are ignored.
+// Compiled for each instruction set, because it is inlined under `dispatch!`.
 #[allow(clippy::inline_always)]
 #[inline(always)]
 #[must_use]
@@ -103,7 +103,7 @@ fn within(samples: &[f32], most: f32) -> bool {
     !beyond.contains(&true) && rest.iter().all(|sample| sample.abs() <= most)
 }
 
-/// Samples in a step, the grain of levels and of the limiter (a third of a millisecond at 48 kHz).
+/// Samples in a step, the unit of the levels and of the limiter (a third of a millisecond at 48 kHz).
 pub const STEP: usize = 16;
 
 /// Levels of one step.
@@ -115,7 +115,7 @@ pub struct Step {
     pub energy: f32,
 }
 
-/// Appends the levels of each whole step of `samples`.
+/// Appends the levels of each complete step of `samples`.
 pub fn measure_steps(samples: &[f32], steps: &mut Vec<Step>) {
     let level = fearless_simd::Level::new();
     fearless_simd::dispatch!(level, _simd => steps.extend(samples.as_chunks::<STEP>().0.iter().map(Step::of)));
@@ -144,20 +144,20 @@ impl Step {
     }
 }
 
-/// A meter that listens on the first pass, before any gain.
+/// A meter that gets the recording on the first pass, before any gain.
 pub trait BlockSink {
-    /// The recording as decoded and repaired: its own rate and channels.
+    /// The recording as decoded and repaired, at its own rate and with its own channels.
     fn recorded(&mut self, block: &Block);
-    /// The same, mixed to one channel at 48 kHz.
+    /// The same audio, mixed to one channel at 48 kHz.
     fn mono(&mut self, samples: &[f32]);
-    /// Levels of the mix, step by step from its start, for meters that need no more. The last step is filled up with
-    /// silence.
+    /// Levels of the mix, step by step from its start, for meters that need nothing else. Silence completes the last
+    /// step.
     fn steps(&mut self, _steps: &[Step]) {}
-    /// The recording is silent here because nothing was to be sent, from and to in seconds of its time. Told before the
-    /// silence is heard.
+    /// The encoder sent nothing here, from and to in seconds of the recording's time. The call comes before the silence
+    /// itself.
     fn pause(&mut self, _seconds: Range<f64>) {}
-    /// The recording has an offset, and comes again from its start without it: all that was heard is void, but for what the
-    /// offset itself is told by.
+    /// The recording has a DC offset and is decoded again without it. The meter discards everything except what the
+    /// offset itself affects, for example the mean.
     fn restart(&mut self);
 }
 

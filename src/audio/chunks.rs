@@ -1,6 +1,6 @@
-//! Files made of chunks, each with its name and length in front: RIFF and its like. Recorders that crash, stream or go on
-//! past four gigabytes write lengths that are wrong in every way. So a length is believed where something that can be a
-//! chunk, or the end of the file, is found behind it; else the bytes that are there decide.
+//! Reads files made of chunks, each with a name and a length: RIFF and similar formats. Recorders that crash, stream or
+//! exceed four gigabytes write wrong lengths of every kind. A length is used only where the end of the file or a
+//! plausible chunk follows. Otherwise the bytes of the file decide.
 
 use std::fs::File;
 use std::io;
@@ -10,27 +10,27 @@ use std::path::Path;
 
 use memchr::memmem;
 
-/// Bytes searched together.
+/// Bytes per search window.
 const WINDOW_BYTES: usize = 64 * 1024;
-/// The longest that is looked for: the name of a chunk of Wave64, and a header of RIFF.
+/// Overlap of two windows: the longest pattern, a chunk name of Wave64 (16 bytes) or a RIFF header (12 bytes).
 const OVERLAP: usize = 16;
-/// Chunks in a row that are followed to the end of a file.
+/// Limit on consecutive chunks that are followed towards the end of the file.
 const CHAIN: usize = 64;
-/// Places in a file that look like a chunk and are followed; more are chance or malice.
+/// Limit on positions that look like a chunk and are followed. More are chance or an attack.
 const CANDIDATES: usize = 4096;
-/// Chunks that stand behind sound, in RIFF and in AIFF.
+/// Chunks that may follow the samples, in RIFF and in AIFF.
 const WAVE_METADATA: [&[u8; 4]; 18] = [
     b"LIST", b"bext", b"axml", b"chna", b"iXML", b"id3 ", b"ID3 ", b"cue ", b"smpl", b"inst", b"plst", b"fact",
     b"PEAK", b"cart", b"_PMX", b"JUNK", b"DISP", b"minf",
 ];
 const AIFF_METADATA: [&[u8; 4]; 10] =
     [b"COMM", b"NAME", b"AUTH", b"ANNO", b"COMT", b"MARK", b"INST", b"APPL", b"FVER", b"ID3 "];
-/// All names in Wave64 but the first two end in this, and begin with the name that RIFF has.
+/// End of all Wave64 names except the first two (`riff`, `list`). They begin with the RIFF name.
 const WAVE64_NAME: [u8; 12] = [0xf3, 0xac, 0xd3, 0x11, 0x8c, 0xd1, 0x00, 0xc0, 0x4f, 0x8e, 0xdb, 0x8a];
 const WAVE64_RIFF: [u8; 16] =
     [0x72, 0x69, 0x66, 0x66, 0x2e, 0x91, 0xcf, 0x11, 0xa5, 0xd6, 0x28, 0xdb, 0x04, 0xc1, 0x00, 0x00];
 
-/// Reads a file at places.
+/// A file, read at any position.
 #[derive(Debug)]
 pub struct Places {
     file: File,
@@ -43,13 +43,13 @@ impl Places {
         Ok(Self { total: file.metadata()?.len(), file })
     }
 
-    /// Length of the file.
+    /// Length of the file, bytes.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.total
     }
 
-    /// The bytes at this place, as many as there are.
+    /// At most `len` bytes at this position. Fewer at the end of the file.
     pub fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
         let len = (self.total.saturating_sub(at)).min(len as u64) as usize;
         let mut bytes = vec![0; len];
@@ -57,13 +57,13 @@ impl Places {
         Ok(bytes)
     }
 
-    /// So many bytes; nothing when the file ends before.
+    /// Exactly `N` bytes. `None` when the file ends earlier.
     pub fn exactly<const N: usize>(&self, at: u64) -> io::Result<Option<[u8; N]>> {
         let bytes = self.read(at, N)?;
         Ok(bytes.first_chunk().copied())
     }
 
-    /// The file itself, to be read by somebody else.
+    /// A second handle of the file, for another reader.
     pub fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
@@ -83,29 +83,29 @@ impl Places {
 /// How names and lengths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
-    /// Microsoft RIFF, and RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088): four and four bytes, the lowest first.
+    /// Microsoft RIFF, RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088): 4-byte names, 4-byte little-endian lengths.
     Riff,
-    /// Electronic Arts IFF, which AIFF is: the highest byte first.
+    /// Electronic Arts IFF, the base of AIFF: as RIFF, big-endian.
     Iff,
-    /// Sony Wave64: sixteen and eight bytes.
+    /// Sony Wave64: 16-byte names, 8-byte lengths.
     Wave64,
 }
 
-/// A chunk, as its head tells.
+/// A chunk by its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
     pub name: [u8; 4],
-    /// Where its content begins.
+    /// Position of its content.
     pub body: u64,
-    /// How long its content is said to be.
+    /// Length of its content by the header, bytes.
     pub len: u64,
 }
 
-/// Where sound ends.
+/// End of the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     pub end: u64,
-    /// Where the next chunk is, or the next file within the file.
+    /// Position of the next chunk or of the next recording in the file.
     pub next: u64,
 }
 
@@ -124,7 +124,7 @@ impl Syntax {
         }
     }
 
-    /// Where what follows a chunk that ends here begins: chunks are padded to even lengths, in Wave64 to eights.
+    /// Position after a chunk that ends at `end`. Chunks are padded to 2 bytes, in Wave64 to 8.
     const fn aligned(self, end: u64, body: u64) -> u64 {
         let unit = match self {
             Self::Riff | Self::Iff => 2,
@@ -136,7 +136,7 @@ impl Syntax {
         }
     }
 
-    /// The chunk at this place; nothing at the end of the file.
+    /// The chunk at this position. `None` at the end of the file.
     pub fn chunk(self, places: &Places, at: u64) -> io::Result<Option<Chunk>> {
         let body = at.saturating_add(self.head_bytes());
         Ok(match self {
@@ -152,13 +152,13 @@ impl Syntax {
         })
     }
 
-    /// Where the chunk behind this one is, by its length.
+    /// Position of the next chunk, by the length of this one.
     #[must_use]
     pub const fn after(self, chunk: &Chunk) -> u64 {
         self.aligned(chunk.body.saturating_add(chunk.len), chunk.body)
     }
 
-    /// Length of the header of a whole sound file at this place; nothing where there is none.
+    /// Length of the file header at this position. `None` where no sound file begins.
     pub fn header(self, places: &Places, at: u64) -> io::Result<Option<u64>> {
         let head = places.read(at, 48)?;
         let is = |at: usize, bytes: &[u8]| head.get(at..at + bytes.len()) == Some(bytes);
@@ -170,7 +170,8 @@ impl Syntax {
         })
     }
 
-    /// Where the sound that begins at `body` ends. `told` is the length its chunk has; nothing where that is no length.
+    /// End of the samples that begin at `body`. `told` is the length by the chunk header, or `None` where that is not a
+    /// length.
     pub fn extent(self, places: &Places, body: u64, told: Option<u64>) -> io::Result<Extent> {
         let total = places.total();
         let told = told.and_then(|len| body.checked_add(len)).filter(|&end| end <= total);
@@ -178,20 +179,21 @@ impl Syntax {
             let end = self.find(places, body..total, Seek::HeaderOrMetadata)?.unwrap_or(total);
             return Ok(Extent { end, next: end });
         };
-        // Some forget to pad.
+        // Some writers omit the padding byte.
         for next in [self.aligned(end, body), end] {
             if self.begins_something(places, next)? {
-                // A second recording inside is one, whatever length was written over both.
+                // A second recording inside is separate, even where one length was written over both.
                 let inner = self.find(places, body..end, Seek::Header)?;
                 return Ok(inner.map_or(Extent { end, next }, |at| Extent { end: at, next: at }));
             }
         }
-        // The length is of an earlier moment: what is behind it are samples as well.
+        // The length is outdated. The bytes after it are samples too.
         let end = self.find(places, body..total, Seek::HeaderOrMetadata)?.unwrap_or(total);
         Ok(Extent { end, next: end })
     }
 
-    /// Whether what is at this place is no sound: the end, a header, metadata, or space that was never written.
+    /// Whether the bytes at this position are not samples: the end of the file, a header, metadata, or zeros to the
+    /// end.
     fn begins_something(self, places: &Places, at: u64) -> io::Result<bool> {
         let left = places.total().saturating_sub(at);
         if left < self.head_bytes() || self.header(places, at)?.is_some() {
@@ -199,13 +201,13 @@ impl Syntax {
         }
         let start = places.read(at, 8)?;
         let named = self.metadata().iter().any(|name| start.starts_with(*name));
-        // Tags of other formats that taggers append.
+        // Tags that taggers append.
         let tag =
             start.starts_with(b"TAG") && left == 128 || start.starts_with(b"APETAGEX") || start.starts_with(b"ID3");
         Ok(named || tag || self.reaches_end(places, at)? || places.zeros_from(at)?)
     }
 
-    /// Whether chunk after chunk leads from here to the very end of the file, or to the next recording in it.
+    /// Whether a chain of chunks leads from here to the end of the file or to the next recording.
     fn reaches_end(self, places: &Places, mut at: u64) -> io::Result<bool> {
         for _ in 0..CHAIN {
             if places.total().saturating_sub(at) < self.head_bytes() {
@@ -224,7 +226,7 @@ impl Syntax {
         Ok(false)
     }
 
-    /// The first place of this kind.
+    /// The first position of this kind.
     fn find(self, places: &Places, within: Range<u64>, what: Seek) -> io::Result<Option<u64>> {
         let needles: Vec<&[u8]> = match (self, what) {
             (Self::Iff, Seek::Header) => return Ok(None),
@@ -235,7 +237,7 @@ impl Syntax {
         let header =
             if what == Seek::HeaderOrMetadata { self.find(places, within.clone(), Seek::Header)? } else { None };
         let within = within.start..header.unwrap_or(within.end);
-        // The name that a header is known by is behind its beginning.
+        // The searched name is 8 bytes after the start of the header.
         let before = if (self, what) == (Self::Riff, Seek::Header) { 8 } else { 0 };
         let finders: Vec<memmem::Finder<'_>> = needles.into_iter().map(memmem::Finder::new).collect();
         let mut candidates = CANDIDATES;
@@ -270,12 +272,12 @@ impl Syntax {
     }
 }
 
-/// What is looked for in what may be sound.
+/// What to search for among the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seek {
-    /// Another recording.
+    /// A header of another recording.
     Header,
-    /// That, or chunks that lead to the end of the file.
+    /// A header, or chunks that lead to the end of the file.
     HeaderOrMetadata,
 }
 
@@ -331,7 +333,7 @@ mod tests {
             let second = [&b"RIFF\0\0\0\0WAVE"[..], &chunk(*b"fmt ", &samples(16))].concat();
             assert_eq!(end(&[&sound[..], &second].concat(), told), 100_000, "{told:?}");
         }
-        // A name among the samples whose chunk does not lead to the end is chance.
+        // A chunk name among the samples is chance when its chunk does not lead to the end.
         let mut named = sound;
         named[70_000..70_004].copy_from_slice(b"LIST");
         assert_eq!(end(&named, None), 100_000);

@@ -1,5 +1,5 @@
-//! Decodes what comes in a container (ISO media, FLAC, Matroska, WAV with a codec inside) by symphonia, and keeps its
-//! output on the container's timeline: it begins with the first sample, and a gap between packets' times stays.
+//! Decodes files with a container (ISO media, FLAC, Matroska, WAV with a codec inside). Symphonia demuxes. The output
+//! follows the container's timeline: it begins with the first sample and keeps gaps between packet times.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -20,15 +20,15 @@ use super::error::AudioError;
 use super::mp4::{self, EditList, Padded, Trim};
 use crate::domain::Container;
 
-/// Packets in a row that may fail before the rest of the file is given up.
+/// Consecutive packets that may fail before the rest of the file is given up.
 const FAILURES_IN_A_ROW: u32 = 256;
-/// Container times are rounded, to a millisecond in Matroska: less than this is no gap, seconds.
+/// Container times are rounded (Matroska: to 1 ms). Less than this is not a gap, seconds.
 const GAP_SECONDS: f64 = 0.01;
-/// A jump beyond this is a broken time stamp, not a hole, seconds.
+/// A larger jump is a broken time stamp, not a gap, seconds.
 const JUMP_SECONDS: f64 = 3600.0;
-/// Nor is a header believed that promises more than this, seconds.
+/// A header that announces more than this is ignored, seconds.
 const LONGEST_SECONDS: f64 = 48.0 * 3600.0;
-/// Header and audio may differ by a packet or so before anything is called missing, seconds.
+/// Header and audio may differ by about a packet before audio counts as missing, seconds.
 const MISSING_SECONDS: f64 = 0.06;
 
 /// Decoder of a file with a container.
@@ -39,15 +39,15 @@ pub struct Contained {
     track_id: u32,
     time_base: Option<TimeBase>,
     rate_hz: u32,
-    /// The container's time of the first sample, in samples, once that is known.
+    /// Container time of the first sample, in samples.
     start: Option<i64>,
-    /// The earliest time of another track before that, seconds.
+    /// Earliest time of another track before that, seconds.
     earliest: Option<f64>,
-    /// Samples (per channel) decoded or lost so far, before anything is cut off.
+    /// Samples (per channel) decoded or lost so far, before trimming.
     position: u64,
-    /// Read, waiting for the hole before it to be told.
+    /// A packet that waits until the gap before it is put out.
     pending: Option<Packet>,
-    /// The last packet held no sound.
+    /// The last packet was a pause: the encoder had nothing to send.
     after_pause: bool,
     cut: Cut,
     edits: EditList,
@@ -69,7 +69,7 @@ impl Contained {
         Self::read(source, container, edits)
     }
 
-    /// Opens what is not a file of its own.
+    /// Opens a source that is not a file of its own.
     pub fn of(source: Box<dyn MediaSource>, container: Container) -> Result<Self, AudioError> {
         Self::read(source, container, EditList::default())
     }
@@ -135,7 +135,7 @@ impl Contained {
         })
     }
 
-    /// The next packet of our track; `None` at the end of what can be read.
+    /// The next packet of the audio track. `None` at the end or where reading stops.
     fn packet(&mut self) -> Result<Option<Packet>, AudioError> {
         loop {
             let format = &mut self.format;
@@ -161,7 +161,7 @@ impl Contained {
         }
     }
 
-    /// Notes where a track beside ours begins. Files are written in the order of time.
+    /// Notes the start of another track. Packets are stored in the order of time.
     fn hear_other(&mut self, packet: &Packet) {
         if self.start.is_some() {
             return;
@@ -171,14 +171,14 @@ impl Contained {
         self.earliest = start.into_iter().chain(self.earliest).reduce(f64::min);
     }
 
-    /// A time or duration of the container in samples of the decoder.
+    /// A container time or duration in samples of the decoder.
     fn samples(&self, ticks: i64) -> Option<i64> {
         let base = self.time_base?;
         let scaled = i128::from(ticks) * i128::from(base.numer.get()) * i128::from(self.rate_hz);
         i64::try_from(scaled / i128::from(base.denom.get())).ok()
     }
 
-    /// Silence between what was put out and where this packet belongs.
+    /// The gap between the output so far and the time of this packet.
     fn silence_before(&mut self, packet: &Packet) -> Option<Step> {
         let at = self.samples(packet.pts.get()).unwrap_or(0);
         let Some(start) = self.start else { return self.first(at) };
@@ -188,7 +188,7 @@ impl Contained {
             return None;
         }
         if gap as f64 >= JUMP_SECONDS * rate {
-            // From here on times go on from where they jumped to.
+            // Later times continue from the jump.
             self.start = Some(start.saturating_add(gap));
             return None;
         }
@@ -198,11 +198,11 @@ impl Contained {
         Some(if meant { Step::Pause { frames, rate_hz, channels } } else { Step::Gap { frames, rate_hz, channels } })
     }
 
-    /// Time begins with the first sample of the track that begins first; a later track keeps its distance.
+    /// Time begins at the first sample of the earliest track. A later track keeps its offset.
     fn first(&mut self, at: i64) -> Option<Step> {
         let late = at as f64 / f64::from(self.rate_hz.max(1));
         let (rate_hz, channels) = self.form();
-        // FLAC counts its samples: those in front of the first frame that is there are lost.
+        // FLAC frames give their position. Samples before the first frame in the file are lost.
         if self.container == Container::Flac && late > 0.0 && self.expected_seconds.is_some_and(|all| late < all) {
             self.start = Some(0);
             return Some(Step::Lost { frames: self.passed(at.unsigned_abs()), rate_hz, channels });
@@ -211,7 +211,7 @@ impl Contained {
         if self.edits.trim.is_some() {
             self.cut.skip = self.cut.skip.saturating_sub(at.max(0).unsigned_abs());
         } else {
-            // A header tells the time of the end.
+            // The header gives the time of the end, not the duration.
             self.expected_seconds = self.expected_seconds.map(|end| if end > late { end - late.max(0.0) } else { end });
         }
         let lead = match self.container {
@@ -227,7 +227,7 @@ impl Contained {
         (self.rate_hz.max(1), self.facts.channels.max(1))
     }
 
-    /// Moves on by samples that are not there; how many of them are to be put out.
+    /// Advances by samples that the file does not hold. Returns how many of them are put out after trimming.
     fn passed(&mut self, frames: u64) -> u64 {
         self.position += frames;
         let (_, kept) = self.cut.next(frames);
@@ -236,12 +236,13 @@ impl Contained {
     }
 
     fn decode(&mut self, packet: &Packet, block: &mut Block) -> Step {
-        // An AAC packet ends in ones (ISO/IEC 14496-3 4.5.2.1, ID_END); holes and cut off ends are zeros, and decode.
+        // An AAC packet ends in ones (ISO/IEC 14496-3 4.5.2.1, ID_END). Holes and cut-off ends are zeros, which would
+        // decode.
         let hole = self.facts.codec == "aac" && packet.data.iter().all(|&byte| byte == 0);
         let decoded = if hole { None } else { self.decoder.decode(packet, block) };
         self.after_pause = self.decoder.is_pause(&packet.data);
         match decoded {
-            // A packet may be all delay, but only the first one.
+            // Only the first packet may consist of delay alone.
             Some(()) if block.frames() == 0 && packet.dur.get() > 0 && self.position > 0 => {}
             Some(()) => {
                 self.failures = 0;

@@ -1,4 +1,4 @@
-//! From a file to blocks of samples: which decoder reads what, and what they all have in common.
+//! Selects the decoder of a file by its container. Defines what all decoders share: the trait, its steps and its facts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -22,25 +22,25 @@ use super::riff;
 use crate::domain::Container;
 use crate::domain::quality::Flag;
 
-/// What a decoder did.
+/// Result of one decoder step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The block holds samples.
     Audio,
-    /// Samples (per channel) that should be here and are not; the block is to be ignored.
+    /// Samples (per channel) are missing here. The content of the block is not valid.
     Lost {
         frames: u64,
         rate_hz: u32,
         channels: u16,
     },
-    /// Samples (per channel) for which the file holds nothing, by the times in it: lost in the middle of sound, and not
-    /// sent where there was none.
+    /// By its times the file holds no samples here (count per channel). Inside sound they are lost. Between silences
+    /// nothing was sent.
     Gap {
         frames: u64,
         rate_hz: u32,
         channels: u16,
     },
-    /// The same, where nothing was to be sent.
+    /// As [`Step::Gap`], but the encoder had nothing to send.
     Pause {
         frames: u64,
         rate_hz: u32,
@@ -49,16 +49,17 @@ pub enum Step {
     End,
 }
 
-/// What is known of the recording once it has been read.
+/// Facts of a recording, complete once it has been read.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     pub codec: String,
-    /// Form of the first audio.
+    /// Format of the first audio.
     pub rate_hz: u32,
     pub channels: u16,
-    /// Promised by headers, absent at the end (or at a seam), beyond what was told as [`Step::Lost`].
+    /// Audio that headers promise and that is missing at the end or between two joined files, seconds. [`Step::Lost`]
+    /// is not included.
     pub missing_seconds: f64,
-    /// What a reader should know of how it was decoded.
+    /// Notes on how the recording was decoded.
     pub flags: Vec<Flag>,
     pub warnings: Vec<String>,
 }
@@ -68,7 +69,7 @@ impl Facts {
         Self { codec: codec.to_owned(), ..Self::default() }
     }
 
-    /// With what is known of a recording that follows in the same file.
+    /// Adds the facts of a recording that follows in the same file.
     #[must_use]
     pub fn and(mut self, later: Self) -> Self {
         self.saw(later.rate_hz, later.channels);
@@ -78,7 +79,7 @@ impl Facts {
         self
     }
 
-    /// Notes the form of the first audio.
+    /// Stores the format of the first audio. Later calls change nothing.
     pub fn saw(&mut self, rate_hz: u32, channels: u16) {
         if self.rate_hz == 0 {
             (self.rate_hz, self.channels) = (rate_hz, channels);
@@ -88,15 +89,15 @@ impl Facts {
 
 /// A decoder of one file.
 pub trait Decode {
-    /// Fills the block with the next samples, or tells what is missing. After `End` it stays at the end.
+    /// Fills the block with the next samples, or reports what is missing. After `End` it returns `End` again.
     fn next(&mut self, block: &mut Block) -> Result<Step, AudioError>;
     fn facts(&self) -> Facts;
 }
 
-/// Opens a file whose container is known from its bytes.
+/// Opens a file. The container comes from its bytes.
 ///
 /// # Errors
-/// A codec that is not read, by its name; nothing that decodes; a file that cannot be read.
+/// An unsupported codec with its name, a file in which nothing decodes, or a file that cannot be read.
 pub fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioError> {
     reader(path, container).map_err(|error| foreign::explained(error, path, container))
 }
@@ -118,12 +119,12 @@ fn reader(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioErr
     }
 }
 
-/// Runs foreign code on foreign bytes: a panic in there is `None`, not ours.
+/// Runs third-party code on untrusted bytes. A panic becomes `None`.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// A symphonia decoder, or the typed reason why there is none.
+/// A symphonia decoder, or a typed error.
 pub fn make_decoder(
     params: &AudioCodecParameters,
     options: AudioDecoderOptions,
@@ -138,12 +139,12 @@ pub fn make_decoder(
     }
 }
 
-/// Nothing of the recording can be decoded.
+/// The error for a recording of which nothing decodes.
 pub fn undecodable(reason: &str) -> AudioError {
     AudioError::Damaged { expected_ms: 0, lost_ms: 0, reason: reason.to_owned() }
 }
 
-/// Channel names do not matter here, their number does.
+/// Channels by number alone. The positions do not matter here.
 pub fn channel_layout(channels: u16) -> Channels {
     if channels == 1 { layouts::CHANNEL_LAYOUT_MONO } else { layouts::CHANNEL_LAYOUT_STEREO }
 }

@@ -1,5 +1,7 @@
-//! Decodes MPEG audio and ADTS frames. The walk over the frames is ours, so that holes, appended files and changes of form
-//! stay on the timeline; `layer3` turns the frames of MP3 into samples, symphonia those of AAC and of layers I and II.
+//! Decodes MPEG audio and ADTS frames of a file. `layer3` decodes MP3, symphonia decodes AAC and layers I and II.
+//!
+//! The frame walk (`walk`) is our own. It keeps missing frames, joined files and format changes on the timeline.
+//! Symphonia loses half of joined MP3 files.
 
 use std::fs::File;
 use std::ops::Range;
@@ -18,22 +20,22 @@ use super::frames::{FrameHeader, StreamInfo, Syntax, stream_info};
 use super::layer3::Layer3;
 use super::walk::{Event, Walker};
 
-/// A layer III decoder delays its output by this much (528 of the filter bank, 1 of the overlap).
+/// Output delay of a layer III decoder, samples (528 of the filter bank, 1 of the overlap).
 const DECODER_DELAY: u32 = 529;
-/// Frames at the end of a piece that may be padding, held back until it is known whether the piece ends there.
+/// Last frames of a part that may be padding. They are held back until the end of the part is known.
 const HELD_FRAMES: u64 = 3;
-/// A stream note that promises more than this is not believed, seconds.
+/// A stream header that announces more than this is ignored, seconds.
 const BELIEVED_SECONDS: u64 = 48 * 3600;
 
-/// A stretch of frames that came out of one encoder run.
+/// A part of the file: the frames of one encoder run.
 #[derive(Debug, Default)]
 struct Piece {
     info: Option<StreamInfo>,
-    /// Frames seen or known to be missing so far.
+    /// Frames decoded or lost so far.
     frames: u64,
     samples_per_frame: u32,
     rate_hz: u32,
-    /// Samples still to be dropped at the start.
+    /// Samples still to drop at the start.
     skip: usize,
 }
 
@@ -44,12 +46,12 @@ impl Piece {
         (seconds <= BELIEVED_SECONDS).then_some(frames)
     }
 
-    /// Samples of padding at the end that the decoder will have put out.
+    /// Padding at the end of the decoder's output, samples.
     fn padding(&self) -> usize {
         self.info.filter(|info| info.gapless).map_or(0, |info| info.padding.saturating_sub(DECODER_DELAY) as usize)
     }
 
-    /// Frames promised and not there.
+    /// Announced frames that are missing.
     fn missing(&self) -> u64 {
         self.declared().map_or(0, |declared| declared.saturating_sub(self.frames))
     }
@@ -62,19 +64,19 @@ pub struct Elementary {
     decoder: Option<FrameDecoder>,
     kind: Option<u32>,
     piece: Piece,
-    /// Decoded and not yet given out: the possible padding at the end of a piece.
+    /// Decoded samples that may be the padding of the part.
     held: Block,
-    /// Read and not yet handled, because what was held has to go out first.
+    /// An event that waits until the held samples are out.
     stash: Option<Event>,
     lost_after_held: Option<Step>,
-    /// Bytes of earlier frames the next one may lean on.
+    /// Bytes of the bit reservoir that the next frame may use.
     reservoir: usize,
     missing_seconds: f64,
     facts: Facts,
 }
 
 impl Elementary {
-    /// Opens `path`, whose frames are within these bytes.
+    /// Opens the frames in the byte range `within` of the file.
     pub fn open(path: &Path, syntax: Syntax, within: Range<u64>) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
         let codec = if syntax == Syntax::Mpeg { "mp3" } else { "aac" };
@@ -102,7 +104,7 @@ impl Elementary {
         self.kind = Some(header.kind);
     }
 
-    /// Counts what a finished piece promised and did not have.
+    /// Counts the frames that a finished part announced and did not have.
     fn close_piece(&mut self) {
         let missing = self.piece.missing() * u64::from(self.piece.samples_per_frame);
         if missing > 0 {
@@ -110,7 +112,7 @@ impl Elementary {
         }
     }
 
-    /// Puts out what was held back, without the padding when the piece ended where its note said.
+    /// Puts out the held samples. Cuts the padding when the part has exactly the announced frames (`whole`).
     fn release(&mut self, block: &mut Block, whole: bool) -> bool {
         std::mem::swap(block, &mut self.held);
         for plane in &mut self.held.planes {
@@ -135,7 +137,7 @@ impl Elementary {
             match FrameDecoder::new(self.syntax, header) {
                 Ok(decoder) => self.decoder = Some(decoder),
                 Err(error) if first => return Err(error),
-                // A form in mid-stream that nothing reads costs its frames, not the call.
+                // An unsupported format in mid-stream loses its own frames only.
                 Err(_) => {
                     self.piece.frames += 1;
                     return Ok(self.lost(header, 1));
@@ -152,7 +154,7 @@ impl Elementary {
         match decoded {
             Some(Some(())) if block.frames() > 0 => {}
             outcome => {
-                // After a panic the decoder's state is nobody's guess; after an error its reservoir is empty.
+                // After a panic the decoder's state is unknown. After an error its bit reservoir is empty.
                 if outcome.is_none() {
                     self.decoder = None;
                 }
@@ -161,7 +163,7 @@ impl Elementary {
             }
         }
         if incomplete {
-            // The frame came out as silence, wholly or in part, because what it leans on is gone.
+            // The frame is silent, at least in part, because its bit reservoir is incomplete.
             return Ok(self.lost(header, 1));
         }
         let skip = self.piece.skip.min(block.frames());
@@ -182,7 +184,7 @@ impl Elementary {
     }
 }
 
-/// What turns frames into samples.
+/// The decoder of one frame format.
 enum FrameDecoder {
     Layer3(Box<Layer3>),
     Other(Box<dyn AudioDecoder>),
@@ -206,7 +208,7 @@ impl FrameDecoder {
         make_decoder(&params, AudioDecoderOptions::default().gapless(false), codec_name(header)).map(Self::Other)
     }
 
-    /// Fills the block with a frame, when it decodes.
+    /// Decodes a frame into the block. `None` when it does not decode.
     fn decode(&mut self, syntax: Syntax, header: &FrameHeader, frame: &[u8], block: &mut Block) -> Option<()> {
         match self {
             Self::Layer3(decoder) => {
@@ -257,7 +259,7 @@ impl Decode for Elementary {
             }
             let header = match event {
                 Event::Frame(header) => header,
-                // All frames the piece promised were there: what follows them is no audio.
+                // All announced frames were there. The bytes after them are not audio.
                 Event::Hole { .. } if frames > 0 && self.piece.declared() == Some(frames) => continue,
                 Event::Hole { frames } => return Ok(self.hole(frames)),
                 Event::End => {
@@ -308,7 +310,7 @@ impl Elementary {
         }
     }
 
-    /// A hole in the file. In front of the first frame its form is unknown: 24 ms a frame then.
+    /// Missing frames. Before the first frame the format is unknown, so 24 ms per frame are assumed.
     fn hole(&mut self, frames: u64) -> Step {
         self.reservoir = 0;
         self.piece.frames += frames;
@@ -319,7 +321,7 @@ impl Elementary {
         Step::Lost { frames: frames * samples, rate_hz, channels: self.facts.channels.max(1) }
     }
 
-    /// Whether the frame just decoded is among the last the piece's note promises, and may be padding.
+    /// Whether the frame just decoded is one of the last announced frames and may be padding.
     fn holds_back(&self) -> bool {
         let frames = self.piece.frames;
         self.piece.padding() > 0

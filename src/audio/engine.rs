@@ -1,4 +1,4 @@
-//! What turns packets into samples, whatever container they come in, and what is cut off at both ends of them.
+//! Decodes packets of any codec to samples, for all containers. Removes the encoder's delay and padding.
 
 use symphonia::core::audio::Channels;
 use symphonia::core::codecs::audio::well_known as id;
@@ -13,8 +13,8 @@ use super::layout::Layout;
 use super::opus::{self, Opus};
 use crate::domain::quality::Flag;
 
-/// Tracks and streams may begin apart by less, times being rounded, or by more, times being wrong, without that meaning
-/// anything, seconds.
+/// Start offsets between tracks or streams that count, seconds. A smaller offset is rounding, a larger one is a wrong
+/// time.
 pub const OFFSET_SECONDS: std::ops::Range<f64> = 0.01..3600.0;
 
 /// A decoder of one codec.
@@ -24,7 +24,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The decoder, and what is to be said of what it will leave out.
+    /// The decoder, and a flag for the part of the sound that it leaves out.
     pub fn of(params: &AudioCodecParameters) -> Result<(Self, Option<Flag>), AudioError> {
         if params.codec == id::CODEC_ID_OPUS {
             let channels = params.channels.as_ref().map_or(1, Channels::count);
@@ -45,7 +45,7 @@ impl Engine {
         Ok((Self::Symphonia(decoder), flag))
     }
 
-    /// A codec header inside the container may know better than the container.
+    /// Sample rate, Hz. The codec's own header overrides the container's.
     pub fn rate_hz(&self, params: &AudioCodecParameters) -> u32 {
         match self {
             Self::Symphonia(decoder) => decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0),
@@ -53,7 +53,7 @@ impl Engine {
         }
     }
 
-    /// Samples of delay at the start that the demuxer leaves in.
+    /// Samples of encoder delay at the start that the demuxer leaves in.
     pub fn pre_skip(&self) -> u64 {
         match self {
             Self::Symphonia(_) => 0,
@@ -61,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// Fills the block; `None` when the packet does not decode.
+    /// Decodes a packet into the block. `None` when the packet does not decode.
     pub fn decode(&mut self, packet: &Packet, block: &mut Block) -> Option<()> {
         match self {
             Self::Symphonia(decoder) => {
@@ -77,23 +77,23 @@ impl Engine {
         }
     }
 
-    /// Whether the encoder said with this packet that it has nothing to send.
+    /// Whether this packet says that the encoder has nothing to send.
     pub fn is_pause(&self, packet: &[u8]) -> bool {
         matches!(self, Self::Opus(_)) && opus::is_pause(packet)
     }
 }
 
-/// How much of the decoder's output is the encoder's delay and padding.
+/// Encoder delay and padding to remove from the decoder's output.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cut {
-    /// Samples still to be dropped at the start.
+    /// Samples still to drop at the start.
     pub skip: u64,
-    /// Samples still to be put out, where the end is known.
+    /// Samples still to keep, where the end is known.
     pub left: Option<u64>,
 }
 
 impl Cut {
-    /// Of the next `frames` samples: how many to drop at the front, how many to keep after that.
+    /// For the next `frames` samples: how many to drop at the front, and how many to keep after that.
     pub fn next(&mut self, frames: u64) -> (u64, u64) {
         let front = self.skip.min(frames);
         self.skip -= front;
@@ -105,7 +105,7 @@ impl Cut {
         (front, keep)
     }
 
-    /// Cuts the next samples; how many of them are left.
+    /// Trims the block. Returns the number of samples kept.
     pub fn apply(&mut self, block: &mut Block) -> u64 {
         let (front, keep) = self.next(block.frames() as u64);
         for plane in &mut block.planes {
@@ -116,7 +116,7 @@ impl Cut {
     }
 }
 
-/// Where the channels belong; those of the decoder come in the order of the places.
+/// Speaker positions of the channels. The decoder's channels come in the order of the mask.
 fn layout(channels: &Channels) -> Layout {
     match channels {
         Channels::Positioned(places) => Layout::of_mask(places.bits()),

@@ -1,56 +1,56 @@
-//! What can go wrong with a recording, and whose side it is.
+//! Errors of the audio part: the job outcome, the fault and the responsible side of each.
 
 use std::io;
 
 use crate::domain::{Classify, Fault, Outcome, Side};
 
-/// Failures of the audio part.
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {
-    /// The bytes are no audio in any container we know.
+    /// The bytes are not audio.
     #[error("not audio: {reason}")]
     NotAudio { reason: &'static str },
-    /// Bytes that are neither text nor any container we know.
+    /// The bytes are neither text nor a known container.
     #[error("no container we know")]
     UnknownContainer,
-    /// Audio in a codec that cannot be read.
+    /// The audio uses a codec that is not supported.
     #[error("unsupported codec {codec}")]
     Unsupported { codec: String },
-    /// More than half is lost, or nothing decodes. The original is worth keeping, a normalised form is not made.
+    /// More than half of the recording is lost, or nothing decodes. The original is kept, and no normalised file is
+    /// written.
     #[error("damaged recording: {} ({reason})", lost(*lost_ms, *expected_ms))]
     Damaged { expected_ms: u64, lost_ms: u64, reason: String },
     /// Longer than `audio.max_duration`.
     #[error("recording is longer than {limit_ms} ms")]
     TooLong { limit_ms: u64 },
-    /// More channels than a call can have.
+    /// More channels than `MAX_CHANNELS`.
     #[error("recording has {channels} channels, at most {limit} are read")]
     TooManyChannels { channels: usize, limit: usize },
-    /// A sample rate no recorder uses.
+    /// No recorder uses this sample rate.
     #[error("sample rate {rate_hz} Hz is outside 4000 to 192000 Hz")]
     SampleRate { rate_hz: u32 },
-    /// The spool, or an output file, could not be written or read.
+    /// The spool or an output file could not be read or written.
     #[error("audio {what}: {source}")]
     Io { what: &'static str, source: io::Error },
-    /// A picture or resampler could not be made; a fault of this program.
+    /// A picture, file or resampler could not be made. This is a fault of this program.
     #[error("audio {what}: {cause}")]
     Internal { what: &'static str, cause: String },
-    /// The worker is stopping; nothing was written.
+    /// The worker is stopping. No file was written.
     #[error("audio work was cancelled")]
     Cancelled,
 }
 
-/// How much is gone, where that is known.
+/// The lost share as text, where the expected length is known.
 fn lost(lost_ms: u64, expected_ms: u64) -> String {
     if expected_ms == 0 { "nothing decodes".to_owned() } else { format!("{lost_ms} of {expected_ms} ms lost") }
 }
 
 impl AudioError {
-    /// For `map_err`: an I/O error with what was being done.
+    /// For `map_err`: wraps an I/O error with the name of the failed step.
     pub(crate) fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }
 
-    /// The typed end of the job, where this error is one: looking again would change nothing.
+    /// The typed outcome of the job. `None` where a retry may succeed.
     #[must_use]
     pub const fn outcome(&self) -> Option<Outcome> {
         match self {

@@ -1,4 +1,5 @@
-//! First pass: decode, repair, mix, resample, and measure on the way; the 48 kHz mono result is kept for the second.
+//! First pass: decode, repair, mix, resample and measure. The result is 48 kHz mono samples for the second pass, and
+//! the measurements that the gain needs.
 
 use super::block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step, measure_steps, peak};
 use super::decode;
@@ -15,19 +16,19 @@ use super::true_peak::PeakMeter;
 use super::wav::WavDraft;
 use super::{CancelFlag, Request};
 
-/// What the first pass leaves behind.
+/// Samples and measurements of the first pass.
 pub struct Heard {
     pub survival: Survival,
-    /// The WAV to be, where one was asked for: it holds the samples.
+    /// The WAV in progress, where one was requested. It holds the samples.
     pub wav: Option<WavDraft>,
     pub samples: Spill,
-    /// Of the mono mix: what the gain is worked out from.
+    /// Measured on the mono mix. They determine the gain.
     pub levels: Levels,
     pub true_peak: f32,
     pub profile: Profile,
     pub recorded: Recorded,
     pub mixer: Mixer,
-    /// An offset was taken out of what is here.
+    /// A DC offset was removed from the samples.
     pub offset_removed: bool,
     offsets: OffsetMeter,
 }
@@ -81,7 +82,7 @@ impl Recorded {
         }
     }
 
-    /// Ends a stretch of one form; the next one is measured afresh and joined to it.
+    /// Ends the part with the current format. The next part gets new meters, and its levels are appended.
     fn close(&mut self) {
         if let Some(mut stereo) = self.stereo.take() {
             self.levels.append(stereo.meter.finish());
@@ -92,7 +93,7 @@ impl Recorded {
         }
     }
 
-    /// Levels and true peak of the recording; `mono` are those of the mix, right for all that had one channel.
+    /// Levels of the recording. `mono` are the levels of the mix. They apply where any part had one channel.
     #[must_use]
     pub fn levels<'a>(&'a self, mono: &'a Levels) -> &'a Levels {
         if self.had_one_channel { mono } else { &self.levels }
@@ -104,7 +105,7 @@ impl Recorded {
     }
 }
 
-/// Mono path: to 48 kHz, metered, kept.
+/// Mono path: resamples to 48 kHz, measures, stores.
 struct Mono<'a, 'b> {
     resampler: Option<Resampler>,
     out: Vec<f32>,
@@ -140,7 +141,7 @@ impl Mono<'_, '_> {
         self.drain(self.out.len() / STEP * STEP)
     }
 
-    /// Lets everybody hear the next `count` samples, whole steps of them; what is left begins the next step.
+    /// Passes the next `count` samples (complete steps) to all meters and the store. The rest begins the next step.
     fn drain(&mut self, count: usize) -> Result<(), AudioError> {
         if count > 0 {
             self.steps.clear();
@@ -164,7 +165,7 @@ impl Mono<'_, '_> {
         self.samples.push(samples)
     }
 
-    /// The last samples, less than a step: filled up for the levels alone.
+    /// Handles the last samples, less than a step. Silence completes the step for the levels alone.
     fn finish(&mut self) -> Result<(), AudioError> {
         self.end_rate()?;
         let count = self.out.len();
@@ -181,8 +182,8 @@ impl Mono<'_, '_> {
     }
 }
 
-/// Runs the pass. An offset that would be raised with the sound is taken out, and two legs of unequal loudness are levelled
-/// before they are mixed: both are known only at the end, so such a recording is decoded again. Sinks hear all of it once,
+/// Runs the pass. A DC offset that the gain would raise is removed. Two legs of unequal loudness are levelled before
+/// the mix. Both are known only at the end, so such a recording is decoded again. Sinks get the whole recording once,
 /// without the offset.
 pub fn listen(
     request: &Request<'_>,
@@ -208,7 +209,7 @@ pub fn listen(
 }
 
 impl Heard {
-    /// What takes the offset out of the recording, where it has one that would be heard or seen at the level it will have.
+    /// Removes the DC offset where it is audible or visible at the final level. `None` for other recordings.
     fn remover(&self, target_lufs: f64) -> Option<Remover> {
         let gain = 10f64.powf(self.levels.gain_to(target_lufs).unwrap_or(0.0) / 20.0);
         let raised = self.mixer.unequal();
@@ -263,7 +264,7 @@ fn listen_with(
             sink.recorded(&block);
         }
         if rate_hz != 0 && rate_hz != block.rate_hz {
-            // What the mixer still holds is of the old rate.
+            // The mixer still holds samples of the old rate.
             mixer.flush(&mut mixed);
             mono.push(rate_hz, &mixed)?;
             mixed.clear();

@@ -1,5 +1,8 @@
-//! FLAC (RFC 9639) for the stored normalised form: fixed predictors and partitioned Rice codes. Adaptive linear
-//! prediction would save a few per cent of telephone speech and cost ten times the time.
+//! FLAC encoder (RFC 9639) for the stored normalised audio and for speech sent to remote engines: fixed predictors and
+//! partitioned Rice codes. Input is 16-bit samples, output is a FLAC file.
+//!
+//! It is our own because the crate flacenc needs 5 ms per audio second. Adaptive linear prediction would save a few per
+//! cent of telephone speech at ten times the cost.
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,15 +29,15 @@ const MAX_RICE: u32 = 14;
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     rate_hz: u32,
-    /// The rate in a frame's header (section 9.1.2).
+    /// Rate code of the frame header (section 9.1.2).
     rate_code: u64,
     channels: u64,
 }
 
-/// The stored form.
+/// The stored file: 48 kHz, mono.
 const STORED: Shape = Shape { rate_hz: OUTPUT_RATE_HZ, rate_code: 10, channels: 1 };
 
-/// Writes 16-bit mono at 48 kHz as it comes.
+/// Writes 16-bit mono at 48 kHz to a file.
 #[derive(Debug)]
 pub struct FlacWriter {
     path: PathBuf,
@@ -85,7 +88,7 @@ impl FlacWriter {
         self.file.write_all(self.bits.bytes()).map_err(AudioError::io("write flac"))
     }
 
-    /// Completes the header and makes the file visible under its name.
+    /// Completes the header and renames the file to its final name.
     pub fn finish(mut self) -> Result<WrittenFile, AudioError> {
         let error = AudioError::io("write flac");
         let rest = std::mem::take(&mut self.pending);
@@ -96,7 +99,7 @@ impl FlacWriter {
         temp.seek(SeekFrom::Start(0)).map_err(&error)?;
         temp.write_all(&stream_info(STORED, self.samples, &self.md5.finalize().into())).map_err(&error)?;
         temp.flush().map_err(&error)?;
-        // The header was written last, so the hash is taken of the whole file as it lies there.
+        // The header was written last, so the hash is taken of the complete file.
         temp.seek(SeekFrom::Start(0)).map_err(&error)?;
         let sha256 = hash(temp.as_file_mut()).map_err(&error)?;
         let size_bytes = temp.as_file().metadata().map_err(&error)?.len();
@@ -105,7 +108,7 @@ impl FlacWriter {
     }
 }
 
-/// 16-bit speech at 16 kHz, one or two channels, in memory: what is sent to engines on other machines.
+/// Encodes 16-bit speech at 16 kHz in memory, for remote engines.
 #[derive(Debug)]
 pub struct SpeechFlac {
     shape: Shape,
@@ -133,7 +136,7 @@ impl SpeechFlac {
         }
     }
 
-    /// Takes samples of every channel, full scale 1.0; a channel that ends before the longest is silent from there on.
+    /// Adds samples of every channel, full scale 1.0. A shorter channel is completed with silence.
     pub fn push(&mut self, planes: &[Vec<f32>]) {
         let longest = planes.iter().map(Vec::len).max().unwrap_or(0);
         let mut bytes = Vec::with_capacity(longest * planes.len() * 2);
@@ -161,7 +164,7 @@ impl SpeechFlac {
         }
     }
 
-    /// The whole file.
+    /// The complete file.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         let rest = self.planes.first().map_or(0, Vec::len);
@@ -173,7 +176,7 @@ impl SpeechFlac {
     }
 }
 
-/// Marker and the one metadata block (RFC 9639 section 8.2).
+/// Marker and the only metadata block (RFC 9639 section 8.2).
 fn stream_info(shape: Shape, samples: u64, md5: &[u8; 16]) -> [u8; 42] {
     let mut header = [0u8; 42];
     header[..8].copy_from_slice(b"fLaC\x80\0\0\x22");
@@ -188,7 +191,7 @@ fn stream_info(shape: Shape, samples: u64, md5: &[u8; 16]) -> [u8; 42] {
 
 fn encode_frame(bits: &mut BitWriter, shape: Shape, number: u64, planes: &[&[i16]]) {
     bits.clear();
-    // Sync, fixed block size; rate; channels apart from each other; 16 bits (section 9.1).
+    // Sync code, fixed block size, rate, independent channels, 16 bits (section 9.1).
     bits.put(0xfff8, 16);
     let length = planes.first().map_or(0, |plane| plane.len());
     let whole = length == BLOCK;
@@ -209,7 +212,7 @@ fn encode_frame(bits: &mut BitWriter, shape: Shape, number: u64, planes: &[&[i16
     bits.put_crc16();
 }
 
-/// The frame's number, in the manner of UTF-8 up to 36 bits (section 9.1.5).
+/// The frame number, coded like UTF-8 with up to 36 bits (section 9.1.5).
 fn coded_number(bits: &mut BitWriter, number: u64) {
     if number < 0x80 {
         bits.put(number, 8);
@@ -235,7 +238,7 @@ fn subframe(bits: &mut BitWriter, block: &[i16]) {
     }
     let (order, residual) = best_prediction(block);
     let plan = RicePlan::of(&residual, order);
-    // A block that does not compress is kept as it is.
+    // A block that does not compress is stored verbatim.
     if plan.bits + order * 16 >= block.len() * 16 {
         bits.put(1 << 1, 8);
         for &sample in block {
@@ -250,7 +253,7 @@ fn subframe(bits: &mut BitWriter, block: &[i16]) {
     plan.write(bits, &residual, order);
 }
 
-/// The order of difference with the smallest magnitude, and those differences (the first `order` of them unused).
+/// The order of the fixed predictor with the smallest residual, and the residual (its first `order` values are unused).
 fn best_prediction(block: &[i16]) -> (usize, Vec<i32>) {
     let mut differences: Vec<i32> = block.iter().copied().map(i32::from).collect();
     let cost = |values: &[i32]| values.iter().map(|value| u64::from(value.unsigned_abs())).sum::<u64>();
@@ -273,17 +276,17 @@ const fn fold(value: i32) -> u32 {
     (value << 1 ^ value >> 31).cast_unsigned()
 }
 
-/// How a block's residual is divided and coded.
+/// Partition and Rice parameters of a block's residual.
 struct RicePlan {
     partition_order: usize,
     parameters: Vec<u32>,
-    /// Close to what it takes: sums are halved as wholes, not sample by sample.
+    /// Approximate size in bits. The estimate shifts the sum of a partition as a whole, not sample by sample.
     bits: usize,
 }
 
 impl RicePlan {
     fn of(residual: &[i32], order: usize) -> Self {
-        // Parts must be equally long, and the first still has to hold the warm-up samples.
+        // Partitions have equal length, and the first must hold the warm-up samples.
         let finest = (0..=MAX_PARTITION_ORDER)
             .rev()
             .find(|&p| residual.len().is_multiple_of(1 << p) && residual.len() >> p > order)
@@ -312,7 +315,7 @@ impl RicePlan {
         let mut parameters = Vec::with_capacity(sums.len());
         for (n, &sum) in sums.iter().enumerate() {
             let count = (part - if n == 0 { order } else { 0 }) as u64;
-            // The best parameter is near the logarithm of the mean; its neighbours are tried too.
+            // The best parameter is near the logarithm of the mean. Its neighbours are tried too.
             let guess = (sum / count.max(1)).checked_ilog2().unwrap_or(0).min(MAX_RICE);
             let cost = |k: u32| count * u64::from(k + 1) + (sum >> k);
             let (cost, k) =

@@ -1,5 +1,5 @@
-//! Recordings that are known for what they are, and not read: their codecs by name, so that nobody takes a whole file for a
-//! damaged one.
+//! Names the codecs that are recognised and not decoded. An intact file in such a codec ends as unsupported, not as
+//! damaged.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,9 +10,9 @@ use super::mp4;
 use super::probe::HEAD_BYTES;
 use crate::domain::Container;
 
-/// What a file of a kind that is not read begins with.
+/// First bytes of file types that are not decoded.
 const BEGINNINGS: [(&[u8], &str); 29] = [
-    // RFC 4867 section 5; 3GPP TS 26.445; RFC 3952; the rest are their vendors'.
+    // RFC 4867 section 5; 3GPP TS 26.445; RFC 3952; the rest are defined by their vendors.
     (b"#!AMR\n", "amr"),
     (b"#!AMR_MC1.0\n", "amr"),
     (b"#!AMR-WB\n", "amr_wb"),
@@ -43,16 +43,16 @@ const BEGINNINGS: [(&[u8], &str); 29] = [
     (b"2BIT", "avr"),
     (b"\x00\x00\x01\xba", "mpeg_ps"),
 ];
-/// Advanced Systems Format: the header's name, and that of the object that says what a stream is.
+/// Advanced Systems Format: GUID of the header object and of the stream properties object.
 const ASF: [u8; 16] = [0x30, 0x26, 0xb2, 0x75, 0x8e, 0x66, 0xcf, 0x11, 0xa6, 0xd9, 0x00, 0xaa, 0x00, 0x62, 0xce, 0x6c];
 const ASF_STREAM: [u8; 16] =
     [0x91, 0x07, 0xdc, 0xb7, 0xb7, 0xa9, 0xcf, 0x11, 0x8e, 0xe6, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65];
-/// From that object's name to the tag that WAV files have, where the stream is sound.
+/// Offset from the GUID of the stream properties object to the WAVE format tag of an audio stream, bytes.
 const ASF_TAG: usize = 78;
-/// First packets of Ogg streams that are not read.
+/// First packets of Ogg streams that are not decoded.
 const OGG_STREAMS: [(&[u8], &str); 4] =
     [(b"Speex   ", "speex"), (b"CELT    ", "celt"), (b"PCM     ", "ogg_pcm"), (b"\x80theora", "theora")];
-/// What sample entries of ISO media call codecs that are not read (mp4ra.org).
+/// Sample entries of ISO media whose codec is not decoded (mp4ra.org).
 const SAMPLE_ENTRIES: [([u8; 4], &str); 16] = [
     (*b"samr", "amr"),
     (*b"sawb", "amr_wb"),
@@ -72,7 +72,7 @@ const SAMPLE_ENTRIES: [([u8; 4], &str); 16] = [
     (*b"drms", "encrypted"),
 ];
 
-/// The codec, or the container, that these bytes begin, where it is one that is not read.
+/// The codec or container that begins with these bytes. `None` for files that are decoded or unknown.
 #[must_use]
 pub fn by_beginning(head: &[u8]) -> Option<String> {
     if head.starts_with(&ASF) {
@@ -87,7 +87,7 @@ pub fn by_beginning(head: &[u8]) -> Option<String> {
     beginning.map(|(_, name)| (*name).to_owned()).or_else(|| gsm(head).then(|| "gsm".to_owned()))
 }
 
-/// Bare frames of GSM 06.10: 33 bytes each, the first of which begins with 13.
+/// Bare frames of GSM 06.10: 33 bytes each, with 13 in the upper four bits of the first byte.
 fn gsm(head: &[u8]) -> bool {
     const FRAME: usize = 33;
     const ENOUGH: usize = 10;
@@ -95,7 +95,7 @@ fn gsm(head: &[u8]) -> bool {
     head.len() >= ENOUGH * FRAME && frames.all(|begins| begins)
 }
 
-/// What opening a recording failed with, by the name of its codec where that is why.
+/// Turns the error of a failed open into `Unsupported` where the codec is the cause.
 #[must_use]
 pub fn explained(error: AudioError, path: &Path, container: Container) -> AudioError {
     let about_the_codec =
@@ -127,11 +127,11 @@ fn codec(path: &Path, container: Container) -> Option<String> {
     }
 }
 
-/// The codec of the first sound track of Matroska, as the file calls it (RFC 9559 section 5.1.4.1.21), unless it is one that
-/// is read.
+/// The codec of the first audio track of a Matroska file by its codec ID (RFC 9559 section 5.1.4.1.21). `None` for a
+/// codec that is decoded.
 fn matroska(head: &[u8]) -> Option<String> {
     const READ: [&str; 6] = ["A_OPUS", "A_VORBIS", "A_FLAC", "A_AAC", "A_MPEG/L", "A_PCM"];
-    // An element of id 0x86 whose length is one byte.
+    // An element with ID 0x86 and a length of one byte.
     let name =
         head.windows(4).position(|window| window[0] == 0x86 && window[1] & 0x80 != 0 && &window[2..] == b"A_")?;
     let len = usize::from(head.get(name + 1)? & 0x7f);

@@ -1,37 +1,38 @@
-//! Frame headers of the two streams that come without a container: MPEG audio layers I to III (ISO/IEC 11172-3 2.4.2.3,
-//! 13818-3) and AAC in ADTS (ISO/IEC 13818-7 6.2), and the Xing, LAME and VBRI notes encoders leave in MP3s.
+//! Parses frame headers of the two streams without a container: MPEG audio layers I to III (ISO/IEC 11172-3 2.4.2.3,
+//! 13818-3) and AAC in ADTS (ISO/IEC 13818-7 6.2). Also parses the Xing, LAME and VBRI headers that encoders write into
+//! MP3 files.
 
-/// Longest header either syntax needs.
+/// Longest header of both syntaxes.
 pub const HEADER_BYTES: usize = 7;
 
-/// Which of the two a stream is.
+/// Syntax of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
     Mpeg,
     Adts,
 }
 
-/// One frame, as its header tells.
+/// Fields of one frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Bytes, header included.
+    /// Length in bytes, header included.
     pub len: usize,
     /// Samples per channel.
     pub samples: u32,
     pub rate_hz: u32,
     pub channels: u16,
-    /// Equal for frames that one decoder can take in a row.
+    /// Equal for consecutive frames that one decoder can decode.
     pub kind: u32,
-    /// Bytes between the start of the frame and its main data (MPEG) or payload (ADTS).
+    /// Bytes from the start of the frame to its main data (MPEG) or payload (ADTS).
     pub main_data: usize,
-    /// Layer of MPEG audio, 0 for ADTS. Only the third has a bit reservoir and notes on the stream.
+    /// Layer of MPEG audio, 0 for ADTS. Only layer III has a bit reservoir and stream headers such as Xing.
     pub layer: u8,
-    /// MPEG 1 proper, whose side information has another shape than MPEG 2's.
+    /// MPEG 1. The side information of MPEG 2 has a different length.
     mpeg1: bool,
 }
 
 impl Syntax {
-    /// Reads the header at the start of `bytes`; `None` when there is none.
+    /// Parses the header at the start of `bytes`. `None` when there is no valid header.
     #[must_use]
     pub fn parse(self, bytes: &[u8]) -> Option<FrameHeader> {
         match self {
@@ -42,7 +43,7 @@ impl Syntax {
 }
 
 fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
-    // By MPEG 1 or later, then layer I, II, III; kbit/s.
+    // Indices: MPEG 1 or later, layer I to III, bit rate index. Values in kbit/s.
     const KBPS: [[[u32; 15]; 3]; 2] = [
         [
             [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
@@ -60,12 +61,12 @@ fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
     if sync != 0xff || second & 0xe0 != 0xe0 {
         return None;
     }
-    // 3: layer I, 2: II, 1: III, 0: reserved (and what ADTS has there).
+    // 3: layer I, 2: layer II, 1: layer III, 0: reserved (ADTS has 0 here).
     let layer = match (second >> 1) & 3 {
         0 => return None,
         bits => 4 - bits,
     };
-    // 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5 (half the rates again), 1: reserved.
+    // 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5 (half the rates of MPEG 2), 1: reserved.
     let version = u32::from(second >> 3) & 3;
     let (mpeg1, divisor) = match version {
         3 => (true, 1),
@@ -74,10 +75,10 @@ fn mpeg(bytes: &[u8]) -> Option<FrameHeader> {
         _ => return None,
     };
     let bit_rates = &KBPS[usize::from(!mpeg1)][usize::from(layer) - 1];
-    // Index 0 is free format, whose frame length only the next header tells; 15 is forbidden.
+    // Index 0 is free format: only the next header shows where the frame ends. Index 15 is forbidden.
     let bit_rate = *bit_rates.get(usize::from(third >> 4)).filter(|&&kbps| kbps > 0)? * 1000;
     let rate_hz = RATES.get(usize::from(third >> 2) & 3)? / divisor;
-    // Reserved emphasis: never written, and a good filter against chance.
+    // Encoders never write the reserved emphasis. The check rejects random matches.
     if fourth & 3 == 2 {
         return None;
     }
@@ -129,7 +130,7 @@ fn adts(bytes: &[u8]) -> Option<FrameHeader> {
 }
 
 impl FrameHeader {
-    /// How many bytes of earlier frames this MPEG frame leans on (`main_data_begin`, the bit reservoir).
+    /// Bytes of earlier frames that this MPEG frame needs (`main_data_begin`, the bit reservoir).
     #[must_use]
     pub fn reservoir_bytes(&self, frame: &[u8]) -> usize {
         if self.layer != 3 {
@@ -144,19 +145,19 @@ impl FrameHeader {
     }
 }
 
-/// What an encoder wrote about the whole stream into a first frame that carries no sound.
+/// Facts about the whole stream from a first frame without audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamInfo {
-    /// Frames of sound that follow, where told.
+    /// Audio frames that follow, where the header gives the number.
     pub frames: Option<u32>,
-    /// Samples the encoder put in front and at the end (LAME), decoder delay not included.
+    /// Samples that the encoder added at the start and the end (LAME). The decoder delay is not included.
     pub delay: u32,
     pub padding: u32,
-    /// Whether delay and padding were told at all.
+    /// The header gave delay and padding.
     pub gapless: bool,
 }
 
-/// Reads a Xing/Info (with LAME's extension) or VBRI note out of a frame; `None` for a frame of sound.
+/// Reads a Xing/Info header (with LAME's extension) or a VBRI header from a frame. `None` for a frame of audio.
 #[must_use]
 pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
     if header.layer != 3 {
@@ -166,7 +167,7 @@ pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
     if frame.get(36..40) == Some(b"VBRI") {
         return Some(StreamInfo { frames: word(50).filter(|&n| n > 0), delay: 0, padding: 0, gapless: false });
     }
-    // Some encoders forget the two bytes of the checksum when they place the note.
+    // Some encoders place the header as if the frame had no checksum, two bytes early.
     let places = [header.main_data, header.main_data.saturating_sub(2)];
     let at = places.into_iter().find(|&at| matches!(frame.get(at..at + 4), Some(b"Xing" | b"Info")))?;
     let flags = word(at + 4)?;
@@ -188,13 +189,13 @@ pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
     Some(StreamInfo { frames, delay, padding, gapless: gap.is_some() })
 }
 
-/// Whether free-format frames (bit rate index 0) begin somewhere in these bytes: four headers alike at one distance, give
-/// or take a slot of padding. Such a frame is at most as long as one of 448 kbit/s at 8 kHz.
+/// Whether these bytes contain free-format frames (bit rate index 0). The test is four similar headers at one distance,
+/// with a tolerance of one slot of padding. Such a frame is at most as long as a frame of 448 kbit/s at 8 kHz.
 #[must_use]
 pub fn free_format(bytes: &[u8]) -> bool {
     const LENGTHS: std::ops::RangeInclusive<usize> = 24..=8 * 1024;
     let alike = |at: usize, first: &[u8; 4]| match bytes.get(at..).and_then(<[u8]>::first_chunk::<4>) {
-        // All but padding, and what a frame of joint stereo may change.
+        // The headers may differ in the padding bit and in the mode extension of joint stereo.
         Some(next) => next[..2] == first[..2] && (next[2] ^ first[2]) & 0xfd == 0 && (next[3] ^ first[3]) & 0xcf == 0,
         None => false,
     };

@@ -1,5 +1,5 @@
-//! Free-format MPEG audio (bit rate index 0, ISO/IEC 11172-3 2.4.2.3): frames do not say how long they are, and symphonia
-//! does not read them. nanomp3, which finds their length by the distance of their headers, does.
+//! Decodes free-format MPEG audio (bit rate index 0, ISO/IEC 11172-3 2.4.2.3). Its headers do not give the frame
+//! length. Symphonia does not support it. nanomp3 finds the length from the distance of the headers.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,13 +13,13 @@ use super::error::AudioError;
 use super::frames::{self, Syntax, id3v2_len};
 use super::probe;
 
-/// How much of the file is in sight, and how much at least: several frames, by which the decoder knows the next one.
+/// Bytes in the window, and the least kept ahead: the decoder needs several frames to find the next one.
 const WINDOW_BYTES: usize = 64 * 1024;
 const SIGHT_BYTES: usize = 16 * 1024;
-/// A layer III decoder delays its output by this much (528 of the filter bank, 1 of the overlap).
+/// Output delay of a layer III decoder, samples (528 of the filter bank, 1 of the overlap).
 const DECODER_DELAY: u32 = 529;
 
-/// More than this beyond the end a note promises is no padding but sound, samples.
+/// More samples than this beyond the announced end are audio, not padding.
 const MOST_PADDING: usize = 3 * 1152;
 
 /// Decoder of a file of free-format frames.
@@ -30,23 +30,23 @@ pub struct FreeFormat {
     at: usize,
     eof: bool,
     pcm: Vec<f32>,
-    /// Samples of the encoder's and the decoder's delay still to be dropped.
+    /// Samples of encoder and decoder delay still to drop.
     skip: usize,
     expected: Option<u64>,
-    /// Samples per channel put out, lost, and in a frame; bytes of the frames so far.
+    /// Samples per channel put out or lost, samples in a frame, frames so far and their bytes.
     put_out: u64,
     per_frame: u64,
     frames: u64,
     frame_bytes: u64,
-    /// Decoded, waiting for the hole before it to be told: samples per channel, channels, rate.
+    /// A decoded frame that waits for the missing frames before it: samples per channel, channels, rate.
     pending: Option<(usize, usize, u32)>,
-    /// Samples left out at the end.
+    /// Samples cut at the end.
     padding: usize,
     facts: Facts,
 }
 
 impl FreeFormat {
-    /// Opens `path`, when its frames are of that kind.
+    /// Opens `path`. `None` when its frames are not free-format.
     pub fn open(path: &Path) -> Result<Option<Self>, AudioError> {
         let failed = AudioError::io("read");
         let mut file = File::open(path).map_err(AudioError::io("open"))?;
@@ -88,12 +88,12 @@ impl FreeFormat {
         Ok(())
     }
 
-    /// Bytes of a frame, on average.
+    /// Mean length of a frame, bytes.
     fn mean(&self) -> u64 {
         self.frame_bytes.checked_div(self.frames).unwrap_or(0).max(1)
     }
 
-    /// Counts a frame that took this many bytes, and tells as how many frames the junk before it would have played.
+    /// Counts a frame for which the decoder used this many bytes. Returns the length of the junk before it in frames.
     fn junk(&mut self, used: u64) -> u64 {
         let mean = self.mean();
         let hole = if self.frames == 0 { 0 } else { (used + mean / 2) / mean };
@@ -112,12 +112,12 @@ impl FreeFormat {
         Step::Lost { frames: samples - skip, rate_hz, channels: self.facts.channels.max(1) }
     }
 
-    /// The encoder's note on the stream, in a first frame without sound.
+    /// Reads the stream header from a first frame without audio.
     fn note(&mut self, frame: &[u8]) -> bool {
         let Some(start) = frame.iter().position(|&byte| byte == 0xff) else { return false };
         let mut frame = frame[start..].to_vec();
         if let Some(third) = frame.get_mut(2) {
-            // Any bit rate will do: only where the note stands is asked.
+            // Any bit rate is valid here. It does not affect the position of the stream header.
             *third |= 0x10;
         }
         let info = Syntax::Mpeg.parse(&frame).and_then(|header| frames::stream_info(&header, &frame));
@@ -128,7 +128,7 @@ impl FreeFormat {
         true
     }
 
-    /// Fills the block with a decoded frame.
+    /// Copies a decoded frame into the block.
     fn take(&mut self, samples: usize, channels: usize, rate_hz: u32, block: &mut Block) {
         self.facts.saw(rate_hz, channels as u16);
         let skip = self.skip.min(samples);
@@ -139,7 +139,7 @@ impl FreeFormat {
                 plane[n] = *sample;
             }
         }
-        // What lies beyond the promised end is padding.
+        // Samples beyond the announced end are padding.
         if let Some(expected) = self.expected {
             let keep = expected.saturating_sub(self.put_out).min(block.frames() as u64) as usize;
             let padding = self.padding + block.frames() - keep;
@@ -189,7 +189,7 @@ impl Decode for FreeFormat {
                         return Ok(self.lost(hole));
                     }
                 }
-                // No frame in all that is in sight: at the end of the file it is a tag, before that it is a hole.
+                // No frame in the whole window. At the end of the file this is a tag, elsewhere it is missing frames.
                 Err(DecodeError::NoFrame) if self.frames == 0 || (self.eof && self.at == self.window.len()) => {}
                 Err(DecodeError::NoFrame) => {
                     let hole = used as u64 / self.mean();

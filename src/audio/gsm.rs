@@ -1,4 +1,4 @@
-//! GSM 06.10 full rate in WAV, as exchanges write it: two frames in 65 bytes.
+//! Decodes GSM 06.10 full rate in WAV as telephone exchanges write it: two frames in 65 bytes.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -11,10 +11,10 @@ use super::block::Block;
 use super::decode::{Decode, Facts, Step, guarded, undecodable};
 use super::error::AudioError;
 
-/// Pairs of frames decoded together: 0.4 s at 8 kHz.
+/// Pairs of frames per block: 0.4 s at 8 kHz.
 const PAIRS: usize = 10;
 
-/// Decoder of a stretch of a file.
+/// Decoder of a byte range of a file.
 pub struct Gsm {
     reader: std::io::Take<BufReader<File>>,
     decoder: DecoderState,

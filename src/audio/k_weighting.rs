@@ -1,26 +1,28 @@
-//! K-weighting (ITU-R BS.1770-4 annex 1) of one channel, arranged so that sixteen samples go through at once.
+//! K-weighting (ITU-R BS.1770-4 annex 1) of one channel, sixteen samples at a time.
 //!
-//! A recursive filter is a chain from sample to sample. The shelf is therefore rewritten to lean on its own output sixteen
-//! and thirty-two samples before: numerator and denominator are multiplied by the same polynomials, which leaves the response
-//! as it is. The high-pass takes away what lies around 38 Hz. It runs on means of a few samples, and the energy it takes
-//! from them is the energy it takes from the sound: within 0.005 LU of what the filter does at the full rate.
+//! A recursive filter is a serial chain of samples. The shelf is therefore rewritten to use its own output of sixteen
+//! and thirty-two samples before. Numerator and denominator are multiplied by the same polynomials, which leaves the
+//! response unchanged.
+//!
+//! The high-pass removes energy around 38 Hz. It runs on means of a few samples, and the energy that it removes from
+//! the means is subtracted from the energy of the sound. The result is within 0.005 LU of the filter at the full rate.
 
-// What is called under `dispatch!` is compiled for each instruction set only where it is inlined.
+// Functions called under `dispatch!` are compiled for each instruction set only where they are inlined.
 #![allow(clippy::inline_always)]
 
 use fearless_simd::{Simd, SimdBase, SimdFloat, SimdSplit, f32x16};
 
-/// Samples worked on together.
+/// Samples processed together.
 const LANES: usize = 16;
-/// Samples of each signal kept from before: as far as the recursion reaches back.
+/// Earlier samples kept per signal: the reach of the recursion.
 const PAST: usize = 2 * LANES;
-/// Samples taken at a time; their sums stay short enough for single precision.
+/// Samples per call. Their sums are short enough for single precision.
 const CHUNK: usize = 256;
-/// The means that go through the high-pass come at this rate or faster, Hz: 150 times its corner.
+/// Lowest rate of the means that pass the high-pass, Hz: 150 times its corner.
 const MEANS_HZ: u32 = 6_000;
 /// Samples in a mean at 48 kHz.
 const MEAN: usize = LANES / 2;
-/// Recursive filters decay into denormal numbers, which some processors handle a hundred times slower.
+/// Recursive filters decay into denormal numbers. Some processors handle those a hundred times slower.
 const SETTLED: f32 = 1e-18;
 
 /// Coefficients of a second-order section: numerator, and denominator without its leading 1.
@@ -30,7 +32,7 @@ struct Section {
     a: [f64; 2],
 }
 
-/// BS.1770-4 gives coefficients at 48 kHz only; these are the analogue prototypes that lead to them.
+/// BS.1770-4 gives coefficients at 48 kHz only. These are the analogue prototypes that lead to them.
 fn shelf(rate_hz: f64) -> Section {
     let (f0, gain_db, q) = (1_681.974_450_955_533, 3.999_843_853_973_347, 0.707_175_236_955_419_6);
     let k = (std::f64::consts::PI * f0 / rate_hz).tan();
@@ -43,7 +45,7 @@ fn shelf(rate_hz: f64) -> Section {
     }
 }
 
-/// The high-pass with a pass band of gain 1, and the gain it has where BS.1770-4 leaves its numerator at 1, -2, 1.
+/// The high-pass with a pass-band gain of 1, and the gain that it has in BS.1770-4, where its numerator is 1, -2, 1.
 fn high_pass(rate_hz: f64) -> (Section, f64) {
     let (f0, q) = (38.135_470_876_024_44, 0.500_327_037_323_877_3);
     let k = (std::f64::consts::PI * f0 / rate_hz).tan();
@@ -55,14 +57,14 @@ fn high_pass(rate_hz: f64) -> (Section, f64) {
 /// A signal with its past in front.
 type Line = [f32; PAST + CHUNK];
 
-/// One channel's filters and their memory.
+/// The filters of one channel and their states.
 #[derive(Debug, Clone)]
 pub struct KWeighting {
-    /// The shelf's numerator, and the four factors both its sides are multiplied by, each leaning twice as far back.
+    /// The shelf's numerator, and the four factors on both sides. Each factor reaches twice as far back.
     factors: [[f32; 3]; 5],
-    /// What the output takes of itself sixteen and thirty-two samples before.
+    /// Weights of the output sixteen and thirty-two samples before.
     feedback: [f32; 2],
-    /// Input, what is between the factors, and output.
+    /// Input, signals between the factors, and output.
     lines: [Line; 7],
     means: Means,
 }
@@ -105,7 +107,7 @@ impl KWeighting {
         let energy = recur(simd, self.feedback, forward, output, end, &mut sums);
         let energy = f64::from(energy) + self.means.change(&output[PAST..end], sums.as_flattened());
         for line in &mut self.lines {
-            // A length known beforehand: no call of the library for 128 bytes.
+            // A constant length avoids a library call for 128 bytes.
             if let Some(&last) = line[end - PAST..end].first_chunk::<PAST>() {
                 line[..PAST].copy_from_slice(&last);
             }
@@ -117,7 +119,7 @@ impl KWeighting {
     }
 }
 
-/// A filter of three taps, `STRIDE` apart. Goes on to the end of the last vector: what is behind `end` is never used.
+/// A filter of three taps, `STRIDE` apart. It runs to the end of the last vector. Output after `end` is not used.
 #[inline(always)]
 fn lean<const STRIDE: usize, S: Simd>(simd: S, taps: [f32; 3], from: &Line, to: &mut Line, end: usize) {
     let taps = [0, 1, 2].map(|n| S::f32s::splat(simd, taps[n]));
@@ -128,7 +130,8 @@ fn lean<const STRIDE: usize, S: Simd>(simd: S, taps: [f32; 3], from: &Line, to: 
     }
 }
 
-/// The recursion, a group of [`LANES`] at a time: its energy, and the sums of the halves of each group into `sums`.
+/// The recursion, a group of [`LANES`] at a time. Returns the energy. `sums` gets the sums of both halves of each
+/// group.
 #[inline(always)]
 fn recur<S: Simd>(
     simd: S,
@@ -170,10 +173,10 @@ fn output_settled(output: &Line) -> bool {
 #[derive(Debug, Clone)]
 struct Means {
     section: Section,
-    /// The last two means, and what the filter made of them.
+    /// The last two means, and their filtered values.
     before: [f64; 2],
     passed: [f64; 2],
-    /// Samples in a mean, and what has been gathered of the next.
+    /// Samples in a mean, and number and sum of the samples in the next mean.
     len: usize,
     count: usize,
     sum: f32,
@@ -181,7 +184,7 @@ struct Means {
 
 impl Means {
     fn new(rate_hz: u32) -> Self {
-        // A mean ends where 100 ms end, so that its energy belongs to one stretch of them.
+        // A mean ends at every 100 ms border, so that its energy belongs to one hop.
         let hop = rate_hz / 10;
         let fits = |len: &u32| rate_hz.is_multiple_of(10) && hop.is_multiple_of(*len) && rate_hz / len >= MEANS_HZ;
         let len = (1..=hop).rev().find(fits).unwrap_or(1);
@@ -189,12 +192,12 @@ impl Means {
         Self { section, before: [0.0; 2], passed: [0.0; 2], len: len as usize, count: 0, sum: 0.0 }
     }
 
-    /// By how much the high-pass changes the energy of these samples, at most [`CHUNK`] of them. `sums` are those of each
-    /// [`MEAN`] of them, as far as they make up groups of [`LANES`].
+    /// Energy that the high-pass adds to these samples (at most [`CHUNK`]), usually negative. `sums` holds the sum of
+    /// each [`MEAN`] samples, for complete groups of [`LANES`].
     #[inline(always)]
     fn change(&mut self, samples: &[f32], sums: &[f32]) -> f64 {
         if self.len == MEAN && self.count == 0 {
-            // The case of 48 kHz: the sums are there.
+            // At 48 kHz the sums are already there.
             let (whole, tail) = samples.as_chunks::<MEAN>();
             let mut means = [0.0; CHUNK / MEAN];
             means.copy_from_slice(sums);
@@ -228,14 +231,15 @@ impl Means {
         let Section { b, a } = self.section;
         let (mut before, mut passed, mut change) = (self.before, self.passed, 0.0);
         let scale = 1.0 / self.len as f64;
-        // Two means at a time: what leans on them alone comes first, then the short chain from output to output.
+        // Two means at a time: first the part that depends on the means alone, then the short chain from output to
+        // output.
         let ahead = |x: f64, before: [f64; 2]| b[0] * x + b[1] * before[0] + b[2] * before[1];
         let (twos, last) = sums.as_chunks::<2>();
         for &[even, odd] in twos {
             let (even, odd) = (f64::from(even) * scale, f64::from(odd) * scale);
             let (first, second) = (ahead(even, before), ahead(odd, [even, before[0]]));
             let y = first - a[1] * passed[1] - a[0] * passed[0];
-            // The first output put into the second: both wait for the two before alone.
+            // The first output is substituted into the second. Both then depend only on the two outputs before.
             let z = (second - a[0] * first) + a[0] * a[1] * passed[1] + (a[0] * a[0] - a[1]) * passed[0];
             (before, passed) = ([odd, even], [z, y]);
             change += (y * y + z * z) - (even * even + odd * odd);

@@ -1,34 +1,35 @@
-//! Where the channels of a recording belong, as far as it says so: which of them counts how much towards the loudness
-//! (ITU-R BS.1770-4) and towards one channel (ITU-R BS.775-4), and which is no voice at all.
+//! Speaker positions of the channels of a recording. They give each channel its weight in the loudness (ITU-R
+//! BS.1770-4) and in the downmix to one channel (ITU-R BS.775-4). They also identify the LFE channel, which carries no
+//! voice.
 
 use super::block::MAX_CHANNELS;
 
-/// Places of the channel mask of `WAVE_FORMAT_EXTENSIBLE`, which symphonia's positions share.
+/// Bits of the channel mask of `WAVE_FORMAT_EXTENSIBLE`. Symphonia's positions use the same bits.
 const FRONT_CENTRE: u64 = 1 << 2;
 const LOW_FREQUENCY: u64 = 1 << 3 | 1 << 18;
 const BACK_PAIR: u64 = 1 << 4 | 1 << 5;
 const SIDE_PAIR: u64 = 1 << 9 | 1 << 10;
-/// Left and right, wide, and between these and the centre.
+/// Left and right, wide left and right, and the positions between these and the centre.
 const FRONT: u64 = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7 | 1 << 24 | 1 << 25;
 
-/// Where a channel belongs.
+/// Position of a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Speaker {
-    /// Nobody says: a leg of a call.
+    /// Position not given: a leg of a call.
     #[default]
     Unplaced,
     Front,
     Centre,
-    /// Beside or a little behind the listener (60 to 120 degrees).
+    /// Beside or slightly behind the listener (60 to 120 degrees).
     Surround,
-    /// Right behind, or above.
+    /// Behind or above the listener.
     Behind,
-    /// The effects of films below 120 Hz.
+    /// LFE: film effects below 120 Hz.
     LowFrequency,
 }
 
 impl Speaker {
-    /// Weight towards the loudness: BS.1770-4 table 3 and annex 3 table 4.
+    /// Weight in the loudness: BS.1770-4 table 3 and annex 3 table 4.
     const fn weight(self) -> f64 {
         match self {
             Self::Surround => 1.41,
@@ -37,7 +38,7 @@ impl Speaker {
         }
     }
 
-    /// Share in one channel: BS.775-4 table 2.
+    /// Share in the downmix to one channel: BS.775-4 table 2.
     const fn share(self) -> f32 {
         match self {
             Self::Unplaced | Self::Centre => 1.0,
@@ -48,16 +49,16 @@ impl Speaker {
     }
 }
 
-/// The places of all channels.
+/// Positions of all channels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Layout([Speaker; MAX_CHANNELS]);
 
 impl Layout {
-    /// Nothing is said.
+    /// All positions unknown.
     pub const UNPLACED: Self = Self([Speaker::Unplaced; MAX_CHANNELS]);
 
-    /// From a channel mask: its bits, from the lowest up, are the places of the channels in their order. Channels beyond
-    /// the mask have no place.
+    /// From a channel mask: its bits, from the lowest up, are the positions of the channels in order. Channels beyond
+    /// the mask have no position.
     #[must_use]
     pub fn of_mask(mask: u64) -> Self {
         let mut layout = Self::default();
@@ -68,7 +69,8 @@ impl Layout {
                 place if place & LOW_FREQUENCY != 0 => Speaker::LowFrequency,
                 place if place & FRONT != 0 => Speaker::Front,
                 place if place & SIDE_PAIR != 0 => Speaker::Surround,
-                // Of five channels the last two are beside the listener, whichever name they carry; of seven they are not.
+                // Without a side pair (five channels) the back pair is beside the listener. With one (seven channels)
+                // it is behind.
                 place if place & BACK_PAIR != 0 && mask & SIDE_PAIR == 0 => Speaker::Surround,
                 _ => Speaker::Behind,
             };
@@ -76,13 +78,13 @@ impl Layout {
         layout
     }
 
-    /// Weights of the first so many channels.
+    /// Loudness weights of the first `channels` channels.
     #[must_use]
     pub fn weights(self, channels: usize) -> Vec<f64> {
         self.0.iter().take(channels).map(|speaker| speaker.weight()).collect()
     }
 
-    /// Shares of the first so many channels in one; together they are 1.
+    /// Downmix shares of the first `channels` channels. Their sum is 1.
     #[must_use]
     pub fn shares(self, channels: usize) -> Vec<f32> {
         let shares = self.0.iter().take(channels).map(|speaker| speaker.share());
@@ -90,8 +92,8 @@ impl Layout {
         shares.map(|share| share / whole.max(f32::MIN_POSITIVE)).collect()
     }
 
-    /// Takes the channels of low frequency out of `planes`, unless there is nothing else: a lone channel that is called so
-    /// is a voice.
+    /// Removes the LFE channels from `planes`. A recording with LFE channels alone keeps them, because such a channel
+    /// is a mislabelled voice.
     pub fn drop_low_frequency(&mut self, planes: &mut Vec<Vec<f32>>) {
         let low = |speaker: &Speaker| *speaker == Speaker::LowFrequency;
         let count = planes.len().min(MAX_CHANNELS);

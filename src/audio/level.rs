@@ -1,47 +1,49 @@
-//! How much to raise or lower a recording: one gain for all of it, and a limiter where peaks stand in the way.
+//! Chooses the gain of a recording: one gain for the whole call, and a limiter where peaks prevent it. Input is the
+//! loudness, the true peak and a [`Profile`]. Output is a [`Plan`].
 
 use super::block::{OUTPUT_RATE_HZ, STEP, Step};
 use super::limiter::{GainRide, LOOK_AHEAD};
 use super::loudness::Levels;
 use super::true_peak::{Phases, REACH};
 
-/// The most the limiter may take off a peak, dB. More would be heard.
+/// The most the limiter may take off a peak, dB. More is audible.
 const MOST_LIMITED_DB: f64 = 6.0;
-/// Kept clear below the ceiling: other meters interpolate a little differently, and samples are rounded to 16 bits, dB.
+/// Margin below the ceiling, dB. Other meters interpolate slightly differently, and samples are rounded to 16 bits.
 const CLEARANCE_DB: f64 = 0.15;
-/// The limiter takes loudness away as well as peaks; the gain makes up for it to within this, LU.
+/// The limiter reduces the loudness too. The gain compensates to within this, LU.
 const CLOSE_LU: f64 = 0.01;
-/// A loudness missed by more than this is said to be missed, LU.
+/// The plan is `peak_limited` when the loudness misses the target by more than this, LU.
 const MISSED_LU: f64 = 0.1;
 const TRIES: usize = 8;
-/// Steps kept as one: 1.3 ms, short against the limiter's movements.
+/// Steps per grain: 1.3 ms, short compared with the limiter's attack and release.
 const GRAIN: usize = 4;
 /// Grains in the 100 ms of [`Levels`].
 const HOP_GRAINS: usize = OUTPUT_RATE_HZ as usize / 10 / STEP / GRAIN;
-/// [`MOST_LIMITED_DB`] as a factor: the limiter never meets a peak below this share of the highest.
+/// [`MOST_LIMITED_DB`] as a factor. The limiter never acts on peaks below this share of the highest peak.
 const LIMITED_SHARE: f32 = 0.5;
 
-/// What will be done.
+/// Gain and limiter settings of the second pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
     pub gain_db: f64,
-    /// Amplitude the limiter holds true peaks under, when one is needed.
+    /// Amplitude that the limiter keeps true peaks below. `None` without a limiter.
     pub ceiling: Option<f32>,
-    /// Peaks keep the loudness under the target.
+    /// Peaks keep the loudness below the target.
     pub peak_limited: bool,
-    /// What will come out: of a gain alone exactly, as it moves every level by the same amount; with a limiter as far as
-    /// [`Profile`] can tell.
+    /// Expected loudness of the output. It is exact for a gain alone, which shifts every level by the same amount. With
+    /// a limiter it is the estimate of [`Profile`].
     pub output_lufs: f64,
 }
 
 impl Plan {
-    /// As a factor of amplitude.
+    /// The gain as a factor of amplitude.
     #[must_use]
     pub fn gain(&self) -> f32 {
         10f64.powf(self.gain_db / 20.0) as f32
     }
 
-    /// For a recording of these levels and this true peak. `None` when it has no loudness: silence, or too short.
+    /// Plan for a recording with these levels and this true peak. `None` when the recording has no loudness (silence,
+    /// or under 400 ms).
     pub fn make(
         levels: &Levels,
         true_peak: f32,
@@ -60,7 +62,7 @@ impl Plan {
         let plain = profile.hop_energies();
         let mut plan =
             Self { gain_db: wanted.min(most), ceiling: Some(ceiling), peak_limited: false, output_lufs: target_lufs };
-        // Loudness gained for each decibel of gain: 1 to begin with, less once the limiter is seen to take its share.
+        // Loudness gained per decibel of gain. It starts at 1 and falls when the limiter acts.
         let (mut slope, mut last) = (1.0, None::<(f64, f64)>);
         for _ in 0..TRIES {
             plan.output_lufs = profile.loudness_after(&plan, ceiling, levels, &plain);
@@ -80,21 +82,21 @@ impl Plan {
     }
 }
 
-/// What the limiter will meet, gathered on the first pass and kept small: two bytes a grain. With it a gain can be tried
-/// without going through the samples again.
+/// What the limiter's input looks like, collected on the first pass: two bytes per grain. Gains can be tried on it
+/// without a second read of the samples.
 #[derive(Debug, Default)]
 pub struct Profile {
     energies: Vec<u8>,
-    /// True peaks, 0 where too low to matter at any gain in question.
+    /// True peaks. 0 for a peak too low to matter at any possible gain.
     peaks: Vec<u8>,
     phases: Phases,
     highest: f32,
-    /// The grain at hand: energy, peak, steps.
+    /// Energy, peak and number of steps of the current grain.
     grain: (f32, f32, usize),
 }
 
 impl Profile {
-    /// Takes the next steps, with their samples.
+    /// Adds the next steps and their samples.
     pub fn push(&mut self, samples: &[f32], steps: &[Step]) {
         for (index, step) in steps.iter().enumerate() {
             self.highest = self.highest.max(step.peak);
@@ -103,7 +105,7 @@ impl Profile {
             *energy += step.energy;
             *count += 1;
             if self.phases.can_pass(step.peak, floor) {
-                // At the edges of what is given the samples alone have to do: this is an estimate.
+                // At the edges of the block the sample peak is used. This is an estimate.
                 let region =
                     (index * STEP + 1).checked_sub(REACH).and_then(|start| samples.get(start..)?.first_chunk());
                 let here = region.map_or(step.peak, |region| self.phases.step_peak(region, step.peak, floor));
@@ -117,7 +119,7 @@ impl Profile {
 
     fn end_grain(&mut self) {
         let (energy, peak, _) = std::mem::take(&mut self.grain);
-        // The mean square, which unlike a sum is never beyond what a byte can say.
+        // The mean square stays within the range of a byte. A sum could exceed it.
         self.energies.push(pack(energy / (STEP * GRAIN) as f32));
         self.peaks.push(pack_peak(peak));
     }
@@ -133,8 +135,8 @@ impl Profile {
         self.energies.chunks(HOP_GRAINS).map(|hop| hop.iter().map(|&code| f64::from(unpack(code))).sum()).collect()
     }
 
-    /// Integrated loudness with this gain and the limiter in the way. The limiter's gain moves slowly against the sound,
-    /// so what it leaves of the plain energy in 100 ms is, closely, what it leaves of the weighted energy.
+    /// Integrated loudness with this gain and the limiter. The limiter's gain moves slowly compared with the sound. The
+    /// share of unweighted energy that it leaves in 100 ms is therefore close to the share of weighted energy.
     fn loudness_after(&self, plan: &Plan, ceiling: f32, levels: &Levels, plain: &[f64]) -> f64 {
         let ceiling = ceiling / plan.gain();
         let mut ride = GainRide::default();
@@ -148,7 +150,7 @@ impl Profile {
             let borne = if peak > ceiling { ceiling / peak } else { 1.0 };
             for step in grain * GRAIN..(grain + 1) * GRAIN {
                 let gain = f64::from(ride.next(borne));
-                // The gain told now is that of an earlier step.
+                // The returned gain belongs to the step `LOOK_AHEAD` earlier.
                 let Some(at) = step.checked_sub(LOOK_AHEAD).map(|step| step / GRAIN) else { continue };
                 if let (Some(&energy), Some(taken)) = (self.energies.get(at), taken.get_mut(at / HOP_GRAINS)) {
                     *taken += f64::from(unpack(energy)) * (1.0 - gain * gain) / GRAIN as f64;

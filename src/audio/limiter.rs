@@ -1,23 +1,23 @@
-//! A look-ahead limiter: pulls the gain down smoothly before a true peak arrives and lets it go slowly after. It works in
-//! steps of 16 samples, so that its cost is that of one multiplication a sample.
+//! Look-ahead limiter for true peaks. It lowers the gain smoothly before a peak and raises it slowly after. It works in
+//! steps of 16 samples, so it costs about one multiplication per sample.
 
 use super::block::{OUTPUT_RATE_HZ, STEP, Step, measure_steps};
 use super::output_levels::HOP;
 use super::true_peak::{Phases, REACH as PEAK_REACH};
 
-/// Steps before a peak at which the gain begins to fall: 5 ms, too short to be heard as a dip, long enough not to click.
+/// Steps of attack before a peak: 5 ms. This is too short for an audible dip and long enough to avoid a click.
 pub const LOOK_AHEAD: usize = 15;
-/// Steps within the reach of the mean and of the minimum.
+/// Length of the moving minimum and of the moving mean, steps.
 const REACH: usize = LOOK_AHEAD + 1;
-/// Time constant of the way back, seconds.
+/// Release time constant, seconds.
 const RELEASE_SECONDS: f64 = 0.06;
-/// Within this of 1 the gain is 1 (0.001 dB).
+/// A gain this close to 1 is set to 1 (0.001 dB).
 const SETTLED: f32 = 1e-4;
-/// Steps between the one whose peak is looked at and the one that comes out: the look-ahead, and one more because the ramp
-/// over a step ends at the gain of the step after it.
+/// Delay from the step under analysis to the step put out: the look-ahead plus one step. The ramp over a step ends at
+/// the gain of the next step.
 const DELAY_STEPS: usize = LOOK_AHEAD + 1;
 
-/// From the gain each step could bear to the gain it gets.
+/// Computes the gain of each step from the highest gain that each step allows.
 #[derive(Debug, Clone)]
 pub struct GainRide {
     last_borne: f32,
@@ -26,7 +26,7 @@ pub struct GainRide {
     at: usize,
     current: f32,
     release: f32,
-    /// Steps in a row that could bear a gain of 1 and had it.
+    /// Consecutive steps that allowed a gain of 1 and had it.
     calm: usize,
     least: f32,
 }
@@ -48,9 +48,9 @@ impl Default for GainRide {
 }
 
 impl GainRide {
-    /// Takes what the next step can bear (1 or less); gives the gain at the start of the step [`LOOK_AHEAD`] before it.
-    /// The mean is over gains each of which already respects every step up to here, so at a peak all of them do; a step
-    /// counts at both its ends because the gain moves in a straight line between them.
+    /// Takes the highest gain that the next step allows (1 or less). Returns the gain at the start of the step
+    /// [`LOOK_AHEAD`] before it. Every gain in the mean respects every step up to here, so at a peak the mean does too.
+    /// Each limit applies to both ends of its step, because the gain is linear between them.
     pub fn next(&mut self, borne: f32) -> f32 {
         if borne >= 1.0 && self.at_rest() {
             return 1.0;
@@ -68,20 +68,20 @@ impl GainRide {
         gain
     }
 
-    /// Whether every gain within reach is 1: it stays so until a step cannot bear that.
+    /// Whether all gains in reach are 1. They stay 1 until a step requires less.
     #[must_use]
     pub const fn at_rest(&self) -> bool {
         self.calm >= 2 * REACH
     }
 
-    /// The most that was taken off, dB (0 or more).
+    /// The largest gain reduction, dB (0 or more).
     #[must_use]
     pub fn limited_db(&self) -> f64 {
         -20.0 * f64::from(self.least).log10()
     }
 }
 
-/// Lanes of the two loops below, which run for every step while the limiter is at work.
+/// Lanes of the two loops below, which run for every step while the limiter is active.
 const LANES: usize = 4;
 
 fn least(gains: &[f32; REACH]) -> f32 {
@@ -105,26 +105,26 @@ fn sum(gains: &[f32; REACH]) -> f32 {
     (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }
 
-/// One channel at 48 kHz. Output lines up with input once [`Limiter::finish`] has been called.
+/// Limiter of one channel at 48 kHz. The output lines up with the input after [`Limiter::finish`].
 #[derive(Debug)]
 pub struct Limiter {
     ceiling: f32,
     phases: Phases,
     ride: GainRide,
-    /// Samples waiting for their gain, after a few that have gone out and that peaks still lean on.
+    /// Samples waiting for their gain, after a few that are out and that the peak filter still needs.
     line: Vec<f32>,
-    /// Where in the line the next step begins whose peak is to be looked at.
+    /// Position in `line` of the next step to analyse.
     next: usize,
-    /// Levels of that step and of those after it, and the peak of the one before.
+    /// Levels of that step and the steps after it, and the peak of the step before it.
     steps: Vec<Step>,
     before: f32,
-    /// Gain at the start of the step that comes out next.
+    /// Gain at the start of the next output step.
     node: f32,
-    /// Steps still to be looked at before the first comes out.
+    /// Steps still to analyse before the first output step.
     wait: usize,
     taken: u64,
     given: u64,
-    /// Whether each [`HOP`] of the output was changed.
+    /// For each [`HOP`] of the output: whether the limiter changed it.
     changed: Vec<bool>,
 }
 
@@ -148,19 +148,19 @@ impl Limiter {
         }
     }
 
-    /// Whether anything of this [`HOP`] of the output is more or less than its input.
+    /// Whether the limiter changed any sample of this [`HOP`] of the output.
     #[must_use]
     pub fn changed(&self, hop: usize) -> bool {
         self.changed.get(hop).is_some_and(|changed| *changed)
     }
 
-    /// Appends limited samples to `out`, some milliseconds behind.
+    /// Appends limited samples to `out`, with a delay of a few milliseconds.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
         self.taken += samples.len() as u64;
         self.run(samples, out);
     }
 
-    /// Lets out what is still in the line.
+    /// Puts out the remaining samples.
     pub fn finish(&mut self, out: &mut Vec<f32>) {
         let due = self.taken - self.given;
         let before = out.len();
@@ -173,7 +173,7 @@ impl Limiter {
         self.line.extend_from_slice(samples);
         let measured = self.next + self.steps.len() * STEP;
         measure_steps(&self.line[measured..], &mut self.steps);
-        // The last step is not looked at: peaks lean on samples after them.
+        // The last step waits, because its peaks need the samples after it.
         let known = self.steps.len().saturating_sub(1);
         let mut at = 0;
         while at < known {
@@ -200,18 +200,18 @@ impl Limiter {
         self.next -= gone;
     }
 
-    /// How many steps from `at` on cannot hold a peak above the ceiling.
+    /// The number of steps from `at` on that cannot hold a peak above the ceiling.
     fn calm_steps(&self, at: usize, known: usize) -> usize {
         let low = |step: &Step| !self.phases.can_pass(step.peak, self.ceiling);
         if self.phases.can_pass(self.before, self.ceiling) {
             return 0;
         }
-        // Each of them and the one after it have to be low.
+        // A step counts when it and the next step are low.
         let run = self.steps[at..=known].iter().take_while(|step| low(step)).count();
         run.saturating_sub(1)
     }
 
-    /// Looks at one step, and lets out the one that has waited long enough; whether that one was changed.
+    /// Analyses one step and puts out the delayed step. Returns whether that step was changed.
     fn one(&mut self, at: usize, out: &mut Vec<f32>) -> bool {
         let (here, after) = (self.steps[at].peak, self.steps[at + 1].peak);
         let start = self.next + at * STEP;
@@ -241,7 +241,7 @@ impl Limiter {
         changed
     }
 
-    /// The most that was taken off, dB (0 or more).
+    /// The largest gain reduction, dB (0 or more).
     #[must_use]
     pub fn limited_db(&self) -> f64 {
         self.ride.limited_db()

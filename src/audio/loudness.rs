@@ -1,5 +1,5 @@
-//! Programme loudness: ITU-R BS.1770-4 (K-weighting, gating), EBU Tech 3342 (range). One pass gathers the energy of every
-//! 100 ms; all figures, also those after a gain, are worked out from that.
+//! Programme loudness: ITU-R BS.1770-4 (K-weighting, gating) and EBU Tech 3342 (range). One pass collects the energy of
+//! every 100 ms. All figures come from it, also those after a gain.
 
 use super::k_weighting::KWeighting;
 
@@ -9,7 +9,7 @@ const OFFSET_LU: f64 = -0.691;
 const ABSOLUTE_GATE_LUFS: f64 = -70.0;
 const RELATIVE_GATE_LU: f64 = -10.0;
 const RANGE_GATE_LU: f64 = -20.0;
-/// Steps of 100 ms in a gating block (400 ms, 75 % overlap) and in a short-term window (3 s).
+/// Hops of 100 ms in a gating block (400 ms, 75 % overlap) and in a short-term window (3 s).
 const BLOCK_HOPS: usize = 4;
 const SHORT_TERM_HOPS: usize = 30;
 
@@ -21,14 +21,14 @@ fn mean_square(lufs: f64) -> f64 {
     10f64.powf((lufs - OFFSET_LU) / 10.0)
 }
 
-/// Gathers the energy of a stretch of one rate and number of channels.
+/// Collects the energy of audio with one rate and channel count.
 #[derive(Debug)]
 pub struct Meter {
     filters: Vec<KWeighting>,
-    /// What each channel counts.
+    /// Weight of each channel.
     weights: Vec<f64>,
     rate_hz: u32,
-    /// Samples seen, and the number of the sample at which the current 100 ms end.
+    /// Samples so far, and the sample at which the current hop of 100 ms ends.
     seen: u64,
     hop_end: u64,
     hop_start: u64,
@@ -37,13 +37,13 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// For channels that all count alike.
+    /// For channels of equal weight.
     #[must_use]
     pub fn new(rate_hz: u32, channels: usize) -> Self {
         Self::weighted(rate_hz, vec![1.0; channels])
     }
 
-    /// For channels that count as much as these weights say, one for each.
+    /// For channels with these weights, one per channel.
     #[must_use]
     pub fn weighted(rate_hz: u32, weights: Vec<f64>) -> Self {
         let filters = vec![KWeighting::new(rate_hz); weights.len()];
@@ -58,7 +58,7 @@ impl Meter {
         (hops * self.rate_hz as u64).div_ceil(10)
     }
 
-    /// Adds samples, one slice per channel, all equally long.
+    /// Adds samples: one slice per channel, all of the same length.
     pub fn push<P: AsRef<[f32]>>(&mut self, planes: &[P]) {
         let frames = planes.first().map_or(0, |plane| plane.as_ref().len());
         let mut at = 0;
@@ -78,14 +78,14 @@ impl Meter {
         }
     }
 
-    /// What was gathered; a last stretch under 100 ms is in no gating block and is left out.
+    /// The levels so far. A last part under 100 ms is in no gating block and is left out.
     #[must_use]
     pub fn finish(self) -> Levels {
         self.levels
     }
 }
 
-/// K-weighted mean squares, one for each 100 ms, summed over channels.
+/// K-weighted mean squares, one per 100 ms, summed over the channels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Levels {
     hops: Vec<f64>,
@@ -103,7 +103,7 @@ impl Levels {
         &self.hops
     }
 
-    /// Appends what follows in time, measured by another meter.
+    /// Appends later levels from another meter.
     pub fn append(&mut self, mut later: Self) {
         self.hops.append(&mut later.hops);
     }
@@ -112,7 +112,7 @@ impl Levels {
         self.hops.windows(hops).map(move |window| window.iter().sum::<f64>() / hops as f64)
     }
 
-    /// Integrated loudness as it would be after a gain, LUFS. `None` under 400 ms or when all is below the gate.
+    /// Integrated loudness after a gain, LUFS. `None` under 400 ms or when all blocks are below the gate.
     #[must_use]
     pub fn integrated(&self, gain_db: f64) -> Option<f64> {
         let gate = mean_square(ABSOLUTE_GATE_LUFS - gain_db);
@@ -121,7 +121,7 @@ impl Levels {
         gated_mean(self.windows(BLOCK_HOPS), gate.max(relative)).map(|mean| lufs(mean) + gain_db)
     }
 
-    /// Loudness of the 400 ms blocks that lie within the given stretches, same gates, LUFS.
+    /// Integrated loudness of the 400 ms blocks inside the given segments, LUFS. The gates are the same.
     #[must_use]
     pub fn integrated_within(&self, stretches_ms: &[(u64, u64)]) -> Option<f64> {
         let mut blocks = Vec::new();
@@ -138,7 +138,7 @@ impl Levels {
         gated_mean(blocks.into_iter(), gate.max(relative)).map(lufs)
     }
 
-    /// Loudness range, LU (EBU Tech 3342): the spread of the short-term loudness from its 10th to its 95th percentile.
+    /// Loudness range, LU (EBU Tech 3342): from the 10th to the 95th percentile of the short-term loudness.
     #[must_use]
     pub fn range(&self) -> Option<f64> {
         let gate = mean_square(ABSOLUTE_GATE_LUFS);
@@ -150,8 +150,8 @@ impl Levels {
         Some(at(0.95)? - at(0.10)?)
     }
 
-    /// The gain that brings the integrated loudness to `target`, dB. The absolute gate moves with the gain, so it is
-    /// approached in steps; three are enough for what a gate can shift.
+    /// The gain that brings the integrated loudness to `target_lufs`, dB. The absolute gate moves with the gain, so the
+    /// gain is iterated. Three iterations are enough for the shift that a gate can cause.
     #[must_use]
     pub fn gain_to(&self, target_lufs: f64) -> Option<f64> {
         let mut gain_db = target_lufs - self.integrated(0.0)?;
@@ -237,7 +237,7 @@ mod tests {
             (state >> 8) as f32 / 8_388_608.0 - 1.0
         };
         for rate in [8_000, 16_000, 44_100, 48_000] {
-            // Noise whose level rises and falls by 16 dB in twenty seconds.
+            // Noise with a level that rises and falls by 16 dB in twenty seconds.
             let level =
                 |n: usize| 0.1 * 10f64.powf(0.4 * (n as f64 / f64::from(rate) * std::f64::consts::TAU / 20.0).sin());
             let mut plane = || (0..rate as usize * 40).map(|n| noise() * level(n) as f32).collect::<Vec<f32>>();
@@ -249,7 +249,7 @@ mod tests {
             let (ours, theirs) = (levels.integrated(0.0).unwrap(), reference.loudness_global().unwrap());
             assert!((ours - theirs).abs() < 0.01, "{rate}: {ours} {theirs}");
             let (ours, theirs) = (levels.range().unwrap(), reference.loudness_range().unwrap());
-            // The crate looks once a second, this meter ten times; EBU Tech 3342 allows 1 LU.
+            // The crate measures once per second, this meter ten times. EBU Tech 3342 allows 1 LU.
             assert!((ours - theirs).abs() < 1.0, "{rate}: {ours} {theirs}");
         }
     }

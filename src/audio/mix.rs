@@ -1,47 +1,48 @@
-//! Many channels to one. Two channels may be two legs, the same sound twice, or the same sound with one lead swapped:
-//! the last one, averaged, would be silence, so the sign of the second channel follows the correlation.
+//! Mixes channels to one. Two channels may be two legs, the same sound twice, or the same sound with one channel
+//! inverted. The average of inverted channels would be silence, so the sign of the second channel follows the
+//! correlation.
 
 use super::block::Block;
 
-/// Length over which two channels are compared, windows per second.
+/// Windows per second in which two channels are compared.
 const WINDOWS_PER_SECOND: u32 = 5;
-/// Below this level (mean square, about -60 dBFS) a window says nothing.
+/// A quieter window is not compared (mean square, about -60 dBFS).
 const ACTIVE: f64 = 1e-6;
-/// Correlation below which the second channel is taken for inverted, and above which it is taken for straight again.
+/// Correlation below which the second channel counts as inverted, and above which it counts as straight again.
 const INVERTED: f64 = -0.9;
 const STRAIGHT: f64 = 0.0;
-/// Two channels differing by less than this share of their energy (-30 dB) carry the same sound.
+/// Two channels carry the same sound when they differ by less than this share of their energy (-30 dB).
 const SAME: f64 = 1e-3;
-/// Share of the active windows that makes a whole recording dual mono, or inverted.
+/// Share of the active windows that makes a recording dual mono, and share that makes it inverted.
 const MOST: f64 = 0.95;
 const MANY: f64 = 0.5;
-/// Legs that differ by less are left as they are; no leg is raised by more, dB.
+/// Legs that differ by less stay as they are. No leg is raised by more, dB.
 const ALIKE_DB: f64 = 2.0;
 const MOST_RAISED_DB: f64 = 30.0;
-/// Windows this far under a leg's mean are its pauses, dB (the relative gate of BS.1770-4).
+/// Windows this far below a leg's mean are pauses, dB (the relative gate of BS.1770-4).
 const PAUSE_DB: f64 = 10.0;
-/// A leg whose louder windows stand out less than this from its quieter ones is noise, and is not raised, dB.
+/// A leg is noise when its loud windows exceed its quiet windows by less than this, dB. Noise is not raised.
 const LIVELY_DB: f64 = 9.0;
 
 /// Downmix to one channel.
 #[derive(Debug, Default)]
 pub struct Mixer {
     rate_hz: u32,
-    /// The window being gathered.
+    /// Samples of the current window.
     left: Vec<f32>,
     right: Vec<f32>,
     inverted: bool,
     active: u64,
     same: u64,
     opposite: u64,
-    /// Samples of a recording that was not two channels throughout.
+    /// Samples of parts that did not have two channels.
     other: u64,
-    /// Mean squares of the two channels, window by window.
+    /// Mean squares of the two channels per window.
     energies: Vec<[f32; 2]>,
     raised: Option<Raised>,
 }
 
-/// A leg that is raised before mixing, and by how much (a factor of amplitude).
+/// The leg to raise before the mix, with a factor of amplitude.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Raised {
     Left(f32),
@@ -49,13 +50,13 @@ pub enum Raised {
 }
 
 impl Mixer {
-    /// A mixer that levels two legs as an earlier one found them to differ.
+    /// A mixer that levels two legs by the result of an earlier pass.
     #[must_use]
     pub fn levelling(raised: Raised) -> Self {
         Self { raised: Some(raised), ..Self::default() }
     }
 
-    /// How to make two legs equally loud; `None` where they are, or are not two legs.
+    /// The leg to raise for equal loudness. `None` for equal legs and for recordings without two legs.
     #[must_use]
     pub fn unequal(&self) -> Option<Raised> {
         if self.other > 0 || self.dual_mono() || self.anti_phase() {
@@ -70,7 +71,7 @@ impl Mixer {
         }
     }
 
-    /// Level of a leg while it sounds, dB; `None` for one that holds nothing but noise or silence.
+    /// Level of a leg while it sounds, dB. `None` for noise and silence.
     fn leg_level(&self, leg: usize) -> Option<f64> {
         let mut windows: Vec<f64> = self.energies.iter().map(|pair| f64::from(pair[leg])).collect();
         windows.sort_by(f64::total_cmp);
@@ -84,8 +85,8 @@ impl Mixer {
         (!loud.is_empty() && level - quiet > LIVELY_DB).then_some(level)
     }
 
-    /// Appends the block, mixed, to `out`. Two channels come out a window later: call [`Self::flush`] at the end and
-    /// before a change of rate. A channel alone is given back as it is: it comes after `out`.
+    /// Appends the mixed block to `out`. Two channels come out one window later: call [`Self::flush`] at the end and
+    /// before a rate change. A single channel is returned as it is, and it follows `out`.
     pub fn push<'a>(&mut self, block: &'a Block, out: &mut Vec<f32>) -> Option<&'a [f32]> {
         match block.planes.as_slice() {
             [] => {}
@@ -123,7 +124,7 @@ impl Mixer {
         }
     }
 
-    /// Mixes what has been gathered.
+    /// Mixes the samples of the current window.
     pub fn flush(&mut self, out: &mut Vec<f32>) {
         if self.left.is_empty() {
             return;
@@ -132,7 +133,7 @@ impl Mixer {
         self.judge();
         let sign = |inverted: bool| if inverted { -1.0f32 } else { 1.0 };
         let (from, to) = (sign(was), sign(self.inverted));
-        // A change of sign fades over a fortieth of the window (5 ms): a step would click.
+        // A change of sign fades over a fortieth of the window (5 ms). A step would click.
         let fade = if was == self.inverted { 0 } else { (self.left.len() / 40).max(1) };
         match self.raised {
             Some(Raised::Left(factor)) => self.left.iter_mut().for_each(|sample| *sample *= factor),
@@ -187,7 +188,7 @@ impl Mixer {
         self.other == 0 && self.active > 0 && self.same as f64 >= MOST * self.active as f64
     }
 
-    /// One channel was the other inverted, for most of the recording.
+    /// One channel was the inverse of the other for most of the recording.
     #[must_use]
     pub fn anti_phase(&self) -> bool {
         self.active > 0 && self.opposite as f64 >= MANY * self.active as f64

@@ -1,8 +1,10 @@
-//! From a recording to measured, normalised audio.
+//! Turns a recording into measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` and `ogg` with `engine` and `opus`, `riff` with
-//! `pcm` and `gsm`, `aiff`, `au`) → `timeline` (repair) → `offset` → `mix` → `resample` → meters and `spill` ; then `level`
-//! (one gain) → `limiter` → `wav`, `flac`, `waveform`. Blocks in, sinks out: a long call is never in memory as a whole.
+//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` and `ogg` with `engine` and `opus`,
+//! `riff` with `pcm` and `gsm`, `aiff`, `au`) → `timeline` (repair) → `offset` → `mix` → `resample` → meters and
+//! `spill`. Then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`.
+//!
+//! Every stage works block by block. A long call is never in memory as a whole.
 
 mod aac;
 mod aiff;
@@ -64,10 +66,10 @@ use crate::config;
 use crate::domain::quality::{Flag, Loudness, Normalization, SourceFormat};
 use crate::domain::{Container, RecordingState};
 
-/// What is done between two blocks of audio.
+/// A hook that runs between two blocks of audio.
 type Between = dyn Fn(&CancelFlag) + Send + Sync;
 
-/// Asks running audio work to stop. Clones share one flag.
+/// Cancels running audio work. Clones share one flag.
 #[derive(Clone, Default)]
 pub struct CancelFlag {
     asked: Arc<AtomicBool>,
@@ -81,7 +83,8 @@ impl fmt::Debug for CancelFlag {
 }
 
 impl CancelFlag {
-    /// The same flag, with something that the work does between two blocks of audio: it may wait there for others.
+    /// The same flag with a hook that the audio work runs after each block. The hook may wait, for example until a CPU
+    /// slot is free.
     #[must_use]
     pub fn between_blocks(&self, what: impl Fn(&Self) + Send + Sync + 'static) -> Self {
         Self { asked: self.asked.clone(), between: Some(Arc::new(what)) }
@@ -96,7 +99,7 @@ impl CancelFlag {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// The end of a block.
+    /// Runs the hook at the end of a block. Fails with `Cancelled` when the flag is set.
     fn pass(&self) -> Result<(), AudioError> {
         if let Some(between) = &self.between {
             between(self);
@@ -105,40 +108,43 @@ impl CancelFlag {
     }
 }
 
-/// What to read, and where to put the results.
+/// Input, settings and output paths of one normalisation.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub input: &'a Path,
     pub container: Container,
     pub settings: &'a config::Audio,
-    /// Directory for what does not fit in memory.
+    /// Directory for data that exceeds the memory cap.
     pub spool: &'a Path,
-    /// Final names; each file appears there whole or not at all.
+    /// Final names. A file appears under its name only when it is complete.
     pub wav: Option<&'a Path>,
     pub flac: Option<&'a Path>,
 }
 
-/// A recording, measured and normalised.
+/// Measurements and files of a normalised recording.
 #[derive(Debug, Clone)]
 pub struct Normalized {
     pub duration_ms: u64,
     pub source: SourceFormat,
-    /// Of the recording as recorded, before any gain.
+    /// Of the recording before any gain.
     pub loudness: Loudness,
     pub normalization: Normalization,
     pub flags: Vec<Flag>,
     /// Of the normalised audio.
     pub waveform: Waveform,
-    /// Energy over time of the mono mix before gain, for loudness per speaker.
+    /// K-weighted energy of the mono mix before gain, for the loudness of each speaker.
     pub levels: Levels,
     pub wav: Option<WrittenFile>,
     pub flac: Option<WrittenFile>,
-    /// Oddities of the file that cost no audio.
+    /// Irregularities of the file that cost no audio.
     pub warnings: Vec<String>,
 }
 
-/// Decodes, repairs, measures and normalises a recording. Blocks for as long as that takes: call it where blocking is
-/// allowed. Meters in `sinks` hear the recording before any gain.
+/// Decodes, repairs, measures and normalises a recording. The call blocks its thread until the work is done. Meters in
+/// `sinks` get the recording before any gain.
+///
+/// # Errors
+/// See [`AudioError`]. A cancelled call writes no file.
 pub fn normalize(
     request: &Request<'_>,
     sinks: &mut [&mut dyn BlockSink],
@@ -203,7 +209,7 @@ const fn no_loudness(samples: u64) -> &'static str {
     if samples < OUTPUT_RATE_HZ as u64 * 4 / 10 { "shorter_than_400_ms" } else { "silence" }
 }
 
-/// Amplitude in decibels of full scale; nothing for digital silence.
+/// Amplitude in decibels of full scale. `None` for digital silence.
 fn decibels(amplitude: f32) -> Option<f64> {
     (amplitude > 0.0).then(|| 20.0 * f64::from(amplitude).log10())
 }

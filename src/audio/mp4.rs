@@ -1,36 +1,36 @@
-//! The edit list of an ISO media file (ISO/IEC 14496-12 8.6.6): how much of the decoder's output is the encoder's delay
-//! and where the sound ends. The demuxer reads it and does not apply it.
+//! Reads the edit list of an ISO media file (ISO/IEC 14496-12 8.6.6). It gives the encoder's delay at the start of the
+//! decoder's output and the end of the sound. The demuxer reads the list and does not apply it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 use symphonia::core::io::MediaSource;
 
-/// A movie header larger than this is not looked into.
+/// Limit on the bytes read of a movie header.
 const MOOV_BYTES: u64 = 64 << 20;
-/// A length promised beyond this on top of what is there is not believed.
+/// Limit on the zero padding of a file that is shorter than it announces.
 const MOST_PADDING: u64 = 4 << 30;
 
-/// More boxes than this at the start of a file are not looked through for the first fragments.
+/// Limit on the boxes read at the start of a file in search of the first fragments.
 const MOST_BOXES: usize = 256;
 
-/// What matters of the edits for one continuous recording.
+/// The edits as far as they matter for one continuous recording.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct EditList {
-    /// `None` where there are no edits, or none that one could follow.
+    /// `None` unless the track has exactly one edit.
     pub trim: Option<Trim>,
-    /// How much later than the first track of the file the sound begins.
+    /// Offset of the sound from the first track of the file, seconds.
     pub lead_seconds: f64,
 }
 
-/// Delay of the encoder, and how long the sound is after it.
+/// Delay of the encoder and length of the sound after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trim {
     pub start_seconds: f64,
     pub length_seconds: Option<f64>,
 }
 
-/// What the first sound track calls its codec (ISO/IEC 14496-12 8.5.2). Leaves the file anywhere.
+/// Codec name of the first audio track (ISO/IEC 14496-12 8.5.2). The file position afterwards is undefined.
 pub fn sample_entry(file: &File) -> Option<[u8; 4]> {
     let moov = movie(file)?;
     let sound = |trak: &&[u8]| {
@@ -63,7 +63,7 @@ fn movie(mut file: &File) -> Option<Vec<u8>> {
     None
 }
 
-/// Reads the edits of the first sound track. Leaves the file anywhere.
+/// Reads the edits of the first audio track. The file position afterwards is undefined.
 pub fn edit_list(file: &File) -> EditList {
     read_edits(file).unwrap_or_default()
 }
@@ -107,13 +107,13 @@ fn read_edits(mut file: &File) -> Option<EditList> {
 struct Track {
     id: u32,
     sound: bool,
-    /// Units a second of its own times.
+    /// Time scale: units per second.
     scale: f64,
-    /// Seconds of nothing before its first edit.
+    /// Empty edits before its first edit, seconds.
     empty_seconds: f64,
-    /// Length of each edit, seconds, and where in the media it begins, in its own units.
+    /// Length of each edit, seconds, and its start in the media, in units of `scale`.
     edits: Vec<(f64, i64)>,
-    /// Decoding time of its first fragment, in its own units (14496-12 8.8.12).
+    /// Decode time of its first fragment, in units of `scale` (14496-12 8.8.12).
     fragment: Option<u64>,
 }
 
@@ -126,14 +126,14 @@ impl Track {
 
     fn trim(&self) -> Option<Trim> {
         let &[(seconds, media_time)] = self.edits.as_slice() else { return None };
-        // Times of fragments are not read by the demuxer: there its times begin at zero.
+        // The demuxer ignores the decode times of fragments. Its times begin at zero.
         let skip = media_time.saturating_sub_unsigned(self.fragment.unwrap_or(0)).max(0);
         Some(Trim { start_seconds: skip as f64 / self.scale, length_seconds: (seconds > 0.0).then_some(seconds) })
     }
 }
 
-/// Where the last box of the file says it ends: beyond the end of the file when that was cut off in its sound. In any other
-/// box the zeros would be read as entries of tables without end.
+/// End of the last box by its header. It lies beyond the end of a file that was cut off in its media data. A cut in any
+/// other box gives the length of the file, because zeros there would be read as endless table entries.
 fn promised_len(mut file: &File, total: u64) -> Option<u64> {
     let mut at = 0u64;
     while let Some(left) = total.checked_sub(at).filter(|&left| left >= 8) {
@@ -141,7 +141,7 @@ fn promised_len(mut file: &File, total: u64) -> Option<u64> {
         file.seek(SeekFrom::Start(at)).ok()?;
         let there = left.min(16) as usize;
         file.read_exact(&mut head[..there]).ok()?;
-        // A size of 0 is "to the end", wherever that is.
+        // A size of 0 means "to the end of the file".
         if head.starts_with(&[0; 4]) {
             return Some(total);
         }
@@ -154,8 +154,8 @@ fn promised_len(mut file: &File, total: u64) -> Option<u64> {
     Some(at)
 }
 
-/// A file that goes on in zeros up to the length it promises. The demuxer refuses a file whose last box is cut off,
-/// though all its sound up to there can be had.
+/// A file with zeros after its end, up to the announced length. The demuxer refuses a file with a cut last box,
+/// although the sound before the cut is readable.
 #[derive(Debug)]
 pub struct Padded {
     file: File,
@@ -214,7 +214,7 @@ impl MediaSource for Padded {
     }
 }
 
-/// Name, header length and whole length of the box at the start of `bytes`; `left` is what remains of its parent.
+/// Name, header length and total length of the box at the start of `bytes`. `left` is what remains of its parent.
 fn box_head(bytes: &[u8], left: u64) -> Option<([u8; 4], u64, u64)> {
     let name = *bytes.get(4..8)?.first_chunk::<4>()?;
     let short = u64::from(u32::from_be_bytes(*bytes.first_chunk::<4>()?));
@@ -244,7 +244,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..at + 4)?.first_chunk::<4>()?))
 }
 
-/// Time scale of an `mvhd` or `mdhd` body; version 1 has 64-bit times before it.
+/// Time scale of an `mvhd` or `mdhd` body. Version 1 has 64-bit times before it.
 fn time_scale(body: &[u8]) -> Option<f64> {
     let at = if *body.first()? == 1 { 20 } else { 12 };
     u32_at(body, at).filter(|&scale| scale > 0).map(f64::from)
@@ -256,7 +256,7 @@ fn parse_moov(moov: &[u8]) -> Option<Vec<Track>> {
     Some(tracks.filter_map(|(_, trak)| parse_trak(trak, movie_scale)).collect())
 }
 
-/// `None` for what is neither sound nor pictures.
+/// `None` for tracks that are neither sound nor pictures.
 fn parse_trak(trak: &[u8], movie_scale: f64) -> Option<Track> {
     let mdia = child(trak, *b"mdia")?;
     let sound = match child(mdia, *b"hdlr")?.get(8..12)? {
@@ -277,7 +277,7 @@ fn parse_trak(trak: &[u8], movie_scale: f64) -> Option<Track> {
             (u64::from(u32_at(body, 0)?), i64::from(u32_at(body, 4)?.cast_signed()))
         };
         let seconds = duration as f64 / movie_scale;
-        // A media time of -1 is a pause: recorders write it in front for a late first packet.
+        // A media time of -1 is an empty edit. Recorders write it at the front when the first packet is late.
         match media_time {
             0.. => track.edits.push((seconds, media_time)),
             _ if track.edits.is_empty() => track.empty_seconds += seconds,
@@ -287,7 +287,7 @@ fn parse_trak(trak: &[u8], movie_scale: f64) -> Option<Track> {
     Some(track)
 }
 
-/// Notes where the fragments of a `moof` begin, for tracks of which none was seen before.
+/// Notes the first fragment of each track that has none so far.
 fn fragment_starts(moof: &[u8], tracks: &mut [Track]) {
     for (_, traf) in children(moof).filter(|(name, _)| name == b"traf") {
         let id = child(traf, *b"tfhd").and_then(|tfhd| u32_at(tfhd, 4));

@@ -1,22 +1,22 @@
-//! The offset of a recording: how far the middle of its wave is from zero, channel by channel. A cheap sound card or a
-//! wrong conversion puts one there; a gain would raise it with the sound, into the limiter. Measured on the first pass, and
-//! taken out in another where it matters: other recordings keep every bit.
+//! Measures and removes the DC offset of each channel. A cheap sound card or a wrong conversion causes it. A gain would
+//! raise it with the sound into the limiter. The first pass measures it. Where it matters, the recording is decoded
+//! again and the offset is removed. All other recordings stay bit-exact.
 
 use super::block::Block;
 
-/// Of what is written, full scale 1: a mean beyond this is worth taking out, and so is one that wanders by this much.
+/// Limits after the gain, full scale 1: a mean, or a spread of the means, above its limit is removed.
 const WRITTEN: f64 = 0.003;
 const WANDERING: f64 = 0.01;
-/// Less than this in a recording is how it is coded: silence in A-law is 0.00024, and in 8 bits nothing is nearer than 0.004.
+/// An offset below this comes from the coding and stays. Silence in A-law is 0.00024. 8-bit samples are rounded to
+/// within 0.004.
 const CODED: f64 = 5e-4;
-/// Means are taken over a second. Over less, a low voice would show in them.
+/// Window of the means, seconds. In a shorter window a low voice would show.
 const WINDOW_SECONDS: f64 = 1.0;
-/// The beginning of a recording, from which a wandering offset is followed, seconds.
+/// Start of a recording from which the filter takes its first offset, seconds.
 const START_SECONDS: f64 = 0.2;
-/// What is slower than this is no sound, Hz.
+/// Corner of the high-pass, Hz. Anything slower is not sound.
 const SLOWEST_HZ: f64 = 5.0;
 
-/// Measures the offset of each channel.
 #[derive(Debug, Default)]
 pub struct OffsetMeter {
     channels: Vec<Channel>,
@@ -26,11 +26,11 @@ pub struct OffsetMeter {
 struct Channel {
     sum: f64,
     samples: u64,
-    /// Mean of the start, once it is known.
+    /// Mean of the first [`START_SECONDS`].
     start: Option<f64>,
-    /// The window at hand: sum of samples, their number.
+    /// Sum and number of the samples in the current window.
     window: (f64, u64),
-    /// Means of the whole windows.
+    /// Sum and sum of squares of the means of complete windows.
     means: f64,
     squares: f64,
     windows: u64,
@@ -40,7 +40,7 @@ impl Channel {
     fn push(&mut self, rate_hz: u32, samples: &[f32]) {
         let level = fearless_simd::Level::new();
         let (sum, loud) = fearless_simd::dispatch!(level, _simd => sum(samples));
-        // Digital silence has no offset: it fills holes and pauses of recordings that have one.
+        // Digital silence has no offset. It fills the gaps and pauses of recordings that have one.
         if !loud {
             return;
         }
@@ -65,13 +65,13 @@ impl Channel {
         self.sum / self.samples.max(1) as f64
     }
 
-    /// How far the means of the windows are from theirs.
+    /// Standard deviation of the means of the windows.
     fn spread(&self) -> f64 {
         let count = self.windows.max(1) as f64;
         (self.squares / count - (self.means / count).powi(2)).max(0.0).sqrt()
     }
 
-    /// What to do about this channel when it is raised by this factor.
+    /// How to treat this channel when it is raised by the factor `gain`.
     fn removal(&self, gain: f64) -> Removal {
         let matters = |offset: f64, limit: f64| offset > CODED && offset * gain > limit;
         let (mean, spread) = (self.mean(), self.spread());
@@ -85,8 +85,8 @@ impl Channel {
     }
 }
 
-/// Sum of the samples, and whether any of them is not zero.
-// Compiled for each instruction set where it is inlined under `dispatch!`.
+/// Sum of the samples, and whether any sample is not zero.
+// Compiled for each instruction set, because it is inlined under `dispatch!`.
 #[allow(clippy::inline_always)]
 #[inline(always)]
 fn sum(samples: &[f32]) -> (f32, bool) {
@@ -115,8 +115,8 @@ impl OffsetMeter {
         }
     }
 
-    /// What to take out of a recording that is to be raised by this factor of amplitude, each channel by its own; nothing
-    /// where no channel has an offset that matters.
+    /// What removes the offsets of a recording that is then raised by a factor of amplitude, `gain_of` each channel.
+    /// `None` where no channel has an offset that matters.
     #[must_use]
     pub fn remover(&self, gain_of: impl Fn(usize) -> f64) -> Option<Remover> {
         let channels = self.channels.iter().enumerate().map(|(index, channel)| channel.removal(gain_of(index)));
@@ -125,7 +125,7 @@ impl OffsetMeter {
     }
 }
 
-/// Takes offsets out.
+/// Removes offsets.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Remover {
     channels: Vec<Removal>,
@@ -135,7 +135,7 @@ pub struct Remover {
 enum Removal {
     Nothing,
     Constant(f32),
-    /// Two high-passes of the first order, one behind the other, so that a steady rise leaves nothing: where they are now.
+    /// Two first-order high-passes in series, which also remove a steady rise. The fields are the states of both.
     Follow {
         level: f64,
         rest: f64,
@@ -172,7 +172,7 @@ mod tests {
 
     const RATE: u32 = 8_000;
 
-    /// A tone of 200 Hz with something slow under it.
+    /// A tone of 200 Hz plus a slow component.
     fn wave(seconds: f64, slow: impl Fn(f64) -> f64) -> Vec<f32> {
         (0..(seconds * f64::from(RATE)) as usize)
             .map(|n| {
@@ -188,7 +188,7 @@ mod tests {
         starts.map(|start| Block { rate_hz: RATE, planes: cut(start), ..Block::default() }).collect()
     }
 
-    /// What is left of the planes, and whether anything was taken.
+    /// The planes after removal. `None` when there was nothing to remove.
     fn removed(planes: &[Vec<f32>], gain: f64) -> Option<Vec<Vec<f32>>> {
         let mut meter = OffsetMeter::default();
         let mut blocks = blocks(planes);
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(removed(&[wave(3.0, |_| 0.000_244)], 100.0), None, "silence in A-law");
         assert_eq!(removed(&[wave(3.0, |_| 0.002)], 1.0), None);
         assert!(removed(&[wave(3.0, |_| 0.002)], 10.0).is_some(), "a gain makes it matter");
-        // Breath and wind of a close microphone: 3 Hz.
+        // Breath and wind at a close microphone: 3 Hz.
         assert_eq!(removed(&[wave(6.0, |at| 0.02 * (3.0 * std::f64::consts::TAU * at).sin())], 1.0), None);
     }
 

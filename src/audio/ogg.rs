@@ -1,6 +1,6 @@
-//! Decodes Ogg (RFC 3533): Opus, Vorbis and FLAC in it, one stream of sound after the other where files are chained.
+//! Decodes Ogg (RFC 3533) with Opus, Vorbis or FLAC. Chained streams are decoded one after the other.
 //!
-//! `pages` → `stream` (packets and their lengths) → `clock` (time left out, padding) → the codec's decoder.
+//! `pages` → `stream` (packets and their lengths) → `clock` (gaps, padding) → the codec's decoder.
 
 mod clock;
 mod pages;
@@ -21,21 +21,21 @@ use super::decode::{Decode, Facts, Step, undecodable};
 use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 
-/// Streams beside the one that is decoded of which the start is looked at.
+/// Limit on the other streams whose start time is read.
 const MOST_OTHERS: usize = 8;
-/// Header and sound may differ by a packet or so before anything is called missing, seconds.
+/// Header and audio may differ by about a packet before audio counts as missing, seconds.
 const MISSING_SECONDS: f64 = 0.06;
 
-/// Packets of sound that end on one page.
+/// The audio packets that end on one page.
 struct Sheet {
     sounds: Vec<Sound>,
     mark: Mark,
-    /// Pages of the stream that are missing before this one, by their numbers.
+    /// Pages of the stream missing before this one, by the page numbers.
     missed: u32,
 }
 
 impl Sheet {
-    /// `None` for a page on which no packet of sound ends.
+    /// `None` for a page on which no audio packet ends.
     fn of(stream: &mut Stream, page: &Page) -> Option<Self> {
         let missed = stream.missed_before(page);
         let after_pause = stream.after_pause;
@@ -51,40 +51,40 @@ impl Sheet {
     }
 }
 
-/// One stream of sound, from its first page to its last.
+/// One audio stream, from its first page to its last.
 struct Link {
     stream: Stream,
     engine: Engine,
     clock: Clock,
-    /// Whether its pages agree with its packets, once that was asked.
+    /// Whether its pages agree with its packets. `None` until checked.
     agrees: Option<bool>,
-    /// Its next page: whether there is one is known before a page is put out.
+    /// Its next page, read ahead to detect the last page.
     ahead: Option<Sheet>,
-    /// What lies before its first page.
+    /// Silence before its first page.
     front: Option<Silence>,
 }
 
-/// What is to be put out next.
+/// The next output.
 enum Piece {
     Sound(Sound),
     Silence(Silence),
 }
 
-/// Samples that are not there.
+/// Samples that the file does not hold.
 #[derive(Debug, Clone, Copy)]
 enum Silence {
     Lost(u64),
-    /// Nothing was sent, and the packets around do not say why.
+    /// Nothing was sent. The packets around do not explain it.
     Gap(u64),
-    /// Nothing was to be sent.
+    /// The encoder had nothing to send.
     Pause(u64),
 }
 
-/// The pages of a file, one of which may have been read too early.
+/// The pages of a file. One page can be put back.
 struct Source {
     pages: Pages,
     unread: Option<Page>,
-    /// What was passed over because it cannot be decoded.
+    /// Codec of a stream that was skipped as unsupported.
     foreign: Option<&'static str>,
 }
 
@@ -96,8 +96,8 @@ impl Source {
         }
     }
 
-    /// The streams that begin next; none at the end of the file. Their first pages come before all others (RFC 3533
-    /// section 4).
+    /// The streams that begin next. Empty at the end of the file. Their first pages come before all other pages (RFC
+    /// 3533 section 4).
     fn heads(&mut self) -> Result<Vec<Stream>, AudioError> {
         let mut streams = Vec::new();
         while let Some(page) = self.next()? {
@@ -115,7 +115,7 @@ impl Source {
         Ok(streams)
     }
 
-    /// Notes what is not decoded: a codec of sound says more than a picture, and that more than nothing.
+    /// Notes an unsupported stream. An audio codec takes precedence over video, and video over unknown.
     fn pass_over(&mut self, codec: &'static str) {
         match self.foreign {
             None | Some(UNKNOWN) => self.foreign = Some(codec),
@@ -124,8 +124,8 @@ impl Source {
         }
     }
 
-    /// The next page of the stream on which sound ends; `None` where the stream ends. Pages of other streams are shown to
-    /// `other`.
+    /// The next page of the stream on which audio ends. `None` where the stream ends. `other` gets the pages of other
+    /// streams.
     fn sheet(&mut self, stream: &mut Stream, mut other: impl FnMut(&Page)) -> Result<Option<Sheet>, AudioError> {
         while let Some(page) = self.next()? {
             if page.first {
@@ -142,7 +142,7 @@ impl Source {
         Ok(None)
     }
 
-    /// The next stream with sound in it; `None` at the end of the file.
+    /// The next stream with audio. `None` at the end of the file.
     fn link(&mut self) -> Result<Option<Link>, AudioError> {
         loop {
             let mut others = self.heads()?;
@@ -150,7 +150,7 @@ impl Source {
                 return Ok(None);
             }
             let mut stream = others.remove(0);
-            // Only the first stream is decoded. Where the others begin tells when it begins.
+            // Only the first stream is decoded. The start times of the others give its offset.
             let mut earliest: Option<f64> = None;
             let ahead = self.sheet(&mut stream, |page| {
                 let Some(at) = others.iter().position(|other| other.serial == page.serial) else { return };
@@ -177,8 +177,8 @@ impl Source {
     }
 }
 
-/// Time starts at the first sample of the stream that begins first. Where numbers of pages are missing, what was on them
-/// is lost: at most twice of what this page holds was on each.
+/// Silence before the first page. Time begins at the first sample of the earliest stream. Audio of missing pages is
+/// lost: at most twice the audio of this page for each.
 fn front(sheet: &Sheet, rate_hz: u32, earliest: Option<f64>) -> Option<Silence> {
     let start = sheet.start_seconds(rate_hz)?;
     let samples = |seconds: f64| (seconds * f64::from(rate_hz)).round() as u64;
@@ -190,7 +190,8 @@ fn front(sheet: &Sheet, rate_hz: u32, earliest: Option<f64>) -> Option<Silence> 
     OFFSET_SECONDS.contains(&later).then(|| Silence::Pause(samples(later)))
 }
 
-/// Whether the pages of a stream agree with its packets: looks at all of them. Bytes looked at in vain are added up.
+/// Whether the pages of a stream agree with its packets. Reads all pages. `in_vain` counts the bytes of failed page
+/// checks.
 fn look(path: &Path, wanted: &Stream, in_vain: &mut u64) -> Result<bool, AudioError> {
     let file = File::open(path).map_err(AudioError::io("open"))?;
     let mut pages = Pages::new(file, wanted.offset).map_err(AudioError::io("read"))?;
@@ -212,9 +213,9 @@ pub struct Ogg {
     link: Link,
     queue: VecDeque<Piece>,
     cut: Cut,
-    /// The last packet held no sound.
+    /// The last packet was a pause.
     after_pause: bool,
-    /// Promised by a header, put out, and cut off with the last page, seconds.
+    /// Seconds announced by the header, seconds put out, and seconds in the cut-off last page.
     expected_seconds: f64,
     put_out_seconds: f64,
     cut_off_seconds: f64,
@@ -249,18 +250,18 @@ impl Ogg {
         Ok(ogg)
     }
 
-    /// Begins the link at hand.
+    /// Starts the current link.
     fn begin(&mut self) {
         self.cut = Cut { skip: self.link.engine.pre_skip(), left: None };
         self.after_pause = false;
         self.queue.extend(self.link.front.take().map(|front| match front {
-            // The delay was part of what is lost.
+            // The encoder delay is part of the lost samples.
             Silence::Lost(frames) => Piece::Silence(Silence::Lost(self.cut.next(frames).1)),
             front => Piece::Silence(front),
         }));
     }
 
-    /// Fills the queue with the next page, of the next link if need be; `false` at the end of the file.
+    /// Fills the queue with the next page, or starts the next link. `false` at the end of the file.
     fn turn(&mut self) -> Result<bool, AudioError> {
         let Some(sheet) = self.link.ahead.take() else {
             let Some(link) = self.source.link()? else {
@@ -268,7 +269,7 @@ impl Ogg {
                 return Ok(false);
             };
             self.link = link;
-            // The first link's header spoke for that link only.
+            // The length in the header covers the first link only.
             self.expected_seconds = 0.0;
             self.begin();
             return Ok(true);
@@ -284,7 +285,7 @@ impl Ogg {
         Ok(true)
     }
 
-    /// Samples left out before this page.
+    /// Samples of the gap before this page.
     fn left_out(&mut self, mark: Mark) -> Result<u64, AudioError> {
         let mut failure = None;
         let Link { stream, clock, agrees, ahead, .. } = &mut self.link;
@@ -299,7 +300,8 @@ impl Ogg {
         failure.map_or(Ok(left_out.unsigned_abs()), Err)
     }
 
-    /// Where on a page time was left out is not told. An encoder that falls silent says so with its last packet.
+    /// Queues the packets of a page and the gap. The page does not say where its gap is. An encoder marks a pause with
+    /// its last packet before it, so the gap goes after such packets.
     fn lay_out(&mut self, sounds: Vec<Sound>, left_out: u64) {
         let mut after_pause = self.after_pause;
         let pauses: Vec<bool> = sounds.iter().map(|sound| sound.is_pause).collect();
@@ -323,7 +325,7 @@ impl Ogg {
         self.after_pause = after_pause;
     }
 
-    /// What the cut off last page would have held.
+    /// Counts the audio of a cut-off last page as missing.
     fn end(&mut self) {
         if let Some((serial, granule)) = self.source.pages.cut_off.take()
             && serial == self.link.stream.serial
@@ -333,7 +335,7 @@ impl Ogg {
         }
     }
 
-    /// `None` for a packet of which nothing is to be put out.
+    /// `None` for a packet without output.
     fn decode(&mut self, sound: Sound, block: &mut Block) -> Option<Step> {
         let duration = Duration::from(sound.samples);
         let packet = Packet::new(self.link.stream.serial, Timestamp::ZERO, duration, sound.data);

@@ -1,5 +1,5 @@
-//! Opus (RFC 6716) out of Ogg (RFC 7845) and Matroska: the decoder and what the stream's head says. Symphonia reads the
-//! containers and has no decoder for it.
+//! Decodes Opus (RFC 6716) from Ogg (RFC 7845) and Matroska with `ropus`, and reads the stream's header. Symphonia
+//! reads the containers and has no Opus decoder.
 
 use ropus::{Channels, DecodeMode, Decoder};
 
@@ -9,13 +9,13 @@ use super::error::AudioError;
 
 /// Opus is always decoded at this rate (RFC 7845 section 5.1).
 pub const RATE_HZ: u32 = 48_000;
-/// The longest packet, 120 ms (RFC 6716 section 3.2.5).
+/// Samples of the longest packet, 120 ms (RFC 6716 section 3.2.5).
 const LONGEST: usize = RATE_HZ as usize * 120 / 1000;
 
-/// Samples at 48 kHz that a packet decodes to (RFC 6716 section 3.1 and 3.2.5); `None` for what is no packet.
+/// Samples of a packet at 48 kHz (RFC 6716 section 3.1 and 3.2.5). `None` for an invalid packet.
 pub fn packet_samples(packet: &[u8]) -> Option<u64> {
     let first = *packet.first()?;
-    // Lengths of a frame in units of 2.5 ms, by configuration.
+    // Frame length in units of 2.5 ms, by configuration.
     let frame = match first >> 3 {
         config @ 0..=11 => [4, 8, 16, 24][usize::from(config & 3)],
         config @ 12..=15 => [4, 8][usize::from(config & 1)],
@@ -30,8 +30,8 @@ pub fn packet_samples(packet: &[u8]) -> Option<u64> {
     (1..=LONGEST as u64).contains(&samples).then_some(samples)
 }
 
-/// Whether a packet holds no sound: with discontinuous transmission an encoder ends so, and sends nothing until there is
-/// something to be heard (RFC 6716 section 2.1.9). Digital silence is coded in as few bytes.
+/// Whether a packet holds no sound. An encoder with discontinuous transmission sends such a packet last, then nothing
+/// until there is sound (RFC 6716 section 2.1.9). Digital silence takes equally few bytes.
 pub const fn is_pause(packet: &[u8]) -> bool {
     matches!(packet.len(), 1..=3)
 }
@@ -40,15 +40,15 @@ pub const fn is_pause(packet: &[u8]) -> bool {
 pub struct Opus {
     decoder: Box<Decoder>,
     channels: Channels,
-    /// The gain the head asks for, as a factor.
+    /// Output gain from the header, as a factor.
     gain: f32,
-    /// Samples at the start that are the encoder's delay.
+    /// Samples of encoder delay at the start.
     pub pre_skip: u16,
     interleaved: Vec<f32>,
 }
 
 impl Opus {
-    /// From the identification header, where the container has one (RFC 7845 section 5.1).
+    /// Opens a decoder by the identification header, where the container has one (RFC 7845 section 5.1).
     pub fn open(head: Option<&[u8]>, channels: usize) -> Result<Self, AudioError> {
         let head = head.filter(|head| head.starts_with(b"OpusHead") && head.len() >= 19);
         let short = |at: usize| head.map_or(0, |head| u16::from_le_bytes([head[at], head[at + 1]]));
@@ -73,16 +73,16 @@ impl Opus {
         })
     }
 
-    /// Fills the block; `None` when the packet does not decode.
+    /// Decodes a packet into the block. `None` when it does not decode.
     pub fn decode(&mut self, packet: &[u8], block: &mut Block) -> Option<()> {
         if packet.is_empty() {
-            // The decoder would make up what is missing.
+            // The decoder would conceal the loss with invented samples.
             return None;
         }
         let (playing, interleaved) = (&mut self.decoder, &mut self.interleaved);
         let frames = guarded(|| playing.decode_float(packet, interleaved, DecodeMode::Normal).ok());
         let Some(frames) = frames else {
-            // After a panic the decoder's state is nobody's guess.
+            // After a panic the decoder's state is unknown.
             self.decoder = decoder(self.channels).ok()?;
             return None;
         };

@@ -1,5 +1,5 @@
-//! Loudness of what comes out. Where the gain acted alone it is that of what went in, moved; where the limiter was at work
-//! the sound is measured again.
+//! Loudness of the output. Where only the gain acted, the input level plus the gain is used. Where the limiter acted,
+//! the output is measured again.
 
 use super::block::OUTPUT_RATE_HZ;
 use super::k_weighting::KWeighting;
@@ -8,19 +8,19 @@ use super::loudness::Levels;
 /// Samples in the 100 ms of [`Levels`].
 pub const HOP: usize = OUTPUT_RATE_HZ as usize / 10;
 
-/// Levels of the output, 100 ms at a time.
+/// Levels of the output, one per 100 ms.
 #[derive(Debug)]
 pub struct OutputLevels {
     hops: Vec<f64>,
-    /// The 100 ms before `hop`, and what there is of it.
+    /// The 100 ms before `hop`, and the samples of `hop` so far.
     line: Vec<f32>,
     hop: usize,
-    /// Filters that have heard all up to `hop`; the 100 ms before it are enough for them to forget the rest.
+    /// Filters that processed everything up to `hop`. They settle within the 100 ms before it.
     filter: Option<KWeighting>,
 }
 
 impl OutputLevels {
-    /// Of a recording of these levels after this gain.
+    /// For a recording with these levels, after this gain.
     #[must_use]
     pub fn new(levels: &Levels, gain: f32) -> Self {
         let power = f64::from(gain) * f64::from(gain);
@@ -28,7 +28,7 @@ impl OutputLevels {
         Self { hops, line: vec![0.0; HOP], hop: 0, filter: None }
     }
 
-    /// Takes the output as it comes; `changed` tells in which 100 ms it is more than the gain.
+    /// Adds output samples. `changed` tells which 100 ms the limiter changed.
     pub fn push(&mut self, samples: &[f32], changed: impl Fn(usize) -> bool) {
         self.line.extend_from_slice(samples);
         let mut at = 0;

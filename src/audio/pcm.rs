@@ -1,4 +1,5 @@
-//! Samples without a codec, and those of G.711: what a WAV, AIFF or AU file usually holds.
+//! Reads PCM and G.711 samples: the usual content of WAV, AIFF and AU files. Input is a byte range of a file, output is
+//! blocks of samples.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -12,7 +13,7 @@ use super::layout::Layout;
 /// Samples per channel in a block.
 const BLOCK_FRAMES: usize = 4096;
 
-/// How a sample is written.
+/// Encoding of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     U8,
@@ -26,21 +27,21 @@ pub enum Coding {
     MuLaw,
 }
 
-/// Which byte of a sample comes first.
+/// Byte order of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Little,
     Big,
 }
 
-/// How samples are written, all of them alike.
+/// Encoding and byte order of all samples of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
     pub coding: Coding,
     pub order: Order,
 }
 
-/// What a header says of the samples behind it.
+/// Format of the samples by the file's header.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub form: Form,
@@ -79,7 +80,7 @@ impl Form {
         }
     }
 
-    /// One sample, full scale 1.
+    /// One sample, full scale 1.0.
     fn sample(self, bytes: &[u8]) -> f32 {
         let first = bytes.first().copied().unwrap_or_default();
         match self.coding {
@@ -101,7 +102,7 @@ impl Form {
         }
     }
 
-    /// A whole number of `N` bytes, at most four.
+    /// A signed integer of `N` bytes (at most four), scaled to full scale 1.0.
     fn whole<const N: usize>(self, bytes: &[u8]) -> f32 {
         let Some(bytes) = bytes.first_chunk::<N>() else { return 0.0 };
         let mut word = [0u8; 4];
@@ -138,7 +139,7 @@ const fn mu_law(byte: u8) -> i16 {
     if code & 0x80 != 0 { 0x84 - magnitude } else { magnitude - 0x84 }
 }
 
-/// Decoder of a stretch of a file.
+/// Decoder of a byte range of a file.
 pub struct Pcm {
     reader: std::io::Take<BufReader<File>>,
     shape: Shape,
@@ -147,10 +148,10 @@ pub struct Pcm {
 }
 
 impl Pcm {
-    /// Reads the samples in these bytes of `file`.
+    /// Opens the samples in the byte range `sound` of `file`.
     ///
     /// # Errors
-    /// A shape without channels or rate, one with too many channels, or a file that cannot be read.
+    /// A shape without channels or rate, too many channels, or a file that cannot be read.
     pub fn open(mut file: File, shape: Shape, sound: Range<u64>) -> Result<Self, AudioError> {
         let channels = usize::from(shape.channels);
         if channels == 0 || shape.rate_hz == 0 {

@@ -1,4 +1,4 @@
-//! What a file is, by its bytes. Names and content types lie too often to be asked.
+//! Detects the container of a file from its bytes. File names and content types are wrong too often.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,13 +8,13 @@ use super::foreign::by_beginning;
 use super::frames::{Syntax, free_format, id3v2_len};
 use crate::domain::Container;
 
-/// How much of the head is looked at; junk longer than this before the first MP3 frame is not audio to us.
+/// Bytes read from the start of a file. The first frame of MPEG audio must begin within them.
 pub const HEAD_BYTES: usize = 64 * 1024;
 
-/// Top-level boxes looked at; files in fragments have thousands, and end well or not like any other.
+/// Limit on the top-level boxes read. Fragmented files have thousands.
 const MOST_BOXES: usize = 100_000;
 
-/// What the first bytes say.
+/// Result of the detection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sniffed {
     Audio(Container),
@@ -24,14 +24,14 @@ pub enum Sniffed {
     Unknown,
 }
 
-/// Looks at the head of a file.
+/// Detects from the start of a file.
 pub fn sniff(path: &Path) -> io::Result<Sniffed> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok(sniff_bytes(&head))
 }
 
-/// Decides from the head of a file ([`HEAD_BYTES`] are enough).
+/// Detects from the first bytes of a file ([`HEAD_BYTES`] are enough).
 #[must_use]
 pub fn sniff_bytes(head: &[u8]) -> Sniffed {
     if head.is_empty() {
@@ -40,14 +40,14 @@ pub fn sniff_bytes(head: &[u8]) -> Sniffed {
     if let Some(container) = magic(head) {
         return Sniffed::Audio(container);
     }
-    // Some of what is not read begins with a line of text, or might pass for frames.
+    // Some unsupported formats begin with a line of text or resemble frames.
     if by_beginning(head).is_some() {
         return Sniffed::Unknown;
     }
     if is_text(head) {
         return Sniffed::Text;
     }
-    // An ID3 tag promises MPEG audio; its length may lie, so what follows is searched as well as what is under it.
+    // MPEG audio follows an ID3 tag. The length of the tag may be wrong, so its own bytes are searched too.
     let after_tag = id3v2_len(head).map(|len| head.get(len..).unwrap_or_default());
     if let Some(rest) = after_tag
         && let Some(container) = magic(rest)
@@ -59,20 +59,20 @@ pub fn sniff_bytes(head: &[u8]) -> Sniffed {
             return Sniffed::Audio(container);
         }
     }
-    // A tag longer than the head: pictures do that.
+    // The tag is longer than the head, for example with pictures.
     match after_tag {
         Some([]) => Sniffed::Audio(Container::Mp3),
         _ => Sniffed::Unknown,
     }
 }
 
-/// Whether the head of a file is audio, of whatever kind.
+/// Whether a file with this head is audio of a supported container.
 #[must_use]
 pub fn looks_like_audio(head: &[u8]) -> bool {
     matches!(sniff_bytes(head), Sniffed::Audio(_))
 }
 
-/// Whether a file is shorter than its container says: what its box or chunk headers promise is not all there.
+/// Whether a file is shorter than its box or chunk headers say.
 pub fn is_cut(path: &Path, container: Container) -> io::Result<bool> {
     let mut file = File::open(path)?;
     let size_bytes = file.metadata()?.len();
@@ -84,8 +84,8 @@ pub fn is_cut(path: &Path, container: Container) -> io::Result<bool> {
     Ok(promised.is_some_and(|end| end > size_bytes))
 }
 
-/// Where the RIFF chunk ends by its own header, or by that of its `ds64` chunk (EBU Tech 3306). A size near the largest
-/// is a recorder's way of saying that it does not know.
+/// End of the RIFF chunk by its own header or by its `ds64` chunk (EBU Tech 3306). A size near the maximum means
+/// "unknown".
 fn riff_end(file: &mut File) -> io::Result<Option<u64>> {
     let mut head = [0; 28];
     if file.read(&mut head)? < head.len() {
@@ -100,7 +100,7 @@ fn riff_end(file: &mut File) -> io::Result<Option<u64>> {
     Ok((is_known && size > 0).then_some(size.saturating_add(8)))
 }
 
-/// Where the last top-level box of an ISO file ends by its header (ISO/IEC 14496-12 section 4.2).
+/// End of the last top-level box of an ISO file by its header (ISO/IEC 14496-12 section 4.2).
 fn boxes_end(file: &mut File, size_bytes: u64) -> io::Result<Option<u64>> {
     let mut at = 0_u64;
     for _ in 0..MOST_BOXES {
@@ -115,7 +115,7 @@ fn boxes_end(file: &mut File, size_bytes: u64) -> io::Result<Option<u64>> {
             1 => number(&head[8..16]),
             size => size,
         };
-        // 0 is "to the end of the file"; less than a header is junk.
+        // 0 means "to the end of the file". Less than a header is junk.
         if size < 8 || !head[4..8].iter().all(u8::is_ascii_alphanumeric) {
             return Ok(None);
         }
@@ -153,12 +153,12 @@ fn magic(head: &[u8]) -> Option<Container> {
     None
 }
 
-/// MPEG audio or ADTS, wherever in the head its frames begin.
+/// Detects MPEG audio or ADTS frames anywhere in the head.
 fn elementary(bytes: &[u8]) -> Option<Container> {
     framed(bytes).or_else(|| free_format(bytes).then_some(Container::Mp3))
 }
 
-/// Frames that say how long they are: three headers in a row, each where the one before says, do not happen by chance.
+/// Detects frames with a known length. Three headers in a row, each at the end of the frame before it, rule out chance.
 #[must_use]
 pub fn framed(bytes: &[u8]) -> Option<Container> {
     let candidates = bytes.iter().enumerate().filter(|&(_, &byte)| byte == 0xff).map(|(offset, _)| offset);
@@ -190,7 +190,7 @@ fn chain(bytes: &[u8], start: usize, syntax: Syntax) -> bool {
     true
 }
 
-/// Text has no NUL and no control bytes besides white space in its first kilobyte, and is readable UTF-8 there.
+/// Text is readable UTF-8 without NUL and control bytes in its first kilobyte, except white space.
 fn is_text(head: &[u8]) -> bool {
     let head = head.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(head);
     let start = &head[..head.len().min(1024)];
@@ -200,7 +200,7 @@ fn is_text(head: &[u8]) -> bool {
     }
     match std::str::from_utf8(start) {
         Ok(_) => true,
-        // Cut inside a character by the limit, or one stray byte of an old encoding in otherwise plain markup.
+        // The limit may cut a character. Markup may contain one stray byte of an old encoding.
         Err(error) => error.valid_up_to() + 4 >= start.len() || start.trim_ascii_start().starts_with(b"<"),
     }
 }
@@ -209,7 +209,7 @@ fn is_text(head: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// MPEG 1 layer III, 64 kbit/s, 48 kHz, mono: 192 bytes a frame.
+    /// MPEG 1 layer III, 64 kbit/s, 48 kHz, mono: 192 bytes per frame.
     fn mp3_frames(count: usize) -> Vec<u8> {
         let mut frame = [0u8; 192];
         frame[..4].copy_from_slice(&[0xff, 0xfb, 0x54, 0xc0]);

@@ -1,5 +1,5 @@
-//! From any rate to 48 kHz for what is written, and to 16 kHz for speech, by rubato. Output lines up with input: the filter's delay is cut off at
-//! the start and made up at the end.
+//! Resamples to 48 kHz for the output and to 16 kHz for speech, with rubato. The output lines up with the input: the
+//! filter's delay is cut at the start and made up at the end.
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
@@ -7,18 +7,18 @@ use rubato::{Fft, FixedSync, Resampler as _};
 use super::block::OUTPUT_RATE_HZ;
 use super::error::AudioError;
 
-/// Samples per transform on the input side, about: longer is sharper near the edge of the band, shorter is quicker.
+/// Approximate input samples per transform. Longer is sharper at the band edge, shorter is faster.
 const CHUNK: usize = 1024;
 
-/// One channel, from one rate to another.
+/// Resampler of one channel.
 pub struct Resampler {
     rate_hz: u32,
     output_rate_hz: u32,
-    /// `None` where the rates are the same: nothing to do.
+    /// `None` where both rates are equal.
     fft: Option<Fft<f32>>,
     pending: Vec<f32>,
     scratch: Vec<f32>,
-    /// Output still to be dropped because of the delay.
+    /// Output samples still to drop because of the delay.
     skip: usize,
     taken: u64,
     given: u64,
@@ -34,7 +34,8 @@ impl Resampler {
         let fft = if rate_hz == output_rate_hz {
             None
         } else {
-            // Rates are related in blocks of `unit`; an odd number of samples would put the filter's middle between two.
+            // The rates relate in blocks of `unit`. With an odd number of samples the filter's centre would lie between
+            // two samples.
             let unit = rate_hz / greatest_common_divisor(rate_hz, output_rate_hz);
             let made = Fft::new_custom(
                 rate_hz as usize,
@@ -56,7 +57,7 @@ impl Resampler {
         self.rate_hz
     }
 
-    /// Appends what can be said of these samples to `out`.
+    /// Appends the output that these samples complete.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<(), AudioError> {
         self.taken += samples.len() as u64;
         let Some(fft) = &self.fft else {
@@ -74,7 +75,7 @@ impl Resampler {
         Ok(())
     }
 
-    /// Puts out the rest, so that in all there is as much time as went in.
+    /// Puts out the rest. The output then has the duration of the input.
     pub fn finish(mut self, out: &mut Vec<f32>) -> Result<(), AudioError> {
         let Some(fft) = &self.fft else { return Ok(()) };
         let chunk = fft.input_frames_next();

@@ -1,5 +1,7 @@
-//! WAV in all its sizes: Microsoft RIFF, RF64 and BW64 with lengths in a `ds64` chunk, Sony Wave64. A file may hold several
-//! recordings, one behind the other, each with a header of its own: they are played as one.
+//! Reads all sizes of WAV: Microsoft RIFF, RF64 and BW64 with lengths in a `ds64` chunk, Sony Wave64. A file may hold
+//! several recordings one after the other, each with its own header. They are decoded as one recording.
+//!
+//! It is our own because symphonia's reader trusts the lengths in the headers.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,14 +20,14 @@ use super::pcm::{Coding, Form, Order, Pcm, Shape};
 use super::splice::Splice;
 use crate::domain::Container;
 
-/// A format chunk longer than this is cut: codecs keep a few dozen bytes in it.
+/// Limit on the length of the format chunk. Codecs store a few dozen bytes in it.
 const FORMAT_BYTES: u64 = 1024;
-/// Chunks looked at in one file.
+/// Limit on the chunks read in one file.
 const CHUNKS: u32 = 100_000;
-/// Lengths from here on mean "to the end" where 32 bits are written.
+/// 32-bit lengths from here on mean "to the end of the file".
 const OPEN_ENDED: u64 = 0xffff_ff00;
 
-/// What the `fmt ` chunk says, and the chunk itself.
+/// Fields of the `fmt ` chunk, and the chunk itself.
 #[derive(Debug, Clone)]
 struct Format {
     tag: u16,
@@ -43,7 +45,7 @@ impl Format {
         let long = |at: usize| chunk.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word));
         let (mut tag, mut layout) = (word(0)?, Layout::default());
         if tag == 0xfffe {
-            // Extensible: the real tag is the start of the sub-format GUID.
+            // Extensible format: the real tag is the start of the sub-format GUID.
             tag = word(24).unwrap_or(tag);
             layout = Layout::of_mask(u64::from(long(20).unwrap_or(0)));
         }
@@ -58,7 +60,7 @@ impl Format {
         })
     }
 
-    /// Samples per channel that so many bytes hold, by the rates the header gives.
+    /// Samples per channel in this many bytes, by the byte rate of the header.
     fn frames(&self, bytes: u64) -> u64 {
         (u128::from(bytes) * u128::from(self.rate_hz) / u128::from(self.bytes_per_second.max(1))) as u64
     }
@@ -78,10 +80,10 @@ impl Format {
         Some(Form { coding, order: Order::Little })
     }
 
-    /// The decoder of the sound in these bytes of the file.
+    /// The decoder of the samples in the byte range `sound`.
     fn decoder(&self, path: &Path, places: &Places, sound: Range<u64>) -> Result<Box<dyn Decode>, AudioError> {
         match self.tag {
-            // MPEG audio in a WAV file: the frames know more than the header around them.
+            // MPEG audio in a WAV file: the frame headers are more reliable than the WAV header.
             0x50 | 0x55 => Ok(Box::new(Elementary::open(path, frames::Syntax::Mpeg, sound)?)),
             2 | 0x11 => {
                 let file = places.file().map_err(AudioError::io("open"))?;
@@ -100,7 +102,7 @@ impl Format {
         }
     }
 
-    /// A header with true lengths, for a reader that believes them.
+    /// A WAV header with correct lengths, for symphonia's reader.
     fn header(&self, sound: &Range<u64>) -> Vec<u8> {
         let data = u32::try_from(sound.end - sound.start).unwrap_or(u32::MAX);
         let mut header = b"RIFF".to_vec();
@@ -118,15 +120,15 @@ impl Format {
 struct Pieces {
     places: Places,
     syntax: Syntax,
-    /// Where the next chunk is.
+    /// Position of the next chunk.
     at: u64,
     chunks: u32,
     format: Option<Format>,
-    /// Length of the sound by the `ds64` chunk.
+    /// Length of the samples by the `ds64` chunk.
     long: Option<u64>,
 }
 
-/// A stretch of sound, and what is to be said of its header.
+/// The byte range of one recording, its format, and a warning about its header.
 struct Piece {
     format: Format,
     sound: Range<u64>,
@@ -145,7 +147,7 @@ impl Pieces {
             }
             let Some(chunk) = self.syntax.chunk(&self.places, self.at).map_err(&failed)? else { return Ok(None) };
             match &chunk.name {
-                // Length of the file, then of the sound.
+                // The chunk holds the length of the file, then the length of the samples.
                 b"ds64" => self.long = self.places.exactly(chunk.body + 8).map_err(&failed)?.map(u64::from_le_bytes),
                 b"fmt " => {
                     let bytes = self.places.read(chunk.body, chunk.len.min(FORMAT_BYTES) as usize).map_err(&failed)?;
@@ -166,7 +168,7 @@ impl Pieces {
         let Some(format) = self.format.clone() else { return Err(undecodable("the WAV file has no format")) };
         let short = self.syntax == Syntax::Riff;
         let told = if short && written == u64::from(u32::MAX) { self.long.unwrap_or(written) } else { written };
-        // 0 and 0xFFFFFFFF are what streaming recorders leave; they mean "to the end".
+        // Streaming recorders leave 0 or 0xFFFFFFFF. Both mean "to the end of the file".
         let open_ended = told == 0 || short && (OPEN_ENDED..=u64::from(u32::MAX)).contains(&told);
         let extent = self.syntax.extent(&self.places, body, (!open_ended).then_some(told));
         let extent = extent.map_err(AudioError::io("read"))?;
@@ -189,13 +191,12 @@ struct Riff {
     path: PathBuf,
     pieces: Pieces,
     playing: Box<dyn Decode>,
-    /// What the pieces before the one that is playing were.
+    /// Facts of the recordings before the current one.
     before: Option<Facts>,
     warnings: Vec<String>,
     ended: bool,
 }
 
-/// Opens a WAV file.
 pub fn open(path: &Path, syntax: Syntax) -> Result<Box<dyn Decode>, AudioError> {
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let mut pieces = Pieces { places, syntax, at: 0, chunks: 0, format: None, long: None };
@@ -206,7 +207,7 @@ pub fn open(path: &Path, syntax: Syntax) -> Result<Box<dyn Decode>, AudioError> 
 }
 
 impl Riff {
-    /// Goes on to the next piece. One that cannot be read is as long a hole as its header gives it.
+    /// Opens the next recording. One that cannot be decoded becomes lost samples of the length by its header.
     fn turn(&mut self) -> Result<Option<Step>, AudioError> {
         let piece = match self.pieces.next() {
             Ok(Some(piece)) => piece,

@@ -1,4 +1,4 @@
-//! Second pass: gain, limiter, and out into the files that were asked for.
+//! Second pass: gain, limiter and output to the requested files.
 
 use super::error::AudioError;
 use super::first_pass::Heard;
@@ -13,7 +13,7 @@ use super::waveform::Waveform;
 use super::{CancelFlag, Request};
 use crate::domain::quality::Normalization;
 
-/// What the second pass leaves behind.
+/// Files and measurements of the second pass.
 pub struct Written {
     pub normalization: Normalization,
     pub waveform: Waveform,
@@ -21,7 +21,7 @@ pub struct Written {
     pub flac: Option<WrittenFile>,
 }
 
-/// The files of one output, all fed the same samples.
+/// The requested outputs. All get the same samples.
 struct Outputs {
     wav: Option<WavWriter>,
     flac: Option<FlacWriter>,
@@ -44,7 +44,7 @@ impl Outputs {
     }
 }
 
-/// To 16 bits, to the nearest; beyond full scale is full scale. No dither: digital silence stays silent.
+/// Rounds to 16 bits and clips at full scale. There is no dither, so digital silence stays digital silence.
 fn quantize(samples: &[f32], pcm: &mut [i16]) {
     let level = fearless_simd::Level::new();
     fearless_simd::dispatch!(level, _simd => {
@@ -54,7 +54,7 @@ fn quantize(samples: &[f32], pcm: &mut [i16]) {
     });
 }
 
-/// Runs the pass. `plan` is `None` for what has no loudness: it passes as it is.
+/// Runs the pass. A recording without loudness has no `plan` and gets no gain.
 pub fn write(
     request: &Request<'_>,
     heard: &mut Heard,

@@ -1,7 +1,10 @@
-//! Where somebody speaks, leg by leg, and the legs' samples at 16 kHz for whoever listens closer: speech engines, voices.
+//! Finds speech regions on each leg, and keeps the samples of each leg at 16 kHz for speech engines and diarization.
 //!
-//! A [`SpeechSink`] listens on the first pass, so that nothing is decoded twice. Two channels are two legs unless they
-//! carry the same sound; everything else is one leg.
+//! A [`SpeechSink`] gets the recording on the first pass, so nothing is decoded twice. Two channels are two legs unless
+//! they carry the same sound. Everything else is one leg.
+//!
+//! The detector is our own: two small networks. The crate `earshot` calls a chord of music speech. Silero costs ten
+//! times as much.
 
 mod context;
 mod detect;
@@ -25,21 +28,21 @@ pub use self::pcm::Pcm16k;
 
 use self::detect::Detector;
 
-/// Rate of the samples that speech work is done on.
+/// Sample rate of all speech processing.
 pub const SPEECH_RATE_HZ: u32 = 16_000;
-/// Share of the memory cap that the legs' samples may take together.
+/// Divisor of the memory cap: the samples of both legs together take at most this part.
 const SHARE_OF_MEMORY: u64 = 4;
-/// Length over which two channels are compared, samples at 16 kHz: 200 ms.
+/// Window in which two channels are compared, samples at 16 kHz: 200 ms.
 const WINDOW: usize = 3_200;
-/// Mean square under which a window says nothing (about -60 dBFS).
+/// A window with a lower mean square is not compared (about -60 dBFS).
 const ACTIVE: f64 = 1e-6;
-/// Two channels that differ by less than this share of their energy (-30 dB) carry the same sound; so do two whose sum
-/// is as small, one of them being inverted.
+/// Two channels carry the same sound when they differ by less than this share of their energy (-30 dB). The same holds
+/// for their sum, when one channel is inverted.
 const SAME: f64 = 1e-3;
 /// Share of the active windows that makes two channels one leg.
 const MOST: f64 = 0.95;
 
-/// A stretch in which somebody speaks, milliseconds from the start of the recording.
+/// A segment of speech, milliseconds from the start of the recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     pub start_ms: u64,
@@ -62,14 +65,14 @@ pub struct Speech {
 /// The speech of one leg.
 #[derive(Debug)]
 pub struct LegSpeech {
-    /// Sorted, apart from each other by at least 200 ms; what was only heard of the other leg is left out.
+    /// Sorted, at least 200 ms apart. Speech that leaked from the other leg is left out.
     pub regions: Vec<Region>,
-    /// Energy over time, as recorded.
+    /// K-weighted energy over time, as recorded.
     pub levels: Levels,
     pub samples: Pcm16k,
 }
 
-/// Gathers the speech of a recording on the first pass.
+/// Collects the speech of a recording on the first pass.
 pub struct SpeechSink {
     legs: Vec<Leg>,
     sameness: Sameness,
@@ -104,10 +107,10 @@ impl SpeechSink {
         }
     }
 
-    /// What was heard.
+    /// The speech of the whole recording.
     ///
     /// # Errors
-    /// The first failure on the way: the spool, or a resampler.
+    /// The first error of the pass, from the spool or a resampler.
     pub fn finish(mut self) -> Result<Speech, AudioError> {
         if let Some(failure) = self.failure {
             return Err(failure);
@@ -138,8 +141,8 @@ impl SpeechSink {
         let [left, right] = &mut self.planes;
         let wanted = match block.planes.as_slice() {
             [] => return Ok(()),
-            // A recording of two channels that becomes mono, or the other way round, is one leg from then on as before:
-            // whose leg the one channel is, nobody says.
+            // The number of legs stays as at the start. Mono audio after two channels goes to both legs, because its
+            // leg is unknown.
             [first, second] => {
                 left.clone_from(first);
                 right.clone_from(second);
@@ -166,7 +169,7 @@ impl SpeechSink {
         self.drain()
     }
 
-    /// Takes what the resamplers gave, equally long for both legs.
+    /// Processes the output of the resamplers, which has the same length for both legs.
     fn drain(&mut self) -> Result<(), AudioError> {
         if let [left, right] = self.legs.as_slice() {
             self.sameness.push(&left.out, &right.out);
@@ -255,7 +258,7 @@ impl Sameness {
     }
 
     fn end_window(&mut self) {
-        // Squares of sum and difference add up to twice the energy of both channels.
+        // The squares of sum and difference add up to twice the energy of both channels.
         let twice = self.sum + self.difference;
         if twice > 4.0 * ACTIVE * self.count as f64 {
             self.active += 1;

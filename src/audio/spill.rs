@@ -1,9 +1,9 @@
-//! Holds the decoded call between the two passes: in the file that is to be its WAV where there is to be one, else in memory
-//! up to a cap and beyond it in a nameless file of the spool.
+//! Stores the decoded call between the two passes. It uses the file of the WAV where a WAV is written. Otherwise it
+//! uses memory up to a cap, and an unnamed file in the spool beyond it.
 //!
-//! Samples are kept in 16 bits with a power of two for every 256 of them. What that takes off is as little as the 16 bits
-//! of the output take off full scale, whatever the gain will be, and nothing at all of 16-bit recordings. It also makes
-//! them as long as what will be written: in the WAV each lies where its successor will.
+//! Samples are stored in 16 bits with one power of two for every 256 samples. Whatever the gain, the error is as small
+//! as that of the 16-bit output at full scale. 16-bit recordings stay exact. The stored samples have the size of the
+//! output samples, so in the WAV each lies where its output sample will lie.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,29 +12,29 @@ use std::path::{Path, PathBuf};
 use super::block::peak;
 use super::error::AudioError;
 
-/// Samples kept together, and in one block given out: few enough for the processor's nearer caches.
+/// Samples per stored piece and per output block. The size fits the near caches of the processor.
 const PIECE: usize = 16 * 1024;
 /// Samples that share an exponent.
 const GROUP: usize = 256;
 const SAMPLE_BYTES: usize = size_of::<i16>();
-/// Exponents in use: full scale 2^3 down to 2^-60, under which all is silence.
+/// Range of the exponents: full scale 2^3 down to 2^-60. Anything lower is silence.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=3;
 
-/// A store of samples, written once, read as often as wanted.
+/// A store of samples, written once, read any number of times.
 #[derive(Debug)]
 pub struct Spill {
-    /// Whole pieces in memory, and how many there may be.
+    /// Complete pieces in memory, and their limit.
     pieces: Vec<Vec<u8>>,
     cap_pieces: usize,
     file: Option<File>,
-    /// Where in the file the samples begin, bytes.
+    /// Position of the samples in the file, bytes.
     start: u64,
     spool: PathBuf,
     in_file: u64,
     count: u64,
-    /// Of all groups so far.
+    /// One exponent per group.
     exponents: Vec<i8>,
-    /// Samples of the next group, and the groups of the next piece.
+    /// Samples of the next group, and packed groups of the next piece.
     rest: Vec<f32>,
     piece: Vec<u8>,
 }
@@ -56,13 +56,13 @@ impl Spill {
         }
     }
 
-    /// Keeps all samples in `file` from byte `start` on.
+    /// Stores all samples in `file` from byte `start` on.
     #[must_use]
     pub fn within(file: File, start: u64) -> Self {
         Self { file: Some(file), start, ..Self::new(0, Path::new("")) }
     }
 
-    /// Samples held.
+    /// Number of samples.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.count
@@ -87,7 +87,7 @@ impl Spill {
         Ok(())
     }
 
-    /// Keeps whole groups, or the last samples.
+    /// Packs complete groups, or the last samples.
     fn groups(&mut self, mut samples: &[f32]) -> Result<(), AudioError> {
         while !samples.is_empty() {
             let room = PIECE - self.piece.len() / SAMPLE_BYTES;
@@ -101,7 +101,7 @@ impl Spill {
         Ok(())
     }
 
-    /// Puts the piece where it stays.
+    /// Moves the current piece to memory or to the file.
     fn keep(&mut self) -> Result<(), AudioError> {
         if self.file.is_none() && self.pieces.len() < self.cap_pieces {
             let next = Vec::with_capacity(PIECE * SAMPLE_BYTES);
@@ -126,8 +126,8 @@ impl Spill {
         if self.piece.is_empty() { Ok(()) } else { self.keep() }
     }
 
-    /// Gives all samples to `visit`, in order, in blocks, each multiplied by `gain`. A block has been read from the file
-    /// before `visit` sees it, which may write over that part of the file and what is before.
+    /// Passes all samples to `visit`, in order, in blocks, multiplied by `gain`. A block has been read before `visit`
+    /// gets it. `visit` may therefore overwrite that part of the file and everything before it.
     pub fn read(
         &mut self,
         gain: f32,
@@ -154,19 +154,20 @@ impl Spill {
     }
 }
 
-/// The smallest power of two no sample reaches; full scale itself is let through, as 16 bits hold it on one side.
+/// Exponent of the smallest power of two above all samples. Full scale itself counts as below, because 16 bits hold it
+/// on one side.
 fn exponent(peak: f32) -> i32 {
     let above = ((peak.to_bits() >> 23) as i32) - 126;
     let above = if peak <= 1.0 { above.min(0) } else { above };
     above.clamp(*EXPONENTS.start(), *EXPONENTS.end())
 }
 
-/// Two to the power of `exponent`, which is far from the ends of what a float can hold.
+/// Two to the power of `exponent`. The exponent must be far from the limits of a float.
 fn power(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// Appends the mantissas of each group of the samples, and its exponent.
+/// Appends the mantissas and the exponent of each group of samples.
 fn pack(samples: &[f32], exponents: &mut Vec<i8>, out: &mut Vec<u8>) {
     let level = fearless_simd::Level::new();
     let before = out.len();
@@ -184,7 +185,8 @@ fn pack(samples: &[f32], exponents: &mut Vec<i8>, out: &mut Vec<u8>) {
     });
 }
 
-/// To the nearest whole number that 16 bits hold (inlined under `dispatch!`), by the adder: 1.5 * 2^23 leaves no room for a fraction.
+/// Rounds to the nearest integer and clips to 16 bits (inlined under `dispatch!`). The addition does the rounding: 1.5
+/// * 2^23 leaves no bits for a fraction.
 #[allow(clippy::inline_always)]
 #[inline(always)]
 pub fn whole(value: f32) -> i16 {
@@ -229,7 +231,7 @@ mod tests {
         // All in the file, one piece in memory, all in memory.
         for (cap, count) in [(0, 100_000usize), (one, 100_000), (1 << 20, 100_000), (0, 10), (one, PIECE), (one, 0)] {
             let mut spill = Spill::new(cap, spool.path());
-            // A 16-bit recording, up to its full scale: bit for bit.
+            // A 16-bit recording up to full scale stays bit-exact.
             let samples: Vec<f32> = (0..count).map(|n| (n as f32 * 7.0 % 65_536.0 - 32_768.0) / 32_768.0).collect();
             for chunk in samples.chunks(999) {
                 spill.push(chunk).unwrap();

@@ -1,4 +1,4 @@
-//! A header made here, with a stretch of a file behind it: what a reader gets that believes what headers say.
+//! A new header in front of a byte range of a file, for a reader that trusts lengths in headers.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 
 use symphonia::core::io::MediaSource;
 
-/// The spliced source.
 #[derive(Debug)]
 pub struct Splice {
     header: Vec<u8>,
@@ -38,7 +37,7 @@ impl Read for Splice {
         } else {
             let from = self.sound.start.saturating_add(self.at - header);
             let left = self.sound.end.saturating_sub(from).min(buffer.len() as u64) as usize;
-            // Beyond the end nothing is asked of the file: not every place is one.
+            // Beyond the end the file is not read: the offset may exceed the valid range.
             if left == 0 { 0 } else { self.file.read_at(&mut buffer[..left], from)? }
         };
         self.at += read as u64;

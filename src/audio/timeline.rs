@@ -1,5 +1,5 @@
-//! Keeps times true: what did not decode is replaced by silence of its length and counted. So is what was not sent, which
-//! counts as lost only in the middle of sound.
+//! Keeps times true. Samples that did not decode become silence of the same length and count as lost. So do gaps, which
+//! count as lost only inside sound.
 
 use std::ops::Range;
 
@@ -9,44 +9,44 @@ use super::error::AudioError;
 use super::layout::Layout;
 use crate::domain::RecordingState;
 
-/// No sane decoder puts out more; corrupt frames have been seen at 6270. Full scale is 1.
+/// Larger samples are corrupt. Corrupt frames have reached 6270. Full scale is 1.
 const IMPLAUSIBLE: f32 = 4.0;
-/// Lost beyond these shares, a recording is degraded, or damaged.
+/// Lost shares above which a recording is degraded or damaged.
 const DEGRADED_SHARE: f64 = 0.05;
 const DAMAGED_SHARE: f64 = 0.5;
-/// Silence is put out in blocks of this many samples.
+/// Samples per block of silence.
 const SILENCE_FRAMES: usize = 4096;
 
-/// Silence is told by what is heard around it for so long, seconds, and has no samples beyond this: -40 dBFS.
+/// Silence around a gap: its duration, seconds, and its largest sample, -40 dBFS.
 const AROUND_SECONDS: f64 = 0.02;
 const QUIET: f32 = 0.01;
 
-/// A decoder's output without holes.
+/// The output of a decoder without gaps.
 pub struct Timeline {
     decoder: Box<dyn Decode>,
     limit_seconds: f64,
     seconds: f64,
     lost_seconds: f64,
-    /// Silence still to be put out: samples, rate, channels.
+    /// Silence still to put out: samples, rate, channels.
     hole: (u64, u32, u16),
-    /// How many channels the last audio had, and where they belong.
+    /// Channels and speaker positions of the last audio.
     form: (usize, Layout),
-    /// How long nothing has been heard, seconds, as far as that matters.
+    /// Silence before the current position, seconds, counted as far as it matters.
     quiet_seconds: f64,
-    /// A gap after quiet.
+    /// A gap that follows silence.
     gap: Option<Gap>,
     pause: Option<Range<f64>>,
 }
 
-/// A gap of which it is open whether sound is missing in it.
+/// A gap after silence. The sound after it decides whether it counts as lost.
 #[derive(Debug, Clone, Copy)]
 struct Gap {
     seconds: f64,
-    /// What is still to be heard after it.
+    /// Time after the gap still to check.
     open_seconds: f64,
 }
 
-/// How much of a recording survived.
+/// Expected and lost length of a recording.
 #[derive(Debug, Clone)]
 pub struct Survival {
     pub facts: Facts,
@@ -70,7 +70,7 @@ impl Timeline {
         }
     }
 
-    /// Fills the block with the next stretch; `false` at the end.
+    /// Fills the block with the next samples. `false` at the end.
     pub fn next(&mut self, block: &mut Block) -> Result<bool, AudioError> {
         if self.hole.0 == 0 {
             block.layout = Layout::UNPLACED;
@@ -115,7 +115,7 @@ impl Timeline {
         self.hole.0 -= frames;
         self.seconds += frames as f64 / f64::from(rate_hz);
         block.set_silence(rate_hz, channels, frames as usize);
-        // A hole is as wide as the sound around it.
+        // Silence has the channels of the audio around it.
         if self.form.0 == usize::from(channels) {
             block.layout = self.form.1;
             block.drop_low_frequency();
@@ -123,17 +123,17 @@ impl Timeline {
         Ok(true)
     }
 
-    /// Silence to come; how long, seconds.
+    /// Starts silence of this length. Returns its duration, seconds.
     fn begin_hole(&mut self, frames: u64, rate_hz: u32, channels: u16) -> Result<f64, AudioError> {
         check_form(rate_hz, usize::from(channels))?;
         let seconds = frames as f64 / f64::from(rate_hz);
-        // Refused before it is made: a hole may claim to be days long.
+        // The check comes first, because a gap may claim days.
         self.check_length(seconds)?;
         self.hole = (frames, rate_hz, channels);
         Ok(seconds)
     }
 
-    /// Hears whether there is sound at the end of this block, and, after a gap, at its start.
+    /// Checks for sound at the end of this block, and after a gap at its start.
     fn listen(&mut self, block: &Block) {
         let rate = f64::from(block.rate_hz);
         let samples = |seconds: f64| ((seconds * rate).ceil() as usize).min(block.frames());
@@ -152,7 +152,7 @@ impl Timeline {
         self.quiet_seconds = if quiet { self.quiet_seconds + tail as f64 / rate } else { 0.0 };
     }
 
-    /// A pause that has begun with the last block.
+    /// A pause that began with the last block.
     pub const fn take_pause(&mut self) -> Option<Range<f64>> {
         self.pause.take()
     }
@@ -164,7 +164,7 @@ impl Timeline {
         Ok(())
     }
 
-    /// To be asked at the end.
+    /// The lost and expected length. Valid at the end.
     #[must_use]
     pub fn survival(&self) -> Survival {
         let facts = self.decoder.facts();
@@ -197,7 +197,7 @@ fn check_form(rate_hz: u32, channels: usize) -> Result<(), AudioError> {
 mod tests {
     use super::*;
 
-    /// Plays a script of steps; audio blocks are 480 samples at 48 kHz of the given value.
+    /// Plays a script of steps. Audio blocks are 480 samples at 48 kHz of the given value.
     struct Script(Vec<(Step, f32)>, f64);
 
     impl Decode for Script {

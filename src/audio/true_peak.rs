@@ -1,4 +1,4 @@
-//! True peak: the peak of the continuous wave, estimated at four times the rate (ITU-R BS.1770-4 annex 2).
+//! True peak: the peak of the continuous signal, estimated at four times the rate (ITU-R BS.1770-4 annex 2).
 
 use fearless_simd::{SimdBase, SimdFloat, f32x16};
 
@@ -8,22 +8,22 @@ use super::block::{STEP, peak};
 const TAPS: usize = 16;
 /// Samples on each side of the point between two samples.
 pub const REACH: usize = TAPS / 2;
-/// Samples looked at together by the skip bound.
+/// Samples per check of the bound.
 const BLOCK: usize = 64;
-/// A bound this close above the sample peak is as good as the peak itself (0.04 dB).
+/// A bound this close above the sample peak replaces the true peak (0.04 dB).
 const CLOSE: f32 = 1.005;
 
-/// The three fractional phases of a windowed sinc; phase 0 is the sample itself.
+/// The three fractional phases of a windowed sinc. Phase 0 is the sample itself.
 ///
-/// Each phase is the straight line between the two samples around its point, plus a part that sees the curvature of the
-/// wave alone (the second difference), plus a small one that sees its slope. So a peak between samples is bounded by the
-/// samples and the curvature around it, and a slow wave needs no interpolation.
+/// Each phase is a sum of three parts: the straight line between the two samples around its point, a part that depends
+/// on the curvature alone (the second difference), and a small part that depends on the slope. The samples and the
+/// curvature around a point therefore bound its peak, and a slow signal needs no interpolation.
 #[derive(Debug, Clone)]
 pub struct Phases {
     taps: [[f32; TAPS]; 3],
-    /// The largest value any phase can reach from samples of magnitude 1.
+    /// The largest value of any phase for samples of magnitude 1.
     bound: f32,
-    /// The most a curvature of 1, and a magnitude of 1 through the slope, can add to the straight line.
+    /// The most that a curvature of 1, and a magnitude of 1 through the slope, add to the straight line.
     by_curve: f32,
     by_slope: f32,
 }
@@ -61,7 +61,7 @@ impl Phases {
             let slope: f64 = rest.iter().enumerate().map(|(tap, rest)| tap as f64 * rest).sum();
             rest[REACH - 1] += slope;
             rest[REACH] -= slope;
-            // What is left is the second difference of this, its sum summed.
+            // The remainder as a filter on the second difference: its double cumulative sum.
             let (mut once, mut twice, mut reach) = (0.0, 0.0, 0.0);
             for value in rest {
                 once += value;
@@ -71,7 +71,7 @@ impl Phases {
             by_curve = by_curve.max(reach);
             by_slope = by_slope.max(2.0 * slope.abs());
         }
-        // Rounded up: the taps are in single precision.
+        // Rounded up, because the taps are in single precision.
         Self { taps, bound: bound * 1.0001, by_curve: by_curve as f32 * 1.001, by_slope: by_slope as f32 + 1e-5 }
     }
 
@@ -81,13 +81,13 @@ impl Phases {
         magnitude * self.bound > floor
     }
 
-    /// The most a peak can be between samples of at most `magnitude`, the samples around it being `region`.
+    /// Upper bound of the peak between samples of at most `magnitude`. `region` holds the samples around it.
     fn most(&self, magnitude: f32, region: &[f32]) -> f32 {
         magnitude * (1.0 + self.by_slope) + self.by_curve * curvature(region)
     }
 
-    /// The true peak of a step: of its samples and the points after each of them. `region` is the step with `REACH - 1`
-    /// samples before and `REACH` after it. Where that cannot exceed `floor`, the largest sample.
+    /// The true peak of a step, from its samples and the points after each of them. `region` is the step with `REACH -
+    /// 1` samples before it and `REACH` after it. Returns the sample peak `here` where no peak can exceed `floor`.
     #[must_use]
     pub fn step_peak(&self, region: &[f32; STEP + TAPS - 1], here: f32, floor: f32) -> f32 {
         let most = self.most(here.max(region[REACH - 1 + STEP].abs()), region);
@@ -100,7 +100,7 @@ impl Phases {
         here.max(self.between_step(region))
     }
 
-    /// Peak of the points between the samples of a step, and between its last one and the next.
+    /// Peak of the points between the samples of a step, and between its last sample and the next.
     fn between_step(&self, region: &[f32; STEP + TAPS - 1]) -> f32 {
         let level = fearless_simd::Level::new();
         fearless_simd::dispatch!(level, simd => {
@@ -168,11 +168,11 @@ fn curvature(samples: &[f32]) -> f32 {
     lanes.into_iter().fold(0.0, f32::max)
 }
 
-/// Sample peak and true peak of one channel.
+/// Measures the sample peak and the true peak of one channel.
 #[derive(Debug, Clone)]
 pub struct PeakMeter {
     phases: Phases,
-    /// The last `TAPS - 1` samples, then the block at hand.
+    /// The last `TAPS - 1` samples, then the current block.
     window: Vec<f32>,
     sample_peak: f32,
     true_peak: f32,
@@ -189,12 +189,12 @@ impl PeakMeter {
         self.push_of_peak(samples, peak(samples));
     }
 
-    /// The same, for samples whose largest magnitude is known.
+    /// As [`Self::push`], for samples with a known largest magnitude.
     pub fn push_of_peak(&mut self, samples: &[f32], largest: f32) {
         self.sample_peak = self.sample_peak.max(largest);
         let start = self.window.len();
         let mut before = peak(&self.window);
-        // No phase can raise the peak here: nothing to interpolate. This is nearly every time.
+        // No phase can raise the peak here, so there is nothing to interpolate. This is nearly always so.
         if !self.phases.can_pass(before.max(largest), self.true_peak())
             && let Some(last) = samples.last_chunk::<{ TAPS - 1 }>()
         {
@@ -224,7 +224,7 @@ impl PeakMeter {
         self.window.drain(..keep);
     }
 
-    /// Ends with silence, which lets the last samples ring out.
+    /// Adds silence at the end, so that the filter covers the last samples.
     pub fn finish(&mut self) {
         self.push(&[0.0; TAPS]);
     }
@@ -310,7 +310,7 @@ mod tests {
         assert!((whole - plain.max(peak(&wave))).abs() < 1e-7);
     }
 
-    /// Peaks of all steps but the first and the last, by the bound and by plain interpolation.
+    /// Peaks of all steps except the first and the last, with the bound and by plain interpolation.
     fn step_peaks(wave: &[f32], floor: f32) -> Vec<(f32, f32)> {
         let phases = Phases::new();
         let last = wave.len() / STEP - 1;
@@ -332,7 +332,7 @@ mod tests {
         let told: Vec<f32> = step_peaks(&wave, 0.1).iter().map(|told| told.0).collect();
         let top = told.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
         assert_eq!((top.0, *top.1), (11, 0.9));
-        // A wave at a quarter of the rate whose peaks lie between the samples: 3 dB above them.
+        // A signal at a quarter of the rate with its peaks between the samples, 3 dB above them.
         let told = step_peaks(&sine(0.25, 45.0, 0.5), 0.1).iter().map(|told| told.0).fold(0.0, f32::max);
         assert!((told - 0.5).abs() < 0.01, "{told}");
     }

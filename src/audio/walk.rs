@@ -1,5 +1,5 @@
-//! Walks the frames of an MP3 or ADTS file, whatever lies between them: tags are stepped over, holes are measured,
-//! a second file appended to the first is simply more frames. Reads each byte once, in a window of bounded size.
+//! Finds the frames of an MP3 or ADTS file between any other bytes. It skips tags and measures missing frames. A second
+//! file appended to the first is more frames. It reads each byte once, in a window of bounded size.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,29 +7,28 @@ use std::ops::Range;
 
 use super::frames::{FrameHeader, HEADER_BYTES, Syntax, id3v2_len};
 
-/// Refill unit; several times the longest frame (8,191 bytes in ADTS).
+/// Bytes per read: several times the longest frame (8,191 bytes in ADTS).
 const WINDOW_BYTES: usize = 64 * 1024;
-/// Junk in front of the first frame up to this length is somebody's header; more is audio that was overwritten.
+/// Junk before the first frame up to this length is a foreign header. More is overwritten audio.
 const LEADING_JUNK_BYTES: u64 = 8 * 1024;
 
-/// What comes next in the file.
+/// The next event in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A whole frame: its bytes are [`Walker::frame`].
+    /// A complete frame. [`Walker::frame`] gives its bytes.
     Frame(FrameHeader),
-    /// A hole as long as this many frames of the stream around it.
+    /// Missing bytes, as a number of frames of the stream's mean length.
     Hole {
         frames: u64,
     },
     End,
 }
 
-/// The walk.
 #[derive(Debug)]
 pub struct Walker {
     syntax: Syntax,
     file: File,
-    /// Where in the file the frames end.
+    /// End of the frames in the file.
     end: u64,
     buf: Vec<u8>,
     /// Position in `buf` of the next unread byte.
@@ -39,14 +38,14 @@ pub struct Walker {
     eof: bool,
     /// Kind of the last accepted frame.
     kind: Option<u32>,
-    /// Junk seen since then.
+    /// Bytes of junk since then.
     junk: u64,
     frames: u64,
     frame_bytes: u64,
 }
 
 impl Walker {
-    /// Walks over these bytes of the file.
+    /// Walks over the byte range `within` of the file.
     pub fn new(mut file: File, syntax: Syntax, within: Range<u64>) -> io::Result<Self> {
         file.seek(SeekFrom::Start(within.start))?;
         Ok(Self {
@@ -70,7 +69,6 @@ impl Walker {
         &self.buf[self.at - self.frame_len..self.at]
     }
 
-    /// The next frame, hole or end.
     pub fn next(&mut self) -> io::Result<Event> {
         self.frame_len = 0;
         loop {
@@ -85,7 +83,7 @@ impl Walker {
             }
             match self.syntax.parse(&self.buf[self.at..]) {
                 Some(header) if self.acceptable(&header)? => {
-                    // The hole is told first; the frame is found again at the next call.
+                    // The missing frames come first. The next call finds this frame again.
                     if let Some(hole) = self.hole() {
                         return Ok(hole);
                     }
@@ -100,7 +98,7 @@ impl Walker {
         self.ensure(header.len)?;
         self.kind = Some(header.kind);
         if self.buf.len() - self.at < header.len {
-            // Cut off inside the last frame: less than a frame is gone, and it is gone.
+            // The file ends inside the last frame, which is lost.
             self.at = self.buf.len();
             return Ok(if self.frames > 0 { Event::Hole { frames: 1 } } else { Event::End });
         }
@@ -111,8 +109,8 @@ impl Walker {
         Ok(Event::Frame(header))
     }
 
-    /// In the middle of a stream a header where one is due needs no second witness; after junk, at the start and at a
-    /// change of form the next header has to agree, or the file has to end there.
+    /// Whether a header begins a frame. Within a stream an expected header of the same kind is enough. After junk, at
+    /// the start and at a format change the next header must match, or the file must end after the frame.
     fn acceptable(&mut self, header: &FrameHeader) -> io::Result<bool> {
         if self.junk == 0 && self.kind == Some(header.kind) {
             return Ok(true);
@@ -126,13 +124,13 @@ impl Walker {
         Ok(tag || self.syntax.parse(after).is_some_and(|next| next.kind == header.kind))
     }
 
-    /// Junk so far, as a hole in frames of the mean length; `None` when it is too short to have been one.
+    /// The junk so far in frames of the mean length. `None` when it is too short for one frame.
     fn hole(&mut self) -> Option<Event> {
         let junk = std::mem::take(&mut self.junk);
         if self.frames == 0 && junk <= LEADING_JUNK_BYTES {
             return None;
         }
-        // Before the first frame there is no mean: 48 kbit/s at 48 kHz is as good a guess as any.
+        // Before the first frame there is no mean. The guess is 48 kbit/s at 48 kHz.
         let mean = self.frame_bytes.checked_div(self.frames).unwrap_or(144).max(1);
         let frames = (junk + mean / 2) / mean;
         (frames > 0).then_some(Event::Hole { frames })
@@ -146,8 +144,8 @@ impl Walker {
         self.at += step;
     }
 
-    /// Steps over `ID3v2`, `ID3v1` and `APEv2` tags. A tag whose length lies (no frame, tag or end where it claims to
-    /// end) is left to be read as junk.
+    /// Skips `ID3v2`, `ID3v1` and `APEv2` tags. A tag with a wrong length (no frame, tag or end follows) is left as
+    /// junk.
     fn skip_tag(&mut self) -> io::Result<bool> {
         self.ensure(32)?;
         let head = &self.buf[self.at..];
@@ -161,7 +159,7 @@ impl Walker {
         }
         let len = if head.starts_with(b"APETAGEX") && head.len() >= 32 {
             let size = u32::from_le_bytes([head[12], head[13], head[14], head[15]]) as usize;
-            // The size counts the items and the footer; a header at the front comes on top.
+            // The size counts the items and the footer. A header at the front is extra.
             if head[23] & 0x20 != 0 { Some(size.saturating_add(32)) } else { Some(32) }
         } else {
             id3v2_len(head)
@@ -190,14 +188,14 @@ impl Walker {
         self.at = 0;
         self.eof = false;
         if !plausible {
-            // Step into the tag so that it is not looked at again; its bytes are junk, not lost audio.
+            // Step into the tag so that it is not parsed again. These bytes are junk, not lost audio.
             self.ensure(10)?;
             self.at += 10.min(self.buf.len());
         }
         Ok(true)
     }
 
-    /// Has at least `wanted` unread bytes in the window, unless the file ends before.
+    /// Loads at least `wanted` unread bytes into the window, unless the file ends earlier.
     fn ensure(&mut self, wanted: usize) -> io::Result<()> {
         if self.eof || self.buf.len() - self.at >= wanted {
             return Ok(());
@@ -218,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// 64 kbit/s, 48 kHz, mono: 192 bytes a frame; the body says which frame it is.
+    /// 64 kbit/s, 48 kHz, mono: 192 bytes per frame. The body holds the frame number.
     fn frame(number: u8) -> Vec<u8> {
         let mut frame = vec![number; 192];
         frame[..4].copy_from_slice(&[0xff, 0xfb, 0x54, 0xc0]);
@@ -229,7 +227,7 @@ mod tests {
         (0..count).flat_map(frame).collect()
     }
 
-    /// (frames, holes in frames) seen over the whole file.
+    /// Frames, and missing frames per hole, of the whole file.
     fn walk(bytes: &[u8]) -> (u64, Vec<u64>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
@@ -259,7 +257,8 @@ mod tests {
         let mut bytes = frames(100);
         bytes[40 * 192..50 * 192].fill(0);
         assert_eq!(walk(&bytes), (90, vec![10]));
-        // Not on a frame border: the cut frame before is read, its tail and the cut frame after are gone.
+        // The hole is not at a frame border. The cut frame before it is read. Its tail and the cut frame after it are
+        // lost.
         let mut bytes = frames(100);
         bytes[40 * 192 + 100..50 * 192 + 20].fill(0);
         let (count, holes) = walk(&bytes);

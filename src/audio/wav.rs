@@ -1,4 +1,4 @@
-//! The normalised WAV: 48 kHz, mono, 16 bits.
+//! Writes the normalised WAV: 48 kHz, mono, 16 bits.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::domain::Sha256;
 
 const SAMPLE_BYTES: usize = size_of::<i16>();
 
-/// A finished file.
+/// A complete file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenFile {
     pub path: PathBuf,
@@ -24,21 +24,21 @@ pub struct WrittenFile {
     pub sha256: Sha256,
 }
 
-/// A temporary file beside `path`, so that renaming it into place is atomic.
+/// A temporary file in the folder of `path`, so that the rename into place is atomic.
 pub fn temp_beside(path: &Path) -> Result<NamedTempFile, AudioError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::Builder::new().prefix(".audio-").tempfile_in(folder).map_err(AudioError::io("write"))
 }
 
-/// Gives a finished temporary file its name. It is whole there or not there at all; that it outlasts a power cut is the
-/// object store's business.
+/// Renames a complete temporary file to `path`. The rename is atomic. Durability after a power cut is the job of the
+/// object store.
 pub fn put_in_place(temp: NamedTempFile, path: &Path) -> Result<(), AudioError> {
     temp.persist(path).map_err(|error| AudioError::Io { what: "write", source: error.error })?;
     Ok(())
 }
 
-/// A WAV to be: a temporary file beside its name. On the first pass it holds the samples as they were decoded, on the second
-/// they are written over by what they become, so that nothing is written twice to the disk.
+/// A WAV in progress: a temporary file in the folder of its final name. On the first pass it holds the decoded samples.
+/// The second pass overwrites them with the normalised samples, so that every sample takes disk space only once.
 #[derive(Debug)]
 pub struct WavDraft {
     path: PathBuf,
@@ -50,13 +50,13 @@ impl WavDraft {
         Ok(Self { path: path.to_owned(), temp: temp_beside(path)? })
     }
 
-    /// Where the samples of the first pass go: where those of the second will be.
+    /// A spill for the samples of the first pass. It lies where the second pass writes its samples.
     pub fn spill(&self) -> Result<Spill, AudioError> {
         let file = self.temp.reopen().map_err(AudioError::io("spill"))?;
         Ok(Spill::within(file, header(0)?.len() as u64))
     }
 
-    /// Begins the file of this many samples.
+    /// Writes the header for this many samples.
     pub fn begin(self, samples: u64) -> Result<WavWriter, AudioError> {
         let file = self.temp.reopen().map_err(AudioError::io("write wav"))?;
         let header = header(samples)?;
@@ -69,13 +69,13 @@ impl WavDraft {
     }
 }
 
-/// Writes samples as they come.
+/// Writes the samples of the second pass.
 pub struct WavWriter {
     draft: WavDraft,
     file: File,
     hasher: Hasher,
     bytes: Vec<u8>,
-    /// Bytes written, and what they come to in the end.
+    /// Position of the next write and length of the whole file, bytes.
     at: u64,
     end: u64,
 }
@@ -98,7 +98,7 @@ impl WavWriter {
         Ok(())
     }
 
-    /// Makes the file visible under its name.
+    /// Renames the file to its final name. Fails when fewer or more samples came than announced.
     pub fn finish(self) -> Result<WrittenFile, AudioError> {
         if self.at != self.end {
             let cause = format!("{} bytes announced, {} written", self.end, self.at);
@@ -110,7 +110,8 @@ impl WavWriter {
     }
 }
 
-/// The header hound writes, with the lengths of this many samples (RIFF: of all that follows, of the samples).
+/// The header as hound writes it, with the lengths for this many samples. The RIFF length counts all bytes after it,
+/// the data length counts the samples.
 fn header(samples: u64) -> Result<Vec<u8>, AudioError> {
     let spec = hound::WavSpec {
         channels: 1,
@@ -123,7 +124,7 @@ fn header(samples: u64) -> Result<Vec<u8>, AudioError> {
     hound::WavWriter::new(Cursor::new(&mut header), spec).and_then(hound::WavWriter::finalize).map_err(failed)?;
     let len = header.len();
     let data = samples.saturating_mul(SAMPLE_BYTES as u64);
-    // Half a day at this rate and width.
+    // The limit is about 12 hours at this rate and width.
     let Ok(riff) = u32::try_from(data.saturating_add(len as u64 - 8)) else {
         return Err(AudioError::io("write wav")(std::io::Error::other("longer than a WAV can say")));
     };
@@ -132,7 +133,7 @@ fn header(samples: u64) -> Result<Vec<u8>, AudioError> {
     Ok(header)
 }
 
-/// Hash of what is left of a file.
+/// SHA-256 from the current position to the end of the file.
 pub fn hash(file: &mut File) -> std::io::Result<Sha256> {
     let (mut hasher, mut block) = (Hasher::new(), vec![0; 64 * 1024]);
     loop {

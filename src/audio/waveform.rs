@@ -1,5 +1,5 @@
-//! Pictures of a recording: peaks as audiowaveform writes them (version 2, 8 bits), and a PNG with the speakers' turns
-//! coloured.
+//! Waveform data and picture of a recording: peaks in the format of audiowaveform (version 2, 8 bits), and a PNG with
+//! coloured turns.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::domain::{Role, Transcript};
 /// Peaks per second.
 const PIXELS_PER_SECOND: u32 = 20;
 const SAMPLES_PER_PIXEL: u32 = OUTPUT_RATE_HZ / PIXELS_PER_SECOND;
-/// Size of the picture; a short call gets a narrower one.
+/// Size of the picture, pixels. A short call has a narrower one.
 const MAX_WIDTH: usize = 1800;
 const MIN_WIDTH: usize = 300;
 const HEIGHT: usize = 160;
@@ -58,7 +58,7 @@ impl Waveform {
         &self.peaks
     }
 
-    /// The JSON form, one line.
+    /// The JSON format, one line.
     #[must_use]
     pub fn json(&self) -> Vec<u8> {
         let mut text = format!(
@@ -68,14 +68,14 @@ impl Waveform {
         );
         for (n, (low, high)) in self.peaks.iter().enumerate() {
             let comma = if n > 0 { "," } else { "" };
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "{comma}{low},{high}");
         }
         text.push_str("]}");
         text.into_bytes()
     }
 
-    /// A picture: time from left to right, each column in the colour of who speaks then.
+    /// The PNG: time from left to right, each column in the colour of its speaker.
     pub fn png(&self, turns: &[ColouredTurn]) -> Result<Vec<u8>, AudioError> {
         let width = self.peaks.len().clamp(MIN_WIDTH, MAX_WIDTH);
         let mut pixels = vec![BACKGROUND; width * HEIGHT];
@@ -87,7 +87,7 @@ impl Waveform {
             let high = columns.iter().map(|peak| peak.1).max().unwrap_or(0);
             let milliseconds = (from + to) as u64 * 1000 / u64::from(2 * PIXELS_PER_SECOND);
             let colour = turns.iter().find(|turn| turn.covers(milliseconds)).map_or(NOBODY, ColouredTurn::colour);
-            // Full scale fills the height; there is always a line to be seen.
+            // Full scale fills the height. Silence is still a visible line.
             let row = |value: i8| (HEIGHT / 2).saturating_add_signed(-isize::from(value) * (HEIGHT as isize / 2) / 128);
             for y in row(high).min(HEIGHT / 2 - 1)..=row(low).min(HEIGHT - 1) {
                 pixels[y * width + column] = colour;
@@ -97,7 +97,7 @@ impl Waveform {
     }
 }
 
-/// A stretch of a speaker, for the picture.
+/// A segment of one speaker, for the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColouredTurn {
     pub role: Role,
@@ -136,7 +136,7 @@ impl ColouredTurn {
 
 const BACKGROUND: u8 = 0;
 const NOBODY: u8 = 1;
-/// Background, nobody, agent, caller, transfer, system, two unknown speakers.
+/// Background, no speaker, agent, caller, transfer, system, two unknown speakers.
 const PALETTE: [[u8; 3]; 8] = [
     [255, 255, 255],
     [158, 165, 173],

@@ -1,4 +1,5 @@
-//! Who talked how much, and how long a caller waited for an answer: from stretches of speech with times and roles.
+//! Conversation figures: talk time, silence, overlap, interruptions and response times. Input is the transcript's turns
+//! with times and roles.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +7,23 @@ use crate::domain::quality::{Conversation, ConversationMethod, Percentiles};
 use crate::domain::transcript::Transcript;
 use crate::domain::{Role, transcript};
 
-/// Stretches of one role, sorted, joined where they touch; milliseconds.
+/// Segments of one role in milliseconds, sorted, joined where they touch.
 type Stretches = Vec<(u64, u64)>;
 
-/// Why there are no figures.
+/// Reasons for no figures.
 pub const NO_TRANSCRIPT: &str = "no_transcript_requested";
 pub const NO_TIMES: &str = "no_turn_times";
-/// Why there are none by role.
+/// Reasons for no figures by role.
 const NO_ROLES: &str = "no_roles";
 const SOME_ROLES: &str = "roles_partly_unknown";
-/// Voices told apart on one channel hide who spoke at the same time: overlap is not heard, and talk and answers around it are
-/// off by more than is worth telling (`tests/calls/gaps.py --kind mono`).
+/// Diarization on one channel hides overlapping speech. Overlap is not measured, and talk and response times near it
+/// have too large an error to report (`tests/calls/gaps.py --kind mono`).
 const ONE_CHANNEL: &str = "voices_share_a_channel";
-/// Why there is no response time.
+/// Reason for no response time.
 const NO_ANSWERS: &str = "no_answered_turns";
-/// More of the speech than this without a role, and what the known roles add up to is not the call, per cent.
+/// Limit on the speech without a role, per cent. Above it the figures by role do not describe the call.
 const WITHOUT_ROLE_PERCENT: u64 = 3;
-/// The figures that go by roles.
+/// The figures by role.
 const BY_ROLE: [&str; 5] = [
     "conversation.agent_talk_ms",
     "conversation.caller_talk_ms",
@@ -31,7 +32,8 @@ const BY_ROLE: [&str; 5] = [
     "conversation.response_ms",
 ];
 
-/// The figures, each `None` with its reason in `reasons`, or the reason why there are none at all.
+/// The figures of a conversation. A figure that is `None` has its reason in `reasons`. Without any figures the result
+/// is `None`, with its reason there too.
 pub fn measure(
     transcript: Option<&Transcript>,
     duration_ms: u64,
@@ -83,14 +85,14 @@ pub fn measure(
     })
 }
 
-/// Speech of each role, for loudness per role.
+/// Speech segments of a role, milliseconds, for the loudness by role.
 #[must_use]
 pub fn stretches(transcript: &Transcript, role: Role, duration_ms: u64) -> Vec<(u64, u64)> {
     let turns = turns(transcript, duration_ms);
     joined(turns.into_iter().filter(|turn| turn.0 == role).map(|turn| (turn.1, turn.2)).collect())
 }
 
-/// Turns with times inside the recording; utterances stand in where there are no turns.
+/// Turns with times inside the recording. Utterances are used where there are no turns.
 fn turns(transcript: &Transcript, duration_ms: u64) -> Vec<(Role, u64, u64)> {
     let from_turns = transcript.turns.iter().map(|turn| (turn.speaker, Some(turn.start_ms), Some(turn.end_ms)));
     let timed = |utterance: &transcript::Utterance| (utterance.speaker, utterance.start_ms, utterance.end_ms);
@@ -135,7 +137,7 @@ fn longest_gap(stretches: &[(u64, u64)], duration_ms: u64) -> u64 {
     longest.max(duration_ms.saturating_sub(end))
 }
 
-/// Times one side began while the other was speaking and went on after the other had stopped or been cut short.
+/// How often one side began during the other's speech and spoke longer than the other.
 fn interruptions(agent: &[(u64, u64)], caller: &[(u64, u64)]) -> u32 {
     let begun_inside = |by: &[(u64, u64)], over: &[(u64, u64)]| {
         by.iter()
@@ -145,12 +147,13 @@ fn interruptions(agent: &[(u64, u64)], caller: &[(u64, u64)]) -> u32 {
     (begun_inside(agent, caller) + begun_inside(caller, agent)) as u32
 }
 
-/// From the end of each caller's turn to the next start of the agent; negative where the agent began before that end.
+/// Response times, ms: from the end of each caller's turn to the next start of the agent. Negative where the agent
+/// began earlier.
 fn responses(agent: &[(u64, u64)], caller: &[(u64, u64)]) -> Option<Percentiles> {
     let mut gaps = Vec::new();
     for (n, &(start, end)) in caller.iter().enumerate() {
         let next_caller = caller.get(n + 1).map_or(u64::MAX, |next| next.0);
-        // The answer is the first agent turn that begins after the caller did and before the caller goes on.
+        // The response is the first agent turn that begins after this caller turn began and before the next one.
         if let Some(answer) = agent.iter().find(|turn| turn.0 > start && turn.1 > end && turn.0 < next_caller) {
             gaps.push(answer.0 as f64 - end as f64);
         }
@@ -234,7 +237,7 @@ mod tests {
     fn what_goes_by_roles_needs_them() {
         use ConversationMethod::{Channels, ProviderTurns, Voices};
 
-        // 300 ms of 10 s may be anybody's, more may not.
+        // Up to 300 ms of 10 s may lack a role.
         let call =
             |nobodys_ms: u64| vec![(1, 0, 4_000), (0, 4_500, 10_500 - nobodys_ms), (2, 10_500 - nobodys_ms, 10_500)];
         for (method, turns, why) in [

@@ -1,5 +1,5 @@
-//! How a call sounded: what the audio part measured, the signal's own figures, the conversation's, and the network's as
-//! the platform tells them, put together into the quality document. What is not known is null, with a reason.
+//! Assembles the quality document of a call from the audio measurements, the signal figures, the conversation figures
+//! and the platform's network figures. An unknown value is null and has a reason.
 
 pub mod conversation;
 pub mod mos;
@@ -19,32 +19,32 @@ use crate::domain::{Network, Quality, Role, Transcript};
 
 use self::signal::MeasuredSignal;
 
-/// The record's duration and the recording's may differ by this much before it is said.
+/// The platform's duration and the recording's may differ by this much without a flag.
 const MISMATCH_MS: u64 = 2_000;
 const MISMATCH_SHARE: f64 = 0.02;
 /// A caller this much quieter than the agent is hard to follow, LU.
 const CALLER_LOW_LU: f64 = 8.0;
 
-/// A side that speaks this long without any answer has probably not been heard.
+/// A leg that speaks this long without any speech on the other leg was probably not heard.
 const ONE_WAY_MS: u64 = 3_000;
-/// A recording this quiet was recorded wrongly, LUFS.
+/// A recording below this was recorded wrongly, LUFS.
 const LOW_LEVEL_LUFS: f64 = -32.0;
 
-/// All that goes into a quality document.
+/// Inputs of a quality document.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     pub normalized: &'a Normalized,
     pub signal: &'a MeasuredSignal,
     pub network: &'a Network,
-    /// The leg the network figures belong to, where the platform says so.
+    /// The leg of the network figures, where the platform gives it.
     pub leg: Option<&'a str>,
-    /// The call's duration by the platform's record.
+    /// The call's duration by the platform.
     pub record_duration_ms: Option<u64>,
-    /// `None` when no transcript was asked for.
+    /// `None` when no transcript was requested.
     pub transcript: Option<&'a Transcript>,
-    /// What tells the speakers of the transcript's turns apart.
+    /// How the speakers of the transcript's turns were separated.
     pub method: ConversationMethod,
-    /// The recording's speech and the role on each of its legs; `None` when no speech was looked for.
+    /// The speech of the recording, and the role on each leg. `None` when speech detection was off.
     pub speech: Option<(&'a Speech, &'a [Role])>,
 }
 
@@ -77,7 +77,7 @@ fn rounded(figure: f64) -> f64 {
     (figure * scale).round() / scale
 }
 
-/// Puts the document together.
+/// Assembles the document.
 #[must_use]
 pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     let normalized = inputs.normalized;
@@ -126,7 +126,7 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     if inputs.speech.is_some_and(|(speech, _)| one_way(speech)) {
         flags.push(Flag::OneWayAudio);
     }
-    // Their words are those of the transcript's reason.
+    // The transcript's reason uses the names of these flags.
     let reason = inputs.transcript.and_then(|transcript| transcript.reason.as_deref());
     flags.extend([Flag::TextMisfit, Flag::TimesMisfit].into_iter().filter(|flag| reason == Some(flag.as_str())));
     flags.sort_unstable();
@@ -148,7 +148,7 @@ pub fn assemble(inputs: &Inputs<'_>) -> Quality {
     }
 }
 
-/// More than 2 s and more than 2 %: platforms round, and ring before they record.
+/// More than 2 s and more than 2 %. Platforms round durations and ring before they record.
 fn differ(record_ms: u64, recording_ms: u64) -> bool {
     let difference = record_ms.abs_diff(recording_ms);
     difference > MISMATCH_MS && difference as f64 > MISMATCH_SHARE * record_ms.max(recording_ms) as f64
@@ -173,7 +173,7 @@ fn network(inputs: &Inputs<'_>) -> Option<NetworkFigures> {
     })
 }
 
-/// Loudness of each role as recorded: on its own leg, or in the mix where turns with times and roles tell them apart.
+/// Loudness by role as recorded: from the role's own leg, or from the mix where turns have times and roles.
 fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
     if let Some((speech, roles @ [_, _])) = inputs.speech
         && roles.contains(&Role::Agent)
@@ -184,7 +184,7 @@ fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
     let of = |role: Role, other: Role| {
         let duration_ms = inputs.normalized.duration_ms;
         let own = conversation::stretches(transcript, role, duration_ms);
-        // Where both speak, the level is nobody's.
+        // Where both speak, the level belongs to neither.
         let alone = without(&own, &conversation::stretches(transcript, other, duration_ms));
         let integrated_lufs = inputs.normalized.levels.integrated_within(&alone);
         (!own.is_empty()).then_some(Leg { integrated_lufs })
@@ -202,14 +202,14 @@ fn own_legs(speech: &Speech, roles: &[Role]) -> Legs {
     Legs { agent: of(Role::Agent), caller: of(Role::Caller) }
 }
 
-/// One side speaks and nothing is ever heard of the other, although it has a channel of its own.
+/// One leg speaks and the other never does.
 fn one_way(speech: &Speech) -> bool {
     let spoken = |leg: &LegSpeech| leg.regions.iter().map(Region::duration_ms).sum::<u64>();
     matches!(speech.legs.as_slice(), [left, right] if spoken(left).min(spoken(right)) == 0
         && spoken(left).max(spoken(right)) >= ONE_WAY_MS)
 }
 
-/// The figures by role when agent and caller were taken for each other in `transcript`, which now has them right.
+/// Corrects the figures by role after agent and caller were swapped. `transcript` has the right roles.
 #[must_use]
 pub fn with_roles_swapped(mut quality: Quality, transcript: &Transcript) -> Quality {
     quality.legs = quality.legs.map(|Legs { agent, caller }| Legs { agent: caller, caller: agent });
@@ -221,7 +221,7 @@ pub fn with_roles_swapped(mut quality: Quality, transcript: &Transcript) -> Qual
     with_roles_named(quality, transcript)
 }
 
-/// The figures by role when `transcript` now names speakers that had no role.
+/// Adds the figures by role after roles were assigned. `transcript` has the new roles.
 #[must_use]
 pub fn with_roles_named(mut quality: Quality, transcript: &Transcript) -> Quality {
     let by_leg = transcript.speakers.iter().any(|speaker| speaker.channel.is_some());
@@ -371,7 +371,7 @@ mod tests {
             assert_eq!(quality.flags.contains(&Flag::DurationMismatch), flagged, "{record}");
             assert_eq!(quality.duration_ms, 10_000);
         }
-        // Two per cent of two hours.
+        // Less than two per cent of two hours.
         assert!(!differ(7_200_000, 7_100_000));
     }
 

@@ -1,5 +1,5 @@
-//! A mean opinion score from network figures: the E-model in its reduced form (ITU-T G.107; impairment values of
-//! ITU-T G.113 appendix I). A recording holds no network figures, so this rests on what the platform measured.
+//! A mean opinion score (`mos_cqe`) from network figures by the reduced E-model (ITU-T G.107, impairment values of
+//! ITU-T G.113 appendix I). A recording holds no network figures. The platform's figures are the input.
 
 use crate::domain::Network;
 use crate::domain::quality::Mos;
@@ -8,10 +8,10 @@ use crate::domain::quality::Mos;
 const BASIC: f64 = 93.2;
 /// Name of the method in the quality document.
 pub const E_MODEL: &str = "ITU-T G.107";
-/// The platform's own score.
+/// Method name of a score that the platform gave.
 pub const PROVIDER: &str = "provider";
 
-/// How a codec takes loss.
+/// Impairment of a codec by itself and under packet loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CodecImpairment {
     /// Equipment impairment without loss.
@@ -22,20 +22,20 @@ pub struct CodecImpairment {
 
 /// G.711 with packet loss concealment.
 pub const G711_PLC: CodecImpairment = CodecImpairment { ie: 0.0, bpl: 25.1 };
-/// G.711 as it is.
+/// G.711 without concealment.
 pub const G711: CodecImpairment = CodecImpairment { ie: 0.0, bpl: 4.3 };
 /// G.729 annex A.
 pub const G729A: CodecImpairment = CodecImpairment { ie: 11.0, bpl: 19.0 };
 
-/// Rating factor for a one-way delay (ms), a codec and a random packet loss (percent).
+/// Rating factor R for a one-way delay (ms), a codec and a random packet loss (per cent).
 #[must_use]
 pub fn r_factor(delay_ms: f64, codec: CodecImpairment, loss_percent: f64) -> f64 {
-    // Random loss: a burst ratio of 1.
+    // Random loss has a burst ratio of 1.
     let loss = (95.0 - codec.ie) * loss_percent / (loss_percent + codec.bpl);
     BASIC - delay_impairment(delay_ms) - (codec.ie + loss)
 }
 
-/// Idd of G.107.
+/// Delay impairment Idd of G.107.
 fn delay_impairment(delay_ms: f64) -> f64 {
     if delay_ms <= 100.0 {
         return 0.0;
@@ -45,7 +45,7 @@ fn delay_impairment(delay_ms: f64) -> f64 {
     25.0 * (root(x) - 3.0 * root(x / 3.0) + 2.0)
 }
 
-/// G.107 annex B: the score a rating stands for.
+/// The score of a rating, G.107 annex B.
 #[must_use]
 pub fn score(r: f64) -> f64 {
     if r <= 0.0 {
@@ -57,7 +57,7 @@ pub fn score(r: f64) -> f64 {
     (1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6).clamp(1.0, 4.5)
 }
 
-/// The score for a call, with what it rests on, or the reason why there is none.
+/// The score of a call with its assumptions, or the reason for no score.
 #[must_use]
 pub fn estimate(network: &Network) -> Mos {
     if let Some(mos) = network.mos {
@@ -109,7 +109,7 @@ pub fn estimate(network: &Network) -> Mos {
     Mos { mos_cqe: Some(score(r)), r_factor: Some(r), method: E_MODEL.into(), assumed, reason: None }
 }
 
-/// A codec by the names platforms use; receivers of G.711 conceal losses nowadays.
+/// A codec by the names that platforms use. G.711 is taken with concealment, as receivers have it today.
 fn known_codec(name: &str) -> Option<CodecImpairment> {
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     match plain.as_str() {

@@ -1,4 +1,4 @@
-//! Figures of the waveform itself, gathered while the recording is decoded, before any gain.
+//! Signal figures of the waveform, measured on the first pass, before any gain.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,39 +7,39 @@ use super::spectrum::Spectrum;
 use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step};
 use crate::domain::quality::{Flag, Signal};
 
-/// A sample at or beyond this is at full scale; three in a row are clipped, not loud.
+/// Full scale starts here. A run of three such samples is clipped. A shorter run is only loud.
 const FULL_SCALE: f32 = 0.999;
 const CLIPPED_RUN: u64 = 3;
-/// Share of clipped samples above which a recording is called clipped.
+/// Share of clipped samples above which a recording is clipped.
 const CLIPPED_SHARE: f64 = 1e-4;
-/// Steps in the frames of 20 ms for levels.
+/// Steps in a level frame of 20 ms.
 const FRAME_STEPS: usize = OUTPUT_RATE_HZ as usize / 50 / STEP;
 /// Levels from -120 dBFS up, in steps of half a decibel.
 const LEVEL_STEPS_PER_DB: f64 = 2.0;
 const LOWEST_DBFS: f64 = -120.0;
-/// A frame below this is digital silence, which is no noise floor.
+/// A frame below this is digital silence. It does not count as the noise floor.
 const SILENT_DBFS: f64 = -100.0;
-/// Percentiles taken for noise and for speech.
+/// Percentiles of the frame levels for noise and for speech.
 const NOISE_SHARE: f64 = 0.10;
 const SPEECH_SHARE: f64 = 0.95;
-/// Steps in the grains of the dropout search, 1 ms; below this peak a grain is digital silence, above that one it is sound.
+/// Steps in a grain of the dropout search, 1 ms. Peaks below which a grain is silent and above which it is loud.
 const GRAIN_STEPS: usize = OUTPUT_RATE_HZ as usize / 1000 / STEP;
 const GRAINS_PER_SECOND: f64 = 1000.0;
 const GRAIN_SILENT: f32 = 3e-5;
 const GRAIN_LOUD: f32 = 0.01;
-/// Sound within so many grains before and after the silence makes it a dropout: speech itself fades.
+/// A silence is a dropout only with sound within this many grains before and after it. Speech fades.
 const EDGE_GRAINS: u32 = 5;
-/// A gap of 20 ms holds at least 19 whole grains; one beyond 2 s is a pause.
+/// A gap of 20 ms holds at least 19 complete grains. A gap beyond 2 s is a pause.
 const DROPOUT_GRAINS: std::ops::RangeInclusive<u32> = 19..=2_000;
-/// The telephone band ends at 3.4 to 3.8 kHz; noise fills it up to 4 kHz, the edge of an 8 kHz rate, and a codec and the
-/// transform smear that edge by some 300 Hz. Nothing wider ends here.
+/// The telephone band ends at 3.4 to 3.8 kHz. Noise fills it up to 4 kHz, the edge of an 8 kHz rate. A codec and the
+/// transform widen that edge by about 300 Hz. Wider bands end above this limit.
 const NARROWBAND_HZ: u32 = 4_400;
 const NARROWBAND_RATE_HZ: u32 = 8_000;
-/// Mean squares of a channel with nobody on it (-70 dBFS), and of one in use (-50 dBFS).
+/// Mean square of an unused channel (-70 dBFS), and of a used channel (-50 dBFS).
 const DEAD: f64 = 1e-7;
 const ALIVE: f64 = 1e-5;
 
-/// What the meter found.
+/// Figures and flags of the signal.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MeasuredSignal {
     pub signal: Signal,
@@ -91,7 +91,7 @@ impl Channel {
     }
 }
 
-/// Sum, sum of squares and largest magnitude, in one go. Compiled for each instruction set where it is inlined.
+/// Sum, sum of squares and largest magnitude. Compiled for each instruction set, because it is inlined.
 #[allow(clippy::inline_always)]
 #[inline(always)]
 fn figures(samples: &[f32]) -> (f32, f32, f32) {
@@ -99,7 +99,7 @@ fn figures(samples: &[f32]) -> (f32, f32, f32) {
     let (groups, rest) = samples.as_chunks::<LANES>();
     let (mut sums, mut squares, mut peaks) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     for group in groups {
-        // One after the other: taken together they are not made into vectors.
+        // Three loops, because the compiler does not vectorise one combined loop.
         for (sum, sample) in sums.iter_mut().zip(group) {
             *sum += sample;
         }
@@ -119,20 +119,20 @@ fn figures(samples: &[f32]) -> (f32, f32, f32) {
     )
 }
 
-/// Looks for silence cut into sound.
+/// Finds digital silence inside sound.
 #[derive(Debug, Clone, Default)]
 struct Dropouts {
     since_loud: u32,
-    /// Grains of the silence at hand, when it began right after sound.
+    /// Grains of the current silence.
     silent: u32,
-    /// A silence that began and ended like a dropout and waits for sound: its grains, and grains since its end.
+    /// A silence that may be a dropout and waits for sound: its grains, and the grains since its end.
     waiting: Option<(u32, u32)>,
     armed: bool,
     count: u32,
-    /// Grains looked at, and grains that were dropouts.
+    /// Grains so far, and grains in dropouts.
     grains: u64,
     total: u64,
-    /// Silences that were meant, from and to in grains.
+    /// Pauses by the encoder, from and to in grains.
     meant: VecDeque<(u64, u64)>,
 }
 
@@ -164,7 +164,7 @@ impl Dropouts {
         self.grains += 1;
     }
 
-    /// Whether the silence that ends here was.
+    /// Whether the silence that ends here is a pause by the encoder.
     fn was_meant(&self) -> bool {
         let start = self.grains - u64::from(self.silent);
         self.meant.iter().any(|&(from, to)| from < self.grains && start < to)
@@ -172,7 +172,7 @@ impl Dropouts {
 
     fn pause(&mut self, seconds: &Range<f64>) {
         let grain = |seconds: f64| (seconds * GRAINS_PER_SECOND) as u64;
-        // What is long past has been asked about.
+        // Pauses further back than the longest dropout are not needed.
         let past = |to: u64, grains: u64| to + u64::from(*DROPOUT_GRAINS.end()) < grains;
         while self.meant.front().is_some_and(|&(_, to)| past(to, self.grains)) {
             self.meant.pop_front();
@@ -186,16 +186,16 @@ impl Dropouts {
     }
 }
 
-/// Listens on the first pass.
+/// Measures the signal on the first pass.
 #[derive(Debug)]
 pub struct SignalMeter {
-    /// Share of clipped samples, and mean, before the offset was taken out: none where it was not.
+    /// Share of clipped samples and mean before a DC offset was removed. `None` when none was removed.
     as_recorded: Option<(f64, f64)>,
     rate_hz: u32,
     channels: Vec<Channel>,
-    /// How many frames had each level.
+    /// Number of frames per level.
     levels: Vec<u64>,
-    /// Energy, and peak, of the frame and the grain at hand, and how many steps of them are there.
+    /// Energy of the current frame and peak of the current grain, each with its number of steps.
     frame: (f32, usize),
     grain: (f32, usize),
     dropouts: Dropouts,
@@ -223,7 +223,7 @@ impl SignalMeter {
         }
     }
 
-    /// The figures.
+    /// The figures of the whole recording.
     #[must_use]
     pub fn finish(mut self) -> MeasuredSignal {
         let (clipping_ratio, dc_offset) = match self.as_recorded {
@@ -252,7 +252,7 @@ impl SignalMeter {
         }
     }
 
-    /// Share of clipped samples, and the mean that is furthest from zero.
+    /// Share of clipped samples, and the channel mean furthest from zero.
     fn clipping_and_mean(&mut self) -> (f64, f64) {
         for channel in &mut self.channels {
             channel.end_run();
@@ -264,14 +264,14 @@ impl SignalMeter {
         (clipped as f64 / samples.max(1) as f64, mean)
     }
 
-    /// Two channels, nobody on one of them.
+    /// One of two channels is unused.
     fn one_way(&self) -> bool {
         let [a, b] = self.channels.as_slice() else { return false };
         let (low, high) = (a.mean_square().min(b.mean_square()), a.mean_square().max(b.mean_square()));
         low < DEAD && high > ALIVE
     }
 
-    /// Level under which this share of the frames that are not digital silence lies, dBFS.
+    /// Percentile of the frame levels, dBFS, without digital silence.
     fn level_at(&self, share: f64) -> Option<f64> {
         let total: u64 = self.levels.iter().sum();
         let wanted = (share * total as f64).ceil().max(1.0) as u64;
@@ -392,7 +392,7 @@ mod tests {
         wave.extend(tone(0.005, 48_000));
         wave.extend(vec![0.0; 48_000]);
         let signal = measure(&[wave]).signal;
-        // Levels of sines: 3 dB under their amplitude; digital silence is not the floor.
+        // A sine's level is 3 dB below its amplitude. Digital silence does not count as the noise floor.
         assert!((signal.noise_floor_dbfs.unwrap() + 49.0).abs() < 0.6, "{signal:?}");
         assert!((signal.snr_db.unwrap() - 40.0).abs() < 1.0, "{signal:?}");
         assert_eq!(measure(&[vec![0.0; 48_000]]).signal.noise_floor_dbfs, None);
@@ -406,7 +406,7 @@ mod tests {
         let signal = measure(&[wave.clone()]).signal;
         assert_eq!(signal.dropouts, 1, "40 ms counts, 10 ms does not");
         assert!(signal.dropout_ms.abs_diff(40) <= 2, "{}", signal.dropout_ms);
-        // The recording says that nothing was to be sent here.
+        // The recording marks a pause here.
         let mut meter = SignalMeter::new();
         meter.pause(20_000.0 / 48_000.0..21_920.0 / 48_000.0);
         assert_eq!(measure_with(meter, &[wave]).signal.dropouts, 0);

@@ -1,21 +1,22 @@
-//! A long-term spectrum, to see how far up a recording goes.
+//! A long-term spectrum, which gives the bandwidth of a recording.
 
 use crate::audio::OUTPUT_RATE_HZ;
 
 /// Points of the transform: 47 Hz apart at 48 kHz.
 const POINTS: usize = 1024;
-/// One transform in this many samples is plenty for an average: three a second in the first twenty, then one in three.
+/// Samples between two transforms. An average needs no more: three per second for the first twenty seconds, then one
+/// per three seconds.
 const EVERY: u64 = OUTPUT_RATE_HZ as u64 / 3;
 const LATER: (u64, u64) = (60, 3 * OUTPUT_RATE_HZ as u64);
-/// After a pause was met, the next look comes this much later.
+/// Samples to the next window after a pause.
 const AFTER_PAUSE: u64 = OUTPUT_RATE_HZ as u64 / 10;
-/// Sums kept apart, so that they go side by side.
+/// Parallel sums.
 const LANES: usize = 8;
-/// Quieter windows (mean square, -55 dBFS) are pauses and say nothing of the band.
+/// Quieter windows (mean square, -55 dBFS) are pauses and do not show the band.
 const LOUD: f32 = 3e-6;
-/// Content weaker than this against the strongest band is not worth the name, dB.
+/// Weaker content is ignored, dB relative to the strongest band.
 const WORTH_DB: f64 = -50.0;
-/// Bins joined on each side, so that a single bin does not decide.
+/// Bins averaged on each side, so that a single bin does not decide.
 const SMOOTH: usize = 2;
 
 /// Averages power spectra of loud windows.
@@ -24,7 +25,7 @@ pub struct Spectrum {
     window: Vec<f32>,
     twiddles: Vec<(f32, f32)>,
     pending: Vec<f32>,
-    /// Samples still to be passed over before the next window.
+    /// Samples to skip before the next window.
     pause: u64,
     power: Vec<f64>,
     windows: u64,
@@ -85,7 +86,7 @@ impl Spectrum {
         self.windows += 1;
     }
 
-    /// Highest frequency with content worth the name, Hz.
+    /// Highest frequency with content above the limit, Hz.
     #[must_use]
     pub fn bandwidth_hz(&self) -> Option<u32> {
         if self.windows == 0 {
@@ -100,7 +101,7 @@ impl Spectrum {
     }
 }
 
-/// Side lobes 92 dB down: a window that leaks would widen every band.
+/// Blackman-Harris window with side lobes at -92 dB. A window with more leakage would widen every band.
 fn blackman_harris(turn: f64) -> f64 {
     0.358_75 - 0.488_29 * turn.cos() + 0.141_28 * (2.0 * turn).cos() - 0.011_68 * (3.0 * turn).cos()
 }

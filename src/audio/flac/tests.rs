@@ -82,7 +82,7 @@ fn long_files_have_numbers_of_several_bytes() {
     }
 }
 
-/// A file of one frame, its samples as they are (RFC 9639 section 9.2.4), so many channels.
+/// A file of one frame with verbatim samples (RFC 9639 section 9.2.4) and this many channels.
 fn verbatim(channels: u64, samples: u64) -> Vec<u8> {
     let mut info = BitWriter::default();
     info.put(samples << 16 | samples, 32);
@@ -90,7 +90,7 @@ fn verbatim(channels: u64, samples: u64) -> Vec<u8> {
     info.put(48_000 << 8 | (channels - 1) << 5 | 15, 28);
     info.put(samples, 36);
     let mut frame = BitWriter::default();
-    // Block size and rate are told elsewhere; frame 0.
+    // Block size and rate come from elsewhere. Frame number 0.
     frame.put(0xfff8, 16);
     frame.put(0x70, 8);
     frame.put((channels - 1) << 4, 8);

@@ -1,38 +1,39 @@
-//! Where pages belong in time. Packets give the length of a stream. Its pages tell positions too (granules), and writers
-//! are known that tell a third of it, the double, milliseconds, or nothing: a page is believed to leave time out, or to end
-//! before its packets do, only where the stream's other pages agree with their packets.
+//! Places the pages of a stream in time. The packets give the length of the stream. The pages also give granule
+//! positions. Some writers write a third of the position, the double, milliseconds, or nothing. A position counts as a
+//! gap or as end padding only where the stream's other pages agree with their packets.
 
-/// Positions may be rounded: less than this is no difference, a share of a second.
+/// Positions may be rounded: a difference below this share of a second is ignored.
 const ROUNDING: i64 = 100;
-/// More time left out at once than this is a broken position, seconds; before the last page, which no other confirms, this.
+/// Longest gap before a page, seconds. A longer one is a broken position. The last page, which no other page confirms,
+/// has a lower limit.
 const MOST_LEFT_OUT: i64 = 3600;
 const MOST_LEFT_OUT_LAST: i64 = 10;
-/// What an encoder adds in front may be left out of all positions: up to the longest packet of Opus.
+/// An encoder may leave its delay out of all positions: up to the longest packet of Opus.
 const MOST_DELAY_MS: i64 = 120;
 
-/// Position at the end of a page and what its packets hold, in samples.
+/// Granule position at the end of a page, and samples of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub granule: Option<i64>,
     pub held: i64,
-    /// What the longest of its packets holds.
+    /// Samples of its longest packet.
     pub longest: i64,
-    /// A packet without sound is on this page or right before it: time may be left out there.
+    /// A pause packet is on this page or right before it. A gap is possible there.
     pub paused: bool,
 }
 
-/// How the pages of a stream agree with their packets.
+/// Counts how the pages of a stream agree with their packets.
 #[derive(Debug, Clone)]
 pub struct Tally {
     rate_hz: i64,
-    /// The last known position, and what packets have held since.
+    /// The last known position, and samples of the packets since.
     previous: Option<i64>,
     held: i64,
     pages: u64,
-    /// Pages that advance by less than they hold. That of the last page may be padding, and is counted apart.
+    /// Pages that advance by less than their packets. The last page may be shortened by padding and is counted apart.
     short: u64,
     last_is_short: bool,
-    /// Pages that advance by what they hold and up to a quarter more, in steps of a hundredth.
+    /// Pages that advance by their packets' length or up to a quarter more, in hundredths.
     close: [u64; 26],
 }
 
@@ -49,16 +50,16 @@ impl Tally {
         }
     }
 
-    /// Takes in the next page.
+    /// Adds the next page.
     pub fn page(&mut self, mark: Mark) {
         self.held = self.held.saturating_add(mark.held);
         let Some(granule) = mark.granule else { return };
         let held = std::mem::take(&mut self.held);
-        // The first page shows only whether the stream began at zero; it may have begun long before.
+        // The first page only shows whether the stream began at zero. It may have begun long before.
         let (from, first) = (self.previous.unwrap_or(0), self.previous.is_none());
         self.previous = Some(granule);
         let more = granule.saturating_sub(from).saturating_sub(held);
-        // A page may be as short as a packet: then even a small difference is one.
+        // A page may be as short as a packet. Then even a small difference counts.
         let exact = more.saturating_abs() <= (held / 100).max(self.rate_hz / 800).min(self.rate_hz / ROUNDING);
         let says_nothing = (first && more >= -(self.rate_hz * MOST_DELAY_MS / 1000)) || (mark.paused && more > 0);
         if held == 0 || (!exact && says_nothing) {
@@ -75,8 +76,9 @@ impl Tally {
         }
     }
 
-    /// Whether the positions can be those of the packets. An eighth of the pages is a lot to be wrong: more may not fall
-    /// short, and so many must come close. Pages that are all too long by the same share are counted in another unit.
+    /// Whether the positions match the packets. At most an eighth of the pages may advance by less than their packets,
+    /// and at least an eighth must be close. When most pages are too long by the same share, the positions use another
+    /// unit.
     pub fn agrees(&self) -> bool {
         let pages = self.pages - u64::from(self.last_is_short);
         let close: u64 = self.close.iter().sum();
@@ -84,21 +86,21 @@ impl Tally {
         pages > 0 && self.short * 8 <= pages && close * 8 >= pages && !scaled
     }
 
-    /// No page but the last has said anything.
+    /// No page except the last gave a comparable position.
     const fn is_silent(&self) -> bool {
         self.pages == self.last_is_short as u64
     }
 }
 
-/// The time of one stream, page by page.
+/// The timeline of one stream, page by page.
 #[derive(Debug, Clone)]
 pub struct Clock {
     tally: Tally,
-    /// Position at the end of all that has been told, if anything has been told.
+    /// Position at the end of the output so far. `None` before the first known position.
     position: Option<i64>,
-    /// The last position that was not believed, with what packets have held since.
+    /// The last rejected position, advanced by the packets since.
     doubted: Option<i64>,
-    /// Pages that told a position, and what all packets have held.
+    /// Pages with a position, and samples of all packets.
     known: u64,
     held: i64,
 }
@@ -108,8 +110,8 @@ impl Clock {
         Self { tally: Tally::new(rate_hz), position: None, doubted: None, known: 0, held: 0 }
     }
 
-    /// Takes in the next page: the samples left out before its packets. `following` is the page after it; `agrees` looks
-    /// at all pages of the stream, and is asked once a page claims to leave something out.
+    /// Adds the next page. Returns the samples of the gap before its packets. `following` is the page after it.
+    /// `agrees` checks all pages of the stream and is called only when a page shows a gap.
     pub fn page(&mut self, mark: Mark, following: Option<Mark>, agrees: impl FnOnce() -> bool) -> i64 {
         self.tally.page(mark);
         self.known += u64::from(mark.granule.is_some());
@@ -129,7 +131,7 @@ impl Clock {
         if self.alike(left_out) {
             return 0;
         }
-        // The second page that goes on from a position that was not believed: the writer has set its clock.
+        // A second page that continues from a rejected position: the writer changed its clock.
         if doubted.is_some_and(|doubted| self.alike(granule.saturating_sub(doubted))) {
             self.position = Some(granule);
             return 0;
@@ -148,13 +150,13 @@ impl Clock {
         0
     }
 
-    /// Samples to be cut off the end, `mark` being the last page: at most what its packets hold (RFC 7845 section 4.4).
-    /// To be asked when that page has been taken in.
+    /// Samples to cut at the end, where `mark` is the last page: at most the samples of its packets (RFC 7845 section
+    /// 4.4). Call it after [`Self::page`].
     pub fn padding(&self, mark: Mark) -> i64 {
         let Some(granule) = mark.granule else { return 0 };
-        // Without other pages to compare with: an encoder fills up its last packet.
+        // Without other pages to compare, only the last packet may hold padding.
         let (end, most) = match self.position {
-            // The only page of a stream tells how long that is.
+            // The only page of a stream gives its length.
             _ if self.known == 1 => (self.held, mark.longest),
             Some(position) if self.tally.agrees() => (position, mark.held),
             Some(position) if self.tally.is_silent() => (position, mark.longest),
@@ -164,13 +166,13 @@ impl Clock {
         if (0..=most).contains(&padding) { padding } else { 0 }
     }
 
-    /// What is missing at the end when a page that ends here is cut off.
+    /// Samples missing at the end, when a cut-off page ends at this position.
     pub fn missing(&self, granule: i64) -> i64 {
         let missing = self.position.map_or(0, |position| granule.saturating_sub(position));
         if self.tally.agrees() && (0..=MOST_LEFT_OUT * self.tally.rate_hz).contains(&missing) { missing } else { 0 }
     }
 
-    /// Whether the next page stands where the packets alone lead.
+    /// Whether the next page is where the packets alone lead.
     fn takes_back(&self, expected: i64, next: Mark) -> bool {
         next.granule.is_some_and(|granule| self.alike(granule.saturating_sub(expected.saturating_add(next.held))))
     }
@@ -186,7 +188,7 @@ mod tests {
 
     const SECOND: i64 = 48_000;
 
-    /// Plays pages of a second each: what was left out before each, and the padding at the end.
+    /// Plays pages of one second. Returns the gap before each page, and the padding at the end.
     fn play(marks: &[Mark]) -> (Vec<i64>, i64) {
         let mut tally = Tally::new(48_000);
         for mark in marks {
@@ -250,12 +252,12 @@ mod tests {
         let gap = |at: i64, more: i64| at + if at > 5 * SECOND { more } else { 0 };
         let (left_out, _) = play(&marks(seconds(12).map(|at| gap(at, 2 * SECOND))));
         assert_eq!(left_out, [0, 0, 0, 0, 0, 2 * SECOND, 0, 0, 0, 0, 0, 0]);
-        // The stream began long before, and some pages tell nothing.
+        // The stream began long before, and some pages have no position.
         let mut late = marks(seconds(12).map(|at| gap(at, 2 * SECOND) + 3600 * SECOND));
         late[2].granule = None;
         late[5].granule = None;
         assert_eq!(play(&late).0.iter().sum::<i64>(), 2 * SECOND);
-        // Packets lost all the time: no page fits, and all do.
+        // Packets are lost throughout: every page is too long by a different share.
         let lost = [960, 4_800, 1_920, 3_840, 2_880, 7_680, 960, 5_760, 1_920, 2_880, 960, 3_840];
         let mut at = 0;
         let granules = lost.map(|lost| {
@@ -268,7 +270,7 @@ mod tests {
         let hours = 9_000 * SECOND;
         assert_eq!(play(&marks([SECOND, 2 * SECOND, hours, hours + SECOND])).0, [0; 4], "hours are no pause");
         assert_eq!(play(&marks([SECOND, 2 * SECOND, 30 * SECOND])).0, [0; 3], "nothing confirms the last page");
-        // Packets of 20 ms on pages of their own, nearly all of them beside a pause of 380 ms.
+        // Packets of 20 ms on pages of their own, nearly all next to a pause of 380 ms.
         let (mut at, mut silent) = (0, Vec::new());
         for n in 0..40 {
             at += if n % 2 == 1 { 960 } else { 960 + 18_240 };

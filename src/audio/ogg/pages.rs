@@ -1,37 +1,36 @@
-//! Pages of an Ogg file (RFC 3533 section 6) and nothing else: what lies between them is stepped over, a page whose
-//! checksum is wrong is dropped. Reads each byte once, in a window of bounded size.
+//! Reads the pages of an Ogg file (RFC 3533 section 6). It skips bytes between pages and drops pages with a wrong
+//! checksum. It reads each byte once, in a window of bounded size.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 const CAPTURE: [u8; 4] = *b"OggS";
 const HEADER_BYTES: usize = 27;
-/// Refill unit.
+/// Bytes per read.
 const WINDOW_BYTES: usize = 64 * 1024;
-/// Bytes that may be checked in vain with the next byte looked at again: beyond that, a page that fails is stepped over
-/// as a whole. A file made of page beginnings would be checked thousands of times over otherwise.
+/// Bytes of failed pages after which the search continues at the next byte. Beyond it a failed page is skipped as a
+/// whole. Otherwise a file of page headers would be checked thousands of times.
 const MOST_IN_VAIN: u64 = 16 << 20;
 
-/// A page.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub serial: u32,
     pub sequence: u32,
-    /// The first of its stream.
+    /// First page of its stream.
     pub first: bool,
     /// Its first packet began on the page before.
     pub continued: bool,
-    /// Position at the end of the last packet that ends here, in units of the codec. No packet ends here, or nothing is
-    /// known: none.
+    /// Position at the end of the last packet that ends here, in units of the codec. `None` where no packet ends or the
+    /// position is unknown.
     pub granule: Option<i64>,
-    /// Where the page begins in the file.
+    /// Position of the page in the file, bytes.
     pub offset: u64,
     lacing: Vec<u8>,
     body: Vec<u8>,
 }
 
 impl Page {
-    /// Parts of packets, in their order, and whether each ends here; the last one may not.
+    /// The parts of packets in order, each with a flag for the end of its packet. The last part may be incomplete.
     pub fn parts(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let (mut lacing, mut body) = (self.lacing.as_slice(), self.body.as_slice());
         std::iter::from_fn(move || {
@@ -48,18 +47,17 @@ impl Page {
     }
 }
 
-/// The reader.
 #[derive(Debug)]
 pub struct Pages {
     file: File,
     buf: Vec<u8>,
-    /// Position in `buf` of the next unread byte, and in the file of the first byte of `buf`.
+    /// Position in `buf` of the next unread byte, and position in the file of the first byte of `buf`.
     at: usize,
     base: u64,
     eof: bool,
-    /// Bytes checked that were no page.
+    /// Bytes checked that were not a page.
     pub in_vain: u64,
-    /// Stream and granule of a page that the end of the file cuts off.
+    /// Stream and granule position of a page that the end of the file cuts off.
     pub cut_off: Option<(u32, i64)>,
 }
 
@@ -71,7 +69,7 @@ impl Pages {
         Ok(Self { file, buf, at: 0, base: offset, eof: false, in_vain: 0, cut_off: None })
     }
 
-    /// The next page; `None` at the end.
+    /// The next page. `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<Page>> {
         loop {
             self.ensure(HEADER_BYTES)?;
@@ -113,7 +111,7 @@ impl Pages {
         }
     }
 
-    /// By its checksum, or, where the writer left that out, by the page (or the end) that follows.
+    /// Whether the checksum is right. Where the writer left it out, another page or the end of the file must follow.
     fn is_page(&self, bytes: &[u8]) -> bool {
         if bytes[22..26] != [0; 4] {
             return checksum(bytes) == word(bytes, 22);
@@ -127,7 +125,7 @@ impl Pages {
         self.at += 1 + rest.iter().position(|&byte| byte == CAPTURE[0]).unwrap_or(rest.len());
     }
 
-    /// Has this many bytes (and those of the next capture pattern) at hand, where the file has them.
+    /// Loads this many bytes plus the next capture pattern, where the file has them.
     fn ensure(&mut self, count: usize) -> io::Result<()> {
         let wanted = count + CAPTURE.len();
         if self.eof || self.buf.len() - self.at >= wanted {
@@ -148,7 +146,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// All bits set is "no packet ends here"; no other negative number is a position either.
+/// All bits set means "no packet ends here". Other negative numbers are not positions either.
 fn granule(header: &[u8; HEADER_BYTES]) -> Option<i64> {
     let granule = u64::from(word(header, 6)) | u64::from(word(header, 10)) << 32;
     i64::try_from(granule).ok()
@@ -169,7 +167,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// Of a whole page, its own field taken as zeros (RFC 3533 section 6).
+/// Checksum of a page, with its own field as zeros (RFC 3533 section 6).
 fn checksum(page: &[u8]) -> u32 {
     let step = |sum: u32, byte: u8| sum << 8 ^ TABLE[usize::from((sum >> 24) as u8 ^ byte)];
     let sum = page[..22].iter().fold(0, |sum, &byte| step(sum, byte));

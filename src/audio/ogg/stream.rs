@@ -1,4 +1,4 @@
-//! One logical stream: its pages put together to packets, its headers, and how long each packet of sound lasts.
+//! One logical stream: joins its pages to packets, reads its headers, and gives the length of each audio packet.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known as id;
@@ -6,20 +6,20 @@ use symphonia::core::codecs::audio::well_known as id;
 use super::pages::Page;
 use crate::audio::opus;
 
-/// A packet larger than this is dropped (headers hold pictures; a page holds 64 KiB).
+/// A larger packet is dropped. Headers may hold pictures. A page holds 64 KiB.
 const MOST_BYTES: usize = 16 << 20;
 
-/// More pages missing than this is numbering of another kind.
+/// A larger jump of the page numbers is another kind of numbering.
 const MOST_MISSED: u32 = 1000;
-/// What is carried beside sound, and what is not known.
+/// Names for video and for unknown streams.
 pub const VIDEO: &str = "video without audio";
 pub const UNKNOWN: &str = "unknown";
 
-/// A packet of sound.
+/// An audio packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sound {
     pub data: Vec<u8>,
-    /// Samples per channel that it decodes to, before anything is cut off.
+    /// Samples per channel after decoding, before trimming.
     pub samples: u64,
     /// The encoder has nothing to send.
     pub is_pause: bool,
@@ -31,7 +31,7 @@ enum Codec {
     Opus { head: Vec<u8> },
     /// Vorbis I, section A.
     Vorbis { head: Vec<u8>, setup: Option<(Vec<u8>, Modes)>, previous: Option<u64> },
-    /// The mapping of xiph.org/flac/ogg_mapping.html.
+    /// Mapping of xiph.org/flac/ogg_mapping.html.
     Flac { info: Vec<u8> },
 }
 
@@ -40,18 +40,18 @@ enum Codec {
 pub struct Stream {
     pub serial: u32,
     pub rate_hz: u32,
-    /// Where its first page begins in the file.
+    /// Position of its first page in the file, bytes.
     pub offset: u64,
     codec: Codec,
     sequence: u32,
-    /// The beginning of a packet that goes on in the next page.
+    /// Start of a packet that continues on the next page.
     partial: Vec<u8>,
-    /// The last packet of sound held none.
+    /// The last audio packet was a pause.
     pub after_pause: bool,
 }
 
 impl Stream {
-    /// By the first page of a stream, or the name of what cannot be decoded.
+    /// Opens a stream by its first page. The error is the name of an unsupported codec.
     pub fn open(page: &Page) -> Result<Self, &'static str> {
         let head = page.parts().next().map(|(part, _)| part).unwrap_or_default();
         let le32 = |at: usize| head.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_le_bytes(*word));
@@ -73,7 +73,7 @@ impl Stream {
         Ok(Self { serial, rate_hz, offset, codec, sequence: page.sequence, partial: Vec::new(), after_pause: false })
     }
 
-    /// What a decoder has to know, as soon as the headers are there.
+    /// Parameters of the decoder. `None` until the headers are complete.
     pub fn params(&self) -> Option<AudioCodecParameters> {
         let mut params = AudioCodecParameters::new();
         let (codec, extra) = match &self.codec {
@@ -85,14 +85,14 @@ impl Stream {
         Some(params)
     }
 
-    /// Samples that the header promises.
+    /// Samples announced by the header.
     pub fn promised(&self) -> Option<u64> {
         let Codec::Flac { info } = &self.codec else { return None };
         let total = u64::from(info[13] & 15) << 32 | u64::from(u32::from_be_bytes(*info[14..].first_chunk()?));
         (total > 0).then_some(total)
     }
 
-    /// Pages between the one taken last and this one, by their numbers.
+    /// Pages missing before this one, by the page numbers.
     pub const fn missed_before(&self, page: &Page) -> u32 {
         match page.sequence.wrapping_sub(self.sequence).saturating_sub(1) {
             missed @ ..=MOST_MISSED => missed,
@@ -100,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// The packets of sound that end on this page, which is the stream's next one.
+    /// The audio packets that end on this page, the next page of the stream.
     pub fn take(&mut self, page: &Page) -> Vec<Sound> {
         let follows = page.sequence == self.sequence || page.sequence == self.sequence.wrapping_add(1);
         self.sequence = page.sequence;
@@ -125,7 +125,7 @@ impl Stream {
         sounds
     }
 
-    /// A packet, where it is one of sound.
+    /// The packet with its length. `None` for a header.
     fn sound(&mut self, data: Vec<u8>) -> Option<Sound> {
         let samples = match &mut self.codec {
             Codec::Opus { .. } if data.starts_with(b"OpusTags") || data.starts_with(b"OpusHead") => return None,
@@ -136,7 +136,7 @@ impl Stream {
                     return None;
                 }
                 let block = setup.as_ref()?.1.block(&data)?;
-                // Half of each block overlaps the one before (Vorbis I 4.3.8); the first one gives nothing.
+                // Half of each block overlaps the block before (Vorbis I 4.3.8). The first block gives no samples.
                 let before = previous.replace(block.len);
                 before.map_or(0, |before| (before + block.len) / 4)
             }
@@ -147,7 +147,7 @@ impl Stream {
     }
 }
 
-/// Names of what is carried in Ogg and not decoded, by the first bytes of the stream.
+/// Name of an unsupported stream, by its first bytes.
 fn foreign(head: &[u8]) -> &'static str {
     const NAMES: &[(&[u8], &str)] = &[
         (b"Speex   ", "speex"),
@@ -164,7 +164,7 @@ fn foreign(head: &[u8]) -> &'static str {
 /// Block sizes of the modes of a Vorbis stream.
 #[derive(Debug)]
 struct Modes {
-    /// Lengths of a short and of a long block.
+    /// Length of a short and of a long block.
     lens: [u64; 2],
     /// Whether each mode has long blocks.
     long: Vec<bool>,
@@ -175,14 +175,14 @@ struct VorbisBlock {
 }
 
 impl Modes {
-    /// Modes are the last thing in the setup header (Vorbis I 4.2.4), and all that is needed of it: it is read from its
-    /// end. A mode is a flag of one bit, 16 + 16 bits of zeros and 8 bits of a mapping below 64; 6 bits before the first one
-    /// tell how many there are.
+    /// Parses the modes, the last part of the setup header (Vorbis I 4.2.4), from its end. Nothing else of the header
+    /// is needed. A mode is a flag of one bit, 16 + 16 bits of zeros and 8 bits of a mapping below 64. The 6 bits
+    /// before the first mode give their number.
     fn parse(setup: &[u8], sizes: u8) -> Option<Self> {
         let lens = [1u64 << (sizes & 15), 1u64 << (sizes >> 4)];
         let bit = |at: usize| setup.get(at / 8).map_or(0, |byte| u64::from(byte >> (at % 8) & 1));
         let bits = |at: usize, count: usize| (0..count).fold(0, |value, n| value | bit(at + n) << n);
-        // The framing bit is the last one that is set.
+        // The framing bit is the last bit set.
         let framing = (0..setup.len() * 8).rev().find(|&at| bit(at) == 1)?;
         let (mut at, mut long, mut found) = (framing, Vec::new(), None);
         while long.len() < 64 && at >= 41 + 6 + 56 {
@@ -200,7 +200,7 @@ impl Modes {
         Some(Self { lens, long })
     }
 
-    /// Of a packet of sound; headers have their first bit set.
+    /// The block of an audio packet. Headers have their first bit set.
     fn block(&self, packet: &[u8]) -> Option<VorbisBlock> {
         let first = *packet.first()?;
         if first & 1 != 0 {
@@ -213,13 +213,13 @@ impl Modes {
     }
 }
 
-/// Samples of a FLAC frame (RFC 9639 section 9.1); metadata has no sync code.
+/// Samples of a FLAC frame (RFC 9639 section 9.1). Metadata has no sync code.
 fn flac_block(frame: &[u8]) -> Option<u64> {
     let &[0xff, second, form, _, number, ..] = frame else { return None };
     if second >> 2 != 0x3e {
         return None;
     }
-    // The size may follow the frame's number, which is coded like a character of UTF-8.
+    // The size may follow the frame number, which is coded like a UTF-8 character.
     let after = 4 + (number.leading_ones() as usize).max(1);
     let byte = |at: usize| frame.get(at).map(|&byte| u64::from(byte));
     match form >> 4 {

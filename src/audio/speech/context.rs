@@ -1,26 +1,26 @@
-//! A second network that hears some seconds on either side: which of what sounds like speech is music, or another sound
-//! with a pitch. A layer over neighbouring steps, then layers that each look twice as far. Its weights, and the same network
-//! and features in Python, are those of `tests/calls/train_context.py`.
+//! The second network, with a context of some seconds on both sides. It rejects music and other pitched sounds that
+//! resemble speech. Its first layer covers neighbouring steps. Each later layer reaches twice as far.
+//! `tests/calls/train_context.py` trains the weights and holds the same network and features in Python.
 
 use std::sync::LazyLock;
 
 use super::features::Frame;
 use super::lines::{GROUPS, Line};
 
-/// What is seen of one step, as many frames as a look at the long window stands for.
+/// Inputs per step. A step covers the frames of one long window.
 const INPUTS: usize = 7 + 2 * GROUPS;
 const CHANNELS: usize = 24;
-/// Steps that a layer looks at, so far apart.
+/// Taps of a layer, and the distance of its taps in steps.
 const TAPS: usize = 5;
 const DILATIONS: [usize; 5] = [2, 4, 8, 16, 32];
-/// A step has the best score within so many steps, two seconds: the ends of a turn, words cut short and what noise hides
-/// are kept with the speech they belong to.
+/// A step gets the best score within this many steps, two seconds. This keeps the ends of a turn, cut words and words
+/// in noise in their speech region.
 const EASE: usize = 50;
-/// Steps on either side that a score depends on.
+/// Steps on either side that affect a score.
 pub const REACH: usize = TAPS / 2 * (1 + sum(&DILATIONS)) + EASE + 1;
-/// A frame is voiced from this periodicity on.
+/// Periodicity from which a frame is voiced.
 const VOICED: f32 = 0.6;
-/// A pitch stays that moved by no more than 0.2 % in 40 ms.
+/// A pitch is constant when it moves by no more than 0.2 % in 40 ms.
 const STILL: f32 = 0.01;
 const FLOATS: usize = 2 * INPUTS
     + TAPS * INPUTS * CHANNELS
@@ -38,12 +38,12 @@ const fn sum(all: &[usize]) -> usize {
     sum
 }
 
-/// What the network sees of a step.
+/// Inputs of the network for one step.
 pub type Step = [f32; INPUTS];
 type Row = [f32; CHANNELS];
 
-/// The means of some frames: score of the first network, height above the noise floor, tonal figures, a pitch that stays,
-/// how far it moves, the long window's figures.
+/// The inputs from the frames of a step: means of the first network's score, the level above the noise floor, the tonal
+/// figures, constant pitch and pitch movement, then the figures of the long window. The result is normalised.
 pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> Step {
     let mut sum = [0.0; INPUTS];
     for ((frame, score), above) in frames.iter().zip(scores).zip(above) {
@@ -62,7 +62,7 @@ pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> Ste
     step
 }
 
-/// A layer that looks along the steps channel by channel, then across the channels of each.
+/// A residual layer: a convolution along the steps per channel, then a layer across the channels.
 struct Residual {
     apart: usize,
     along: Vec<Row>,
@@ -73,7 +73,7 @@ struct Residual {
 struct Weights {
     mean: Vec<f32>,
     scale: Vec<f32>,
-    /// Tap by tap, input by input.
+    /// By tap, then by input.
     first: Vec<Row>,
     first_bias: Row,
     residual: Vec<Residual>,
@@ -117,13 +117,13 @@ fn rows<const N: usize>(all: &mut impl Iterator<Item = f32>, count: usize) -> Ve
     (0..count).map(|_| row(all)).collect()
 }
 
-/// How much each step sounds like speech, 0 to 1. What lies before the first and after the last of them is the mean of all
-/// sounds; steps nearer than [`REACH`] to an end that is not the recording's are not to be trusted.
+/// Speech score of each step, 0 to 1. Steps outside `seen` count as the mean of all sounds. A score nearer than
+/// [`REACH`] to an end of `seen` is valid only where the recording ends there too.
 pub fn speech(seen: &[Step]) -> Vec<f32> {
     eased(&scores(seen))
 }
 
-/// The same step by step, whatever is near.
+/// The scores of single steps, without the maximum over nearby steps.
 pub fn scores(seen: &[Step]) -> Vec<f32> {
     let weights = &*WEIGHTS;
     let mut rows: Vec<Row> = (0..seen.len()).map(|at| first(weights, seen, at)).collect();
@@ -137,7 +137,7 @@ pub fn scores(seen: &[Step]) -> Vec<f32> {
     rows.iter().map(|row| score(weights, row)).collect()
 }
 
-/// Means of three, and of those the highest nearby.
+/// Means of three scores, then the maximum of the means nearby.
 fn eased(scores: &[f32]) -> Vec<f32> {
     let near = |of: &[f32], at: usize, reach: usize| at.saturating_sub(reach)..(at + reach + 1).min(of.len());
     let mean = |at: usize| {
@@ -148,7 +148,7 @@ fn eased(scores: &[f32]) -> Vec<f32> {
     (0..means.len()).map(|at| means[near(&means, at, EASE)].iter().copied().fold(0.0, f32::max)).collect()
 }
 
-/// The steps that the taps of a layer fall on, with the number of the tap.
+/// The steps under the taps of a layer, each with its tap number.
 fn taps(at: usize, apart: usize, steps: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..TAPS).filter_map(move |tap| {
         let there = (at + tap * apart).checked_sub(TAPS / 2 * apart)?;
@@ -183,7 +183,7 @@ fn score(weights: &Weights, row: &Row) -> f32 {
     1.0 / (1.0 + (-last - weights.last_bias).exp())
 }
 
-/// Each input spread over all outputs: sums side by side, none of which waits for another.
+/// Adds each input to all outputs. The sums are independent of each other, so they run in parallel.
 fn add<const OUT: usize>(out: &mut [f32; OUT], input: &[f32], weights: &[[f32; OUT]]) {
     for (value, weights) in input.iter().zip(weights) {
         for n in 0..OUT {

@@ -1,4 +1,4 @@
-//! Speech regions from frames. The whole call is at hand, so a frame is judged by what comes after it as well.
+//! Finds speech regions from frames. The score of a frame uses later frames too.
 
 use super::Region;
 use super::context;
@@ -8,26 +8,26 @@ use super::network;
 
 const FRAME_MS: u64 = 10;
 const _: () = assert!(HOP as u64 * 1000 == FRAME_MS * super::SPEECH_RATE_HZ as u64);
-/// Frames looked at on either side of the one that is judged: by the second network, by the first for the outermost of
-/// them, and the noise floor of those.
+/// Frames needed on either side of a scored frame: the reach of the second network, the reach of the first network at
+/// its outermost frames, and the reach of their noise floor.
 const REACH: usize = EVERY * (context::REACH + 1) + network::REACH + STEP * (FLOOR_STEPS + 1);
-/// Frames judged at a time: many, since those on either side are looked at again.
+/// Frames per batch. A batch is large, because the frames on either side are analysed again.
 const BATCH: usize = 6_000;
-/// The noise floor of a band is the lowest of its smoothed levels, in steps of this many frames.
+/// Frames per step of the noise floor. The noise floor of a band is the lowest of its smoothed levels.
 const STEP: usize = 10;
-/// Steps on either side that a noise floor is looked for in: 1.5 s.
+/// Steps on either side of the search for the noise floor: 1.5 s.
 const FLOOR_STEPS: usize = 15;
 
-/// A frame begins a region above the first score and ends it under the second.
+/// A region begins above the first score and ends below the second.
 pub(super) const BEGIN: f32 = 0.6;
 const END: f32 = 0.4;
-/// Frames around a key's tone that are its beginning and end, and the pause to the next key.
+/// Frames around a DTMF tone that hold its start, its end and the pause to the next tone.
 const KEY_REACH: usize = 8;
-/// Frames of them that make it a key: one or two are a vowel's accident.
+/// Frames with a DTMF tone that make a key press. One or two are chance in a vowel.
 const KEY_FRAMES: usize = 3;
-/// Pauses shorter than this are part of a turn, frames.
+/// A shorter pause is part of a turn, frames.
 const PAUSE: usize = 20;
-/// Anything shorter is no speech, frames.
+/// A shorter region is not speech, frames.
 const SHORTEST: usize = 10;
 
 /// Finds the regions of one leg.
@@ -35,9 +35,9 @@ pub struct Detector {
     analyser: Analyser,
     frames: Vec<Frame>,
     lines: Lines,
-    /// One for every [`EVERY`] frames.
+    /// Figures of the long window, one per [`EVERY`] frames.
     looks: Vec<Line>,
-    /// Frames judged and forgotten.
+    /// Frames scored and dropped.
     gone: usize,
     scores: Vec<u8>,
     levels: Vec<Level>,
@@ -57,7 +57,7 @@ impl Level {
     }
 }
 
-/// The judged frames of one leg.
+/// Scores and levels of all frames of one leg.
 #[derive(Debug)]
 pub struct Track {
     pub(super) scores: Vec<u8>,
@@ -80,7 +80,7 @@ impl Detector {
     pub fn push(&mut self, samples: &[f32]) {
         self.analyser.push(samples, &mut self.frames);
         self.lines.push(samples, &mut self.looks);
-        // The last frames wait for a look that reaches beyond them.
+        // The last frames wait for their long window.
         let known = self.frames.len().min(self.looks.len() * EVERY);
         if known >= BATCH + 2 * REACH {
             self.judge(known, known - REACH);
@@ -93,7 +93,7 @@ impl Detector {
         Track { scores: self.scores, levels: self.levels }
     }
 
-    /// What the first network says of each of `known` frames, and what the second one sees of them.
+    /// The first network's scores of the first `known` frames, and the second network's inputs.
     fn look(&self, known: usize) -> (Vec<f32>, Vec<context::Step>) {
         let frames = &self.frames[..known];
         let floors = floors(frames);
@@ -106,14 +106,14 @@ impl Detector {
         (sounds, steps)
     }
 
-    /// What the second network says of each step, before easing.
+    /// The second network's score of each step, before the maximum over nearby steps.
     #[cfg(test)]
     pub fn within(mut self) -> Vec<f32> {
         self.lines.finish(&mut self.looks);
         context::scores(&self.look(self.frames.len()).1)
     }
 
-    /// Scores the frames up to `end`, `known` of them being complete, and forgets those that no later one looks back to.
+    /// Scores the frames up to `end`. `known` frames are complete. Drops the frames that no later score needs.
     fn judge(&mut self, known: usize, end: usize) {
         let (sounds, steps) = self.look(known);
         let frames = &self.frames[..known];
@@ -124,7 +124,7 @@ impl Detector {
             self.scores.push(if pressed { 0 } else { (sounds[at].min(within[at / EVERY]) * 255.0) as u8 });
             self.levels.push(Level::of(&frames[at]));
         }
-        // A whole number of steps and looks, or floors and looks would move.
+        // The number must be a multiple of both units, or the noise floor and the long windows would shift.
         let forget = end.saturating_sub(REACH) / (STEP * EVERY) * (STEP * EVERY);
         self.frames.drain(..forget);
         self.looks.drain(..forget / EVERY);
@@ -132,7 +132,7 @@ impl Detector {
     }
 }
 
-/// For every [`STEP`] frames the noise floor of each band.
+/// Noise floor of each band, per [`STEP`] frames.
 fn floors(frames: &[Frame]) -> Vec<[f32; BANDS]> {
     let smooth = |at: usize, band: usize| {
         let near = &frames[at.saturating_sub(2)..(at + 3).min(frames.len())];
@@ -161,7 +161,7 @@ fn floors(frames: &[Frame]) -> Vec<[f32; BANDS]> {
 impl Track {
     /// The regions of the whole leg.
     pub fn regions(&self) -> Vec<Region> {
-        // A frame is 25 ms long; its middle is 12 ms after its beginning.
+        // A frame is 25 ms long. Its middle, 12 ms after its start, is rounded to 10 ms.
         let region = |(from, to): (usize, usize)| Region {
             start_ms: from as u64 * FRAME_MS + 10,
             end_ms: to as u64 * FRAME_MS + 10,
@@ -169,14 +169,14 @@ impl Track {
         spans(&self.scores).into_iter().map(region).collect()
     }
 
-    /// How much each frame sounds like speech, 0 to 1.
+    /// Speech score of each frame, 0 to 1.
     #[cfg(test)]
     pub fn scores(&self) -> Vec<f32> {
         self.scores.iter().map(|score| f32::from(*score) / 255.0).collect()
     }
 }
 
-/// Hysteresis, then short pauses filled and short bursts dropped.
+/// Applies the hysteresis, fills short pauses and drops short bursts.
 pub(super) fn spans(scores: &[u8]) -> Vec<(usize, usize)> {
     let (begin, end) = ((BEGIN * 255.0) as u8, (END * 255.0) as u8);
     let mut spans: Vec<(usize, usize)> = Vec::new();

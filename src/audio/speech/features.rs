@@ -1,5 +1,5 @@
-//! What a hundredth of a second sounds like, as far as it tells speech from other sounds. All of it lies in the telephone
-//! band, so that narrow and wide recordings look alike.
+//! Features of a frame of 10 ms that separate speech from other sounds. All features lie in the telephone band, so that
+//! narrowband and wideband recordings give similar values.
 
 use std::sync::Arc;
 
@@ -13,58 +13,58 @@ pub const HOP: usize = 160;
 pub const WINDOW: usize = 400;
 const FFT: usize = 512;
 pub const BANDS: usize = 20;
-/// Edges of the bands, Hz: what every telephone passes on.
+/// Edges of the bands, Hz: the range that every telephone passes.
 const LOW_HZ: f32 = 120.0;
 const HIGH_HZ: f32 = 3_800.0;
 const BIN_HZ: f32 = super::SPEECH_RATE_HZ as f32 / FFT as f32;
 const FIRST_BIN: usize = 4;
 const LAST_BIN: usize = 121;
-/// Added to every power: about -85 dBFS in a band, under which all is silence.
+/// Added to every power: about -85 dBFS in a band. Anything lower is silence.
 const FLOOR: f32 = 1e-4;
-/// Power of a sine at full scale under the window, dB: half of the window's sum squared, and what leaks beside it.
+/// Power of a full-scale sine under the window, dB: the square of half the window's sum, plus the leakage.
 const FULL_SCALE_DB: f32 = 41.8;
-/// Bins of the two groups of DTMF (ITU-T Q.23: 697 to 941 Hz, 1209 to 1633 Hz).
+/// Bins of the two DTMF groups (ITU-T Q.23: 697 to 941 Hz, 1209 to 1633 Hz).
 const KEY_ROWS: std::ops::RangeInclusive<usize> = 21..=31;
 const KEY_COLUMNS: std::ops::RangeInclusive<usize> = 37..=53;
-/// A frame is compared with the one this many before it: 60 ms, so that the two share no sample.
+/// Frames between two compared spectra: 60 ms, so that the two share no sample.
 const APART: usize = 6;
-/// Frames over which the step of the pitch is taken: 40 ms.
+/// Frames over which the pitch step is measured: 40 ms.
 const STEP: usize = 4;
-/// Periods of a voice, samples: 400 Hz to 80 Hz.
+/// Pitch periods of a voice, samples: 400 Hz to 80 Hz.
 const PERIODS: std::ops::RangeInclusive<usize> = 40..=200;
 
-/// One frame.
+/// Features of one frame.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Frame {
     /// Natural logarithm of the power in each band.
     pub bands: [f32; BANDS],
-    /// Share of the two strongest partials in all power: 1 for DTMF and for ringing.
+    /// Share of the two strongest partials in the total power: 1 for DTMF and for ringing.
     pub peaks: f32,
-    /// Those two partials lie where the keys of a telephone have theirs, and next to nothing else sounds.
+    /// The two partials are a DTMF pair, and there is almost no other sound.
     pub key: bool,
-    /// Likeness of the spectrum to that of 60 ms before, -1 to 1: near 1 for anything held.
+    /// Correlation of the log spectrum with that of 60 ms before, -1 to 1: near 1 for held sounds.
     pub held: f32,
     /// Height of the first peak of the autocorrelation: near 1 for vowels and for music.
     pub periodic: f32,
-    /// Where that peak is: the period of a voice, samples.
+    /// Lag of that peak: the pitch period of a voice, samples.
     pub period: u8,
-    /// How far the pitch moved in 40 ms, 1 for a fifth of its height or more: 0 for a note that is held.
+    /// Pitch movement in 40 ms: 0 for a held note, 1 for a fifth of the pitch or more.
     pub pitch_step: f32,
-    /// Level in the telephone band, dB; a sine at full scale has 0.
+    /// Level in the telephone band, dB. A full-scale sine has 0.
     pub level_db: f32,
 }
 
-/// Cuts samples into frames.
+/// Computes the frames of a stream of samples.
 pub struct Analyser {
     forward: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
-    /// Autocorrelation of the window, by which that of a frame is divided.
+    /// Autocorrelation of the window, which divides that of a frame.
     window_lags: Vec<f32>,
     triangles: Vec<(usize, Vec<f32>)>,
     pending: Vec<f32>,
-    /// Logarithmic spectra of the last frames, mean removed and of unit length.
+    /// Log spectra of the last frames, without their mean and scaled to unit length.
     shapes: std::collections::VecDeque<Vec<f32>>,
-    /// Logarithms of the periods of the last frames, finer than a sample.
+    /// Logarithms of the pitch periods of the last frames, finer than a sample.
     pitches: std::collections::VecDeque<f32>,
     time: Vec<f32>,
     spectrum: Vec<Complex<f32>>,
@@ -127,7 +127,7 @@ impl Analyser {
         Frame { bands, peaks, key, held, periodic, period, pitch_step, level_db }
     }
 
-    /// Buffers of the planner's own sizes are what it asks for; it has nothing else to fail at.
+    /// Cannot fail, because the buffers come from the planner.
     fn transform(&mut self) {
         let done = self.forward.process(&mut self.time, &mut self.spectrum);
         debug_assert!(done.is_ok());
@@ -145,7 +145,7 @@ impl Analyser {
         let share = (around(first) + around(second)) / (total + FLOOR);
         let (low, high) = (FIRST_BIN + first.min(second), FIRST_BIN + first.max(second));
         let key = KEY_ROWS.contains(&low) && KEY_COLUMNS.contains(&high);
-        // A vowel may have two partials there too, one of them faint.
+        // A vowel may have two partials there too, but one of them is faint.
         let alike = power[first] < 16.0 * power[second];
         (share, key && alike && share > 0.9)
     }
@@ -171,7 +171,8 @@ impl Analyser {
         }
     }
 
-    /// The power spectrum is real and even, so the forward transform of one half of it, mirrored, is the autocorrelation.
+    /// The power spectrum is real and even. The forward transform of one half and its mirror image is therefore the
+    /// autocorrelation.
     fn periodic(&mut self) -> (u8, f32, f32) {
         for n in 0..=FFT / 2 {
             let inside = (FIRST_BIN - 1..=LAST_BIN).contains(&n);

@@ -1,27 +1,27 @@
-//! Two legs side by side: what one only hears of the other, and what is too faint to be a turn, is not spoken on it.
+//! Compares two legs. Removes speech that leaked from the other leg, and turns that are too faint.
 
 use super::detect::{BEGIN, Level, Track, spans};
 
-/// The other leg is this much louder where this one only hears it, decibels.
+/// The other leg is this much louder where this leg only carries its leak, dB.
 const CROSS_TALK_DB: f32 = 12.0;
-/// Under the loudest of a turn, or a turn under the loudest of its leg, by this much is a room's echo, a gust of noise,
-/// the rest of a leak, decibels. On a leg there is one speaker to measure by; where several share a channel one may be
-/// this much fainter than another.
+/// A frame this far below the loudest of its turn, or a turn this far below the loudest of its leg, is room echo, noise
+/// or leak, dB. A leg has one speaker as the reference. On a shared channel one speaker may be this much quieter than
+/// another.
 const FAINT_DB: f32 = 25.0;
-/// Share of the frames that are under what counts as the loudest: a tenth is louder.
+/// Percentile of the frames' levels that counts as the loudest: a tenth of the frames is louder.
 const LOUD: f32 = 0.9;
-/// Frames of which there must be so many to measure a level: a quarter of a second.
+/// Frames needed to measure a level: a quarter of a second.
 const ENOUGH: usize = 25;
 
-/// Leaves on each leg what is spoken there.
+/// Keeps on each leg only the speech of that leg.
 pub fn separate(left: &mut Track, right: &mut Track) {
     drop_cross_talk(left, right);
     drop_faint(left);
     drop_faint(right);
 }
 
-/// Silences what one leg hears of the other: frames in which the other is 12 dB louder, both measured against the level
-/// at which each speaks, so that a caller who is merely quiet is not taken for an echo of the agent.
+/// Sets the score to 0 in frames where the other leg is 12 dB louder. Both legs are measured relative to their own
+/// speech level, so that a quiet caller is not taken for an echo of the agent.
 fn drop_cross_talk(left: &mut Track, right: &mut Track) {
     let difference = match (own_level(left, right), own_level(right, left)) {
         (Some(left), Some(right)) => left - right,
@@ -30,7 +30,7 @@ fn drop_cross_talk(left: &mut Track, right: &mut Track) {
     let frames = left.levels.len().min(right.levels.len());
     let louder: Vec<f32> =
         (0..frames).map(|at| loudest_near(left, at, 4) - loudest_near(right, at, 4) - difference).collect();
-    // In the short pauses of a turn, which its region has filled, the leak alone may look like speech.
+    // Short pauses inside a region count as the turn, because the leak alone may look like speech there.
     let (in_left, in_right) = (spoken(left), spoken(right));
     for (at, louder) in louder.into_iter().enumerate() {
         if louder >= CROSS_TALK_DB && right.scores[at] > 0 && (in_left[at] || left.scores[at] > right.scores[at] / 2) {
@@ -41,8 +41,8 @@ fn drop_cross_talk(left: &mut Track, right: &mut Track) {
     }
 }
 
-/// Silences the frames of a turn that are far below its loudest, so that it ends when its speaker does and not when the
-/// room has fallen silent, and turns that are far below the leg's.
+/// Sets the score to 0 in frames far below the loudest of their turn, so that a turn ends with its speaker and not with
+/// the room's echo. Does the same for turns far below the loudest of the leg.
 fn drop_faint(track: &mut Track) {
     let turns = spans(&track.scores);
     let Some(loudest) = loud(turns.iter().flat_map(|(from, to)| &track.levels[*from..*to])) else { return };
@@ -58,20 +58,20 @@ fn drop_faint(track: &mut Track) {
     track.scores = scores;
 }
 
-/// The loudest of the frames at most so far from this one, in decibels.
+/// Level of the loudest frame within `reach` frames of this one, dB.
 fn loudest_near(track: &Track, at: usize, reach: usize) -> f32 {
     let near = &track.levels[at.saturating_sub(reach)..(at + reach + 1).min(track.levels.len())];
     near.iter().map(|level| level.decibels()).fold(f32::MIN, f32::max)
 }
 
-/// The level that a tenth of these is above, in decibels.
+/// The level that a tenth of these frames exceeds, dB.
 fn loud<'a>(levels: impl IntoIterator<Item = &'a Level>) -> Option<f32> {
     let mut levels: Vec<Level> = levels.into_iter().copied().collect();
     levels.sort_unstable();
     levels.get((levels.len() as f32 * LOUD) as usize).map(|level| level.decibels())
 }
 
-/// For every frame whether a region holds it.
+/// For every frame: whether a region contains it.
 fn spoken(track: &Track) -> Vec<bool> {
     let mut spoken = vec![false; track.scores.len()];
     for (from, to) in spans(&track.scores) {
@@ -80,7 +80,7 @@ fn spoken(track: &Track) -> Vec<bool> {
     spoken
 }
 
-/// The level a leg speaks at: the loudest tenth of its own frames, those in which the other leg is not much louder.
+/// Speech level of a leg: the loudest tenth of its own frames, those where the other leg is not much louder.
 fn own_level(track: &Track, other: &Track) -> Option<f32> {
     let begin = (BEGIN * 255.0) as u8;
     let louder = |at: usize| {

@@ -1,5 +1,5 @@
-//! A longer look at the spectrum than a frame has: an instrument's notes are narrow lines that stay where they are, and
-//! those of a voice move all the time.
+//! Spectral lines in a window longer than a frame. The notes of an instrument are narrow lines at a constant frequency.
+//! The lines of a voice move all the time.
 
 use std::sync::Arc;
 
@@ -11,27 +11,28 @@ use super::features::{HOP, WINDOW};
 
 /// Samples of the long window: 128 ms.
 const LONG: usize = 2_048;
-/// Frames that one look stands for.
+/// Frames per long window.
 pub const EVERY: usize = 4;
-/// Bins at which the groups begin and end: 200, 600, 1200, 2200 and 3800 Hz.
+/// Bins at the borders of the groups: 200, 600, 1200, 2200 and 3800 Hz.
 const EDGES: [usize; GROUPS + 1] = [26, 77, 154, 282, 487];
 pub const GROUPS: usize = 4;
-/// Looks between the two that are compared: 120 ms, so that they share next to nothing.
+/// Distance of the two compared windows: 120 ms, so that they share almost no sound.
 const BACK: usize = 3;
-/// Added to every power, under which all is silence.
+/// Added to every power. Anything lower is silence.
 const FLOOR: f32 = 5e-5;
-/// Samples by which the long window begins before the frames in whose middle it lies.
+/// Samples from the start of the long window to the start of its frames. The frames lie in the middle of the window.
 const BEFORE: usize = LONG / 2 - usize::midpoint(WINDOW, (EVERY - 1) * HOP);
 
-/// For each group how flat it is (0 for noise and silence, -2 for a single line) and how like it was a moment before.
+/// For each group its flatness (0 for noise and silence, -2 for a single line) and its correlation with the spectrum
+/// 120 ms before.
 pub type Line = [f32; 2 * GROUPS];
 
-/// Looks at samples as they come.
+/// Computes the long windows of a stream of samples.
 pub struct Lines {
     forward: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
     pending: Vec<f32>,
-    /// Logarithmic spectra of the last looks, each group's mean removed and of unit length.
+    /// Log spectra of the last windows. Each group is without its mean and has unit length.
     shapes: std::collections::VecDeque<Vec<f32>>,
     time: Vec<f32>,
     spectrum: Vec<Complex<f32>>,
@@ -53,7 +54,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Appends the looks that these samples complete.
+    /// Appends the figures of the windows that these samples complete.
     pub fn push(&mut self, samples: &[f32], out: &mut Vec<Line>) {
         self.pending.extend_from_slice(samples);
         let mut at = 0;
@@ -64,7 +65,7 @@ impl Lines {
         self.pending.drain(..at);
     }
 
-    /// The looks that wait for samples which never come.
+    /// Computes the last windows with silence after the end.
     pub fn finish(&mut self, out: &mut Vec<Line>) {
         self.push(&[0.0; LONG], out);
     }
@@ -73,7 +74,7 @@ impl Lines {
         for ((time, sample), weight) in self.time.iter_mut().zip(&self.pending[at..at + LONG]).zip(&self.window) {
             *time = sample * weight;
         }
-        // Buffers of the planner's own sizes are what it asks for; it has nothing else to fail at.
+        // Cannot fail, because the buffers come from the planner.
         let done = self.forward.process(&mut self.time, &mut self.spectrum);
         debug_assert!(done.is_ok());
         let mut shape = Vec::with_capacity(EDGES[GROUPS] - EDGES[0]);
@@ -96,7 +97,7 @@ impl Lines {
     }
 }
 
-/// Appends the shape of a group and says how flat it is.
+/// Appends the log spectrum of a group. Returns its flatness.
 fn append(bins: &[Complex<f32>], shape: &mut Vec<f32>) -> f32 {
     let from = shape.len();
     let mut power = 0.0;

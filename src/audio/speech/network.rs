@@ -1,26 +1,26 @@
-//! A small network that says how much a frame sounds like speech. Its weights, and the same features in Python, are those
-//! of `tests/calls/train_speech.py`.
+//! The first network: a small network for the speech score of a frame. `tests/calls/train_speech.py` trains its weights
+//! and holds the same features in Python.
 
 use std::sync::LazyLock;
 
 use super::features::{BANDS, Frame};
 
-/// Frames looked at, counted from the one that is judged.
+/// Frames in the input, relative to the scored frame.
 const OFFSETS: [isize; 9] = [-24, -12, -6, -3, 0, 3, 6, 12, 24];
-/// Frames on either side that mean and spread are taken over.
+/// Frames on either side for mean and spread.
 const WIDE: usize = 64;
-/// Frames on either side that a score depends on.
+/// Frames on either side that affect a score.
 pub const REACH: usize = WIDE;
-/// What is seen of one frame, and what of its surroundings.
+/// Inputs of one frame, and figures of its surroundings.
 const ROW: usize = BANDS + 3;
 const FIGURES: usize = 4;
 const INPUTS: usize = ROW * OFFSETS.len() + 2 * FIGURES;
 const FIRST: usize = 32;
 const SECOND: usize = 16;
-/// Natural logarithm of power: a band further above its noise floor says nothing more.
+/// Limit on the level above the noise floor, natural logarithm of power. More carries no information.
 const MOST_ABOVE: f32 = 8.0;
 
-/// What the network sees of a frame: bands above the noise floor, then the tonal figures.
+/// Inputs from one frame: bands above the noise floor, then the tonal figures.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     row: [f32; ROW],
@@ -39,7 +39,7 @@ impl Seen {
         Self { row, figures: [mean, tonal[0], tonal[1], tonal[2]] }
     }
 
-    /// How far the bands are above their noise floors, on average.
+    /// Mean level of the bands above their noise floors.
     pub const fn above(&self) -> f32 {
         self.figures[0]
     }
@@ -69,7 +69,7 @@ static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
     }
 });
 
-/// How much the frame at `at` sounds like speech, 0 to 1.
+/// Speech score of the frame at `at`, 0 to 1.
 pub fn speech(seen: &[Seen], at: usize) -> f32 {
     let mut input = [0.0f32; INPUTS];
     for (part, offset) in input.chunks_exact_mut(ROW).zip(OFFSETS) {
@@ -94,7 +94,7 @@ pub fn speech(seen: &[Seen], at: usize) -> f32 {
     1.0 / (1.0 + (-last).exp())
 }
 
-/// Weighted sums, negative ones becoming zero. Weights lie output by output.
+/// A dense layer with negative sums set to zero. The weights of one output are contiguous.
 fn layer<const OUT: usize>(input: &[f32], weights: &[f32], bias: &[f32]) -> [f32; OUT] {
     let mut out = [0.0; OUT];
     for ((out, weights), bias) in out.iter_mut().zip(weights.chunks_exact(input.len())).zip(bias) {
@@ -103,7 +103,7 @@ fn layer<const OUT: usize>(input: &[f32], weights: &[f32], bias: &[f32]) -> [f32
     out
 }
 
-/// Eight sums side by side: one alone is a chain that waits for itself.
+/// Eight parallel sums. A single sum would be a serial chain.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());

@@ -1,4 +1,4 @@
-//! One leg's samples at 16 kHz, 16 bits each: in memory up to a cap, beyond it in a nameless file of the spool.
+//! Samples of one leg at 16 kHz, 16 bits: in memory up to a cap, in an unnamed file of the spool beyond it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,7 +11,7 @@ use crate::audio::error::AudioError;
 const SAMPLE_BYTES: u64 = size_of::<i16>() as u64;
 const PER_MS: u64 = SPEECH_RATE_HZ as u64 / 1000;
 
-/// Written once, read anywhere.
+/// A store of samples, written once, read at any position.
 #[derive(Debug)]
 pub struct Pcm16k {
     memory: Vec<i16>,
@@ -28,7 +28,7 @@ impl Pcm16k {
         Self { memory: Vec::new(), cap, spool: spool.to_owned(), writer: None, file: None, in_file: 0 }
     }
 
-    /// Samples held.
+    /// Number of samples.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.memory.len() as u64 + self.in_file
@@ -63,7 +63,7 @@ impl Pcm16k {
         Ok(())
     }
 
-    /// Nothing more will come.
+    /// Ends the writing.
     pub(super) fn close(&mut self) -> Result<(), AudioError> {
         self.memory.shrink_to_fit();
         if let Some(writer) = self.writer.take() {
@@ -73,7 +73,7 @@ impl Pcm16k {
         Ok(())
     }
 
-    /// The samples of a stretch, full scale 1.0; shorter where the recording ends sooner.
+    /// The samples from `start_ms` to `end_ms`, full scale 1.0. Fewer where the recording ends earlier.
     ///
     /// # Errors
     /// The spool could not be read.
@@ -81,7 +81,7 @@ impl Pcm16k {
         self.read_samples(start_ms.saturating_mul(PER_MS), end_ms.saturating_mul(PER_MS))
     }
 
-    /// As [`Self::read`], counted in samples.
+    /// As [`Self::read`], with positions in samples.
     pub fn read_samples(&self, start: u64, end: u64) -> Result<Vec<f32>, AudioError> {
         let end = end.min(self.len());
         let start = start.min(end);

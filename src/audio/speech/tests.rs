@@ -62,7 +62,7 @@ fn no_speech_in_what_is_none() {
     }
 }
 
-/// Vowels of a buzzing voice that moves, in noise.
+/// Vowels of a buzzing voice with a moving pitch.
 fn talk(seconds: f32, level: f32, hz: f32, spoken: impl Fn(f32) -> bool) -> Vec<f32> {
     let mut phase = 0.0_f32;
     let mut band = [[0.0_f32; 2]; 3];
@@ -71,7 +71,7 @@ fn talk(seconds: f32, level: f32, hz: f32, spoken: impl Fn(f32) -> bool) -> Vec<
         phase += hz * (1.0 + 0.15 * (t * 7.0).sin()) / 16_000.0;
         let pulse = if phase >= 1.0 { 1.0 } else { 0.0 };
         phase = phase.fract();
-        // Two to four vowels a second: three resonances that move.
+        // Two to four vowels per second: three moving resonances.
         let open = ((t * 20.0).sin() * 0.5 + 0.5).powi(2);
         let places = [300.0 + 500.0 * open, 900.0 + 900.0 * (t * 9.0).sin().abs(), 2_500.0];
         let mut sum = 0.0;
@@ -101,7 +101,7 @@ fn turns_are_found_where_they_are() {
     }
 }
 
-/// A buzz that slides, opens and pauses, in noise; `sweep` of `tests/calls/train_context.py` makes the same.
+/// A buzz that slides, opens and pauses, in noise. `sweep` of `tests/calls/train_context.py` makes the same sound.
 fn sweep() -> Vec<f32> {
     let mut phase = 0.0_f64;
     let noise = noise(80_000, 0.002);
@@ -126,13 +126,13 @@ fn scores(samples: &[f32], at_once: usize) -> Vec<f32> {
     detector.finish().scores()
 }
 
-/// What `tests/calls/train_context.py sweep` prints: every 25th score of both networks.
+/// Output of `tests/calls/train_context.py sweep`: every 25th score of both networks.
 const SWEEP: [f32; 20] = [
     0.00, 0.06, 0.99, 1.00, 1.00, 1.00, 1.00, 0.00, 0.00, 0.00, 0.91, 1.00, 0.98, 0.97, 1.00, 1.00, 1.00, 0.01, 0.00,
     0.00,
 ];
 
-/// And every sixth of the second alone.
+/// Every sixth score of the second network alone.
 const SECOND: [f32; 21] = [
     0.003, 0.043, 0.129, 0.845, 0.949, 0.995, 0.954, 0.349, 0.002, 0.002, 0.908, 0.996, 1.000, 1.000, 1.000, 1.000,
     1.000, 1.000, 0.862, 0.012, 0.042,
@@ -186,7 +186,7 @@ fn what_leaks_from_the_other_leg_is_not_spoken_on_this_one() {
 
 #[test]
 fn a_turn_ends_with_its_speaker_and_what_is_far_fainter_is_none() {
-    // A voice, its echo 30 dB under it, and the same again after a pause, as from another room.
+    // A voice, its echo 30 dB below it, and both again after a pause, as from another room.
     let voice: Vec<f32> = talk(8.0, 0.05, 120.0, |t| t < 2.4 || (3.0..5.0).contains(&t))
         .into_iter()
         .enumerate()
