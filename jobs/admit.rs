@@ -1,5 +1,5 @@
-//! Letting a call in: from a trigger, a backfill or a reconciliation, always the same way, always in one transaction
-//! with the job it makes.
+//! Admission of a call: a trigger, a backfill or a reconciliation writes the call into its record here. The record and
+//! the job that processes it are written in one transaction.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,28 +11,28 @@ use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
 use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, Finished, Store, StoreError, Tx};
 use crate::telemetry;
 
-/// An explained end is looked into again after this long.
+/// The shortest time before an explained end is checked again.
 const REOPEN_PAUSE: SignedDuration = SignedDuration::from_hours(1);
 
-/// What a seen call means.
+/// What must be done with a listed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It needs a job.
+    /// The call needs a job.
     Due,
-    /// There is nothing to do: it ended like this, now or before.
+    /// The call needs no job. It has this outcome, from now or from an earlier run.
     Ended(Outcome),
-    /// Not completed at the source.
+    /// The call is not completed at the source.
     NotCompleted,
 }
 
-/// Whether a finished call is to be processed once more, as a new transcript version.
+/// Whether a finished call is processed again, as a new transcript version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
     Never,
     Again,
 }
 
-/// Writes a listed call into its record and says what it means. Makes no job.
+/// Writes a listed call into its record and returns what must be done with it. Enqueues no job.
 ///
 /// # Errors
 /// [`QueueError`].
@@ -51,7 +51,7 @@ pub async fn see(
     let now = app.now();
     let term = app.config.retention_term(source);
     let past = RetainUntil::of(call, now, term).at <= now;
-    // Of a call that may not be kept, nothing but the bare facts is ever written.
+    // Only the basic fields of a call are written if its content may not be kept.
     let bare = (past || call.opt_out).then(|| bare(call));
     let admitted = Admitted { source, call_id: &call.id, call: Some(bare.as_ref().unwrap_or(call)), now, term };
     let record = app.store.admit(tx, admitted).await?;
@@ -62,7 +62,7 @@ pub async fn see(
         Some(earlier) if can_return(record.retention_state, earlier.outcome) => {
             if reopens(earlier, call, now) {
                 let open = reopen(app, tx, &record).await?;
-                // Once more, now with a URL that can be used.
+                // The second write stores the recording URL, which is usable now.
                 app.store.refresh(tx, &open, bare.as_ref().unwrap_or(call), now).await?;
                 None
             } else {
@@ -78,8 +78,8 @@ pub async fn see(
     Ok((ended.map_or(Admission::Due, Admission::Ended), Some(record)))
 }
 
-/// Whether an ended call may ever be taken up again: while it is kept, and after its record was scrubbed only where nothing
-/// of it had ever been stored. What was erased stays erased, whatever its source says of it now.
+/// Whether an ended call may be processed again: while it is kept, or after the erasure of a record of which no content
+/// was ever stored. An erased call stays erased, independent of its source.
 #[must_use]
 pub fn can_return(state: RetentionState, outcome: Outcome) -> bool {
     match state {
@@ -89,7 +89,7 @@ pub fn can_return(state: RetentionState, outcome: Outcome) -> bool {
     }
 }
 
-/// How a call ended that is not kept any more: one of which nothing was stored was not erased.
+/// The outcome of a call that is no longer kept. A call without stored content counts as past retention, not as erased.
 pub(super) fn gone(earlier: Option<Earlier>) -> Outcome {
     match earlier {
         Some(Earlier { outcome: Outcome::PastRetention, .. }) => Outcome::PastRetention,
@@ -97,7 +97,7 @@ pub(super) fn gone(earlier: Option<Earlier>) -> Outcome {
     }
 }
 
-/// Takes the end of a call back. One that was past its term loses the times that this rested on.
+/// Removes the outcome of a call. A call past retention also loses the times on which that outcome was based.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -121,7 +121,7 @@ pub(super) async fn reopen(app: &App, tx: &mut Tx, record: &CallRecord) -> Resul
     Ok(open)
 }
 
-/// Ends that need no job because nothing of the call may or can be kept.
+/// Outcomes that need no job, because no content of the call may or can be kept.
 fn unkept(call: &SourceCall, past: bool) -> Option<Outcome> {
     if call.opt_out {
         Some(Outcome::OptedOut)
@@ -134,8 +134,8 @@ fn unkept(call: &SourceCall, past: bool) -> Option<Outcome> {
     }
 }
 
-/// Whether the source now shows what an earlier end missed. An end that was explained by what the source or its host
-/// said is looked into again now and then only: the list may go on saying what the rest does not bear out.
+/// Whether the source now has what was missing when the call ended. An outcome that the source or its host explained is
+/// checked again at most once per hour, because the list may keep a URL that the host does not serve.
 #[must_use]
 pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
     let shown = match earlier.outcome {
@@ -147,13 +147,15 @@ pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
         Outcome::PastRetention => {
             call.eligible() && RetainUntil::of(call, earlier.first_seen_at, earlier.term).at > now
         }
-        // A wish that nothing be stored is not undone by a row that leaves it out. The rest rests on the recording.
+        // A row without the opt-out field does not revoke an opt-out. The other outcomes depend on the recording
+        // itself.
         _ => false,
     };
     shown && (!earlier.explained || now.duration_since(earlier.at) >= REOPEN_PAUSE)
 }
 
-/// Condemns what is stored of a call that opted out late, and enqueues its erasure. False while it is held.
+/// Condemns the content of a call that opted out late, and enqueues its erasure. Returns false while a hold keeps the
+/// call.
 ///
 /// # Errors
 /// [`QueueError`].
@@ -161,7 +163,7 @@ pub(super) async fn withdraw(app: &App, tx: &mut Tx, record: &CallRecord) -> Res
     condemn(app, tx, record.uid, "source", "the call opted out of storage".to_owned()).await
 }
 
-/// Ids, times, status and organisation: all that is ever known of a call that may not be kept.
+/// The call reduced to ids, times, status and organisation: the only fields stored of a call that may not be kept.
 #[must_use]
 pub fn bare(call: &SourceCall) -> SourceCall {
     SourceCall {
@@ -182,7 +184,7 @@ pub fn bare(call: &SourceCall) -> SourceCall {
     }
 }
 
-/// Writes a terminal outcome for a call of which nothing is stored.
+/// Writes a final outcome for a call without stored content. Returns false if another owner has the record.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -206,7 +208,7 @@ pub async fn end_without_content(
     store.finish_call(tx, record.uid, record.generation, &finished).await
 }
 
-/// Enqueues `process_call`; meets an unfinished one as a duplicate.
+/// Enqueues `process_call`. An unfinished job of the call makes it a duplicate.
 ///
 /// # Errors
 /// [`QueueError`].
@@ -221,7 +223,7 @@ pub async fn enqueue(
     enqueue_job(app, tx, record, lane, &job).await
 }
 
-/// Enqueues a look at whether a finished call has opted out; meets an unfinished one as a duplicate.
+/// Enqueues a check whether a finished call has opted out. An unfinished check makes it a duplicate.
 ///
 /// # Errors
 /// [`QueueError`].

@@ -1,5 +1,6 @@
-//! Bringing in what a source holds: list a window, then feed (`backfill_feed`) the queue in small batches as its
-//! lane frees. All progress is in the database: a restart goes on, and a person can pause, resume and cancel.
+//! A backfill processes the calls that a source already holds. It lists a window, then feeds (`backfill_feed`) the
+//! queue in small batches. All progress is in the database, so that a restart continues it. A person can pause, resume
+//! and cancel it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,15 +18,16 @@ use crate::queue::Lane;
 use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, Steering, Tx};
 use crate::wire::Window;
 
-/// Until somebody may have let a paused one go on.
+/// Snooze of a paused backfill.
 pub(super) const PAUSED_REST: Duration = Duration::from_secs(5);
 
-/// Writes a backfill and its job. None when one of the same source's schedule is still running.
+/// Writes a backfill and its job. Returns its id, or `None` if a scheduled backfill of the same source is still
+/// running.
 pub async fn start(app: &App, new: &NewBackfill<'_>) -> Result<Option<String>, Stop> {
     start_ordered(app, new, Orders::default()).await
 }
 
-/// The same with orders.
+/// Like [`start`], with a rate limit or a filter.
 pub async fn start_ordered(app: &App, new: &NewBackfill<'_>, orders: Orders) -> Result<Option<String>, Stop> {
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     let Some(id) = start_in(app, &mut tx, new, orders).await? else { return Ok(None) };
@@ -33,7 +35,7 @@ pub async fn start_ordered(app: &App, new: &NewBackfill<'_>, orders: Orders) -> 
     Ok(Some(id))
 }
 
-/// The same inside a transaction of the caller's.
+/// Like [`start_ordered`], in the caller's transaction.
 pub(super) async fn start_in(
     app: &App,
     tx: &mut Tx,
@@ -52,7 +54,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'stati
     if let Err(Stop::Trouble(trouble)) = &ended
         && trouble.ends(job)
     {
-        // Its job becomes a dead letter: whoever waits for it must see that, and the next one may start.
+        // The job becomes a dead letter. The state shows the failure, and the next scheduled backfill may start.
         fail(app, id, &trouble.cause).await?;
     }
     ended
@@ -71,7 +73,7 @@ async fn go_on(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, St
         return Err(Stop::permanent(format!("there is no backfill {id}")));
     };
     if backfill.state == BackfillState::Failed {
-        // Its dead letter was put back to work: it goes on where it stood.
+        // The dead letter was redriven. The backfill continues at its last position.
         backfill.state = if backfill.fed_from.is_some() { BackfillState::Feeding } else { BackfillState::Listing };
         backfill.reason = None;
     }
@@ -92,18 +94,18 @@ async fn go_on(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, St
     Ok(if backfill.steering == Steering::Cancelled { "cancelled" } else { "done" })
 }
 
-/// What a person wants of it now. Paused: look again later.
+/// Reads a person's current steering and rate. Snoozes if the backfill is paused.
 pub(super) async fn obey(app: &App, backfill: &mut Backfill) -> Result<Steering, Stop> {
     if let Some(now) = app.store.backfill(&backfill.id).await.at(Stage::Backfill)? {
         backfill.steering = now.steering;
         if backfill.orders.rate_per_minute != now.orders.rate_per_minute {
-            // The new rate counts from now: what the old one made wait waits no longer.
+            // The new rate applies from now. The delay of the old rate ends.
             (backfill.orders.rate_per_minute, backfill.next_feed_at) = (now.orders.rate_per_minute, None);
         }
     }
     match backfill.steering {
         Steering::Paused => {
-            // Recordings are deleted at their source all the same.
+            // The source deletes recordings during a pause too.
             look_ahead(app, backfill).await?;
             Err(Stop::LookAgain { after: PAUSED_REST })
         }
@@ -118,8 +120,8 @@ pub(super) async fn look_ahead(app: &App, backfill: &Backfill) -> Result<(), Sto
     }
 }
 
-/// Goes through the source's list, or our own records, and notes what is to be done. It goes on where it stood; a call
-/// it has noted before is noted once.
+/// Walks the source's list, or our own records, and writes the calls to process as items. It continues at the stored
+/// position. A call becomes an item only once.
 async fn list(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<(), Stop> {
     if let Some(only) = backfill.orders.only {
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
@@ -148,7 +150,7 @@ async fn list(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<()
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
         for call in &calls {
             if walk.came_before(&call.id) {
-                // It was counted as not completed when it had not got as far.
+                // A previous page counted the call as not completed.
                 backfill.listed = backfill.listed.saturating_sub(1);
                 take_back(&mut backfill.skipped, "not_completed");
             }
@@ -165,13 +167,13 @@ async fn list(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<()
         app.queue.advance(job).await.at(Stage::Backfill)?;
         tracing::debug!(backfill = backfill.id, listed = backfill.listed, "listing");
     }
-    // The list is whole: every organisation's calls get their turns.
+    // The list is complete, so that the items of all organisations can be ordered in turns.
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     app.store.take_turns(&mut tx, &backfill.id).await.at(Stage::Backfill)?;
     begin_feeding(app, tx, backfill).await
 }
 
-/// Takes one back of what was skipped for a reason.
+/// Subtracts one call from the count of a skip reason.
 pub(super) fn take_back(skipped: &mut BTreeMap<String, u64>, reason: &str) {
     if let Some(count) = skipped.get_mut(reason) {
         *count = count.saturating_sub(1);
@@ -222,7 +224,7 @@ async fn note(
     Ok(())
 }
 
-/// How a call has ended for good, seen without opening its record.
+/// The final outcome of a known call, without reading its full record.
 pub(super) fn settled(known: &Known, call: &SourceCall, now: Timestamp) -> Option<Outcome> {
     if call.status != crate::domain::CallStatus::Completed || call.opt_out {
         return None;
@@ -236,12 +238,12 @@ pub(super) fn settled(known: &Known, call: &SourceCall, now: Timestamp) -> Optio
     }
 }
 
-/// Ends that a run with `--again` may improve on.
+/// Outcomes that a run with `--again` may improve.
 pub(super) const fn repeatable(outcome: Outcome) -> bool {
     !matches!(outcome, Outcome::Erased | Outcome::OptedOut | Outcome::PastRetention | Outcome::NotEligible)
 }
 
-/// The window of a rolling backfill that fires now.
+/// The window of a rolling backfill that starts now.
 pub(super) fn rolling(now: Timestamp, window: Duration) -> (Timestamp, Timestamp) {
     (now.checked_sub(window).unwrap_or(Timestamp::MIN), now)
 }

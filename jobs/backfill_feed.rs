@@ -1,5 +1,5 @@
-//! The second half of a backfill: keeps the queue's lane filled from what was listed, what expires soonest first, then
-//! the oldest call of every organisation in turn.
+//! The second half of a backfill: it feeds the listed calls into the queue's lane. Calls that expire soonest go first,
+//! then the oldest call of each organisation in turn.
 
 use std::time::Duration;
 
@@ -16,26 +16,25 @@ use crate::store::{Backfill, Fed, Steering};
 
 /// Calls fed per transaction.
 const BATCH: u32 = 25;
-/// Between looks at the lane and at the fed jobs, within a run of the job: the shortest, where calls end fast.
+/// Shortest pause between checks of the lane and the fed jobs within one run. It is used while calls end fast.
 const LOOK: Duration = Duration::from_millis(100);
-/// Where they end slowly.
+/// Longest pause, used while calls end slowly.
 const LAZY_LOOK: Duration = Duration::from_millis(400);
-/// A run of the job ends after so long, so that it never holds its slot for long.
+/// A run of the job ends after this time, to free its worker slot.
 const RUN: Duration = Duration::from_secs(3);
-/// Until the job runs again.
+/// Snooze until the job's next run.
 const REST: Duration = Duration::from_millis(300);
-/// A moment that is further away than this is not waited for within a run.
+/// The job does not wait longer than this within a run.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
-/// Fed calls per slot of every live worker: enough that none waits between two looks.
+/// Fed calls per slot of every live worker. No slot runs empty between two checks.
 const FED_PER_SLOT: u64 = 4;
-/// So many of these may wait for their next attempt before no more are fed.
+/// Feeding stops when this many shares of calls wait for their next attempt.
 const RETRYING_SHARES: u64 = 10;
-/// A source copy that is gone within this time goes first.
+/// Calls with a recording that expires at the source within this time go first.
 const URGENT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Keeps the lane filled, no more, until every found call has been fed and has ended. Only calls that run or could run,
-/// and those that the source holds back, have a place in it: one that waits for its recording or its next attempt keeps
-/// nobody out.
+/// Keeps the lane filled until every listed call has been fed and has ended. Active calls and calls that the source
+/// throttles take a place in the lane. Calls that wait for their recording or their next attempt take none.
 pub(super) async fn feed(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<(), Stop> {
     let (mut looked, mut pause) = (Duration::ZERO, LOOK);
     let mut rest = Duration::ZERO;
@@ -57,7 +56,7 @@ pub(super) async fn feed(app: &App, job: &queue::Job, backfill: &mut Backfill) -
         pause = match backfill.orders.rate_per_minute {
             None if added * 4 < share => (pause * 2).min(LAZY_LOOK),
             None if added * 2 < share => pause,
-            // A rate is given out look by look.
+            // A rate limit is applied at every check.
             _ => LOOK,
         };
         tokio::time::sleep(pause).await;
@@ -69,11 +68,11 @@ pub(super) async fn feed(app: &App, job: &queue::Job, backfill: &mut Backfill) -
 
 /// How many more calls may be fed.
 pub(super) fn room(fed: Fed, share: u64) -> u64 {
-    // Where nearly all fail, such as with a host that is down, feeding more makes more of them fail.
+    // Feeding more calls would add failures while nearly all calls fail, such as during an outage of a host.
     if fed.retrying >= RETRYING_SHARES * share { 0 } else { share.saturating_sub(fed.active + fed.held) }
 }
 
-/// Feeds as many calls as there is room for and the rate lets go; returns how many.
+/// Feeds as many calls as the free places and the rate allow. Returns their count.
 async fn fill(app: &App, job: &queue::Job, backfill: &mut Backfill, room: u64) -> Result<u64, Stop> {
     let mut room = room.min(allowed(app, backfill));
     let mut added = 0;
@@ -92,7 +91,7 @@ async fn fill(app: &App, job: &queue::Job, backfill: &mut Backfill, room: u64) -
     Ok(added)
 }
 
-/// Where nothing runs: until the rate lets a call go, or one that waits is due.
+/// The wait while no call is active: until the rate allows a call, or until a waiting call is due.
 fn until_next(app: &App, backfill: &Backfill, fed: Fed) -> Duration {
     let left = |at: Timestamp| Duration::try_from(at.duration_since(app.now())).ok().filter(|left| !left.is_zero());
     let next_feed = backfill.next_feed_at.and_then(left);
@@ -103,7 +102,7 @@ fn until_next(app: &App, backfill: &Backfill, fed: Fed) -> Duration {
     }
 }
 
-/// Notes what has ended; returns the fed calls that have not.
+/// Counts the calls that have ended. Returns the fed calls that have not ended.
 async fn settle(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<Fed, Stop> {
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     let (done, failed) = (backfill.done, backfill.failed);
@@ -116,14 +115,14 @@ async fn settle(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<
     Ok(fed)
 }
 
-/// This backfill's part of the lane: all workers' slots, shared by the backfills that feed.
+/// This backfill's share of the lane: the slots of all workers, divided by the feeding backfills.
 pub(super) async fn share(app: &App) -> Result<u64, Stop> {
     let workers = app.queue.live_workers(app.config.worker.silent_after.0).await.at(Stage::Backfill)?.max(1);
     let feeding = app.store.feeding_backfills().await.at(Stage::Backfill)?.max(1);
     Ok((FED_PER_SLOT * app.config.worker.concurrency as u64 * workers / feeding).max(1))
 }
 
-/// How many calls the rate lets go now.
+/// How many calls the rate allows now.
 fn allowed(app: &App, backfill: &Backfill) -> u64 {
     let Some(rate) = backfill.orders.rate_per_minute else { return u64::MAX };
     let now = app.now();
@@ -131,7 +130,7 @@ fn allowed(app: &App, backfill: &Backfill) -> u64 {
     if waited.is_negative() {
         return 0;
     }
-    // What a pause or a restart left unused is not made up for, beyond a few seconds' worth.
+    // The limit of a few seconds' worth prevents a burst after a pause or a restart.
     let most = (u64::from(rate) / 20).clamp(1, u64::from(BATCH));
     let due = waited.as_millis() as u64 * u64::from(rate) / 60_000 + 1;
     due.min(most)
@@ -141,8 +140,8 @@ async fn feed_batch(app: &App, backfill: &mut Backfill, batch: u32) -> Result<u6
     let now = app.now();
     let urgent = now.checked_add(URGENT).unwrap_or(now);
     let items = app.store.next_backfill_items(&backfill.id, urgent, batch).await.at(Stage::Backfill)?;
-    // Read before the transaction begins: a second connection inside it would be one too many while every other
-    // waits for it to end.
+    // Read before the transaction begins. A second connection inside it could deadlock when all connections wait for
+    // this transaction.
     let mut records = Vec::with_capacity(items.len());
     for item in items {
         records.extend(app.store.call(item.call_uid).await.at(Stage::Backfill)?);
@@ -169,7 +168,7 @@ async fn feed_batch(app: &App, backfill: &mut Backfill, batch: u32) -> Result<u6
     Ok(fed)
 }
 
-/// Takes back what was fed and does not run, be it that it has not begun or that it waits; what runs goes on to its end.
+/// Removes the fed jobs that are not running, whether new or waiting. Running jobs continue to their end.
 async fn cancel(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     let taken = app.store.take_back_fed(&mut tx, &backfill.id).await.at(Stage::Backfill)?;

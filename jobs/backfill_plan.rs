@@ -1,4 +1,4 @@
-//! What a backfill would do, before it does anything: nothing is written and no recording is asked for.
+//! A dry run of a backfill. It reads the list, writes nothing and requests no recording.
 
 use std::collections::BTreeMap;
 
@@ -11,36 +11,36 @@ use crate::domain::{CallStatus, RetainUntil, SourceName, Stage};
 use crate::store::Orders;
 use crate::wire::Window;
 
-/// Bytes of a recording per millisecond where we have none of our own to go by: 64 kbit/s.
+/// Estimated size of a recording in bytes per millisecond: 64 kbit/s.
 const BYTES_PER_MS: u64 = 8;
-/// What the workers have managed is looked up over this time.
+/// The throughput of the workers is measured over this time.
 const LATELY_MS: i64 = 7 * 86_400_000;
 
-/// What a backfill would do.
+/// The expected work of a backfill.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
     pub source: SourceName,
     pub from: Timestamp,
     pub to: Timestamp,
-    /// Calls the source lists inside the window, or calls of ours that are asked for.
+    /// Calls that the source lists inside the window, or our own calls that match the filter.
     pub listed: u64,
     pub to_do: u64,
     pub skipped: BTreeMap<String, u64>,
     pub audio_hours: f64,
     pub bytes_estimated: u64,
-    /// Requests to the platform: one detail per call, and the pages of the list.
+    /// Requests to the platform: one per call, and the pages of the list.
     pub platform_requests: u64,
-    /// By the rate asked for, else by what the workers managed in their best minute lately; null when neither is known.
+    /// Estimated with the requested rate, else with the best recent minute of the workers. `None` if neither is known.
     pub estimated_minutes: Option<f64>,
-    /// Minutes that speech engines would hear, at most: where the platform has text they hear none.
+    /// Upper limit of the minutes for speech engines. Calls with text from the platform need none.
     pub speech_minutes_at_most: f64,
-    /// What those cost; null where no engine that costs anything is configured.
+    /// Cost of those minutes; `None` if no engine has a price.
     pub speech_cost: Option<f64>,
-    /// Recordings whose copy at the source is expected to be deleted within a day.
+    /// Recordings that the source is expected to delete within a day.
     pub expiring_within_a_day: u64,
 }
 
-/// Goes through the list without touching anything.
+/// Reads the list and estimates the work. Changes nothing.
 pub async fn plan(
     app: &App,
     source: &SourceName,
@@ -98,7 +98,7 @@ async fn look_through(app: &App, plan: &mut Plan, again: bool) -> Result<u64, St
         }
         for call in &calls {
             if walk.came_before(&call.id) {
-                // It was counted as not completed when it had not got as far.
+                // A previous page counted the call as not completed.
                 plan.listed = plan.listed.saturating_sub(1);
                 backfill::take_back(&mut plan.skipped, "not_completed");
             }

@@ -1,4 +1,4 @@
-//! How a backfill stands: in a word, in figures, how long it will take, and why it does not move where it does not.
+//! The status of a backfill: state, counts, time left, and the cause of a stall.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use crate::domain::Stage;
 use crate::queue::JobState;
 use crate::store::{Backfill, BackfillState, Fed, OurCalls, Steering};
 
-/// What the workers manage is what they managed in this time.
+/// The throughput of the workers is measured over this time.
 const LATELY: SignedDuration = SignedDuration::from_mins(10);
-/// A pace is reckoned from at least this much feeding.
+/// The shortest feeding time from which a throughput is calculated.
 const SHORTEST_MEASURE: SignedDuration = SignedDuration::from_secs(10);
 
-/// How a backfill stands at the moment of asking.
+/// The status of a backfill at the time of the request.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
     /// Calls that have not ended.
     pub left: u64,
-    /// Of those, how many wait for their recording or for their next attempt.
+    /// Calls of `left` that wait for their recording or their next attempt.
     pub waiting: u64,
-    /// How long the rest takes at the ordered rate, or at the pace the workers keep; none where it does not move, or
-    /// where it is not known what is left.
+    /// Time left, at the rate limit or at the measured throughput. `None` if the backfill does not move or the
+    /// remaining calls are unknown.
     pub eta: Option<Duration>,
-    /// Calls of its source that ended per second lately; none while there is too little to go by.
+    /// Recent throughput of its source in calls per second. `None` without enough data.
     pub per_second: Option<f64>,
-    /// Why no call moves although some are left; none while one does, and of a backfill that somebody has paused.
+    /// Why no call moves although some are left. `None` if a call moves or a person has paused the backfill.
     pub stalled: Option<String>,
 }
 
-/// Looks at a backfill's calls, its job and the workers.
+/// Reads a backfill's calls, its job and the workers.
 ///
 /// # Errors
-/// [`Stop`]: the database.
+/// [`Stop`] if the database fails.
 pub async fn standing(app: &App, backfill: &Backfill) -> Result<Standing, Stop> {
     if matches!(backfill.state, BackfillState::Done | BackfillState::Failed) {
         return Ok(Standing::default());
@@ -53,7 +53,7 @@ pub async fn standing(app: &App, backfill: &Backfill) -> Result<Standing, Stop> 
     let moves = stalled.is_none() && backfill.state == BackfillState::Feeding && backfill.steering == Steering::Run;
     let ordered = backfill.orders.rate_per_minute.map(|rate| f64::from(rate) / 60.0);
     let pace = match (ordered, per_second) {
-        // The workers have more calls than they manage: they set the pace, not the order.
+        // The lane is full, so that the workers' throughput limits the pace.
         (Some(ordered), Some(managed)) if room(fed, share) == 0 => Some(ordered.min(managed)),
         (ordered, managed) => ordered.or(managed),
     };
@@ -74,7 +74,7 @@ async fn measured(app: &App, backfill: &Backfill) -> Result<Option<f64>, Stop> {
     Ok((ended > 0).then(|| ended as f64 / measured.as_secs_f64()))
 }
 
-/// Why nothing moves; none where something does.
+/// The cause of a stall; `None` if a call moves.
 async fn stalled(app: &App, backfill: &Backfill, fed: Fed, share: u64) -> Result<Option<String>, Stop> {
     if app.queue.live_workers(app.config.worker.silent_after.0).await.at(Stage::Backfill)? == 0 {
         return Ok(Some("no worker is alive".to_owned()));
@@ -90,7 +90,7 @@ async fn stalled(app: &App, backfill: &Backfill, fed: Fed, share: u64) -> Result
         return Ok(None);
     }
     let (unfed, _) = app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?;
-    // A call may go as soon as it is looked at again, or as the rate lets it.
+    // A call can start after the next check or when the rate allows it.
     if fed.open() == 0 || (unfed > 0 && room(fed, share) > 0) {
         return Ok(None);
     }
@@ -105,7 +105,7 @@ async fn stalled(app: &App, backfill: &Backfill, fed: Fed, share: u64) -> Result
     Ok(Some(cause.map_or_else(|| said.clone(), |cause| format!("{said}: {cause}"))))
 }
 
-/// Why the backfill's own job has to wait, such as for a list that cannot be read now.
+/// Why the backfill's own job waits, such as for a list that cannot be read.
 async fn held_up(app: &App, backfill: &Backfill) -> Result<Option<String>, Stop> {
     let jobs = app.queue.jobs_about(&backfill.id).await.at(Stage::Backfill)?;
     let waits = jobs
@@ -114,7 +114,7 @@ async fn held_up(app: &App, backfill: &Backfill) -> Result<Option<String>, Stop>
     Ok(waits.and_then(|job| job.failure).map(|failure| failure.cause))
 }
 
-/// How it stands, in one word.
+/// The state in one word.
 #[must_use]
 pub fn state_of(backfill: &Backfill) -> &'static str {
     match backfill.steering {
@@ -124,10 +124,10 @@ pub fn state_of(backfill: &Backfill) -> &'static str {
     }
 }
 
-/// A backfill as JSON, for the command line and the API alike. `reason` says why it failed, or why it is stalled.
+/// A backfill as JSON, for the command line and the API. `reason` holds the cause of a failure or a stall.
 ///
 /// # Errors
-/// As [`standing`].
+/// The errors of [`standing`].
 pub async fn shown(app: &App, backfill: &Backfill) -> Result<Value, Stop> {
     let Standing { left, waiting, eta, per_second, stalled } = standing(app, backfill).await?;
     let (outcome, flag) = match backfill.orders.only {
@@ -148,10 +148,10 @@ pub async fn shown(app: &App, backfill: &Backfill) -> Result<Value, Stop> {
     }))
 }
 
-/// All of them, in their order.
+/// All given backfills as JSON, in their order.
 ///
 /// # Errors
-/// As [`standing`].
+/// The errors of [`standing`].
 pub async fn all_shown(app: &App, all: &[Backfill]) -> Result<Vec<Value>, Stop> {
     let mut shown_all = Vec::with_capacity(all.len());
     for backfill in all {

@@ -1,5 +1,5 @@
-//! Ending a job by hand: one that waits, or a dead letter that nobody will retry. A call whose job is ended has ended too,
-//! with the reason that was given, so that nothing brings it back by itself.
+//! Cancels a waiting job or a dead letter by hand. If the call has no other job, the call ends as cancelled with the
+//! given reason. No schedule starts it again.
 
 use crate::app::App;
 use crate::domain::{CallUid, Outcome, RetentionState, Stage};
@@ -7,22 +7,22 @@ use crate::jobs::{At, Stop};
 use crate::queue::{JobState, JobView, Kind};
 use crate::store::{AuditEntry, CallRecord, Finished, Tx};
 
-/// What became of it.
+/// The result of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     Job,
-    /// And the call, which has no other job left.
+    /// The job and its call, which has no other job.
     JobAndCall,
-    /// It runs, or has ended, or somebody was quicker.
+    /// The job runs, has ended, or was changed meanwhile.
     NotWaiting,
-    /// This kind cannot be ended so; the sentence says what can be done instead.
+    /// This kind cannot be cancelled here. The text names the command to use instead.
     Refused(&'static str),
 }
 
-/// Ends a job and notes who did, and why.
+/// Cancels a job and audits the actor and the reason.
 ///
 /// # Errors
-/// [`Stop`]: a database that does not answer.
+/// [`Stop`] if the database fails.
 pub async fn cancel(app: &App, job: &JobView, by: &str, reason: Option<&str>) -> Result<Cancelled, Stop> {
     match job.known_kind() {
         Some(Kind::EraseCall) => return Ok(Cancelled::Refused("an erasure is stopped by `aftercall hold add`")),
@@ -37,7 +37,7 @@ pub async fn cancel(app: &App, job: &JobView, by: &str, reason: Option<&str>) ->
         None => None,
     };
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
-    // The record before the job, as everybody does.
+    // Lock order: the record before the job, as in all transactions.
     if let Some(record) = &record
         && !app.store.own_generation(&mut tx, record.uid, record.generation).await.at(Stage::Writeback)?
         && record.retention_state == RetentionState::Active
@@ -59,7 +59,8 @@ pub async fn cancel(app: &App, job: &JobView, by: &str, reason: Option<&str>) ->
     Ok(if ended { Cancelled::JobAndCall } else { Cancelled::Job })
 }
 
-/// Gives the call its end, unless it has one or another job is at it. What was made and paid for stays on the record.
+/// Ends the call unless it has an outcome or another unfinished job. Stored artifacts and paid answers stay on the
+/// record.
 async fn end_call(app: &App, tx: &mut Tx, record: &CallRecord, reason: Option<&str>) -> Result<bool, Stop> {
     let last = app.queue.last_state(tx, Kind::ProcessCall, &record.uid.to_string()).await.at(Stage::Writeback)?;
     if record.outcome.is_some() || !last.is_none_or(JobState::is_finished) {

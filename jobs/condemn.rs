@@ -1,4 +1,4 @@
-//! Deciding that a call is to be erased: everybody who decides it does it like this.
+//! The decision to erase a call, shared by all code that makes it.
 
 use super::Job;
 use crate::app::App;
@@ -6,8 +6,9 @@ use crate::domain::CallUid;
 use crate::queue::{Lane, QueueError};
 use crate::store::{AuditEntry, Tx};
 
-/// Condemns a call and enqueues its erasure, in the caller's transaction. False where there is nothing to condemn, and
-/// while a hold keeps it: one placed since the decision was prepared wins here.
+/// Condemns a call and enqueues its erasure, in the caller's transaction. Returns false if there is nothing to condemn
+/// or a hold keeps the call. This checks the holds again, because one may have been placed since the decision was
+/// prepared.
 ///
 /// # Errors
 /// [`QueueError`].
@@ -33,7 +34,7 @@ pub(super) async fn condemn(
     Ok(true)
 }
 
-/// The job that erases a condemned call; meets an unfinished one as a duplicate.
+/// Enqueues the erasure of a condemned call. An unfinished job of the call makes it a duplicate.
 ///
 /// # Errors
 /// [`QueueError`].

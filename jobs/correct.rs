@@ -1,5 +1,5 @@
-//! Roles put right by hand: a new transcript version, its objects, its figures and its delivery, as a run of the pipeline
-//! would have written them. The API and the command line come through here.
+//! Correction of roles by hand. It writes a new transcript version, its objects, its quality figures and its pending
+//! delivery, like a run of the pipeline. The API and the command line share it.
 
 use crate::app::App;
 use crate::artifacts;
@@ -15,21 +15,21 @@ use crate::store::{AuditEntry, CallRecord, Finished};
 use crate::transcript;
 use crate::transcript::{Correction, CorrectionError};
 
-/// What became of a correction.
+/// The result of a correction.
 #[derive(Debug)]
 pub enum Corrected {
-    /// The transcript as it is now, and its version.
+    /// The new version number and the corrected transcript.
     Version(u32, Box<Transcript>),
-    /// There is nothing of the kind to correct, and why.
+    /// The correction does not apply, for this reason.
     Refused(CorrectionError),
-    /// The call has no transcript, or none yet.
+    /// The call has no transcript.
     NoTranscript,
 }
 
-/// Corrects the roles of a call's newest transcript. `by` is who says so: a key's id, or a name.
+/// Corrects the roles of a call's newest transcript. `by` is the actor: a key's id or a name.
 ///
 /// # Errors
-/// [`Stop`]: transient where the call is changed by somebody else at the same moment.
+/// [`Stop`], transient if another writer changes the call at the same time.
 pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str) -> Result<Corrected, Stop> {
     let Some(record) = app.store.call(call).await.at(Stage::Transcript)? else { return Ok(Corrected::NoTranscript) };
     let newest = app.store.transcripts(call).await.at(Stage::Transcript)?.pop();
@@ -63,14 +63,14 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
         quality: quality.as_ref().or(record.quality.as_ref()),
         flags: &flags.unwrap_or(record.flags.clone()),
         transcript_version: Some(version),
-        // What a run has measured meanwhile has the roles as they were; only what was paid for stays.
+        // A concurrent run measured with the old roles. Only paid answers stay.
         left: left.as_ref(),
         now,
     };
     if !app.store.finish_call(&mut tx, call, record.generation, &finished).await.at(Stage::Writeback)? {
         return Err(changed());
     }
-    // What the call taught of its agent's voice may have been the other's; its next run learns from the corrected roles.
+    // The enrolled embedding may belong to the other speaker. The call's next run enrols the corrected one.
     app.store.unlearn_agent_voice(&mut tx, call).await.at(Stage::Writeback)?;
     let detail = format!("version {version}");
     let (actor, action, subject) = (by.to_owned(), "roles_corrected".to_owned(), call.to_string());
@@ -89,15 +89,15 @@ fn changed() -> Stop {
     Stop::Trouble(Trouble { stage: Some(Stage::Writeback), fault: Fault::Transient, side: Side::Worker, cause })
 }
 
-/// The flags of the figures as they are now, and what became of the call's objects and deliveries.
+/// The flags of the new figures, and the record's own flags about its objects and deliveries.
 fn flags(quality: &Quality, record: &CallRecord) -> Vec<String> {
     let of_figures = quality.flags.iter().map(|flag| flag.as_str());
     let of_record = RecordFlag::ALL.into_iter().filter(|flag| record.has_flag(*flag)).map(RecordFlag::as_str);
     of_figures.chain(of_record).map(str::to_owned).collect()
 }
 
-/// The call's figures with those by role as the corrected transcript has them; none where they were written by a build
-/// whose figures this one cannot read, and then they stay as they are.
+/// The call's figures with the per-role figures of the corrected transcript. `None` if this build cannot read the
+/// stored figures; they then stay unchanged.
 fn figures(record: &CallRecord, words: &Transcript, correction: Correction) -> Option<Quality> {
     let quality: Quality = serde_json::from_value(record.quality.clone()?).ok()?;
     Some(match correction {
@@ -106,7 +106,7 @@ fn figures(record: &CallRecord, words: &Transcript, correction: Correction) -> O
     })
 }
 
-/// Stores what the correction changes; the artifacts of the call as they are now, and the figures as they will be read.
+/// Stores the changed objects. Returns the call's artifacts, and the figures in the form in which they are read back.
 async fn objects(
     app: &App,
     record: &CallRecord,

@@ -1,6 +1,8 @@
-//! An outbox row to its receiver: the platform's own metadata, or a request the operator described. The same
-//! idempotency key on every try makes a lost answer harmless; `If-Match` keeps us from overwriting somebody's change,
-//! and reading first shows a receiver without such keys to hold what an unanswered try wrote.
+//! Delivery of an outbox row to its receiver: the platform's metadata, or an HTTP request that the operator configured.
+//!
+//! All tries use the same idempotency key, so that a retry after a lost answer is harmless. `If-Match` prevents the
+//! loss of another writer's change. For a receiver without idempotency keys, a read before the write detects an earlier
+//! write.
 
 mod receiver;
 
@@ -16,7 +18,7 @@ use crate::source::SourceError;
 use crate::store::{CallRecord, OutboxRow, Tx};
 use crate::telemetry;
 
-/// Owes a receiver a version of a call's transcript, in the caller's transaction.
+/// Writes a pending delivery of one transcript version, in the caller's transaction.
 pub(super) async fn owe(
     app: &App,
     tx: &mut Tx,
@@ -53,8 +55,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'stati
     Ok(ended)
 }
 
-/// Notes on the record whether it was written without the condition that is asked for. The record before the job, as
-/// everybody does.
+/// Flags the record if it was written without the configured `If-Match`. Lock order: the record before the job.
 async fn flag(app: &App, tx: &mut Tx, record: &CallRecord, written: Written) -> Result<(), Stop> {
     let flagged = record.has_flag(RecordFlag::Unconditional);
     let changed = match written {
@@ -72,7 +73,8 @@ async fn flag(app: &App, tx: &mut Tx, record: &CallRecord, written: Written) -> 
     Ok(())
 }
 
-/// Sends where the receiver takes our key. Where it does not, its deliveries wait, and one of them asks once a minute.
+/// Sends the delivery if the receiver accepts our key. After a refusal the deliveries wait, and one of them tests the
+/// key once a minute.
 async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Written, Stop> {
     let source = &record.source;
     let gauge = || metrics::gauge!(telemetry::RECEIVER_KEY_REFUSED, "source" => source.to_string());
@@ -104,7 +106,7 @@ async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Writt
     sent
 }
 
-/// The row and its call, unless it was delivered, replaced by a newer version, or scrubbed.
+/// The row and its call. `None` if the row was delivered, replaced by a newer version, or scrubbed.
 async fn owed(app: &App, id: &str) -> Result<Option<(OutboxRow, CallRecord)>, Stop> {
     let Some(row) = app.store.delivery(id).await.at(Stage::Deliver)? else { return Ok(None) };
     let Some(record) = app.store.call(row.call_uid).await.at(Stage::Deliver)? else { return Ok(None) };
@@ -135,7 +137,7 @@ async fn send(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Written
     receiver.bring(&document, &row.id).await
 }
 
-/// What goes into a platform's metadata: a pointer and figures, never the words.
+/// The metadata for the platform: a reference and figures, without the words.
 fn platform_metadata(record: &CallRecord) -> Value {
     let transcript = record.artifacts.iter().find(|artifact| artifact.name == "transcript.json");
     json!({
@@ -147,7 +149,7 @@ fn platform_metadata(record: &CallRecord) -> Value {
     })
 }
 
-/// Everything a template may use.
+/// All values that a template may use.
 async fn document(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Value, Stop> {
     let versions = app.store.transcripts(record.uid).await.at(Stage::Deliver)?;
     Ok(json!({

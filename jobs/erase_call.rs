@@ -1,5 +1,5 @@
-//! Erasing a condemned call: objects gone and proven gone, record scrubbed to a tombstone, audited. Every step can be
-//! repeated; a crash at any of them ends the same.
+//! Erasure of a condemned call. Its objects are deleted and proven absent, its record is reduced to a tombstone, and
+//! the erasure is audited. Every step is idempotent, so that a crash at any point leads to the same end.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::queue;
 use crate::store::{AuditEntry, CallRecord};
 use crate::telemetry;
 
-/// Readers hold the log for moments only.
+/// Readers hold the log only for short times.
 const WAL_TRIES: u32 = 40;
 const WAL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,7 +54,7 @@ async fn delete(app: &App, record: &CallRecord) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A store that still shows something after deletion blocks the erasure, visibly, until it does not.
+/// Blocks the erasure, visibly to operators, while the store still shows an object after deletion.
 async fn prove_empty(app: &App, record: &CallRecord) -> Result<(), Stop> {
     let prefix = CallPrefix::new(record.org_uid, record.uid);
     match app.objects.verify_empty(&prefix, &known_keys(record)).await {
@@ -103,7 +103,7 @@ async fn scrub(app: &App, job: &queue::Job, record: &CallRecord) -> Result<(), S
     Ok(())
 }
 
-/// Scrubbed bytes also leave SQLite's write-ahead log.
+/// Removes the scrubbed bytes from SQLite's write-ahead log too.
 async fn empty_the_log(app: &App) -> Result<(), Stop> {
     for _ in 0..WAL_TRIES {
         if app.store.truncate_wal().await.at(Stage::Erase)? {

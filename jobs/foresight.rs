@@ -1,4 +1,5 @@
-//! Whether every recording can be had before its source deletes it, at the pace the workers keep.
+//! Capacity warning: predicts whether all recordings can be fetched before their source deletes them, at the current
+//! throughput of the workers.
 
 use std::time::Duration;
 
@@ -10,26 +11,26 @@ use crate::domain::Stage;
 use crate::store::Unfetched;
 use crate::telemetry;
 
-/// How far ahead it is reckoned: a loss is to be foreseen a day before it happens, and a pace swings.
+/// Forecast horizon. A loss must be predicted a day before it happens, and the throughput varies.
 const AHEAD: SignedDuration = SignedDuration::from_hours(48);
-/// What the workers manage is what they managed in this time.
+/// The throughput of the workers is measured over this time.
 const LATELY: SignedDuration = SignedDuration::from_hours(1);
-/// Nothing is reckoned before calls have waited this long: there is no pace yet.
+/// No forecast before calls have waited this long, because the throughput is not yet known.
 const SHORTEST_MEASURE: SignedDuration = SignedDuration::from_mins(10);
-/// Between two looks, of all workers together.
+/// Interval between forecasts, shared by all workers.
 const LOOK: SignedDuration = SignedDuration::from_mins(1);
-/// Between two warnings about one source.
+/// Interval between warnings about one source.
 const WARN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Recordings that will be gone before their turn.
+/// Recordings that expire before they can be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Loss {
     recordings: u64,
-    /// From the end of this hour on.
+    /// End of the hour of the first loss.
     from: Timestamp,
 }
 
-/// Warns while there is a day left to do something: by a metric, and in the log.
+/// Warns by a metric and in the log, about a day before the loss.
 pub(super) async fn foresee(app: &App, platform: &Platform) -> Result<(), Stop> {
     let source = &platform.settings.name;
     let Some(kept) = platform.settings.recordings_kept else { return Ok(()) };
@@ -61,11 +62,11 @@ pub(super) async fn foresee(app: &App, platform: &Platform) -> Result<(), Stop> 
     Ok(())
 }
 
-/// Whether something was last done this long ago; if so, it is done now.
+/// Whether the last action is at least `every` ago. If so, notes the current time for this action.
 async fn is_due(app: &App, fact: &str, every: SignedDuration) -> Result<bool, Stop> {
     let now = app.now();
     let last = app.store.fact(fact).await.at(Stage::Source)?.and_then(|text| text.parse::<Timestamp>().ok());
-    // A clock that was set back must not silence it for long.
+    // The absolute difference limits the silence after a clock was set back.
     if last.is_some_and(|last| now.duration_since(last).abs() < every) {
         return Ok(false);
     }
@@ -73,7 +74,7 @@ async fn is_due(app: &App, fact: &str, every: SignedDuration) -> Result<bool, St
     Ok(true)
 }
 
-/// Calls of this source that end per second; none while there is nothing to go by.
+/// Throughput of this source in calls per second. `None` without enough data.
 async fn pace(app: &App, platform: &Platform, waiting: &[Unfetched]) -> Result<Option<f64>, Stop> {
     let now = app.now();
     let Some(since) = waiting.iter().map(|hour| hour.first_seen_at).min() else { return Ok(None) };
@@ -87,7 +88,7 @@ async fn pace(app: &App, platform: &Platform, waiting: &[Unfetched]) -> Result<O
     Ok(Some(ended as f64 / measured.as_secs_f64()))
 }
 
-/// The most recordings by which any hour's end finds the workers behind, what is gone soonest being fetched first.
+/// The largest backlog at the end of any hour, with the recordings fetched in the order in which they expire.
 fn foreseen(waiting: &[Unfetched], kept: SignedDuration, now: Timestamp, per_second: f64) -> Option<Loss> {
     let mut expiring = 0;
     let mut loss: Option<Loss> = None;
@@ -114,7 +115,7 @@ mod tests {
         "2026-03-02T12:00:00Z".parse().unwrap()
     }
 
-    /// So many calls whose recordings are gone after so many hours from now.
+    /// `calls` calls with recordings that expire within the hour that ends `hours` hours from now.
     fn gone_after(hours: i64, calls: u64) -> Unfetched {
         let ended_from = now() + SignedDuration::from_hours(hours - 1) - KEPT;
         Unfetched { ended_from, calls, first_seen_at: now() }

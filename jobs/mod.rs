@@ -1,4 +1,4 @@
-//! What is done with the parts: the kinds of job, how each is queued, and how its faults are answered.
+//! The job kinds. This module defines how each kind is enqueued and how a fault becomes the next state of its job.
 
 pub mod admit;
 pub mod backfill;
@@ -41,35 +41,36 @@ use crate::source::Precedence;
 use crate::store::CallRecord;
 use crate::telemetry;
 
-/// A job, as its payload says it. Payloads name our own ids only: nothing in the queue has to be scrubbed.
+/// A job, as its payload encodes it. A payload contains only our own ids, so that erasure has nothing to scrub in the
+/// queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Job {
-    /// Fetch, measure, transcribe and record a call. `again` makes a new transcript version of a finished one.
+    /// Fetch, measure, transcribe and record one call. `again` makes a new transcript version of a finished call.
     ProcessCall {
         call: CallUid,
         again: bool,
-        /// A build that does not know this finds nothing to do with a finished call.
+        /// An earlier build ignores this field and completes the job of a finished call without work.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<Only>,
     },
-    /// Hand an outbox row to its receiver.
+    /// Send one outbox row to its receiver.
     Deliver { delivery: String, call: CallUid },
-    /// Go on with a backfill.
+    /// Continue a backfill.
     Backfill { backfill: String },
     /// Account for every completed call of a source within a window.
     Reconcile { source: SourceName, from: Timestamp, to: Timestamp },
     /// Decide which calls are due and enqueue their erasure.
     RetentionSweep,
-    /// Erase a condemned call.
+    /// Erase one condemned call.
     EraseCall { call: CallUid },
 }
 
-/// A part of what may be done with a finished call.
+/// Restricts `process_call` to one part for a finished call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Only {
-    /// Ask whether the call has opted out since it was finished; if so, it is erased.
+    /// Check whether the call has opted out since it was finished. If it has, condemn it.
     OptOut,
 }
 
@@ -85,10 +86,10 @@ impl Job {
         }
     }
 
-    /// Unfinished jobs with the same kind and key are one.
+    /// The unique key. The queue keeps one unfinished job per kind and key.
     fn unique(&self) -> String {
         match self {
-            // Nobody who asks for the call itself is served by this.
+            // A separate key: this job must not count as a duplicate of the full processing of the call.
             Self::ProcessCall { call, only: Some(Only::OptOut), .. } => format!("opt_out {call}"),
             Self::ProcessCall { call, .. } | Self::EraseCall { call } => call.to_string(),
             Self::Deliver { delivery, .. } => delivery.clone(),
@@ -98,7 +99,7 @@ impl Job {
         }
     }
 
-    /// The call it is about.
+    /// The call that the job processes.
     const fn call(&self) -> Option<CallUid> {
         match self {
             Self::ProcessCall { call, .. } | Self::EraseCall { call } | Self::Deliver { call, .. } => Some(*call),
@@ -117,7 +118,7 @@ impl Job {
         }
     }
 
-    /// The job as the queue takes it.
+    /// The job in the form that the queue stores.
     #[must_use]
     pub fn queued(&self, app: &App, lane: Lane) -> NewJob {
         let priority = match self {
@@ -138,14 +139,14 @@ impl Job {
     }
 }
 
-/// Has every line of the job running here name its call as the platform does.
+/// Adds the platform's call id and the source to the current span, so that every log line of the job names the call.
 fn named(record: &CallRecord) {
     let span = Span::current();
     span.record("call.id", record.call_id.as_str());
     span.record("call.source", record.source.as_str());
 }
 
-/// Runs whatever job the queue hands out.
+/// Runs every job that the queue hands out.
 #[derive(Debug, Clone)]
 pub struct Jobs(pub Arc<App>);
 
@@ -182,7 +183,7 @@ impl Jobs {
         let payload: Job = serde_json::from_value(job.payload.clone())
             .map_err(|err| Stop::permanent(format!("this build cannot read the job's payload: {err}")))?;
         match payload {
-            // Boxed: the recipe holds every step's state, and the queue moves futures about.
+            // Boxed, because the future holds the state of every step and the queue moves futures.
             Job::ProcessCall { call, only: Some(Only::OptOut), .. } => opt_out::run(app, job, call).await,
             Job::ProcessCall { call, again, only: None } => Box::pin(process_call::run(app, job, call, again)).await,
             Job::Deliver { delivery, .. } => deliver::run(app, job, &delivery).await,
@@ -193,14 +194,14 @@ impl Jobs {
         }
     }
 
-    /// The one place where a failure is logged and its fault turned into what happens next.
+    /// Logs a failure and maps its fault to the job's next state. This is the only place that does so.
     fn verdict(&self, job: &queue::Job, ended: Result<&'static str, Stop>, took: Duration) -> Verdict {
         let took_ms = took.as_millis() as u64;
         let trouble = match ended {
             Ok(outcome) => {
                 self.0.health.worked();
                 match job.kind {
-                    // They say themselves what they found; most find nothing.
+                    // These kinds log their own results, and most runs find nothing.
                     Kind::Reconcile | Kind::RetentionSweep => tracing::debug!(outcome, took_ms, "job done"),
                     _ => tracing::info!(outcome, took_ms, "job done"),
                 }
@@ -233,7 +234,8 @@ impl Jobs {
             Fault::Throttled { retry_after } => {
                 tracing::warn!(stage, side, cause, wait_ms = retry_after.as_millis() as u64, "asked to wait");
                 count(job.kind, "throttled");
-                // Never sooner than asked, and not all at once; a pause until midnight is not stretched by hours.
+                // The wait is at least the requested one. The spread avoids a burst of jobs. Its limit of 60 seconds
+                // keeps a wait until midnight from growing by hours.
                 let spread = (retry_after / 5).min(Duration::from_secs(60));
                 let after = retry_after + spread.mul_f64(rand::random_range(0.0..1.0));
                 let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
@@ -242,7 +244,7 @@ impl Jobs {
             Fault::Transient if !job.is_last_attempt() => {
                 let after = self.backoff(job.attempts_used());
                 let again_in_ms = after.as_millis() as u64;
-                // What every job meets is said once for all.
+                // An outage hits every job, so that it is logged once for all of them.
                 if telemetry::outage(trouble.side).is_some() {
                     telemetry::out_of_reach(trouble.side, cause);
                     tracing::debug!(stage, side, cause, again_in_ms, "job failed, will be tried again");
@@ -266,18 +268,18 @@ impl Jobs {
         }
     }
 
-    /// Waits for its turn to ask again. Whoever found it out has said so once.
+    /// Delays a job after a refused key. The first refusal was already logged as a warning.
     fn barred(&self, job: &queue::Job, trouble: &Trouble) -> Verdict {
         let failure = Failure { fault: "barred".to_owned(), ..trouble.failure() };
         tracing::debug!(cause = failure.cause, "waits for a key to be put right");
         count(job.kind, "barred");
         let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
-        // Not all at once: the first to come asks, the others see what it was told.
+        // The spread lets one job test the key first. The others then read its result.
         let after = ASK_BARRED_AGAIN + Duration::from_secs(5).mul_f64(rand::random_range(0.0..1.0));
         Verdict::Throttled { failure, after, since_ms }
     }
 
-    /// Doubles from `backoff_base` up to `backoff_max`, give or take a fifth.
+    /// Doubles from `backoff_base` up to `backoff_max`, with a jitter of 20 % in both directions.
     fn backoff(&self, attempt: i32) -> Duration {
         let worker = &self.0.config.worker;
         let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(0).min(20);
@@ -289,7 +291,7 @@ fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.8..1.2))
 }
 
-/// Has the counters be there, with nothing counted, before anything happens: what a rate is reckoned from.
+/// Registers the counters with the value 0 at start, because a rate needs a first value.
 pub fn count_from_zero(app: &App) {
     for kind in Kind::ALL {
         for outcome in ["retry", "throttled", "fenced", "dead_letter"] {

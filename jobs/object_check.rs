@@ -1,6 +1,6 @@
-//! The records against the object store: one listing, gone through beside the records in the order of their keys, so that
-//! it takes no more memory for millions of objects than for ten. It finds objects without a living record, which are
-//! deleted, and calls whose objects are missing or have another size, which are flagged until they are mended.
+//! Compares the records with the object store. It reads one listing and the records in the order of their keys, so that
+//! the memory does not grow with the number of objects. It deletes objects without a living record. It flags calls with
+//! objects that are missing or have another size, until the objects are back.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,37 +14,37 @@ use crate::domain::{Artifact, CallUid, OrgUid, RecordFlag, RetentionState, Stage
 use crate::store::{StoreError, StoredCall};
 use crate::telemetry;
 
-/// Objects younger than this may belong to a run that has not committed yet.
+/// Younger objects may belong to a run that has not committed yet.
 const ORPHAN_AGE: SignedDuration = SignedDuration::from_hours(24);
-/// Records read at once.
+/// Records per read.
 const PAGE: u32 = 500;
-/// Objects of one call that are remembered; of more, the rest is looked at one by one.
+/// Objects of one call that are kept in memory. Further objects are checked one by one.
 const MOST_OF_A_CALL: usize = 2_000;
-/// Changes written in one transaction.
+/// Changes per transaction.
 const BATCH: usize = 100;
-/// Calls named in the log by one pass.
+/// Calls named in the log per pass.
 const NAMED: u64 = 10;
 
-/// What is done with objects that have no living record.
+/// What to do with objects without a living record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphans {
     Delete,
-    /// The sweep refuses to delete anything.
+    /// Keep them, because the sweep refuses to delete.
     Leave,
 }
 
-/// What a pass found.
+/// The counts of one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Calls without a living record whose objects were deleted.
+    /// Deleted orphans: calls with objects and without a living record.
     pub orphans: u64,
-    /// Calls that have just been flagged.
+    /// Calls that this pass flagged.
     pub lost: u64,
-    /// Calls that are whole again.
+    /// Flagged calls with complete objects again.
     pub mended: u64,
 }
 
-/// The objects of one call, as the listing shows them.
+/// The listed objects of one call.
 struct Listed {
     org: OrgUid,
     call: CallUid,
@@ -53,17 +53,17 @@ struct Listed {
     oldest: Option<Timestamp>,
 }
 
-/// Goes through everything.
+/// Compares all records and objects.
 ///
 /// # Errors
-/// [`Stop`]: the store or the database does not answer; what was written until then stands.
+/// [`Stop`] if the store or the database fails. Changes written before the failure stay.
 pub async fn check(app: &App, orphans: Orphans) -> Result<Found, Stop> {
     let mut pass = Pass::new(app, orphans);
     let mut listing = app.objects.list_all(None);
     let mut listed: Option<Listed> = None;
     while let Some(entry) = listing.next().await {
         let entry = match entry {
-            // Nothing has been stored yet, or the disk is not mounted: nothing can be told either way.
+            // No object was stored yet, or the disk is not mounted. A comparison would prove nothing.
             Err(ObjectError::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), "there is no object store here (yet), nothing was compared");
                 return Ok(pass.found);
@@ -86,7 +86,7 @@ pub async fn check(app: &App, orphans: Orphans) -> Result<Found, Stop> {
     pass.end().await
 }
 
-/// Sets the gauge of calls that miss objects, for every source.
+/// Sets the gauge of calls with missing objects, for every source.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -99,7 +99,7 @@ pub async fn measure(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The first of these objects that is not in the store as it was written, where one is.
+/// The first of these objects that is missing from the store or has another size; `None` if all are there.
 ///
 /// # Errors
 /// [`ObjectError`].
@@ -131,14 +131,14 @@ impl Listed {
     }
 }
 
-/// What becomes of a call's flag.
+/// The change of a call's flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Lost,
     Mended,
 }
 
-/// One pass.
+/// The state of one pass.
 struct Pass<'a> {
     app: &'a App,
     orphans: Orphans,
@@ -153,7 +153,7 @@ impl<'a> Pass<'a> {
         Self { app, orphans, records: Records::new(app), found: Found::default(), named: 0, changes: Vec::new() }
     }
 
-    /// Takes in the objects of one call, and every record whose turn was before it: of those nothing is listed.
+    /// Processes the listed objects of one call, and all records with smaller keys, which have no listed object.
     async fn take(&mut self, listed: Listed) -> Result<(), Stop> {
         let mut known = false;
         while let Some(record) = self.records.next_if(|prefix| prefix <= listed.prefix.as_str()).await? {
@@ -182,8 +182,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A listing may be older than the record, or the record than the listing: the call is read again, and what was not
-    /// listed is asked for by its name, until one is missed.
+    /// Listing and record may be of different times. This reads the call again and checks each unlisted object by its
+    /// key, until one is missing.
     async fn suspect(&mut self, call: CallUid, listed: Option<&Listed>) -> Result<(), Stop> {
         let Some(record) = self.app.store.call(call).await.at(Stage::Retention)? else { return Ok(()) };
         if record.retention_state != RetentionState::Active {
@@ -223,7 +223,7 @@ impl<'a> Pass<'a> {
         tx.commit().await.at(Stage::Retention)
     }
 
-    /// The records after the last object that is listed: of those nothing is there.
+    /// Processes the records after the last listed object. None of their objects is listed.
     async fn end(mut self) -> Result<Found, Stop> {
         while let Some(record) = self.records.next_if(|_| true).await? {
             self.judge(&record, None).await?;
@@ -244,7 +244,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The kept calls of which something is stored, in the order of their keys, read page by page.
+/// The kept calls with stored objects, in the order of their keys, read by pages.
 struct Records<'a> {
     app: &'a App,
     page: VecDeque<StoredCall>,
@@ -257,7 +257,7 @@ impl<'a> Records<'a> {
         Self { app, page: VecDeque::new(), after: None, over: false }
     }
 
-    /// The next one, if its prefix is as wanted.
+    /// The next record if its prefix matches `wanted`.
     async fn next_if(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Option<StoredCall>, Stop> {
         if self.page.is_empty() && !self.over {
             let page = self.app.store.stored_calls(self.after, PAGE).await.at(Stage::Retention)?;

@@ -1,16 +1,16 @@
-//! A finished call that somebody asks about once more: it may have opted out of storage since.
+//! Opt-out check of a finished call, started by a new trigger. The call may have opted out of storage since.
 
 use super::{At, Stop, admit, named};
 use crate::app::App;
 use crate::domain::{CallUid, Outcome, RetentionState, Stage};
 use crate::queue;
 
-/// Whether a call that ended like this may hold something that an opt-out takes away.
+/// Whether a call with this outcome may hold content that an opt-out removes.
 pub(super) const fn concerns(outcome: Outcome) -> bool {
     !matches!(outcome, Outcome::OptedOut | Outcome::PastRetention | Outcome::Erased)
 }
 
-/// Asks the source, and condemns what is stored where the call has opted out and no hold keeps it.
+/// Requests the call from the source. Condemns its content if it has opted out and no hold keeps it.
 pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'static str, Stop> {
     let record = app.store.call(call).await.at(Stage::Source)?;
     let record = record.filter(|record| record.retention_state == RetentionState::Active);
@@ -19,7 +19,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'
     }
     let platform = record.as_ref().and_then(|record| app.platform(&record.source));
     let told = match (&record, platform) {
-        // Without what was known: the mark may stand where only a fresh look finds it.
+        // The known call is not passed, because only a new request to the platform may show the opt-out.
         (Some(record), Some(platform)) => {
             platform.source.call_for_processing(&record.call_id, None).await.at(Stage::Source)?
         }

@@ -1,5 +1,8 @@
-//! The mission: a completed call becomes a stored original, measured and normalised audio, and a labelled transcript
-//! on its record. Read `steps_of` first.
+//! `process_call` processes one completed call: it stores the original recording, measures and normalises the audio,
+//! writes a labelled transcript and records the outcome. Read `steps_of` first: it shows the eight steps.
+//!
+//! Input: a call id and the ownership of one job attempt. Output: artifacts in the object store, the record outcome, a
+//! ledger entry and, if the source has a write-back target, a pending delivery.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,15 +21,15 @@ use crate::store::{CallRecord, LedgerEntry, Pricing};
 use crate::telemetry;
 use crate::telemetry::{Use, Used};
 
-/// How often an answer must repeat itself before it is believed that there is no recording.
+/// Checks of a missing or invalid recording before the worker accepts the result.
 const LEAST_LOOKS: u32 = 3;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-/// Three looks with these pauses are over within a minute.
+/// Three checks with these pauses end within a minute.
 const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(20);
-/// No call ends later than so long after it was first seen.
+/// Upper limit for the end of a call, counted from the time at which the call was first seen.
 const LONGEST_CALL: Duration = Duration::from_secs(86_400);
 
-/// A call in the hands of one attempt.
+/// One call that one attempt processes.
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pub app: &'a App,
@@ -35,7 +38,16 @@ pub(super) struct Work<'a> {
     pub record: CallRecord,
 }
 
-/// The eight steps. Each is idempotent, and what an earlier attempt finished is not done again.
+/// The eight steps of the mission. Each step is idempotent. A retry reuses the stored results of earlier attempts.
+///
+/// 1. Source: request the call from its platform and check eligibility, opt-out and retention.
+/// 2. Fetch: download the recording within limits.
+/// 3. Original: store it in the object store before its URL expires.
+/// 4. Audio: decode, repair the timeline, mix and normalise to 48 kHz mono.
+/// 5. Quality: measure loudness, signal and conversation.
+/// 6. Transcript: take the platform's words, else the words of a speech engine; assign speakers and roles.
+/// 7. Artifacts: store all derived files, the manifest last.
+/// 8. Write-back: record outcome, job completion and pending delivery in one fenced transaction.
 async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
     let call = match stage(Stage::Source, source::fresh(work)).await? {
         source::Fresh::Call(call) => *call,
@@ -50,7 +62,7 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
     stage(Stage::Writeback, finish::record(work, &call, &media, &transcript, stored)).await
 }
 
-/// Runs one attempt of `process_call`.
+/// Runs one attempt of `process_call`. Returns the outcome as a metric label. `again` also processes a finished call.
 pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool) -> Result<&'static str, Stop> {
     let Some(record) = app.store.call(call).await.at(Stage::Source)? else {
         return Err(Stop::permanent(format!("there is no call record {call}")));
@@ -58,7 +70,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool)
     jobs::named(&record);
     tracing::info!("processing call");
     if record.retention_state != RetentionState::Active || (record.outcome.is_some() && !again) {
-        // Erased meanwhile, or finished by an earlier job: a later trigger is a no-op.
+        // The call was erased meanwhile, or an earlier job finished it. A later trigger is a no-op.
         finish::nothing(app, job).await?;
         return Ok("nothing_to_do");
     }
@@ -74,7 +86,7 @@ pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool)
     ended
 }
 
-/// What an attempt used that came to nothing was used all the same.
+/// Enters the resource use of a failed attempt into the ledger, because the requests and bytes were used.
 async fn book_failure(work: &Work<'_>, used: &Used) {
     if [Use::PlatformRequests, Use::ObjectWrites, Use::BytesFetched].iter().all(|what| used.of(*what) == 0) {
         return;
@@ -102,7 +114,7 @@ fn unknown_source(record: &CallRecord) -> Stop {
     })
 }
 
-/// Runs a step in its span and measures it.
+/// Runs one step in its span and records its duration in seconds.
 async fn stage<T>(stage: Stage, step: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
     let started = Instant::now();
     let result = step.instrument(tracing::info_span!("stage", stage = stage.as_str())).await;
@@ -112,7 +124,7 @@ async fn stage<T>(stage: Stage, step: impl Future<Output = Result<T, Stop>>) -> 
 }
 
 impl Work<'_> {
-    /// A backfill's calls give way to those that somebody has just hung up.
+    /// Calls of a backfill wait for live calls, because a live call's result is wanted at once.
     pub(super) fn urgency(&self) -> Urgency {
         match self.job.lane {
             Lane::Backfill => Urgency::Patient,
@@ -120,7 +132,7 @@ impl Work<'_> {
         }
     }
 
-    /// A boundary between steps: where tests of crash recovery stop the process dead.
+    /// A boundary between two steps. Crash-recovery tests halt the process here.
     pub(super) async fn boundary(&self, name: &str) {
         if self.app.config.worker.park_at == name {
             tracing::warn!(boundary = name, "parked");
@@ -128,30 +140,30 @@ impl Work<'_> {
         }
     }
 
-    /// The moment until which a missing recording is looked for quietly: from the end of the call, or from first sight
-    /// where it is not known when that was.
+    /// The end of the grace period for a missing recording. The period starts at the end of the call, or at the time at
+    /// which the call was first seen if the end is unknown.
     fn grace_ends(&self, call: Option<&SourceCall>) -> Timestamp {
         let seen = self.record.first_seen_at;
         let latest = seen.checked_add(LONGEST_CALL).unwrap_or(seen);
-        // An end far ahead of its first sight is no end that anybody waits for.
+        // An end far after the first sight is a wrong value. The limit keeps the wait finite.
         let from = call.and_then(|call| call.ended_at).map_or(seen, |ended| ended.min(latest));
         from.checked_add(self.platform.settings.recording_grace.0).unwrap_or(from)
     }
 
-    /// Not there yet, or not what it should be, which may be an incident at the host: looked at again, quietly, until the
-    /// grace of the call's end is over; then, or where the call was seen later than that, until it has been looked at
-    /// [`LEAST_LOOKS`] times, within a minute. None after that.
+    /// The snooze for a call or a recording that is missing or invalid, which may be an incident at the host. Within
+    /// the grace period it is the snooze of `too_early`. After it, the job snoozes until it has checked [`LEAST_LOOKS`]
+    /// times, within a minute. Returns `None` after that.
     pub(super) fn not_yet(&self, call: Option<&SourceCall>) -> Option<Stop> {
         if let Some(stop) = self.too_early(call) {
             return Some(stop);
         }
-        // A short grace asks for quick answers here too.
+        // A short grace period also shortens these pauses.
         let shortest = self.platform.settings.recording_grace.0 / 10;
         let after = self.app.config.fetch.not_ready_pause.0.min(shortest.max(SHORTEST_PAUSE)).min(LONGEST_LATE_PAUSE);
         (self.job.looks + 1 < LEAST_LOOKS).then_some(Stop::LookAgain { after })
     }
 
-    /// Within the grace, look again; pauses grow with the wait. None once it is over.
+    /// The snooze within the grace period; the pauses grow with the elapsed time. Returns `None` after the period.
     pub(super) fn too_early(&self, call: Option<&SourceCall>) -> Option<Stop> {
         let (now, until) = (self.app.now(), self.grace_ends(call));
         if now >= until {
@@ -164,9 +176,9 @@ impl Work<'_> {
         Some(Stop::LookAgain { after: pause.min(left) })
     }
 
-    /// Something lasting was done that no later attempt does again.
+    /// Reports durable progress to the queue: later attempts do not repeat it.
     pub(super) async fn advance(&self) -> Result<(), Stop> {
-        // A first attempt has no earlier ones to give back.
+        // A first attempt has no earlier attempts to give back.
         if self.job.attempts_used() < 2 {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! Proof that nothing is lost: every completed call of a source is done, running, or ended with a reason. What has
-//! neither is let in now, so sources whose webhooks never retry, and recordings that came late, are covered.
+//! Reconciliation proves that no call is lost: every completed call of a source is done, running, or ended with a
+//! reason. Other calls are admitted here. This covers sources without webhook retries, and late recordings.
 //!
-//! A poll reads the top of the list. A pass reads all of a window, some pages per poll, with the requests that are left
-//! over, and tells which calls have vanished.
+//! A poll reads the top of the list. A pass reads a whole window, some pages per poll, with the remaining requests of
+//! the budget. A pass also detects vanished calls.
 
 use std::collections::BTreeMap;
 
@@ -22,46 +22,46 @@ use crate::store::ReconcileState;
 use crate::telemetry;
 use crate::wire::{Cursor, UnreadableRow, Window};
 
-/// A call older than this is no live call any more and waits with the backfills.
+/// An older call is not live and goes to the backfill lane.
 const LIVE: SignedDuration = SignedDuration::from_hours(1);
-/// A call that is not over after this is not waited for by tail polls; a pass still finds it.
+/// Tail polls stop waiting for a call that is still in progress after this time. A pass still finds it.
 const GOING_FOR_LONG: SignedDuration = SignedDuration::from_hours(24);
-/// Between looks at whether a source obeys date filters.
+/// Interval between tests whether a source applies date filters.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_hours(24);
 
-/// Ids of rows that cannot be read, kept in a balance; the log has them all.
+/// Ids of unreadable rows in a balance. The log has all of them.
 const MOST_NAMED: usize = 20;
 
 /// The balance of a source within a window.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Balance {
     pub source: SourceName,
-    /// Calls the source listed.
+    /// Calls that the source listed.
     pub listed: u64,
-    /// Those of them that are completed.
+    /// Listed calls that are completed.
     pub completed: u64,
     pub done: u64,
-    /// Have a job that has not ended, made now or before.
+    /// Completed calls with an unfinished job, new or earlier.
     pub running: u64,
-    /// Ended without being done, by reason.
+    /// Completed calls that ended with an outcome other than done, by outcome.
     pub terminal: BTreeMap<String, u64>,
-    /// Have a dead letter, for somebody to look at.
+    /// Completed calls with a dead letter, for a person to check.
     #[serde(default)]
     pub dead_letters: u64,
-    /// Rows of the list that cannot be read: whose calls they are, and whether those are completed, nobody knows.
+    /// Unreadable rows of the list. Their calls and status are unknown.
     #[serde(default)]
     pub unreadable: u64,
-    /// The ids of the first of them, as far as they can be seen.
+    /// The ids of the first unreadable rows, if they can be read.
     #[serde(default)]
     pub unreadable_ids: Vec<String>,
-    /// Completed, and neither of the above: must be 0.
+    /// Completed calls in none of these groups. Must be 0.
     pub missing: u64,
-    /// Jobs made by this pass.
+    /// Jobs that this pass enqueued.
     pub enqueued: u64,
-    /// Calls of ours that the source once listed and does not list any more.
+    /// Known calls that the source listed before and no longer lists.
     #[serde(default)]
     pub vanished: u64,
-    /// Calls of ours in the window whose stored objects are lost: must be 0.
+    /// Known calls in the window with missing stored objects. Must be 0.
     #[serde(default)]
     pub missing_objects: u64,
 }
@@ -87,7 +87,7 @@ impl Balance {
 }
 
 impl Balance {
-    /// Whether every call the source lists is accounted for and nobody has to look at any.
+    /// Whether every listed call is accounted for and no call needs a person.
     #[must_use]
     pub const fn is_clear(&self) -> bool {
         self.missing == 0 && self.missing_objects == 0 && self.dead_letters == 0 && self.unreadable == 0
@@ -104,7 +104,7 @@ impl Balance {
     }
 }
 
-/// A pass that is gone on with at every poll.
+/// A pass that continues at every poll.
 #[derive(Debug, Serialize, Deserialize)]
 struct Pass {
     full: bool,
@@ -114,7 +114,7 @@ struct Pass {
     balance: Balance,
 }
 
-/// Goes through the source's list and accounts for every completed call.
+/// Reads the source's list and accounts for every completed call.
 pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<Balance, Stop> {
     let platform = platform(app, source)?;
     let mut balance = Balance::new(source);
@@ -133,7 +133,7 @@ fn platform<'a>(app: &'a App, source: &SourceName) -> Result<&'a Platform, Stop>
     app.platform(source).ok_or_else(|| Stop::permanent(format!("source `{source}` is not in the configuration")))
 }
 
-/// Accounts for the calls of the page that the walk has just been at.
+/// Accounts for the calls of the walk's current page.
 async fn account(
     app: &App,
     balance: &mut Balance,
@@ -169,7 +169,8 @@ async fn account(
     app.store.sight(&balance.source, &ids, app.now()).await.at(Stage::Reconcile)
 }
 
-/// Lets a call in that is neither done nor under way; `revivable` is its dead letter, where the cause of that is gone.
+/// Admits a call that is neither done nor running. `revivable` is its dead letter if the cause of the failure has
+/// ended.
 async fn let_in(app: &App, balance: &mut Balance, call: &SourceCall, revivable: Option<i64>) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Reconcile)?;
     let (admission, record) = admit::see(app, &mut tx, &balance.source, call).await.at(Stage::Reconcile)?;
@@ -206,8 +207,8 @@ fn is_live(now: Timestamp, call: &SourceCall) -> bool {
     call.ended_at.is_some_and(|ended| now.duration_since(ended) < LIVE)
 }
 
-/// Calls inside the window that this pass should have shown. The window's last hour is left out: what ended there may
-/// have come while the pass was under way.
+/// Counts the calls inside the window that the pass did not list. The last hour is left out, because calls may have
+/// ended while the pass ran.
 async fn vanished(app: &App, source: &SourceName, window: Window, started_at: Timestamp) -> Result<u64, Stop> {
     let to = window.to.min(earlier(started_at, SignedDuration::from_hours(1)));
     let found = app.store.unlisted(source, (window.from, to), started_at).await.at(Stage::Reconcile)?;
@@ -233,13 +234,13 @@ pub(super) async fn run(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<&'static str, Stop> {
-    // This poll does what earlier ones could not: one dead letter a source is enough to look at.
+    // This poll covers what failed polls missed. One dead letter per source is enough.
     app.queue.drop_dead_letters(Kind::Reconcile, source.as_str()).await.at(Stage::Reconcile)?;
     Ok(if poll_as(app, Some(job), source, Window { from, to }).await? == 0 { "balanced" } else { "missing" })
 }
 
-/// One poll: the top of the list, then some pages of a pass that is due. Returns how many completed calls it could not
-/// account for, which must be none.
+/// One poll: the top of the list, then some pages of a due pass. Returns the number of completed calls that it could
+/// not account for, which must be 0.
 pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64, Stop> {
     poll_as(app, None, source, window).await
 }
@@ -262,7 +263,7 @@ async fn poll_as(app: &App, job: Option<&queue::Job>, source: &SourceName, windo
     Ok(missing)
 }
 
-/// Says what a poll or a pass found: aloud where it let something in or cannot account for something.
+/// Logs the balance of a poll or a pass. The level is info if a job was enqueued or a call is missing, else debug.
 fn report(what: &str, balance: &Balance) {
     if balance.enqueued == 0 && balance.missing == 0 {
         tracing::debug!(source = %balance.source, listed = balance.listed, completed = balance.completed, "{what}");
@@ -283,7 +284,7 @@ fn report(what: &str, balance: &Balance) {
     );
 }
 
-/// Reads the list from its top back to where the poll before began, and a little further.
+/// Reads the list from its top back to the start of the previous poll, plus an overlap.
 async fn tail(
     app: &App,
     job: Option<&queue::Job>,
@@ -314,7 +315,7 @@ async fn tail(
         }
     }
     if state.tail_from.is_none() {
-        // The first poll of a source has gone through the whole window.
+        // The first poll of a source has read the whole window.
         state.since_at = Some(window.from);
         (state.passed_at, state.full_passed_at) = (Some(started_at), Some(started_at));
     }
@@ -324,7 +325,7 @@ async fn tail(
     Ok(balance)
 }
 
-/// The job has come further than any attempt before.
+/// Reports durable progress of the job to the queue.
 async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
     match job {
         Some(job) => app.queue.advance(job).await.at(Stage::Reconcile),
@@ -332,7 +333,7 @@ async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
     }
 }
 
-/// The pass to go on with: the one under way, else one that is due.
+/// The pass to continue: the current one, else a due one.
 fn under_way(app: &App, source: &SourceName, window: Window, state: &mut ReconcileState) -> Option<Pass> {
     let settings = &app.config.reconcile;
     let span = |span: crate::config::Span| SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
@@ -350,7 +351,8 @@ fn under_way(app: &App, source: &SourceName, window: Window, state: &mut Reconci
     Some(Pass { full, window, started_at: now, cursor: None, balance: Balance::new(source) })
 }
 
-/// Some pages of a pass; true at its end. One that a budget stops is gone on with at the next poll.
+/// Reads some pages of a pass. Returns true at its end. A pass stopped by the request budget continues at the next
+/// poll.
 async fn go_on(
     app: &App,
     job: Option<&queue::Job>,
@@ -404,7 +406,7 @@ async fn some_pages(
         };
         account(app, &mut pass.balance, &walk, &calls, Asked::BySchedule).await?;
         if walk.place().is_some() {
-            // Whoever goes on after this worker's death goes on here.
+            // After the death of this worker, another worker continues here.
             pass.cursor = walk.place().cloned();
             state.pass = serde_json::to_value(&*pass).ok();
             app.store.save_reconcile_state(&platform.settings.name, state).await.at(Stage::Reconcile)?;

@@ -1,4 +1,4 @@
-//! Dead letters whose cause is gone go back to work: a key that was mended, a platform or a bucket that answers again.
+//! Redrives dead letters after the end of their cause, such as a refused key or an outage of a platform or bucket.
 
 use jiff::SignedDuration;
 
@@ -7,21 +7,21 @@ use crate::app::App;
 use crate::domain::{CallUid, Side, Stage};
 use crate::queue::{Failure, JobState, Kind};
 
-/// A poll leaves a dead letter alone for so long: whether a host that has failed for hours answers again, only the next
-/// attempts tell.
+/// A poll does not redrive a younger dead letter, because only new attempts show whether the host has recovered.
 const PAUSE: SignedDuration = SignedDuration::from_hours(1);
-/// So begins what builds before this one said of a refused key; they made dead letters of it.
+/// The prefix of the cause of a refused key in earlier builds, which made such jobs dead letters.
 const WRONG_KEY: &str = "wrong key: ";
 
-/// Who wants dead letters to be taken up.
+/// The origin of a redrive request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// At once.
+    /// Redrives without a pause.
     ByPerson,
     BySchedule,
 }
 
-/// The call's last `process_call`, where it is a dead letter whose cause is gone. Asked while the source answers.
+/// The job id of the call's last `process_call`, if it is a dead letter and its cause has ended. Called while the
+/// source answers.
 pub(super) async fn revivable(app: &App, call: Option<CallUid>, asked: Asked) -> Result<Option<i64>, Stop> {
     let Some(call) = call else { return Ok(None) };
     let jobs = app.queue.jobs_about(&call.to_string()).await.at(Stage::Reconcile)?;
@@ -37,12 +37,12 @@ pub(super) async fn revivable(app: &App, call: Option<CallUid>, asked: Asked) ->
     }
 }
 
-/// Whether what made the dead letter is gone, as far as that can be known without trying.
+/// Whether the cause of the dead letter has ended, as far as this is known without an attempt.
 async fn is_gone(app: &App, failure: &Failure) -> bool {
     match (failure.fault.as_str(), failure.side) {
         ("permanent", Side::Source) => failure.cause.contains(WRONG_KEY),
         ("transient", Side::ObjectStore) => app.objects.check().await.is_ok(),
-        // A source that was not in the configuration is there now.
+        // A source that was missing is in the configuration now.
         (_, Side::Configuration) | ("transient", _) => true,
         _ => false,
     }

@@ -1,5 +1,5 @@
-//! The sweep decides which calls are due and condemns them; `erase_call` does the rest. It would rather refuse than
-//! erase on a wrong clock, a wrong policy or a suspicious number.
+//! The retention sweep finds due calls and condemns them; `erase_call` erases them. It refuses to run on a wrong clock,
+//! a wrong policy or an implausible number of due calls.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -14,21 +14,21 @@ use crate::store::operations::Due;
 use crate::telemetry;
 
 const HIGH_WATER: &str = "retention.high_water";
-/// A clock this far from the object store's is doubted.
+/// Largest accepted difference between our clock and the object store's clock.
 const MAX_STORE_DIFFERENCE: SignedDuration = SignedDuration::from_mins(15);
 
-/// Days of the ledger that one sweep sums up at most: a backlog is worked off over several.
+/// Most ledger days that one sweep sums up. Later sweeps continue with a backlog.
 const LEDGER_DAYS: usize = 40;
 
-/// What a sweep would do or did.
+/// The plan or the result of a sweep.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
-    /// Calls past their term and free to go.
+    /// Calls past their term without a hold.
     pub due: u64,
-    /// Calls past their term that a hold keeps.
+    /// Calls past their term with a hold.
     pub held: u64,
     pub calls: Vec<PlannedCall>,
-    /// Why a scheduled sweep would refuse; `--force` (with `--expect`, for the number) overrules.
+    /// Why a scheduled sweep would refuse. `--force` overrides it, with `--expect` for the number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     #[serde(skip)]
@@ -37,7 +37,7 @@ pub struct Plan {
     doubt: Option<Doubt>,
 }
 
-/// One line of the plan.
+/// One call of the plan.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedCall {
     pub id: String,
@@ -54,18 +54,18 @@ enum Doubt {
     Volume(String),
 }
 
-/// What a person at the command line has confirmed.
+/// What a person has confirmed at the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
-    /// Nothing: the schedule's own rules.
+    /// Nothing was confirmed; the rules of the schedule apply.
     Scheduled,
-    /// `--force`: the clock and the plan have been looked at.
+    /// `--force`: a person has checked the clock and the plan.
     Forced,
-    /// `--force --expect N`: so has the number.
+    /// `--force --expect N`: a person has also checked the number.
     Expecting(u64),
 }
 
-/// What would be erased now, and whether a sweep would go ahead.
+/// The calls to erase now, and whether a sweep would run.
 pub async fn plan(app: &App) -> Result<Plan, Stop> {
     let now = app.now();
     let dues = app.store.due_calls(now).await.at(Stage::Retention)?;
@@ -82,7 +82,7 @@ pub async fn plan(app: &App) -> Result<Plan, Stop> {
     Ok(Plan { due, held, calls, refused, dues, doubt })
 }
 
-/// Condemns everything due and enqueues its erasure. Returns the plan it carried out, or one with `refused` set.
+/// Condemns all due calls and enqueues their erasure. Returns the executed plan, or a plan with `refused` set.
 pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
     sweep_as(app, None, consent).await
 }
@@ -136,7 +136,7 @@ pub(super) async fn run(app: &App, job: &queue::Job) -> Result<&'static str, Sto
     if let Some(reason) = plan.refused {
         tracing::error!(reason, due = plan.due, "retention sweep refused to run; look at `aftercall retention plan`");
         metrics::counter!(telemetry::SWEEPS_REFUSED_TOTAL).increment(1);
-        // What is lost is to be seen all the same.
+        // Missing objects must be reported also when the sweep refuses.
         object_check::check(app, Orphans::Leave).await?;
         return Ok("refused");
     }
@@ -148,7 +148,8 @@ pub(super) async fn run(app: &App, job: &queue::Job) -> Result<&'static str, Sto
     Ok("swept")
 }
 
-/// Attempts older than their term become sums per day. They name our own ids only, so no doubt about a call holds this up.
+/// Replaces old attempts of the ledger by sums per day. The rows contain only our own ids, so that a refused sweep does
+/// not delay this.
 async fn roll_up_ledger(app: &App) -> Result<(), Stop> {
     let keep = SignedDuration::try_from(app.config.ledger.keep.0).unwrap_or(SignedDuration::MAX);
     let Ok(before) = app.now().checked_sub(keep) else { return Ok(()) };
@@ -162,7 +163,7 @@ async fn roll_up_ledger(app: &App) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A clock that stands before what the database has seen, far after the last sweep, or apart from the object store's.
+/// Checks for a clock before the last sweep, far after the last sweep, or different from the object store's clock.
 async fn clock_doubt(app: &App, now: Timestamp) -> Result<Option<String>, Stop> {
     let seen = app.store.fact(HIGH_WATER).await.at(Stage::Retention)?;
     if let Some(seen) = seen.and_then(|text| text.parse::<Timestamp>().ok()) {
@@ -181,7 +182,7 @@ async fn clock_doubt(app: &App, now: Timestamp) -> Result<Option<String>, Stop> 
     Ok(None)
 }
 
-/// More due than the history of call ends explains.
+/// Checks whether more calls are due than the history of call ends explains.
 async fn volume_doubt(app: &App, now: Timestamp, due: u64) -> Result<Option<String>, Stop> {
     let floor = app.config.retention.guard_minimum;
     if due <= floor {
@@ -206,7 +207,7 @@ async fn condemn_due(app: &App, due: &Due, consent: Consent) -> Result<(), Stop>
     Ok(())
 }
 
-/// Erasures whose job is a dead letter start again with every sweep: nothing stays past its term for want of a retry.
+/// Enqueues the erasure again if its job is a dead letter. Every sweep does this, so that no call stays past its term.
 async fn erase_again(app: &App, call: CallUid) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Retention)?;
     enqueue_erasure(app, &mut tx, call).await.at(Stage::Retention)?;

@@ -1,5 +1,6 @@
-//! When the scheduled kinds run. The next firing of each is a row: whoever moves it on enqueues the job in the same
-//! transaction, so a firing happens once, however many workers look, and one missed while none ran happens late.
+//! The scheduled job kinds. Each schedule has a row with its next firing. The worker that advances the row enqueues the
+//! job in the same transaction. A firing therefore happens once, with any number of workers. A firing missed during
+//! downtime happens late.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::telemetry;
 
 const DEFAULT: &str = include_str!("schedule.toml");
 
-/// What is scheduled.
+/// The scheduled job kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ScheduledKind {
@@ -34,7 +35,7 @@ struct Entry {
     name: String,
     kind: ScheduledKind,
     cron: String,
-    /// A source's name, or `*` for every one.
+    /// A source's name, or `*` for all sources.
     source: Option<String>,
     window: Option<Span>,
 }
@@ -52,7 +53,7 @@ enum When {
     Every(Duration),
 }
 
-/// One schedule of one source, or of none.
+/// One schedule of one source, or of no source.
 #[derive(Debug, Clone)]
 struct Schedule {
     /// Key of its row.
@@ -67,24 +68,24 @@ struct Schedule {
 #[derive(Debug, Clone)]
 pub struct Schedules(Vec<Schedule>);
 
-/// Where a schedule stands, by the database's clock.
+/// The status of a schedule, by the database's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub name: String,
     pub fired_at: Option<Timestamp>,
-    /// None: no worker has seen it yet.
+    /// `None` if no worker has seen the schedule yet.
     pub next_at: Option<Timestamp>,
-    /// How long it should have fired already.
+    /// Delay of the next firing after its due time.
     pub lag: SignedDuration,
-    /// Its next firing is further away than one period.
+    /// The next firing is more than one period ahead.
     pub astray: bool,
 }
 
 impl Schedules {
-    /// Reads `[schedule] file`, or the compiled-in default, and checks every line.
+    /// Reads `[schedule] file`, or the compiled-in default, and checks every entry.
     ///
     /// # Errors
-    /// Names the file, the schedule and what is wrong with it.
+    /// Names the file, the schedule and the problem.
     pub fn load(app: &App) -> Result<Self> {
         let settings = &app.config.schedule;
         if !settings.enabled {
@@ -102,7 +103,7 @@ impl Schedules {
         Ok(Self(all))
     }
 
-    /// Fires what is due. One schedule's failure does not keep the others from firing.
+    /// Fires the due schedules. A failure of one schedule does not stop the others.
     pub async fn tick(&self, app: &App) {
         for schedule in &self.0 {
             match schedule.tick(app).await {
@@ -117,10 +118,10 @@ impl Schedules {
         }
     }
 
-    /// Where each schedule stands.
+    /// The status of each schedule.
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// [`StoreError`] if the database cannot be read.
     pub async fn standings(&self, app: &App) -> Result<Vec<Standing>, StoreError> {
         let (rows, now) = (app.store.schedules().await?, app.now());
         let standing = |schedule: &Schedule| {
@@ -146,7 +147,7 @@ impl Entry {
             (ScheduledKind::RetentionSweep, None) => vec![None],
             (ScheduledKind::RetentionSweep, Some(_)) => bail!("source: a retention sweep is of all sources"),
             (_, None) => bail!("source: must be a source's name or \"*\""),
-            // A source that is not to be polled is asked for nothing unless a schedule names it.
+            // `*` leaves out a source with `poll = "off"`. A schedule can still name that source.
             (_, Some("*")) => {
                 let polled = app.platforms.iter().filter(|(_, platform)| platform.settings.poll != Poll::Off);
                 polled.map(|(name, _)| Some(name.clone())).collect()
@@ -191,8 +192,8 @@ impl When {
         }
     }
 
-    /// Whether a firing is further away than one period, which no clock that agrees with the database's makes it. A
-    /// little ahead of `now`, so that a firing is not taken back while one worker sees it as past and another does not.
+    /// Whether the next firing is more than one period ahead, which cannot happen with correct clocks. The tolerance
+    /// keeps two workers with slightly different clocks from resetting a firing.
     fn is_astray(&self, next: Timestamp, now: Timestamp) -> bool {
         let Ok(later) = now.checked_add(CLOCK_TOLERANCE) else { return false };
         self.after(later).is_some_and(|latest| next > latest)
@@ -211,7 +212,7 @@ impl Schedule {
         if !app.store.schedule_move(&mut tx, &self.name, standing, next).await.at(Stage::Source)? {
             return Ok(());
         }
-        // A schedule seen for the first time waits for its moment; polling alone starts at once.
+        // A new schedule waits for its first due time. Only polling starts at once.
         if standing.is_some() || matches!(self.when, When::Every(_)) {
             self.fire(app, &mut tx, now).await?;
             app.store.schedule_fired(&mut tx, &self.name, now).await.at(Stage::Source)?;
@@ -219,8 +220,7 @@ impl Schedule {
         tx.commit().await.at(Stage::Source)
     }
 
-    /// Takes a firing further away than one period back to where it belongs: a clock was wrong when it was set, or the
-    /// schedule was another.
+    /// Resets a firing that is more than one period ahead, after a wrong clock or a changed schedule.
     async fn pull_back(&self, app: &App, stands_at: Timestamp, now: Timestamp) -> Result<(), Stop> {
         if !self.when.is_astray(stands_at, now) {
             return Ok(());

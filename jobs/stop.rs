@@ -1,4 +1,4 @@
-//! Why a job stops before its end.
+//! The reasons why a job stops before its end.
 
 use std::error::Error;
 use std::time::Duration;
@@ -6,31 +6,31 @@ use std::time::Duration;
 use crate::domain::{Classify, Fault, Side, Stage};
 use crate::queue;
 
-/// Why a job stops before its end.
+/// The reason why a job stops before its end.
 #[derive(Debug)]
 pub enum Stop {
-    /// Nothing is wrong, it is only too early.
+    /// Snooze: it is too early, and nothing has failed.
     LookAgain { after: Duration },
-    /// Somebody else owns the job or the call now: write nothing.
+    /// Another owner has the job or the call now. The attempt must write nothing.
     Fenced,
-    /// The other side does not take our key. Attempts are kept: it is mended by hand, and everything that waits with it.
+    /// The receiver refuses our key. The attempt is not counted, because an operator must replace the key.
     Barred(Trouble),
-    /// Something failed.
+    /// A failure.
     Trouble(Trouble),
 }
 
-/// A failure with everything the worker and a reader of the dead letter need.
+/// A failure, with the data for the worker and for the reader of the dead letter.
 #[derive(Debug)]
 pub struct Trouble {
     pub stage: Option<Stage>,
     pub fault: Fault,
     pub side: Side,
-    /// The chain of causes, outermost first.
+    /// The error chain, outermost error first.
     pub cause: String,
 }
 
 impl Stop {
-    /// A failure of the work itself that no retry can mend.
+    /// A failure that no retry can fix.
     #[must_use]
     pub fn permanent(cause: String) -> Self {
         Self::Trouble(Trouble { stage: None, fault: Fault::Permanent, side: Side::Worker, cause })
@@ -49,7 +49,7 @@ impl Trouble {
     }
 }
 
-/// Names the stage an error of any part came from, and turns it into a [`Stop`].
+/// Adds the stage to an error and turns it into a [`Stop`].
 pub trait At<T> {
     /// # Errors
     /// The same error, as a [`Stop`].
@@ -65,7 +65,7 @@ impl<T, E: Classify> At<T> for Result<T, E> {
     }
 }
 
-/// An error and what caused it, `outer: inner`, without saying anything twice.
+/// The error chain as `outer: inner`, without repeated text.
 fn chain(err: &dyn Error) -> String {
     let mut text = err.to_string();
     let mut source = err.source();

@@ -1,4 +1,4 @@
-//! A trigger: process this call now. The API and the command line ask through here, so both mean the same.
+//! A trigger starts the processing of a call now. The API and the command line share it.
 
 use serde::Serialize;
 
@@ -10,37 +10,37 @@ use crate::jobs::{At, Stop, Trouble, opt_out};
 use crate::queue::Lane;
 use crate::store::{Admitted, CallRecord};
 
-/// PostgreSQL ends one of two transactions that wait for each other: a trigger may meet the end of the very job it asks
-/// about. Once more, and it sees how that ended.
+/// PostgreSQL aborts one of two deadlocked transactions. A trigger may deadlock with the completion of the call's job.
+/// The next try sees the completed job.
 const TRIES: u32 = 3;
 
-/// What became of a trigger.
+/// The result of a trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TriggerState {
-    /// A job will process the call; an unfinished one of an earlier trigger counts.
+    /// A job will process the call. It may be an unfinished job of an earlier trigger.
     Queued,
-    /// The call has ended before; `again` makes a new transcript version.
+    /// The call has already ended. `again` makes a new transcript version.
     AlreadyDone,
-    /// Asked again about a call of which nothing may be kept.
+    /// `again` was requested, but the call's content may not be kept.
     Refused,
-    /// The call's content is gone, or its erasure is decided.
+    /// The call's content is erased or condemned.
     Erased,
 }
 
-/// A trigger's answer.
+/// The answer to a trigger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Triggered {
     /// Our id of the call.
     pub id: CallUid,
     pub call_id: CallId,
     pub source: SourceName,
-    /// The job that processes the call, or that asks whether a finished one has opted out since.
+    /// The job that processes the call, or that checks whether a finished call has opted out.
     pub job_id: Option<i64>,
-    /// The job was there before.
+    /// The job existed before.
     pub duplicate: bool,
     pub state: TriggerState,
-    /// How the call ended, where it has.
+    /// The call's outcome, if it has ended.
     pub outcome: Option<Outcome>,
 }
 
@@ -58,7 +58,7 @@ impl Triggered {
         }
     }
 
-    /// The answer in words, for people.
+    /// The answer as text for people.
     #[must_use]
     pub fn describe(&self) -> String {
         let ended = self.outcome.map_or("", Outcome::as_str);
@@ -76,11 +76,11 @@ impl Triggered {
     }
 }
 
-/// Enqueues `process_call` for a call known by its id alone; the job asks the source about it. Idempotent: any number of
-/// triggers at once make one job, and a call that has ended is left alone unless asked for again.
+/// Enqueues `process_call` for a call id; the job requests the call from its source. Idempotent: concurrent triggers
+/// make one job. A finished call is processed again only with [`Repeat::Again`].
 ///
 /// # Errors
-/// [`Stop`]: a source that is not in the configuration is permanent, a database that does not answer is not.
+/// [`Stop`]: permanent if the source is not in the configuration, transient if the database fails.
 pub async fn trigger(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) -> Result<Triggered, Stop> {
     if app.platform(source).is_none() {
         return Err(Stop::Trouble(Trouble {
@@ -110,7 +110,7 @@ async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) 
     let mut record = app.store.admit(&mut tx, admitted).await.at(Stage::Source)?;
     let state = state_of(&record, repeat);
     if state == TriggerState::AlreadyDone && may_opt_out(app, &record) {
-        // A trigger may be how the platform says it.
+        // The trigger may be the platform's notice of an opt-out.
         let job = admit::enqueue_opt_out(app, &mut tx, &record).await.at(Stage::Source)?;
         tx.commit().await.at(Stage::Source)?;
         return Ok(Triggered { job_id: Some(job.id), duplicate: job.duplicate, ..Triggered::new(record, state) });
@@ -119,7 +119,7 @@ async fn once(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) 
         return Ok(Triggered::new(record, state));
     }
     if record.outcome == Some(Outcome::PastRetention) {
-        // The end rests on what the source told of its times: the job asks once more.
+        // The outcome is based on times from the source. The job requests them again.
         record = admit::reopen(app, &mut tx, &record).await.at(Stage::Source)?;
     }
     let job = admit::enqueue(app, &mut tx, &record, Lane::Live, repeat).await.at(Stage::Source)?;

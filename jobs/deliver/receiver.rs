@@ -1,5 +1,5 @@
-//! A receiver and its record of one call: read, written with a condition where that can be had, and never written twice
-//! with the same.
+//! The receiver's record of one call. It is read first, written under a condition where possible, and not written again
+//! with the same content.
 
 use std::error::Error;
 use std::io;
@@ -15,26 +15,26 @@ use crate::domain::{Fault, Side, Stage};
 use crate::jobs::{At, Stop, Trouble};
 use crate::wire::retry::{PauseHeaders, pause};
 
-/// Re-reads after a 412 or 409 within one attempt; more contention than this waits for the next attempt.
+/// Re-reads after a 412 or 409 within one attempt. With more contention, the next attempt continues.
 const RE_READS: usize = 3;
 /// Redirects followed for one request.
 const MOST_REDIRECTS: usize = 3;
-/// The longest answer that is taken in, bytes.
+/// Longest accepted response body, in bytes.
 const LONGEST_ANSWER: usize = 8 << 20;
 
-/// What became of a record.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It says so already: an earlier try wrote it.
+    /// The record already has this content from an earlier try.
     Already,
-    /// As ordered: under a condition, or without one where none is wanted or there was no record yet.
+    /// Written as configured: with a condition, or without one if none is configured or the record did not exist.
     AsOrdered,
-    /// Over a record whose state cannot be made a condition: it has no tag, or a weak one, which never matches in
-    /// `If-Match` (RFC 9110 section 13.1.1).
+    /// Written without the configured condition, because the record has no tag or a weak one. A weak tag never matches
+    /// in `If-Match` (RFC 9110 section 13.1.1).
     Unconditionally,
 }
 
-/// Where a record is written, and how.
+/// Address and method of a write.
 pub(super) struct Receiver<'a> {
     client: &'a reqwest::Client,
     settings: &'a HttpWriteBack,
@@ -43,18 +43,18 @@ pub(super) struct Receiver<'a> {
     headers: HeaderMap,
 }
 
-/// The receiver's record, and on what condition it may be written.
+/// The receiver's record, and the condition for writing it.
 struct Remote {
     condition: Condition,
     record: Value,
 }
 
 enum Condition {
-    /// None is wanted, or there is no record yet.
+    /// No condition is configured, or the record does not exist.
     None,
-    /// It still has this tag.
+    /// The record must still have this tag.
     Matches(HeaderValue),
-    /// One is wanted, and the record's state cannot be named.
+    /// A condition is configured, but the record has no strong tag.
     Unnamed,
 }
 
@@ -69,12 +69,12 @@ impl<'a> Receiver<'a> {
         })
     }
 
-    /// Has the record say what the document says.
+    /// Writes the document into the receiver's record.
     pub(super) async fn bring(&self, document: &Value, idempotency_key: &str) -> Result<Written, Stop> {
         for _ in 0..RE_READS {
             let remote = self.look().await?;
             let body = self.settings.body(document, &remote.record, &self.headers).at(Stage::Deliver)?;
-            // An earlier try whose answer was lost, at a receiver that may not know our key: once is enough.
+            // An earlier try may have written this without an answer, and the receiver may ignore idempotency keys.
             if self.method != Method::DELETE && body.json.as_ref().is_some_and(|ours| says_all(&remote.record, ours)) {
                 return Ok(Written::Already);
             }
@@ -94,8 +94,8 @@ impl<'a> Receiver<'a> {
                         Condition::None | Condition::Matches(_) => Written::AsOrdered,
                     });
                 }
-                // Somebody changed the record after we read it: read again and write on top of their version. Some say so
-                // by a conflict.
+                // Another writer changed the record after the read. The next loop reads it again and writes onto the
+                // new version. Some receivers answer 409 instead of 412.
                 412 => {}
                 409 if self.settings.if_match => {}
                 status => return Err(self.refused(status, answer).await),
@@ -115,7 +115,8 @@ impl<'a> Receiver<'a> {
                 let record = serde_json::from_slice(&self.body(answer).await?);
                 let condition = match tag.filter(|tag| !tag.as_bytes().starts_with(b"W/")) {
                     Some(tag) => Condition::Matches(tag),
-                    // A page in place of the record (a proxy's, a login's) does not allow an unconditional write.
+                    // A page in place of the record, such as a proxy's or a login page, does not permit an
+                    // unconditional write.
                     None if record.is_err() => return Err(self.trouble(Fault::Transient, "shows no record")),
                     None => Condition::Unnamed,
                 };
@@ -126,15 +127,15 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Without a content coding: what compresses an answer on its way makes the tag a weak one.
+    /// Requests no content coding, because compression in transit makes the tag weak.
     fn headers_of_a_request(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers
     }
 
-    /// Asks, and goes along with a 307 or 308 to the same host, with method and body. Anywhere else the headers, which may
-    /// hold a key, are not sent.
+    /// Sends a request. Follows a 307 or 308 within the same origin, with method and body. The headers may hold a key
+    /// and are not sent to another origin.
     async fn ask(&self, method: &Method, headers: &HeaderMap, body: Option<&str>) -> Result<Response, Stop> {
         let mut url = self.url.clone();
         for _ in 0..=MOST_REDIRECTS {
@@ -161,7 +162,7 @@ impl<'a> Receiver<'a> {
         Err(self.trouble(Fault::Permanent, &format!("redirects more than {MOST_REDIRECTS} times")))
     }
 
-    /// An answer of success, unless `failed_if` sees a failure in it.
+    /// Accepts a success status, unless `failed_if` matches the response.
     async fn believe(&self, status: u16, answer: Response) -> Result<(), Stop> {
         if self.settings.failed_if.is_none() {
             return Ok(());
@@ -193,7 +194,7 @@ impl<'a> Receiver<'a> {
 
     async fn refused(&self, status: u16, answer: Response) -> Stop {
         if matches!(status, 401 | 403) {
-            // A key has run out or was changed: that is mended by hand, and every delivery with it.
+            // The key has expired or was changed. An operator must replace it; then all deliveries continue.
             let what = format!("answers {status}, its deliveries wait; check source.http.headers");
             return self.stop(Fault::Transient, &what, Stop::Barred);
         }
@@ -218,7 +219,7 @@ impl<'a> Receiver<'a> {
         self.stop(fault, what, Stop::Trouble)
     }
 
-    /// Names the host, never the path and the query: they may hold a number or a key.
+    /// The cause names only the host. Path and query may hold a phone number or a key.
     fn stop(&self, fault: Fault, what: &str, made: fn(Trouble) -> Stop) -> Stop {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -227,7 +228,7 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// Why there was no answer, in the words of whatever was at the bottom of it.
+/// The innermost cause of a missing response.
 fn why(err: reqwest::Error) -> String {
     if err.is_timeout() {
         return if err.is_connect() { "timeout, no connection".to_owned() } else { "timeout, no answer".to_owned() };
@@ -245,7 +246,7 @@ fn why(err: reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// Whether a record holds everything that writing this object into it would leave there.
+/// Whether the record already has everything that writing this object would change.
 fn says_all(record: &Value, ours: &Value) -> bool {
     let members = ours.as_object();
     members.is_some_and(|members| members.values().any(|value| !value.is_null())) && holds(record, ours)
@@ -254,7 +255,7 @@ fn says_all(record: &Value, ours: &Value) -> bool {
 fn holds(record: &Value, ours: &Value) -> bool {
     match (record, ours) {
         (Value::Object(record), Value::Object(ours)) => {
-            // A member that is not there and one that is null say the same (RFC 7396).
+            // A missing member and a null member are equal (RFC 7396).
             ours.iter().all(|(key, ours)| holds(record.get(key).unwrap_or(&Value::Null), ours))
         }
         (Value::Number(theirs), Value::Number(ours)) => theirs == ours || theirs.as_f64() == ours.as_f64(),
@@ -288,7 +289,7 @@ mod tests {
             json!({ "b": { "d": {} } }),
             json!({ "list": [1] }),
             json!({ "list": [1, 2, 3] }),
-            // Nothing is said, so nothing can have been written before.
+            // These objects write nothing, so that an earlier write cannot be detected.
             json!({}),
             json!({ "absent": null }),
             json!([1, 2]),

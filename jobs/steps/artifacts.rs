@@ -1,4 +1,4 @@
-//! Step 7: everything derived goes to the object store, the manifest last.
+//! Step 7: stores all derived files in the object store, the manifest last.
 
 use super::audio::Media;
 use crate::artifacts;
@@ -10,7 +10,7 @@ use crate::jobs::{At, Stop};
 use crate::quality;
 use crate::telemetry;
 
-/// Stores transcript, quality and manifest; returns every artifact of the call.
+/// Stores transcript, quality and manifest. Returns every artifact of the call.
 pub async fn store(work: &Work<'_>, media: &Media, transcript: &Transcript) -> Result<Vec<Artifact>, Stop> {
     let mut all = Vec::new();
     match media {

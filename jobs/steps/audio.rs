@@ -1,5 +1,5 @@
-//! Steps 4 and 5: decode, repair, normalise; measure. What they make is stored and noted at once, so that a retry
-//! decodes nothing twice.
+//! Steps 4 and 5: decode, repair the timeline, normalise and measure. The results are stored and noted in the call's
+//! progress at once, so that a retry does not decode again.
 
 use std::path::{Path, PathBuf};
 
@@ -22,10 +22,10 @@ use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, object_check};
 use crate::quality;
 
-/// What became of the recording.
+/// The result of the audio steps.
 pub enum Media {
     Measured(Box<Measured>),
-    /// No figures, for this reason; the original is kept where there is one.
+    /// There are no measurements, for this reason. The original is kept if there is one.
     Ended {
         outcome: Outcome,
         reason: Option<String>,
@@ -35,7 +35,7 @@ pub enum Media {
 }
 
 impl Media {
-    /// The transcript with what the audio says, where there is audio.
+    /// The transcript with the speakers found in the audio. `None` if the recording was not measured.
     pub fn transcript(&self) -> Option<&Transcript> {
         match self {
             Self::Measured(measured) => Some(&measured.transcript),
@@ -44,26 +44,26 @@ impl Media {
     }
 }
 
-/// A measured recording, everything about it stored.
+/// A measured recording. All its derived artifacts are stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     pub original: Artifact,
     pub derived: Vec<Artifact>,
     pub quality: Quality,
-    /// Who said what, as the platform or an engine has it.
+    /// The attributed transcript: words, speakers and roles, from the platform or a speech engine.
     pub transcript: Transcript,
-    /// Answers of speech engines that made no words yet.
+    /// Remote STT answers that are not yet part of a transcript.
     #[serde(default)]
     pub kept: Kept,
-    /// The newest version of the transcript when this was begun: what somebody has put right since is not in it.
+    /// The newest transcript version when the measurement began. Later corrections are not in this result.
     #[serde(default)]
     pub after_version: u32,
-    /// What the call teaches of its agent's voice.
+    /// The speaker embedding that the call contributes to its agent's enrolled voice.
     #[serde(default)]
     pub learnt: Option<Learnt>,
 }
 
-/// Stops the decoder when the attempt is dropped: a blocking task does not stop by itself.
+/// Cancels the decoder when the attempt is dropped, because a blocking task does not stop by itself.
 struct CancelOnDrop(CancelFlag);
 
 impl Drop for CancelOnDrop {
@@ -72,7 +72,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Decodes and measures, unless an earlier attempt has.
+/// Decodes and measures the recording, unless an earlier attempt has done so.
 pub async fn measure(
     work: &mut Work<'_>,
     call: &SourceCall,
@@ -135,14 +135,14 @@ pub async fn measure(
     Ok(Media::Measured(Box::new(measured)))
 }
 
-/// A recording that cannot be used is an end, not an error; a full disk or a stop is a failure that passes.
+/// An unusable recording is an outcome. A full disk or a cancelled decoder is a transient failure.
 fn ended(err: AudioError, original: Artifact) -> Result<Media, Stop> {
     let Some(outcome) = err.outcome() else { return Err(err).at(Stage::Audio) };
     let flags = if outcome == Outcome::Damaged { vec![Flag::Damaged] } else { Vec::new() };
     Ok(Media::Ended { outcome, reason: Some(err.to_string()), original: Some(original), flags })
 }
 
-/// What an earlier attempt has made, while all of it is in the object store.
+/// The result of an earlier attempt, if all its objects are still in the object store.
 async fn earlier(work: &Work<'_>, original: &Artifact) -> Result<Option<Measured>, Stop> {
     let Some(progress) = work.record.progress.clone() else { return Ok(None) };
     let Ok(measured) = serde_json::from_value::<Measured>(progress) else { return Ok(None) };
@@ -154,7 +154,7 @@ async fn earlier(work: &Work<'_>, original: &Artifact) -> Result<Option<Measured
     Ok(whole.then_some(measured))
 }
 
-/// The original in the spool: left there by the download, or fetched back from the object store.
+/// The original in the spool: left there by the download, or fetched from the object store.
 async fn local_copy(work: &Work<'_>, artifact: &Artifact, spool: &Path) -> Result<PathBuf, Stop> {
     let path = spool.join("original");
     let size = tokio::fs::metadata(&path).await.ok().map(|meta| meta.len());
@@ -208,8 +208,8 @@ async fn store(work: &Work<'_>, normalized: &Normalized) -> Result<Vec<Artifact>
     Ok(derived)
 }
 
-/// Notes what was made, and returns it as a retry will read it: reading a number back may move its last digit, and
-/// then the retry's quality file would be another object than this attempt's.
+/// Notes the measurement and returns it as a retry will read it. A JSON round trip may change the last digit of a
+/// number; the quality file of a retry would then be a different object.
 async fn note(work: &Work<'_>, measured: &Measured) -> Result<Measured, Stop> {
     let unreadable = |err: serde_json::Error| Stop::permanent(err.to_string());
     let measured = serde_json::to_value(measured).map_err(unreadable)?;

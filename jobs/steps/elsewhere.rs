@@ -1,5 +1,6 @@
-//! Words from a speech engine on another machine, where the configuration lets it hear the call's organisation. An answer
-//! costs money: it is kept, and entered into the ledger, before anything else is done, and no part is sent twice.
+//! Remote STT: words from a speech engine on another machine, if the configuration allows it for the call's
+//! organisation. An answer costs money. It is therefore stored and entered into the ledger before any other work, and
+//! no answered part is sent twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,44 +24,44 @@ use crate::transcript;
 use crate::transcript::engine::EngineError;
 use crate::transcript::remote::{Answer, Paid, Part, assemble, plan};
 
-/// How a part's answer is entered into the ledger: not as an attempt of its own.
+/// The ledger's `ended` value for the answer to one part. It is not an attempt of its own.
 pub const HEARD: &str = "heard";
-/// Where a call's progress holds it, also beside what the audio steps have made.
+/// The key of the stored answers in a call's progress, beside the results of the audio steps.
 const KEPT: &str = "kept";
-/// Tries at keeping an answer: what is lost here is paid for twice.
+/// Tries to store an answer, because a lost answer must be paid for again.
 const KEEP_TRIES: usize = 6;
 
-/// A longer answer that cannot be read is not kept.
+/// The longest unreadable answer that is stored, in bytes.
 const LONGEST_UNREAD: usize = 1 << 20;
 
-/// What services have answered about a call that has no words of theirs yet. Outlives the attempt, the worker, and a run
-/// that had to end without words.
+/// Remote STT answers for a call that has no words from them yet. They survive the attempt, the worker and a run that
+/// ended without words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     #[serde(default)]
     answers: BTreeMap<String, Answer>,
-    /// Answers that could not be read: a later version of this program may know how.
+    /// Unreadable answers by part name, because a later build may be able to read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     unread: BTreeMap<String, String>,
-    /// Since when the service has been failing or asking to wait: milliseconds since 1970.
+    /// Start of the current series of failures or throttled requests, in milliseconds since 1970.
     #[serde(default)]
     failing_since: Option<i64>,
 }
 
 impl Kept {
-    /// What a record's progress holds of it.
+    /// Reads the stored answers from a record's progress.
     pub fn of(progress: Option<&serde_json::Value>) -> Self {
         progress.and_then(|progress| Self::deserialize(progress.get(KEPT)?).ok()).unwrap_or_default()
     }
 
-    /// What a later run needs of it.
+    /// The value that a later run needs. `None` if no answer is stored.
     pub fn left(&self) -> Option<serde_json::Value> {
         let nothing = self.answers.is_empty() && self.unread.is_empty();
         (!nothing).then(|| serde_json::json!({ KEPT: { "answers": self.answers, "unread": self.unread } }))
     }
 }
 
-/// The words of a call of which there are none, and what of the answers is still to be kept.
+/// Transcribes a call that has no words. Also returns the answers that must still be stored.
 pub async fn words(
     work: &Work<'_>,
     call: &SourceCall,
@@ -99,7 +100,7 @@ pub async fn words(
         };
         answers.push((part, answer));
     }
-    // The words are in the transcript now.
+    // The transcript contains the words now, so that the answers are no longer needed.
     Ok((assemble(settings, speech, &answers, language), Kept::default()))
 }
 
@@ -119,7 +120,7 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// The answer about a part: one that was paid for before and can be read now, else a new one.
+    /// The answer for one part: a stored unreadable answer that this build can read, else a new one.
     async fn answer(
         &mut self,
         name: String,
@@ -139,7 +140,7 @@ impl Asking<'_> {
         }
     }
 
-    /// Asks about one part, once and with leave.
+    /// Sends one part once, with a permit of the engine's rate limiter.
     async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Paid, EngineError> {
         let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
         let encoded = part.clone();
@@ -156,7 +157,7 @@ impl Asking<'_> {
         answer
     }
 
-    /// Notes an answer and what it cost, together, whether it can be read or not.
+    /// Stores an answer and its cost in one transaction, also if the answer is unreadable.
     async fn keep(&mut self, name: String, part: &Part, paid: Paid) -> Result<Result<Answer, EngineError>, Stop> {
         let read = self.engine.remote.read(part, &paid);
         match &read {
@@ -177,8 +178,8 @@ impl Asking<'_> {
         Ok(read)
     }
 
-    /// Writes what is kept, and what an answer cost, to where every worker sees it. False when the call has another owner:
-    /// then the cost alone is written.
+    /// Writes the stored answers and the cost of an answer to the shared database. Returns false if another worker owns
+    /// the call; then only the cost is written.
     async fn note(&self, paid_ms: Option<u64>) -> Result<bool, StoreError> {
         let (app, record) = (self.work.app, &self.work.record);
         let progress = growth::beside(record.progress.as_ref(), serde_json::json!({ KEPT: &self.kept }));
@@ -215,8 +216,8 @@ impl Asking<'_> {
         Err(Stop::Fenced)
     }
 
-    /// The reason to end without words, where trying again changes nothing or has gone on for long enough; else the
-    /// failure, to be tried again.
+    /// Returns the reason to finish without words if a retry is useless or the failures have lasted too long. Returns
+    /// the failure as a stop otherwise, so that the job is retried.
     async fn given_up(&mut self, err: EngineError) -> Result<&'static str, Stop> {
         let (engine, fault) = (self.engine.remote.settings().name.as_str(), err.fault());
         if fault == Fault::Permanent {

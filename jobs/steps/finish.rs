@@ -1,4 +1,4 @@
-//! Step 8: record, job completion and owed deliveries, in one fenced transaction.
+//! Step 8: record outcome, job completion and pending delivery, in one fenced transaction.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::transcript;
 use crate::writeback;
 use crate::writeback::Ending;
 
-/// Before a run whose call was corrected meanwhile begins again.
+/// Pause before a run starts again because its call was corrected meanwhile.
 const CORRECTED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Ends a call of which nothing may or can be stored.
+/// Finishes a call of which nothing may or can be stored.
 pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<String>) -> Result<&'static str, Stop> {
     let ending = Ending {
         outcome,
@@ -38,7 +38,7 @@ pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<S
     Ok(outcome.as_str())
 }
 
-/// Ends a processed call.
+/// Finishes a processed call.
 pub async fn record(
     work: &Work<'_>,
     _call: &SourceCall,
@@ -55,7 +55,7 @@ pub async fn record(
                 Some(transcript::NO_SPEECH) => Outcome::NoSpeech,
                 _ => Outcome::NoEngine,
             };
-            // The outcome's own word would say nothing more.
+            // A reason equal to the outcome's name adds no information.
             let reason = missing.filter(|reason| *reason != outcome.as_str()).map(str::to_owned);
             (outcome, reason, measured.quality.flags.as_slice(), Some(&measured.quality))
         }
@@ -86,7 +86,7 @@ pub async fn record(
     Ok(outcome.as_str())
 }
 
-/// What an ending is worth: words and measures, measures, a reason.
+/// Rank of an outcome: 3 for words and measurements, 2 for measurements, 1 for a stored original, 0 for a reason alone.
 const fn worth(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Done => 3,
@@ -104,7 +104,7 @@ async fn commit(
 ) -> Result<(), Stop> {
     let app = work.app;
     if work.record.outcome.is_some_and(|earlier| worth(earlier) > worth(ending.outcome)) {
-        // Asked for again, and the source has forgotten something since: what was kept is not given up for less.
+        // This run repeated a finished call, and the source has less data now. The better result stays.
         tracing::warn!(
             outcome = ending.outcome.as_str(),
             "this run brought less than is there, the record stays as it is"
@@ -119,7 +119,7 @@ async fn commit(
         return Err(Stop::Fenced);
     };
     if ending.transcript.is_some() && version != work.record.transcript_version + 1 {
-        // Somebody has put the roles right while this ran: the run looks at the call again and keeps that.
+        // A person corrected the roles during this run. The run starts again and keeps the correction.
         drop(tx);
         forget(work, ending).await?.commit().await.at(Stage::Writeback)?;
         return Err(Stop::LookAgain { after: CORRECTED_PAUSE });
@@ -134,8 +134,7 @@ async fn commit(
         used: &telemetry::used_so_far(),
         audio_ms: ending.quality.and_then(|quality| quality["duration_ms"].as_u64()).unwrap_or(0),
         engine,
-        // What a service on another machine cost was entered with each of its answers. Engines of our own and the
-        // platform's text cost nothing.
+        // The cost of remote STT was entered with each answer. Local engines and the platform's words cost nothing.
         pricing: match app.config.engine.iter().find(|settings| Some(settings.name.as_str()) == engine) {
             Some(settings) if settings.price_per_minute.is_none() => Pricing::Unpriced,
             Some(_) => Pricing::Cost { micros: 0 },
@@ -153,7 +152,7 @@ async fn commit(
     Ok(())
 }
 
-/// Keeps what the call teaches of its synthetic agent's voice, in place of what it taught before.
+/// Stores the speaker embedding of this call for its synthetic agent. It replaces the call's earlier embedding.
 async fn learn(work: &Work<'_>, tx: &mut Tx, learnt: Option<&Learnt>, now: jiff::Timestamp) -> Result<(), Stop> {
     let (store, record) = (&work.app.store, &work.record);
     let Some(learnt) = learnt else { return store.unlearn_agent_voice(tx, record.uid).await.at(Stage::Writeback) };
@@ -171,7 +170,7 @@ async fn learn(work: &Work<'_>, tx: &mut Tx, learnt: Option<&Learnt>, now: jiff:
     Ok(())
 }
 
-/// Completes a job that found nothing to do.
+/// Completes a job that has no work to do.
 pub async fn nothing(app: &App, job: &queue::Job) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
     if !app.queue.complete(&mut tx, job).await.at(Stage::Writeback)? {
@@ -181,8 +180,8 @@ pub async fn nothing(app: &App, job: &queue::Job) -> Result<(), Stop> {
 }
 
 impl Work<'_> {
-    /// Removes what this attempt uploaded for a call that retention took meanwhile. A call that is merely another
-    /// worker's keeps its objects: they are that worker's too.
+    /// Removes the objects that this attempt uploaded for a call that retention condemned meanwhile. The objects stay
+    /// if only the ownership changed, because the new owner uses the same keys.
     pub(in crate::jobs) async fn withdraw(&self) {
         let record = match self.app.store.call(self.record.uid).await {
             Ok(Some(record)) if record.retention_state != RetentionState::Active => record,
@@ -195,7 +194,7 @@ impl Work<'_> {
         self.drop_spool().await;
     }
 
-    /// The spool holds nothing of a finished call.
+    /// Removes the call's files from the spool.
     async fn drop_spool(&self) {
         let spool = self.app.spool_of(self.record.uid);
         match tokio::fs::remove_dir_all(&spool).await {
@@ -207,7 +206,7 @@ impl Work<'_> {
     }
 }
 
-/// Ends a run that changes nothing of its record.
+/// Completes a job and leaves the record unchanged.
 async fn less(work: &Work<'_>, ending: &Ending<'_>) -> Result<(), Stop> {
     let mut tx = forget(work, ending).await?;
     if !work.app.queue.complete(&mut tx, work.job).await.at(Stage::Writeback)? {
@@ -216,7 +215,8 @@ async fn less(work: &Work<'_>, ending: &Ending<'_>) -> Result<(), Stop> {
     tx.commit().await.at(Stage::Writeback)
 }
 
-/// Forgets what this run measured, or the next one would go on from there and lack the same; what was paid for stays.
+/// Removes this run's measurements from the progress, because the next run would otherwise reuse the inferior result.
+/// Paid answers stay.
 async fn forget(work: &Work<'_>, ending: &Ending<'_>) -> Result<Tx, Stop> {
     let record = &work.record;
     let left = growth::beside(record.progress.as_ref(), ending.left.clone().unwrap_or_default());

@@ -1,5 +1,5 @@
-//! A recording that comes short may still be growing at its host, or was cut on its way: its size is asked for again a
-//! few times, quietly, and a longer one takes the place of the first. The first is safe meanwhile, whatever happens.
+//! A short recording may still be growing at its host, or the transfer may have been cut. This module requests its size
+//! a few times. A longer recording replaces the first copy. The first copy stays in the object store until then.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,41 +15,41 @@ use crate::fetch::{Change, FetchError, Fetched, Told};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 
-/// When the size is asked for again, counted from the first copy.
+/// When the size is requested again, counted from the first copy.
 const LOOKS: [SignedDuration; 3] =
     [SignedDuration::from_secs(5), SignedDuration::from_secs(15), SignedDuration::from_secs(40)];
-/// The recording of a call that ended longer ago grows no more. It may have been cut all the same: it is asked about
-/// once, at once.
+/// A recording does not grow after this time since the end of the call. It may still have been cut in transfer, so that
+/// its size is requested once, immediately.
 const GROWING: SignedDuration = SignedDuration::from_hours(1);
-/// How much shorter than the call a recording is when it is doubted: more than both.
+/// A recording is short if its deficit against the call's duration exceeds both limits.
 const SHORT_MS: u64 = 5_000;
 const SHORT_PERCENT: u64 = 20;
-/// Encoders miscount by a frame or two.
+/// Encoders miscount the duration by a frame or two.
 const MISCOUNTED_MS: u64 = 250;
-/// Where a call's progress holds it, also beside what the audio steps have made.
+/// The key of this state in a call's progress, beside the results of the audio steps.
 const GROWTH: &str = "growth";
 
-/// How far the looks at a short recording have come. Outlives the attempt and the worker.
+/// State of the size checks of a short recording. It survives the attempt and the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
-    /// Since when there is a copy: milliseconds since 1970.
+    /// Time of the first copy, in milliseconds since 1970.
     since: i64,
     looks: usize,
-    /// When it was last looked at: milliseconds since 1970.
+    /// Time of the last check, in milliseconds since 1970.
     last: Option<i64>,
-    /// What the host said of the copy that is kept.
+    /// Size and tag that the host reported for the stored copy.
     told: Told,
-    /// Whether it has been said again since that copy came.
+    /// Whether the host has reported the same again since that copy was fetched.
     repeated: bool,
     over: bool,
 }
 
-/// What a look has brought.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looked {
-    /// The copy is as good as any.
+    /// The stored copy remains the original.
     Kept,
-    /// There is a longer one now, and it is the original.
+    /// A longer recording has become the original.
     Replaced,
 }
 
@@ -62,12 +62,12 @@ impl Growth {
         let moment = |millis| Timestamp::from_millisecond(millis).unwrap_or(now).min(now);
         let pause = LOOKS.get(self.looks).copied().unwrap_or_default();
         let due = later(moment(self.since), pause);
-        // Two answers of one moment would say the same.
+        // Two requests at the same moment would return the same answer.
         let apart = self.last.map_or(due, |last| later(moment(last), LOOKS[0]));
         if self.may_grow(call) { due.max(apart) } else { now }
     }
 
-    /// Takes a host's answer in.
+    /// Applies the result of one check.
     fn looked(&mut self, change: Option<Change>, call: &SourceCall, now: Timestamp) {
         self.looks += 1;
         self.last = Some(now.as_millisecond());
@@ -86,7 +86,7 @@ fn later(moment: Timestamp, pause: SignedDuration) -> Timestamp {
     moment.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
-/// What of a call's progress has to stay beside `value`, laid over it.
+/// Copies the growth state from the call's progress into `value`, so that writing `value` keeps it.
 pub fn beside(progress: Option<&Value>, value: Value) -> Value {
     let Some(growth) = progress.and_then(|progress| progress.get(GROWTH)) else { return value };
     match value {
@@ -99,7 +99,7 @@ pub fn beside(progress: Option<&Value>, value: Value) -> Value {
     }
 }
 
-/// Whether a recording is much shorter than its call, or shorter than its own headers say.
+/// Whether a recording is much shorter than its call, or shorter than its own headers state.
 pub fn is_short(
     call: &SourceCall,
     decoded: Result<&Normalized, &AudioError>,
@@ -119,11 +119,11 @@ pub fn is_short(
     is_much || missing_ms > MISCOUNTED_MS || probe::is_cut(file, container).unwrap_or(false)
 }
 
-/// Doubts a short recording: the call is looked at again until there is nothing more to hope for. `told` is what came
-/// with a copy that was fetched in this very attempt.
+/// Checks a short recording and snoozes between the checks until they are complete. `told` holds the host's size and
+/// tag if this attempt fetched the copy.
 pub async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -> Result<Looked, Stop> {
     if Growth::of(work.record.progress.as_ref()).is_none() {
-        // A call that had ended before, asked for again, was doubted then.
+        // An earlier run has already checked the recording of a finished call.
         if work.record.outcome.is_some() && told.is_none() {
             return Ok(Looked::Kept);
         }
@@ -135,7 +135,7 @@ pub async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -
     look(work, call).await
 }
 
-/// Looks at a recording that has been doubted, if its moment has come; a later moment ends the attempt.
+/// Continues the checks of a short recording. Snoozes if the next check is not due.
 pub async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looked, Stop> {
     let Some(mut growth) = Growth::of(work.record.progress.as_ref()).filter(|growth| !growth.over) else {
         return Ok(Looked::Kept);
@@ -151,7 +151,8 @@ pub async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looked, Stop
                 (Some(Change::Longer), Looked::Replaced)
             }
             Replaced::AsLong => {
-                // Sent in another form than it was asked about: the next answer is compared with this one.
+                // The size request and the download may differ in form, such as compression. The next answer is
+                // compared with this one.
                 growth.told = answer.unwrap_or_default();
                 (Some(Change::Same), Looked::Kept)
             }
@@ -160,7 +161,7 @@ pub async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looked, Stop
         change => (change, Looked::Kept),
     };
     growth.looked(change, call, work.app.now());
-    // What a longer copy was fetched for is a size that has been asked for.
+    // The answer that led to the longer copy counts as the first report of its size.
     growth.repeated |= looked == Looked::Replaced;
     note(work, &growth).await?;
     tracing::debug!(looks = growth.looks, over = growth.over, ?change, "looked at a short recording");
@@ -179,7 +180,7 @@ fn wait_for(work: &Work<'_>, call: &SourceCall, growth: &Growth) -> Result<(), S
     Ok(())
 }
 
-/// Which link to a recording is tried.
+/// The link to a recording: the one in the call, or a new one from the platform.
 #[derive(Debug, Clone, Copy)]
 enum Link {
     Named,
@@ -197,7 +198,7 @@ impl Link {
     }
 }
 
-/// What the host says by now; none where it says nothing. No failure here may cost the copy that is there.
+/// The host's current size and tag; `None` without a usable answer. A failure must not lose the stored copy.
 async fn ask(work: &Work<'_>, call: &SourceCall) -> Option<Told> {
     for link in Link::EACH {
         let Some(url) = link.url(work, call).await else { continue };
@@ -216,12 +217,12 @@ async fn ask(work: &Work<'_>, call: &SourceCall) -> Option<Told> {
 
 enum Replaced {
     By(Told),
-    /// The host sends the same once more.
+    /// The host sent the same size again.
     AsLong,
     Not,
 }
 
-/// Fetches the recording once more, and makes it the original if it is longer.
+/// Fetches the recording again. The new copy becomes the original if it is longer.
 async fn replace(work: &mut Work<'_>, call: &SourceCall) -> Result<Replaced, Stop> {
     let Some(first) = work.record.original.clone() else { return Ok(Replaced::Not) };
     let spool = work.app.spool_of(work.record.uid);
@@ -246,7 +247,7 @@ async fn replace(work: &mut Work<'_>, call: &SourceCall) -> Result<Replaced, Sto
     Ok(Replaced::By(fetched.told))
 }
 
-/// Whether a longer body is a recording at all, where the first copy was one.
+/// Whether the longer body is audio. It is also accepted if the first copy was no known audio container.
 fn is_better(path: &Path, first: &Artifact) -> bool {
     let is_audio = matches!(probe::sniff(path), Ok(probe::Sniffed::Audio(_)));
     is_audio || original::container_of(first) == Container::Other

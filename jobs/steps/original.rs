@@ -1,5 +1,5 @@
-//! Steps 2 and 3: the recording's bytes, from their short-lived URL into the object store before anything else can
-//! fail. What is safe there is never downloaded again.
+//! Steps 2 and 3: download the recording from its short-lived URL and store it in the object store before other work
+//! can fail. A recording in the object store is not downloaded again.
 
 use std::path::{Path, PathBuf};
 
@@ -14,15 +14,15 @@ use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, object_check};
 use crate::telemetry;
 
-/// Reads of a stored original that come out wrong before it is taken for lost.
+/// Reads of a stored original with wrong content before it counts as lost.
 const READS: usize = 2;
 
-/// The original, wherever it is by now, or why there is none.
+/// The stored original, or the reason why there is none.
 pub enum Original {
     Stored {
         artifact: Artifact,
         container: Container,
-        /// How it came, where this very attempt has fetched it.
+        /// The download's result, if this attempt fetched it.
         fresh: Option<Box<crate::fetch::Fetched>>,
     },
     None {
@@ -31,7 +31,7 @@ pub enum Original {
     },
 }
 
-/// Makes sure that the original is in the object store.
+/// Ensures that the original is in the object store.
 pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, Stop> {
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
@@ -44,11 +44,12 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
             }
         }
         tracing::error!(key = %artifact.key, "the stored original is lost, its source is asked for it again");
-        // What was made of it may be lost as well: only what was paid for is kept.
+        // The derived objects may be lost as well. Only paid answers are kept.
         work.record.progress = Kept::of(work.record.progress.as_ref()).left();
     }
     let mut fresh = None;
-    // It has that name once it is whole and durable: an attempt that was killed after its download need not ask again.
+    // The file gets this name when it is complete and durable. A restart after the download therefore skips the
+    // request.
     if !tokio::fs::try_exists(&path).await.map_err(|err| spool_failure(&path, &err))? {
         match fetch(work, call).await? {
             Ok(fetched) => {
@@ -89,14 +90,15 @@ pub(super) async fn keep(work: &mut Work<'_>, path: &Path) -> Result<(Artifact, 
     Ok((artifact, container))
 }
 
-/// Whether the original is in the object store as the record names it; one that is only in the spool is put back there.
+/// Whether the object store holds the original that the record names. A copy that exists only in the spool is uploaded
+/// again.
 async fn is_safe(work: &Work<'_>, artifact: &Artifact, path: &Path) -> Result<bool, Stop> {
     let objects = &work.app.objects;
     let lost = object_check::first_lost(work.app, &[artifact]).await.at(Stage::Original)?.is_some();
     let here = tokio::fs::metadata(path).await.is_ok_and(|file| file.len() == artifact.size_bytes);
     if lost && here {
         return match objects.put(artifact, Body::File(path.to_owned())).await {
-            // The file is another one: it is fetched anew.
+            // The spool holds a different file. The recording is downloaded again.
             Err(ObjectError::BodyChanged { .. }) => forget(path).await.map(|()| false),
             put => put.at(Stage::Original).map(|()| true),
         };
@@ -107,7 +109,7 @@ async fn is_safe(work: &Work<'_>, artifact: &Artifact, path: &Path) -> Result<bo
     for _ in 0..READS {
         match objects.get_to_file(artifact, path).await {
             Err(ObjectError::Missing { .. }) => return Ok(false),
-            // Damaged on its way, or in the store: one more look tells.
+            // The content was damaged in transfer or in the store. One more read decides.
             Err(ObjectError::WrongContent { .. }) => {}
             read => return read.at(Stage::Original).map(|()| true),
         }
@@ -121,7 +123,7 @@ async fn forget(path: &Path) -> Result<(), Stop> {
 
 type Fetched = Result<crate::fetch::Fetched, (Outcome, Option<String>)>;
 
-/// Downloads from the URL the call names; one refused or gone is asked for anew, once.
+/// Downloads from the call's URL. If the host refuses it or has lost it, one new URL is requested from the platform.
 async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
     let first = match named(call) {
         Some(url) => url,
@@ -140,7 +142,7 @@ async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
     }
 }
 
-/// The link that came with the call.
+/// The link in the call.
 pub(super) fn named(call: &SourceCall) -> Option<RecordingUrl> {
     call.dual_url.clone().or_else(|| call.recording_url.clone())
 }
@@ -150,7 +152,7 @@ pub(super) async fn fresh_url(work: &Work<'_>, call: &SourceCall) -> Result<Opti
 }
 
 async fn download(work: &Work<'_>, url: &RecordingUrl) -> Result<crate::fetch::Fetched, FetchError> {
-    // Closed by nobody; without a permit the download would go ahead all the same.
+    // The semaphore is never closed. Without a permit the download would run anyway.
     let _permit = work.app.network.acquire().await;
     work.app.fetcher.fetch(url, &work.platform.hosts, &download_path(work)).await
 }
@@ -159,7 +161,7 @@ pub(super) fn download_path(work: &Work<'_>) -> PathBuf {
     work.app.spool_of(work.record.uid).join("original")
 }
 
-/// Tells what a download's answer means for the call; only failures that may pass go back as a stop.
+/// Maps the download's result to the recording or to an outcome. Only a temporary failure becomes a stop.
 fn conclude(
     work: &Work<'_>,
     call: &SourceCall,
@@ -175,14 +177,15 @@ fn conclude(
         FetchError::Empty { .. } => unlikely(work, call, Outcome::NoRecording, said),
         FetchError::NotARecording { .. } => unlikely(work, call, Outcome::NotARecording, said),
         FetchError::TooLarge { .. } => Ok(Err((Outcome::TooLarge, said))),
-        // No URL at all: a word that stands there for now may yet become one.
+        // The value is not a URL. The platform may replace a placeholder later.
         FetchError::RefusedUrl { host: None, .. } => unlikely(work, call, Outcome::RefusedUrl, said),
         FetchError::RefusedUrl { .. } => Ok(Err((Outcome::RefusedUrl, said))),
         err => Err(err).at(Stage::Fetch),
     }
 }
 
-/// Gone where it was: looked for again within the grace; after it, the end.
+/// The recording does not exist at its URL. The job snoozes within the grace period; after it, the call ends with this
+/// outcome.
 fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
     match work.too_early(Some(call)) {
         Some(look_again) => Err(look_again),
@@ -190,7 +193,7 @@ fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<
     }
 }
 
-/// There should be one: believed only once it has repeated itself, after the grace too.
+/// The call should have a recording. The outcome is accepted only after repeated checks, also after the grace period.
 fn unlikely(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
     match work.not_yet(Some(call)) {
         Some(look_again) => Err(look_again),
@@ -198,7 +201,7 @@ fn unlikely(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option
     }
 }
 
-/// The original that is in the object store.
+/// The original that the record names in the object store.
 pub(super) fn stored(work: &Work<'_>) -> Option<(Artifact, Container)> {
     let artifact = work.record.original.clone()?;
     let container = container_of(&artifact);

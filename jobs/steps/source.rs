@@ -1,4 +1,4 @@
-//! Step 1: the call, fresh from its source, and whether anything may be done with it.
+//! Step 1: requests the call from its source and decides whether it may be processed.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use crate::jobs::admit;
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 
-/// A call still going on is asked for again this often, for at most a day.
+/// Interval between requests for a call that is still in progress. The job stops after a day.
 const STILL_GOING: Duration = Duration::from_secs(30);
 const GOING_FOR_EVER: Duration = Duration::from_secs(86_400);
 
-/// What the source says.
+/// The source's current data of a call.
 pub enum Fresh {
-    /// There is work to do.
+    /// The call must be processed.
     Call(Box<SourceCall>),
-    /// There is none, for this reason.
+    /// The call ends here with this outcome and reason.
     Ends(Outcome, Option<String>),
-    /// The call opted out after something of it was stored: its erasure is on its way, and this job is complete.
+    /// The call opted out after content was stored. Its erasure is enqueued, and this job is complete.
     Withdrawn,
 }
 
-/// Asks the source for the call and writes what it says into the record.
+/// Requests the call from the source and writes its data into the record.
 pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
     if work.record.call.is_some() && work.record.retain_until <= work.app.now() {
         return Ok(Fresh::Ends(Outcome::PastRetention, None));
@@ -61,7 +61,8 @@ pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
     Ok(Fresh::Call(Box::new(call)))
 }
 
-/// A platform may answer 404 for a call that ended a moment ago; only after the grace is it gone.
+/// A platform may answer 404 for a call that ended a moment ago. The call counts as vanished only after the grace
+/// period.
 fn vanished(work: &Work<'_>) -> Result<Fresh, Stop> {
     match work.not_yet(work.record.call.as_ref()) {
         Some(look_again) => Err(look_again),

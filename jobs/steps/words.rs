@@ -1,4 +1,4 @@
-//! Step 6: who said what, as far as the platform tells, else as far as an engine hears; and who speaks when.
+//! Step 6: the words, from the platform or else from a speech engine, with speakers, roles and their times.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,25 +16,25 @@ use crate::transcript;
 use crate::transcript::engine::EngineError;
 use crate::transcript::{AgentVoice, Attributed, Hints};
 
-/// The platform's turns as a transcript; empty with a reason where it gave none.
+/// The platform's turns as a transcript. It is empty, with a reason, if the platform sent none.
 #[expect(clippy::unused_async, reason = "a step like the others")]
 pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
     Ok(transcript::from_source(call))
 }
 
-/// The words of a call with its speakers on the audio.
+/// The attributed words of a call.
 pub struct Heard {
     pub attributed: Attributed,
     pub speech: Arc<Speech>,
-    /// What the call teaches of its agent's voice, if that is no person's.
+    /// The speaker embedding for the enrolled voice of a synthetic agent.
     pub learnt: Option<Learnt>,
-    /// Answers of speech engines that made no words yet.
+    /// Remote STT answers that are not yet part of a transcript.
     pub kept: Kept,
 }
 
-/// The platform's words, their places found in the recording; where it gave none, what an engine of this machine
-/// hears, or else a service that may hear this organisation's calls. Then the speakers, placed on the audio. A model that
-/// cannot be used is not the call's failure: everything else is done, and a backfill makes the words once it is mended.
+/// Aligns the platform's words to the recording. Without platform words, a local engine recognises them, or else a
+/// remote STT service that is allowed for the organisation. Then speakers and roles are assigned. An unusable model
+/// does not fail the call: the other steps run, and a backfill adds the words after the repair.
 pub async fn heard(
     work: &Work<'_>,
     call: &SourceCall,
@@ -79,7 +79,7 @@ pub async fn heard(
         let (agent_text, agent_voice) = (agent_text.as_deref(), agent_voice.as_ref());
         let hints = Hints { engines: Some(&engines), channels, agent_text, agent_voice };
         let attributed = transcript::attribute(words, &spoken, hints)?;
-        // What somebody has put right stands, however often the call is processed.
+        // A manual correction stays valid, however often the call is processed.
         let attributed = match corrected {
             Some(corrected) => attributed.with(corrected),
             None => attributed,
@@ -94,7 +94,7 @@ pub async fn heard(
     Ok(Heard { attributed, speech, learnt, kept })
 }
 
-/// What other calls taught of the voice of this call's agent, where that is no person's.
+/// The enrolled voice of a synthetic agent, from the agent's other calls. `None` for a human agent.
 async fn known_voice(work: &Work<'_>, synthetic: Option<&str>) -> Result<Option<AgentVoice>, Stop> {
     let Some(agent_id) = synthetic else { return Ok(None) };
     let (store, record) = (&work.app.store, &work.record);
@@ -102,7 +102,7 @@ async fn known_voice(work: &Work<'_>, synthetic: Option<&str>) -> Result<Option<
     Ok(AgentVoice::of(&taught.at(Stage::Transcript)?))
 }
 
-/// Runs what takes a core, in its turn.
+/// Runs a computation in a CPU slot.
 pub(super) async fn computed<T: Send + 'static>(
     work: &Work<'_>,
     what: impl FnOnce() -> T + Send + 'static,
@@ -112,7 +112,7 @@ pub(super) async fn computed<T: Send + 'static>(
     result.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
 }
 
-/// The newest transcript, where somebody has put its roles right.
+/// The newest transcript, if a person has corrected its roles.
 async fn corrected(work: &Work<'_>) -> Result<Option<Transcript>, Stop> {
     if work.record.transcript_version == 0 {
         return Ok(None);

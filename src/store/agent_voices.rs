@@ -1,4 +1,4 @@
-//! What the voices of synthetic agents sound like: a row for each call that taught it.
+//! Enrolled speaker embeddings of synthetic agents: one row per call that contributed one.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -6,27 +6,27 @@ use sqlx::FromRow;
 use super::{Store, StoreError, Tx, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
 use crate::domain::{CallUid, Learnt, SourceName, VoiceFigures};
 
-/// Calls kept of an agent: enough for a steady mean, few enough to follow an agent that was given another voice.
+/// Calls kept per agent. The number is enough for a stable mean, and the mean still follows a changed voice.
 const KEPT: i64 = 12;
 
-/// What is kept of an agent.
+/// The stored data of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct AgentVoiceRow {
     pub source: String,
     pub agent_id: String,
-    /// Of the figures.
+    /// Version of the speaker embeddings.
     pub version: u32,
     pub calls: u64,
     pub speech_ms: u64,
     pub learnt_at: Timestamp,
 }
 
-/// What came of erasing an agent's voice.
+/// The result of erasing an agent's voice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasedVoice {
-    /// What so many calls had taught is gone.
+    /// The embeddings of this many calls were erased.
     Erased { calls: u64 },
-    /// Nothing was erased: so many of the calls are held.
+    /// Nothing was erased, because this many of the calls are held.
     Held { calls: u64 },
 }
 
@@ -39,8 +39,8 @@ struct Row {
 }
 
 impl Store {
-    /// What a call teaches takes the place of what it taught before. Calls beyond those that are kept, and figures of an
-    /// earlier version, are dropped. Says whether it is the first of its agent.
+    /// Stores the call's speaker embedding in place of an earlier one. Drops embeddings of earlier versions and calls
+    /// beyond the limit. Returns true for the first call of the agent.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -71,7 +71,7 @@ impl Store {
         .execute(conn)
         .await
         .map(drop)?);
-        // What a held call taught is part of what is held.
+        // The embedding of a held call is part of the held data.
         on_tx!(tx, |conn| sqlx::query(
             "DELETE FROM agent_voice WHERE source = $1 AND agent_id = $2 AND version <= $3 AND call_uid NOT IN \
              (SELECT call_uid FROM agent_voice WHERE source = $1 AND agent_id = $2 AND version = $3 \
@@ -88,8 +88,8 @@ impl Store {
         Ok(known == 0)
     }
 
-    /// Nothing is left of what a call taught: whose voice it was is no longer certain. A hold does not keep it, for it may be
-    /// a person's.
+    /// Deletes the embedding of a call, because its speaker is no longer certain. A hold does not prevent this: the
+    /// voice may be a human's.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -102,8 +102,8 @@ impl Store {
         Ok(())
     }
 
-    /// What erased calls taught goes with them, whoever erased them: builds that did not know of voices left it. Says of how
-    /// many calls.
+    /// Deletes the embeddings of erased calls, which earlier builds without this table left behind. Returns the number
+    /// of deleted rows.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,7 +118,8 @@ impl Store {
         .map_err(StoreError::from))
     }
 
-    /// What the other calls of this agent taught, in figures of this version: a call says nothing about itself.
+    /// The embeddings of this version from the agent's calls other than `but`, because a call must not be compared with
+    /// itself.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -149,7 +150,7 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Of which agents there is something, by source and agent.
+    /// The agents with stored embeddings, by source, agent and version.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -171,7 +172,7 @@ impl Store {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Erases all that was learnt of an agent's voice, unless a hold keeps one of the calls that taught it.
+    /// Erases all embeddings of an agent, unless a hold keeps one of their calls.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,11 +1,11 @@
-//! Who did what to which record. Holds our own ids only, so it outlives what it tells of.
+//! The audit log: actor, action and record. It contains only our own ids, so that it can outlive the record.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use super::{Store, StoreError, Tx, from_ms, on_pool, on_tx, to_ms};
 
-/// One entry.
+/// One audit entry.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct AuditEntry {
     pub at: Timestamp,
@@ -25,7 +25,7 @@ struct Row {
 }
 
 impl Store {
-    /// Writes an entry in the transaction of what it tells of.
+    /// Writes an entry in the transaction of the audited change.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -45,7 +45,7 @@ impl Store {
         Ok(())
     }
 
-    /// Entries about a subject (all where none is named), oldest first.
+    /// The entries of a subject, or all entries, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! The fed calls of a backfill: what became of their jobs, and which of them only wait.
+//! The fed calls of a backfill, by the state of their jobs.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use sqlx::FromRow;
 
 use super::{Backfill, Db, Store, StoreError, Tx, on_tx};
 
-/// The fed calls of a backfill that have not ended, by what they do.
+/// The number of fed calls that have not ended, by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fed {
     /// Running, or free to run.
     pub active: u64,
-    /// Look again later: a recording that is not there yet, a call that goes on.
+    /// Snoozed: the recording is missing or the call is in progress.
     pub waiting: u64,
-    /// Failed, and wait for their next attempt.
+    /// Failed, and waiting for the next attempt.
     pub retrying: u64,
-    /// Asked to wait, or not allowed to ask.
+    /// Throttled, or without a permit.
     pub held: u64,
-    /// Until the first of those that wait is due; none where none waits.
+    /// Time until the first waiting job is due; `None` if no job waits.
     pub next_in: Option<Duration>,
 }
 
 impl Fed {
-    /// All of them.
+    /// All fed calls that have not ended.
     #[must_use]
     pub const fn open(&self) -> u64 {
         self.active + self.waiting + self.retrying + self.held
@@ -51,7 +51,7 @@ impl From<Row> for Fed {
     }
 }
 
-/// A job is off while its moment has not come.
+/// SQL condition: the job's due time is in the future.
 macro_rules! off {
     (sqlite) => {
         "(j.state IN ('scheduled', 'retryable', 'available') AND j.scheduled_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))"
@@ -113,8 +113,8 @@ macro_rules! fed {
 }
 
 impl Store {
-    /// Marks fed items whose job has ended and adds them to the backfill's counts. Returns those that have not ended. A
-    /// job that is gone (an erasure takes the jobs of its call along) has ended too.
+    /// Marks fed items with an ended job and adds them to the backfill's counts. Returns the open calls. A missing job
+    /// counts as ended, because an erasure deletes the jobs of its call.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -150,7 +150,7 @@ impl Store {
         Ok(row.into())
     }
 
-    /// What the fed calls of a backfill do, as far as it was noted.
+    /// The fed calls of a backfill by the current state of their jobs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -162,7 +162,7 @@ impl Store {
         Ok(row.into())
     }
 
-    /// Why one of the fed calls that are held or were tried before has to wait.
+    /// The cause of one throttled or failed job among the fed calls.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -197,8 +197,8 @@ impl Store {
         })
     }
 
-    /// Takes back every fed call that does not run: its job ends, unless somebody else asked for the call too, and the
-    /// call is as if it had never been fed. Returns how many they were.
+    /// Takes back every fed call that is not running. Its job is cancelled unless another backfill fed the same job.
+    /// The item returns to the listed state. Returns the number of calls.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Steering a backfill, and the questions that only its whole list of calls can answer.
+//! Steering of a backfill, and queries over its whole list of calls.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use super::{Store, StoreError, Tx, on_pool, on_tx, to_ms};
 use crate::domain::flag::UnknownFlag;
 use crate::domain::{CallFlag, Outcome, ParseError, SourceName};
 
-/// Which calls of ours a backfill repeats.
+/// The filter for our own calls that a backfill repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OurCalls {
-    /// Those that ended like this.
+    /// Calls with this outcome.
     Outcome(Outcome),
-    /// Those that carry this flag.
+    /// Calls with this flag.
     Flag(CallFlag),
 }
 
@@ -34,7 +34,7 @@ impl OurCalls {
         }
     }
 
-    /// As a row has it.
+    /// Reads the filter from its two columns.
     pub(super) fn read(outcome: Option<&str>, flag: Option<&str>) -> Result<Option<Self>, String> {
         Ok(match (outcome, flag) {
             (Some(word), _) => Some(Self::Outcome(word.parse().map_err(|err: ParseError| err.to_string())?)),
@@ -45,7 +45,7 @@ impl OurCalls {
 }
 
 impl Store {
-    /// Writes how a new backfill is to go about it.
+    /// Writes rate limit and filter of a new backfill.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -64,8 +64,8 @@ impl Store {
         Ok(())
     }
 
-    /// Pauses, resumes or cancels a backfill. False when there is none with this id, when it has ended, or when it was
-    /// cancelled before: that is for good.
+    /// Pauses, resumes or cancels a backfill. Returns false if the id is unknown or the backfill has ended or was
+    /// cancelled, because a cancellation is final.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -85,8 +85,8 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Sets how many calls a minute a backfill feeds at most; none: as many as its lane takes. False as
-    /// [`Store::steer_backfill`] says.
+    /// Sets a backfill's limit in calls per minute; `None` removes it. Returns false in the cases of
+    /// [`Store::steer_backfill`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -106,8 +106,8 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Forgets the backfills that a schedule started and that were done before a moment; those of a person stay. Returns
-    /// how many they were.
+    /// Deletes scheduled backfills that were done before this time. Backfills started by a person stay. Returns the
+    /// number of deleted backfills.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -132,7 +132,7 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// How many backfills feed calls now: they share the lane.
+    /// Number of backfills that feed calls now, which share the lane.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,8 +146,8 @@ impl Store {
         Ok(count as u64)
     }
 
-    /// Adds every kept call of a source that is asked for and ended inside the backfill's window, each with its turn.
-    /// Returns how many.
+    /// Adds every kept call of the source that matches the filter and ended inside the window, with its turn. Returns
+    /// the number of added items.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -177,12 +177,12 @@ impl Store {
         .rows_affected()))
     }
 
-    /// Gives every call of a backfill its turn: the n-th oldest of its organisation.
+    /// Sets the turn of every item: turn n is the n-th oldest call of its organisation.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn take_turns(&self, tx: &mut Tx, backfill: &str) -> Result<(), StoreError> {
-        // The rows are so new that PostgreSQL thinks them few and would go through all of them for each of them.
+        // PostgreSQL has no statistics of the new rows, expects few of them and would choose a quadratic nested loop.
         if let Tx::Postgres(tx) = &mut *tx {
             sqlx::query("SET LOCAL enable_nestloop = off").execute(&mut **tx).await?;
         }
@@ -202,7 +202,7 @@ impl Store {
         Ok(())
     }
 
-    /// Calls of a backfill that wait to be fed, and those of them whose source copy is expected to be gone by `until`.
+    /// Items that wait to be fed, and how many of those expire at the source before `until`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -218,7 +218,8 @@ impl Store {
         Ok((waiting as u64, expiring as u64))
     }
 
-    /// Kept calls of a source that ended inside a stretch of time and are asked for: how many, and their length in all.
+    /// Kept calls of a source that match the filter and ended inside the interval: their count and total duration in
+    /// milliseconds.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -244,7 +245,7 @@ impl Store {
         Ok((count as u64, ms as u64))
     }
 
-    /// Calls that ended within the last so many milliseconds, by the minute: what the workers have managed lately.
+    /// Calls that ended within the last `window_ms` milliseconds, by minute since 1970: the recent throughput.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -261,7 +262,7 @@ impl Store {
     }
 }
 
-/// A backfill that a build without orders has started has no row to steer it by yet.
+/// Adds the missing steering row of a backfill that an earlier build started.
 async fn ensure_order(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
     on_tx!(tx, |conn| sqlx::query(
         "INSERT INTO backfill_order (backfill_id, steering) \

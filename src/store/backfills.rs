@@ -1,4 +1,4 @@
-//! Backfills: the calls a source's list held in a window, fed to the queue oldest first.
+//! Backfills: the calls that a source listed within a window, and the progress of feeding them to the queue.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::backfill_orders::OurCalls;
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
 use crate::domain::{CallUid, OrgUid, SourceName};
 
-/// Where a backfill stands.
+/// The state of a backfill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillState {
@@ -23,7 +23,7 @@ impl BackfillState {
     const ALL: [(Self, &'static str); 4] =
         [(Self::Listing, "listing"), (Self::Feeding, "feeding"), (Self::Done, "done"), (Self::Failed, "failed")];
 
-    /// The word in the row.
+    /// The value in the database row.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
@@ -34,7 +34,7 @@ impl BackfillState {
     }
 }
 
-/// What started a backfill.
+/// The origin of a backfill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Command,
@@ -42,7 +42,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The word in the row.
+    /// The value in the database row.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl Origin {
     }
 }
 
-/// What a person wants of a backfill at the moment.
+/// A person's current instruction for a backfill.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Steering {
@@ -63,7 +63,7 @@ pub enum Steering {
 }
 
 impl Steering {
-    /// The word in the row.
+    /// The value in the database row.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -78,12 +78,12 @@ impl Steering {
     }
 }
 
-/// How a backfill is to go about it.
+/// Options of a backfill.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Orders {
-    /// No more calls a minute than this.
+    /// Most calls per minute.
     pub rate_per_minute: Option<u32>,
-    /// Not what the source lists but these calls of ours, once more.
+    /// Repeat these calls of ours instead of the source's list.
     pub only: Option<OurCalls>,
 }
 
@@ -107,15 +107,15 @@ pub struct Backfill {
     pub updated_at: Timestamp,
     pub orders: Orders,
     pub steering: Steering,
-    /// Where the listing stands.
+    /// Position in the listing.
     pub cursor: Option<serde_json::Value>,
     /// When feeding began.
     pub fed_from: Option<Timestamp>,
-    /// When the rate lets the next call go.
+    /// When the rate limit allows the next call.
     pub next_feed_at: Option<Timestamp>,
 }
 
-/// A backfill about to start.
+/// A new backfill.
 #[derive(Debug, Clone)]
 pub struct NewBackfill<'a> {
     pub source: &'a SourceName,
@@ -126,7 +126,7 @@ pub struct NewBackfill<'a> {
     pub now: Timestamp,
 }
 
-/// A call a backfill found.
+/// A listed call.
 #[derive(Debug, Clone)]
 pub struct BackfillItem {
     pub call_uid: CallUid,
@@ -158,13 +158,13 @@ struct Row {
     next_feed_at: Option<i64>,
 }
 
-/// A call a backfill adds.
+/// A call to add to a backfill.
 #[derive(Debug, Clone, Copy)]
 pub struct NewItem {
     pub call: CallUid,
     pub org: Option<OrgUid>,
     pub ended_at: Timestamp,
-    /// When the source is expected to have deleted its copy.
+    /// When the source is expected to delete its recording.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -181,7 +181,8 @@ macro_rules! select {
 }
 
 impl Store {
-    /// Writes a new backfill. One from the schedule is refused (none) while another of its source is unfinished.
+    /// Writes a new backfill and returns its id. Returns `None` for a scheduled one while another scheduled backfill of
+    /// the source is unfinished.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -236,7 +237,7 @@ impl Store {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// Adds a found call; false when this backfill knows it already (rows move while a list is paged).
+    /// Adds a listed call. Returns false if this backfill has it already, because rows move between pages of a list.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -256,8 +257,8 @@ impl Store {
         Ok(added == 1)
     }
 
-    /// The calls to be fed next: those whose source copy is gone before `urgent_until`, soonest first; then the oldest
-    /// of every organisation in turn.
+    /// The calls to feed next. Calls that expire at the source before `urgent_until` go first, soonest first. Then
+    /// follows the oldest call of each organisation in turn.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -296,7 +297,7 @@ impl Store {
             .collect()
     }
 
-    /// Notes the job an item was fed to the queue as.
+    /// Notes the job of a fed item.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -319,7 +320,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes state and counts.
+    /// Writes state, counts and position.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -341,7 +342,7 @@ impl Store {
         .execute(conn)
         .await
         .map(drop)?);
-        // What steers it is somebody else's to write.
+        // The steering columns are left out, because other processes write them.
         on_tx!(tx, |conn| sqlx::query(
             "UPDATE backfill_order SET cursor_json = $2, fed_from = $3, next_feed_at = $4 WHERE backfill_id = $1"
         )
@@ -355,7 +356,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets the single calls of a finished backfill; its counts stay.
+    /// Deletes the items of a finished backfill. Its counts stay.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -393,7 +394,7 @@ impl Row {
                     .map_err(|err| corrupt("backfill", id, err))?,
             },
             steering: self.steering.as_deref().and_then(Steering::parse).unwrap_or_default(),
-            // One that another build wrote is begun anew.
+            // A cursor of another build that cannot be read restarts the listing.
             cursor: self.cursor_json.and_then(|text| serde_json::from_str(&text).ok()),
             fed_from: self.fed_from.map(from_ms),
             next_feed_at: self.next_feed_at.map(from_ms),

@@ -1,5 +1,5 @@
-//! Who holds the lock of an SQLite file, as far as this machine can tell: SQLite locks are POSIX locks (its documentation,
-//! "File Locking And Concurrency"), which Linux lists by process and file in /proc/locks.
+//! Finds the processes that lock an SQLite file, as far as this machine shows them. SQLite locks are POSIX locks (its
+//! documentation, "File Locking And Concurrency"), which Linux lists by process and file in /proc/locks.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use super::StoreError;
 
-/// Primary result codes of SQLite: another connection is in the way.
+/// Primary result codes of SQLite for a conflict with another connection's lock.
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
 
-/// The same error, as what it is where a lock is in the way.
+/// Turns a lock conflict into [`StoreError::Locked`].
 pub(super) fn named(err: sqlx::Error, database: &Path) -> StoreError {
     if is_busy(&err) { locked(database) } else { StoreError::Database(err) }
 }
@@ -20,14 +20,14 @@ fn locked(database: &Path) -> StoreError {
     StoreError::Locked { path: database.display().to_string(), holder: holder(database) }
 }
 
-/// Whether a lock of another connection is in the way.
+/// Whether the error is a lock conflict.
 fn is_busy(err: &sqlx::Error) -> bool {
     let code = err.as_database_error().and_then(|err| err.code()?.parse::<i32>().ok());
-    // The upper bits say more of the same.
+    // The upper bits hold the extended code.
     code.is_some_and(|code| matches!(code & 0xff, SQLITE_BUSY | SQLITE_LOCKED))
 }
 
-/// The processes that write to this database, in words.
+/// The processes that hold a write lock on this database, as text.
 fn holder(database: &Path) -> String {
     let beside = |suffix: &str| {
         let mut name = database.as_os_str().to_owned();
@@ -50,8 +50,8 @@ fn holder(database: &Path) -> String {
     if holders.is_empty() { "another process, which this one cannot see".to_owned() } else { holders.join(", ") }
 }
 
-/// The processes that hold a write lock on one of these files, by a table such as /proc/locks (proc(5)):
-/// `1: POSIX  ADVISORY  WRITE 4711 08:01:131234 120 120`.
+/// The processes that hold a write lock on one of these files, from a table such as /proc/locks (proc(5)): `1: POSIX
+/// ADVISORY  WRITE 4711 08:01:131234 120 120`.
 fn writers(table: &str, inodes: &[u64]) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::new();
     for line in table.lines() {

@@ -1,4 +1,4 @@
-//! Call records: one row per call ever seen, from first sight to tombstone.
+//! Call records: one row per call, from first sight to tombstone.
 
 use super::record::{CallRecord, Row};
 use super::{Store, StoreError, Tx, corrupt, on_pool, on_tx, to_ms, write_json};
@@ -8,18 +8,18 @@ use crate::domain::{
 };
 use jiff::Timestamp;
 
-/// What a call is first written with.
+/// The data for a call's first write.
 #[derive(Debug, Clone, Copy)]
 pub struct Admitted<'a> {
     pub source: &'a SourceName,
     pub call_id: &'a CallId,
-    /// Absent for a trigger, which knows the id alone.
+    /// `None` for a trigger, which has only the id.
     pub call: Option<&'a SourceCall>,
     pub now: Timestamp,
     pub term: RetentionTerm,
 }
 
-/// The end of a run of `process_call`, as the record takes it.
+/// The result of a `process_call` run, as the record stores it.
 #[derive(Debug, Clone)]
 pub struct Finished<'a> {
     pub outcome: Outcome,
@@ -27,14 +27,14 @@ pub struct Finished<'a> {
     pub artifacts: &'a [Artifact],
     pub quality: Option<&'a serde_json::Value>,
     pub flags: &'a [String],
-    /// The version written beside this, where there is a transcript.
+    /// The version written in the same transaction, if there is a transcript.
     pub transcript_version: Option<u32>,
-    /// What a later run of the call can go on from.
+    /// Data that a later run of the call can reuse.
     pub left: Option<&'a serde_json::Value>,
     pub now: Timestamp,
 }
 
-/// Which calls to list.
+/// Filter for listed calls.
 #[derive(Debug, Clone, Default)]
 pub struct CallFilter {
     pub source: Option<SourceName>,
@@ -78,8 +78,8 @@ macro_rules! bind_filter {
 }
 
 impl Store {
-    /// The record of a call, made on first sight, refreshed when the source told more. Never touches outcome or
-    /// retention state, and leaves tombstones alone.
+    /// The record of a call. Creates it on first sight and refreshes it with the given call. Outcome and retention
+    /// state stay unchanged, and tombstones are not refreshed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -134,7 +134,7 @@ impl Store {
     }
 
     async fn lock_call(&self, tx: &mut Tx, source: &SourceName, call_id: &CallId) -> Result<CallRecord, StoreError> {
-        // SQLite's transaction holds the only write lock already; PostgreSQL has to be asked for the row's.
+        // SQLite's transaction already holds the only write lock. PostgreSQL needs a row lock.
         let row: Row = match tx {
             Tx::Sqlite(tx) => {
                 sqlx::query_as("SELECT * FROM call_record WHERE source = $1 AND call_id = $2")
@@ -154,7 +154,7 @@ impl Store {
         row.into_record()
     }
 
-    /// Writes what the source told now over what it told before; never a null over a value.
+    /// Merges the source's current data into the record. A null never replaces a value.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -167,26 +167,26 @@ impl Store {
     ) -> Result<CallRecord, StoreError> {
         let uid = record.uid.to_string();
         let merged = match &record.call {
-            // A hold keeps everything; that the call opted out is noted, so that its end comes with the hold's.
+            // A hold keeps all data. The opt-out is noted, so that the erasure follows the release of the hold.
             Some(known) if call.opt_out && self.is_held_now(tx, record.uid).await? => {
                 SourceCall { opt_out: true, ..known.clone() }
             }
-            // Nothing known before the opt-out may survive it.
+            // An opt-out removes all earlier data.
             Some(known) if !call.opt_out => call.clone().merged_over(known.clone()),
             _ => call.clone(),
         };
         let mut retain = RetainUntil::of(&merged, record.first_seen_at, record.retention_term);
         if call.opt_out && record.holds_content() {
-            // It came late: what is stored already is due now.
+            // The opt-out came late. The stored content is due now.
             retain.at = retain.at.min(now);
         }
         let org_uid = match &merged.org_id {
-            // The organisation is part of object keys, so it is fixed once something may have been stored.
+            // The organisation is part of object keys. It is fixed once objects may exist.
             Some(org) if record.original.is_none() => self.organization(tx, &record.source, org).await?,
             _ => record.org_uid,
         };
         let json = match record.outcome {
-            // A signature is kept while a job may need it, no longer.
+            // The signatures in URLs are kept only while a job may need them.
             Some(_) => write_json("call", &uid, &merged.clone().without_permissions())?,
             None => write_json("call", &uid, &merged)?,
         };
@@ -223,7 +223,7 @@ impl Store {
         })
     }
 
-    /// Notes that the original is safe in the object store. False when retention took the call meanwhile.
+    /// Notes the stored original. Returns false if the generation has changed or retention has condemned the call.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -243,7 +243,7 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Notes what the audio steps have made and stored, so that a retry goes on from there. False as above.
+    /// Notes the results of the audio steps for a retry. Returns false in the cases of [`Self::set_original`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -268,12 +268,13 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Locks the record for the rest of the transaction. False when the generation has moved on.
+    /// Locks the record for the rest of the transaction. Returns false if the generation has changed or the call is not
+    /// active.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn own_generation(&self, tx: &mut Tx, uid: CallUid, generation: i64) -> Result<bool, StoreError> {
-        // SQLite's transaction holds the only write lock already.
+        // SQLite's transaction already holds the only write lock.
         const SQLITE: &str =
             "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 AND retention_state = 'active'";
         const POSTGRES: &str = "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 \
@@ -288,7 +289,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Writes the end of a run. False when the generation has moved on: then nothing was written.
+    /// Writes the result of a run. Returns false, and writes nothing, if the generation has changed or the call is not
+    /// active.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -324,7 +326,7 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// Takes the signatures out of a finished call's URLs.
+    /// Removes the signatures from a finished call's URLs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -355,7 +357,7 @@ impl Store {
         row.map(Row::into_record).transpose()
     }
 
-    /// The records with this platform id: more than one when two sources share it.
+    /// The records with this platform id. There are several if sources share the id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -370,7 +372,7 @@ impl Store {
         rows.into_iter().map(Row::into_record).collect()
     }
 
-    /// Records, newest end first.
+    /// The matching records, newest end first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -386,7 +388,7 @@ impl Store {
         rows.into_iter().map(Row::into_record).collect()
     }
 
-    /// How many records match, whatever the filter's limit.
+    /// The number of matching records, without the filter's limit.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -398,12 +400,12 @@ impl Store {
     }
 }
 
-/// A flag as it stands in the list of a record's flags.
+/// A flag as it appears in the JSON list of a record.
 pub(super) fn flag_in_json(flag: CallFlag) -> String {
     format!("\"{flag}\"")
 }
 
-/// The snake_case word an enum has in JSON.
+/// The snake_case name of an enum value in JSON.
 fn word<T: serde::Serialize>(value: &T) -> Option<String> {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned))
 }

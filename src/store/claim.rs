@@ -1,21 +1,21 @@
-//! The right to run jobs on a database that is a file: one process has it at a time, whatever its data directory is.
+//! The exclusive right to run jobs on a database file. One process has it at a time, independent of its data directory.
 
 use std::fs::{File, TryLockError};
 
 use super::schema::{beside, open_lock};
 use super::{Store, StoreError};
 
-/// The right to run jobs on a database; held while it lives. On PostgreSQL everybody has it.
+/// The right to run jobs on a database, released on drop. On PostgreSQL every worker has it.
 #[derive(Debug)]
 pub struct Claim {
     _file: Option<File>,
 }
 
 impl Store {
-    /// Takes the right to run jobs on this database.
+    /// Acquires the right to run jobs on this database.
     ///
     /// # Errors
-    /// [`StoreError::Claimed`] when another process has it.
+    /// [`StoreError::Claimed`] if another process has it.
     pub fn claim(&self) -> Result<Claim, StoreError> {
         let Some(file) = &self.file else { return Ok(Claim { _file: None }) };
         let lock = beside(file, "-workers");

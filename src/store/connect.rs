@@ -1,4 +1,4 @@
-//! Connecting: to write, with the schema brought up to date, or to look only.
+//! Connections to the database: with write access and a schema update, or read-only.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -13,12 +13,12 @@ use super::schema::{self, FileLock};
 use super::{Db, Store, StoreError, busy, pooling, private_files};
 use crate::config;
 
-/// A server that has not taken a connection within this time is away.
+/// A server without a connection within this time counts as away.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-/// Who only looks waits this long for others to make or change the tables.
+/// A read-only command waits this long for another process to create or update the tables.
 const SCHEMA_WITHIN: Duration = Duration::from_secs(3);
 const SCHEMA_LOOK: Duration = Duration::from_millis(100);
-/// A busy pool is waited for longer: what is under way ends.
+/// The wait for a connection of a busy pool is longer, because its transactions end soon.
 const POOL_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreError> {
@@ -37,7 +37,8 @@ pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreErr
     if let Some(dir) = file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         config::private_dir(dir).map_err(|err| bad(url, format!("cannot create {}: {err}", dir.display())))?;
     }
-    // Held while the file is made, too: two connections that turn on its write-ahead log at once refuse each other.
+    // The lock also covers the creation of the file: two connections that enable the write-ahead log at once block each
+    // other.
     let lock = FileLock::wait(&file, settings.schema_wait.0).await?;
     private_files::tighten(&file).map_err(|err| bad(url, err.to_string()))?;
     let options = options
@@ -61,7 +62,7 @@ pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreErr
     Ok(Store { db, file: Some(file) })
 }
 
-/// What only looks may come before those who make the tables: it waits a little for them.
+/// A read-only command may start before the worker that creates the tables, so that it waits for a short time.
 pub(super) async fn to_read(settings: &config::Store) -> Result<Store, StoreError> {
     let since = Instant::now();
     loop {
@@ -92,8 +93,8 @@ async fn look(settings: &config::Store) -> Result<Store, StoreError> {
     let options = options.read_only(true).create_if_missing(false).busy_timeout(settings.busy_timeout.0);
     let db = Db::Sqlite(match open_to_read(settings, options.clone()).await {
         Ok(pool) => pool,
-        // On a medium that cannot be written SQLite cannot make the files beside a write-ahead log. Where there is no
-        // log, the file alone is the whole database.
+        // SQLite cannot create the files of a write-ahead log on a read-only medium. Without a log, the database file
+        // alone is complete.
         Err(_) if !has_log(&file) => {
             open_to_read(settings, options.immutable(true)).await.map_err(|err| bad(url, err.to_string()))?
         }
@@ -119,7 +120,7 @@ async fn sqlite_pool(settings: &config::Store, options: SqliteConnectOptions) ->
         .await
 }
 
-/// The file is not looked into before the first statement.
+/// The query is needed because SQLite reads the file only at the first statement.
 async fn open_to_read(settings: &config::Store, options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     let pool = sqlite_pool(settings, options).await?;
     sqlx::query("SELECT COUNT(*) FROM sqlite_schema").execute(&pool).await?;
@@ -130,7 +131,7 @@ fn has_log(file: &Path) -> bool {
     std::fs::metadata(schema::beside(file, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// The promises of erasure and durability rest on these; a build or a file that ignores them is refused.
+/// Erasure and durability depend on these settings. A build or a file that ignores them is refused.
 async fn assert_sqlite_settings(pool: &SqlitePool, url: &str) -> Result<(), StoreError> {
     let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(pool).await?;
     let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(pool).await?;
@@ -164,7 +165,7 @@ impl Server {
         }
     }
 
-    /// One connection outside of any pool, or why there is none, within seconds.
+    /// One connection outside of any pool, or the cause of the failure, within seconds.
     pub(super) async fn reach(&self) -> Result<PgConnection, StoreError> {
         let away = |reason: String| StoreError::Away { url: self.shown.clone(), reason };
         match tokio::time::timeout(ANSWERS_WITHIN, self.options.connect()).await {
@@ -189,7 +190,7 @@ impl Server {
     }
 }
 
-/// Whether a connection that failed may come about later: nobody listens, or the server starts, stops or is full.
+/// Whether a failed connection may succeed later: no listener, or a server that starts, stops or is full.
 fn passes(err: &sqlx::Error) -> bool {
     match err {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
@@ -201,8 +202,8 @@ fn passes(err: &sqlx::Error) -> bool {
 }
 
 impl Store {
-    /// Whether a PostgreSQL server takes a connection within `patience`, pool or no pool. A database that is a file
-    /// of this machine always does.
+    /// Whether a PostgreSQL server accepts a connection within `patience`, independent of the pool. A database file
+    /// always does.
     ///
     /// # Errors
     /// [`StoreError::Away`].
@@ -222,7 +223,7 @@ impl Store {
         }
     }
 
-    /// The database's clock, milliseconds since 1970. None where it is the clock of this machine.
+    /// The database's clock in milliseconds since 1970. `None` for SQLite, which uses this machine's clock.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,11 +1,11 @@
-//! What operators watch: how long deliveries have been owed, how far backfills are, when sources were last polled.
+//! Values for operators: age of pending deliveries, progress of backfills, and last polls of the sources.
 
 use jiff::Timestamp;
 
 use super::{Store, StoreError, from_ms, on_pool, to_ms};
 use crate::domain::SourceName;
 
-/// How far the backfills of a source are that have not ended, all together.
+/// Total progress of the unfinished backfills of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Progress {
     pub source: String,
@@ -16,7 +16,7 @@ pub struct Progress {
 }
 
 impl Store {
-    /// Deliveries that are owed, and since when the oldest of them has been.
+    /// The number of pending deliveries, and the creation time of the oldest one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -29,7 +29,7 @@ impl Store {
         Ok((count as u64, oldest.map(from_ms)))
     }
 
-    /// The backfills that have not ended, by source.
+    /// The progress of unfinished backfills, by source.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -43,7 +43,7 @@ impl Store {
         .await?))
     }
 
-    /// When each source was last polled.
+    /// The last poll of each source.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -56,7 +56,7 @@ impl Store {
         Ok(rows.into_iter().map(|(source, at)| (source, from_ms(at))).collect())
     }
 
-    /// Notes that a source was polled.
+    /// Notes a poll of a source.
     ///
     /// # Errors
     /// [`StoreError`].

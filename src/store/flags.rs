@@ -1,5 +1,5 @@
-//! Flags of records that are set and taken back outside of a run of the pipeline, and the walk over everything that is
-//! stored which sets one of them.
+//! Record flags that are set and cleared outside of a pipeline run, and the query over all calls with stored objects
+//! that one of them needs.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{Store, StoreError, Tx, corrupt, on_pool, on_tx, read_json, to_ms, wr
 use crate::domain::{Artifact, CallUid, OrgUid, RecordFlag, SourceName};
 use crate::store::CallRecord;
 
-/// A kept call of which something is stored.
+/// A kept call with stored objects.
 #[derive(Debug, Clone)]
 pub struct StoredCall {
     pub org: OrgUid,
@@ -27,7 +27,7 @@ struct Row {
 }
 
 impl CallRecord {
-    /// Whether the record carries this flag.
+    /// Whether the record has this flag.
     #[must_use]
     pub fn has_flag(&self, flag: RecordFlag) -> bool {
         self.flags.iter().any(|word| word == flag.as_str())
@@ -35,7 +35,7 @@ impl CallRecord {
 }
 
 impl Store {
-    /// Sets a flag of a kept call. False where nothing changed: it had it, or is not kept.
+    /// Sets a flag of a kept call. Returns false if the call has the flag already or is not kept.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -50,7 +50,7 @@ impl Store {
         .await
     }
 
-    /// Takes a flag of a kept call back. False where nothing changed.
+    /// Clears a flag of a kept call. Returns false if nothing changed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -69,7 +69,7 @@ impl Store {
         uid: CallUid,
         change: impl FnOnce(&mut Vec<String>) -> bool + Send,
     ) -> Result<bool, StoreError> {
-        // SQLite's transaction holds the only write lock already; PostgreSQL has to be asked for the row's.
+        // SQLite's transaction already holds the only write lock. PostgreSQL needs a row lock.
         const SQLITE: &str = "SELECT flags_json FROM call_record WHERE uid = $1 AND retention_state = 'active'";
         const POSTGRES: &str =
             "SELECT flags_json FROM call_record WHERE uid = $1 AND retention_state = 'active' FOR NO KEY UPDATE";
@@ -93,7 +93,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Kept calls of which something is stored, in the order of their object keys, after this one.
+    /// Kept calls with stored objects after this key, in the order of their object keys.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -125,7 +125,7 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// The newest kept calls of which something is stored.
+    /// The newest kept calls with stored objects.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -140,13 +140,13 @@ impl Store {
         uids.iter().map(|uid| CallUid::parse(uid).map_err(|err| corrupt("call uid", uid, err))).collect()
     }
 
-    /// How many calls miss stored objects, by source; sources without any are not in it.
+    /// The number of calls with missing objects by source. A source without such calls has no entry.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn missing_objects(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let rows: Vec<(String, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
-            // As the index `call_record_missing` has it.
+            // The same condition as in the index `call_record_missing`.
             "SELECT source, COUNT(*) FROM call_record WHERE flags_json LIKE '%\"missing_object\"%' GROUP BY source"
         )
         .fetch_all(pool)
@@ -154,7 +154,7 @@ impl Store {
         Ok(rows.into_iter().map(|(source, count)| (source, count as u64)).collect())
     }
 
-    /// How many calls of a source that ended inside a stretch of time miss stored objects.
+    /// The number of calls with missing objects that ended inside the interval.
     ///
     /// # Errors
     /// [`StoreError`].

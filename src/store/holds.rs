@@ -1,4 +1,4 @@
-//! Legal holds and the retention state machine's database half: what is due, condemning, scrubbing.
+//! Legal holds, and the database part of retention: condemn, block and scrub.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, to_ms};
 use crate::domain::{CallUid, Outcome};
 
-/// A hold: while one is open its call is not deleted by anything.
+/// A legal hold. The call is not erased while its hold is open.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Hold {
     pub id: String,
@@ -22,7 +22,7 @@ pub struct Hold {
     pub released_by: Option<String>,
 }
 
-/// A hold about to be placed.
+/// A new hold.
 #[derive(Debug, Clone, Copy)]
 pub struct NewHold<'a> {
     pub call_uid: CallUid,
@@ -47,13 +47,13 @@ struct Row {
 }
 
 impl Store {
-    /// Places a hold. Nothing (none) when the call's erasure has already been decided.
+    /// Places a hold and returns its id. Returns `None` if the call is already condemned.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn place_hold(&self, tx: &mut Tx, hold: NewHold<'_>) -> Result<Option<String>, StoreError> {
         let id = uuid::Uuid::now_v7().to_string();
-        // The record row is touched so that a condemnation at the same moment waits for this, or this for it.
+        // Updating the record row serialises this with a concurrent condemnation.
         let active = on_tx!(&mut *tx, |conn| sqlx::query(
             "UPDATE call_record SET updated_at = $2 WHERE uid = $1 AND retention_state = 'active'"
         )
@@ -80,7 +80,7 @@ impl Store {
         Ok(Some(id))
     }
 
-    /// Releases an open hold; false when there is none with this id.
+    /// Releases an open hold. Returns false if no open hold has this id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -97,7 +97,7 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// All holds, oldest first; of one call where named.
+    /// The holds of one call, or all holds, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -113,7 +113,7 @@ impl Store {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// The same inside the caller's transaction.
+    /// Like [`Self::is_held`], in the caller's transaction.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -127,7 +127,7 @@ impl Store {
         Ok(open > 0)
     }
 
-    /// Whether any hold on the call is open.
+    /// Whether the call has an open hold.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -135,8 +135,8 @@ impl Store {
         Ok(self.holds(Some(call)).await?.iter().any(|hold| hold.released_at.is_none()))
     }
 
-    /// The state change from active to condemned, refused (false) unless the call is due and free of holds. Raises
-    /// the generation, so that a run in progress can no longer write.
+    /// Condemns an active call. Returns false unless the call is due and without an open hold. Increments the
+    /// generation, so that a run in progress can no longer write.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -154,7 +154,7 @@ impl Store {
         Ok(changed == 1)
     }
 
-    /// The object store still shows something of a condemned call.
+    /// Marks a condemned call as blocked, because the object store still shows objects of it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -171,9 +171,9 @@ impl Store {
         Ok(())
     }
 
-    /// Overwrites everything personal in the record and drops its transcripts, its deliveries and what it taught of its
-    /// agent's voice. What stays is the tombstone: ids, times, status, outcome `erased`; `past_retention` where nothing
-    /// of the call was ever stored, so that it is known which call may come back when its source mends its times.
+    /// Removes all personal data from the record, and its transcripts, deliveries, sightings and speaker embedding. The
+    /// tombstone keeps ids, times, status and outcome. The outcome is `erased`, or stays `past_retention` if no content
+    /// was ever stored. Such a call may return if its source corrects its times.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,5 @@
-//! API keys: shown once when made, stored as a SHA-256 of 256 random bits (nothing to brute-force, so no slow hash).
+//! API keys. A key is shown once, when it is made. The store holds its SHA-256. A key has 256 random bits, which cannot
+//! be brute-forced, so that no slow hash is needed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use sqlx::FromRow;
 use super::{Store, StoreError, from_ms, on_pool, to_ms};
 use crate::domain::ParseError;
 
-/// What a key may do.
+/// A permission of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     CallsRead,
@@ -52,20 +53,20 @@ impl FromStr for Scope {
     }
 }
 
-/// A key as stored.
+/// A stored key.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
     pub id: String,
     pub name: String,
     pub scopes: Vec<Scope>,
-    /// The platform's organisation id it is confined to; none: every organisation.
+    /// The platform's organisation id to which the key is limited. `None` allows every organisation.
     pub org_id: Option<String>,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// Whether it may do this. `admin` may do everything.
+    /// Whether the key has this permission. `admin` includes all.
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
@@ -87,7 +88,7 @@ fn hash(key: &str) -> String {
 }
 
 impl Store {
-    /// Stores a new key's hash.
+    /// Stores the hash of a new key and returns the key's id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -116,7 +117,8 @@ impl Store {
         Ok(id)
     }
 
-    /// The live key with this secret. Looking a hash up tells nothing of the secret by its timing.
+    /// The key with this secret, unless revoked. The lookup compares hashes, so that its timing reveals nothing about
+    /// the secret.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -131,7 +133,7 @@ impl Store {
         Ok(row.map(Row::read))
     }
 
-    /// All keys, revoked ones too.
+    /// All keys, including revoked ones.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -144,7 +146,7 @@ impl Store {
         Ok(rows.into_iter().map(Row::read).collect())
     }
 
-    /// Revokes a key by id or name; how many that were.
+    /// Revokes keys by id or name. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,5 @@
-//! The cost ledger: what every attempt at a call used, by call, organisation and engine. What costs money, what is free
-//! and what nobody has priced are kept apart: a sum over all three would mean nothing.
+//! The cost ledger: the resource use of every attempt, by call, organisation and engine. Priced, free and unpriced work
+//! is counted separately, because a sum over all three has no meaning.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -10,14 +10,14 @@ use crate::telemetry::{Use, Used};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// What an engine's work costs.
+/// The pricing of an engine's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pricing {
-    /// No engine, or one of our own.
+    /// No engine, or a local engine.
     Free,
-    /// A foreign engine whose price the configuration does not name.
+    /// A remote engine without a configured price.
     Unpriced,
-    /// Millionths of the currency unit.
+    /// Cost in millionths of the currency unit.
     Cost { micros: u64 },
 }
 
@@ -31,14 +31,14 @@ impl Pricing {
     }
 }
 
-/// One attempt.
+/// One ledger entry of an attempt.
 #[derive(Debug, Clone)]
 pub struct LedgerEntry<'a> {
     pub at: Timestamp,
     pub source: &'a SourceName,
     pub org: OrgUid,
     pub call: CallUid,
-    /// An outcome, or `failed`; `heard` for an answer of an engine elsewhere, which is no attempt of its own.
+    /// An outcome or `failed`. `heard` marks a remote STT answer, which is not an attempt of its own.
     pub ended: &'a str,
     pub used: &'a Used,
     pub audio_ms: u64,
@@ -46,7 +46,7 @@ pub struct LedgerEntry<'a> {
     pub pricing: Pricing,
 }
 
-/// What a sum is by.
+/// The key of a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Source,
@@ -59,7 +59,7 @@ pub enum By {
 /// A sum of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, serde::Serialize)]
 pub struct Sum {
-    /// What it is of: the source's name, our id of the organisation or call, the engine, the day.
+    /// The value of the key: source name, our id of the organisation or call, engine, or day.
     pub of: Option<String>,
     pub calls: i64,
     pub attempts: i64,
@@ -70,14 +70,14 @@ pub struct Sum {
     pub audio_ms: i64,
     pub engine_ms: i64,
     pub billed_ms: i64,
-    /// Attempts by what they cost.
+    /// Attempts by pricing: free, unpriced and priced.
     pub free: i64,
     pub unpriced: i64,
     pub priced: i64,
     pub cost_micros: i64,
 }
 
-/// The members that are simply added up, in both tables.
+/// The additive columns of both tables.
 macro_rules! added_up {
     () => {
         "CAST(SUM(platform_requests) AS BIGINT) AS platform_requests, \
@@ -88,8 +88,7 @@ macro_rules! added_up {
     };
 }
 
-/// How attempts are counted by what they cost, in the table of attempts. What a service was paid within an attempt has
-/// a row of its own and is no attempt.
+/// Counts of attempts by pricing, in the table of attempts. A remote STT answer has its own row and is not an attempt.
 macro_rules! by_pricing {
     () => {
         "CAST(SUM(CASE ended WHEN 'heard' THEN 0 ELSE 1 END) AS BIGINT) AS attempts, \
@@ -114,8 +113,7 @@ macro_rules! of_attempts {
     };
 }
 
-/// Sums of attempts and of the days that were summed up before. A summed-up day belongs to a stretch of time when any
-/// of it does.
+/// Sums over attempts and over rolled-up days. A day is included if it overlaps the interval.
 macro_rules! sums {
     ($key:literal, $key_of_day:literal, $calls_of_day:literal) => {
         concat!(
@@ -203,7 +201,7 @@ impl Store {
         Ok(())
     }
 
-    /// Sums over a stretch of time.
+    /// Sums over an interval, at most 10,000 rows.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -226,7 +224,7 @@ impl Store {
         Ok(sums)
     }
 
-    /// What engines have cost since a moment, in millionths of the currency unit.
+    /// Cost of engines since this time, in millionths of the currency unit.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -242,8 +240,8 @@ impl Store {
         Ok(sum as u64)
     }
 
-    /// Sums up the oldest day of the ledger that lies wholly before a moment, and lets go of its single attempts.
-    /// Returns how many they were: 0 when there is no such day.
+    /// Replaces the attempts of the oldest day that is completely before this time by sums. Returns the number of
+    /// replaced attempts; 0 if there is no such day.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -267,7 +265,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// How many attempts at calls of a source ended since a moment, whatever became of the call.
+    /// The number of attempts of a source that ended with an outcome since this time.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Calls as a reader of the API may see them: condemned and erased ones are gone, and every filter counts in the total.
+//! Calls that a reader of the API may see. Condemned and erased calls are left out. The total respects every filter.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -8,13 +8,13 @@ use super::{CallRecord, Db, Store, StoreError, to_ms};
 use crate::domain::quality::Flag;
 use crate::domain::{Outcome, SourceName};
 
-/// Which calls a reader asks for, and which of them it may see.
+/// The filters of a request and the limits of its key.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
-    /// Only calls of these organisations (the platform's ids): the key's, and the one the request names. Two that differ
-    /// have no call in common.
+    /// Only calls of these organisations (the platform's ids): the key's and the requested one. Two different ids match
+    /// no call.
     pub organizations: [Option<String>; 2],
-    /// Only calls whose term ends after this moment.
+    /// Only calls with a term that ends after this time.
     pub unexpired_at: Option<Timestamp>,
     pub status: Option<String>,
     pub direction: Option<String>,
@@ -23,9 +23,9 @@ pub struct Listing {
     pub source: Option<SourceName>,
     pub outcome: Option<Outcome>,
     pub flag: Option<Flag>,
-    /// Ended (or first seen, where the end is not known) at this moment or later.
+    /// The call ended at this time or later. Without a known end, the first sight counts.
     pub from: Option<Timestamp>,
-    /// The same before this moment.
+    /// The call ended before this time.
     pub to: Option<Timestamp>,
 }
 
@@ -33,7 +33,7 @@ pub struct Listing {
 #[derive(Debug, Clone)]
 pub struct Listed {
     pub record: CallRecord,
-    /// The first [`EXCERPT`] characters of the newest transcript and one more, which tells that it goes on.
+    /// The first [`EXCERPT`] characters of the newest transcript, and one more character if the text continues.
     pub excerpt: Option<String>,
 }
 
@@ -47,7 +47,7 @@ struct ListedRow {
     excerpt: Option<String>,
 }
 
-/// The engines differ in how a member of the call's JSON is read, in nothing else.
+/// The engines differ only in how they read a member of the call's JSON.
 macro_rules! listing {
     ($select:literal, $agent_id:literal, $phone_number_id:literal, $rest:literal) => {
         concat!(
@@ -85,7 +85,7 @@ macro_rules! on_postgres {
 
 macro_rules! page {
     ($engine:ident) => {
-        // 81: one more than `EXCERPT`.
+        // 81 is `EXCERPT` plus one.
         $engine!(
             "SELECT c.*, (SELECT substr(t.text, 1, 81) FROM transcript t \
              WHERE t.call_uid = c.uid AND t.version = c.transcript_version) AS excerpt",
@@ -113,7 +113,7 @@ macro_rules! bound {
 }
 
 impl Store {
-    /// A stretch of the listing, newest end first.
+    /// A page of the listing, newest end first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -134,7 +134,7 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// How many calls the whole listing has.
+    /// The number of calls in the whole listing.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,5 @@
-//! Moving an installation from SQLite to PostgreSQL: every table of ours and every job, in one transaction on the far
-//! side, while the near side's write lock keeps everybody else out.
+//! Migration of an installation from SQLite to PostgreSQL. All our tables and all jobs are copied in one transaction of
+//! the target. The write lock of the source database keeps other processes out.
 
 use sqlx::{Postgres, Sqlite, SqliteConnection, Transaction};
 
@@ -7,12 +7,12 @@ use super::{Db, Store, StoreError, corrupt};
 
 /// Rows per statement.
 const BATCH: i64 = 500;
-/// Tables of one machine's life alone: workers are entered anew, requests under way are not.
+/// Tables that are not copied: workers register again, and requests in progress end with their process.
 const STAY: [&str; 3] = ["worker", "source_request", "_sqlx_migrations"];
-/// Set in the old database once the new one holds everything.
+/// Fact in the source database, set when the target holds all data.
 const MOVED: &str = "moved_to";
 
-/// A table and how many rows of it went.
+/// A copied table and its number of rows.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Moved {
     pub table: String,
@@ -20,7 +20,7 @@ pub struct Moved {
 }
 
 impl Store {
-    /// Where this database was moved to, if it was: nothing may work on it any more.
+    /// The place to which this database was moved. A moved database must not be used any more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -28,11 +28,11 @@ impl Store {
         self.fact(MOVED).await
     }
 
-    /// Copies everything into `target`, an empty PostgreSQL database with today's schema, and notes `name` as the place
-    /// where this database has gone. Nothing lasts on either side unless all of it does on the far one.
+    /// Copies all data into `target`, an empty PostgreSQL database with the current schema. Notes `name` as the new
+    /// place of this database. The source is changed only after the target has committed.
     ///
     /// # Errors
-    /// [`StoreError`]; a target that holds calls or jobs already is refused.
+    /// [`StoreError`]. A target that holds calls, jobs, keys or holds is refused.
     pub async fn move_to(&self, target: &Self, name: &str) -> Result<Vec<Moved>, StoreError> {
         let (super::Tx::Sqlite(mut from), super::Tx::Postgres(mut to)) = (self.begin().await?, target.begin().await?)
         else {
@@ -63,7 +63,7 @@ impl Store {
         Ok(moved)
     }
 
-    /// Whether both databases are what [`Store::move_to`] can move between.
+    /// Whether [`Store::move_to`] supports this pair of databases.
     #[must_use]
     pub const fn can_move_to(&self, target: &Self) -> bool {
         matches!((&self.db, &target.db), (Db::Sqlite(_), Db::Postgres(_)))
@@ -82,7 +82,7 @@ async fn refuse_unless_empty(to: &mut Transaction<'static, Postgres>, name: &str
     Ok(())
 }
 
-/// Our tables, each after those it refers to.
+/// Our tables, each after the tables to which it refers.
 async fn tables(from: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
     let all: Vec<String> = sqlx::query_scalar(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'river\\_%' ESCAPE '\\' \
@@ -117,7 +117,7 @@ async fn columns(from: &mut SqliteConnection, table: &str) -> Result<Vec<String>
     Ok(columns.bind(table).fetch_all(from).await?)
 }
 
-/// Rows travel as JSON, whose members PostgreSQL reads into its own column types.
+/// Rows are copied as JSON, and PostgreSQL converts its members to the column types.
 async fn copy_table(
     from: &mut Transaction<'static, Sqlite>,
     to: &mut Transaction<'static, Postgres>,
@@ -136,8 +136,8 @@ async fn copy_table(
     copy(from, to, &read, &write).await
 }
 
-/// Jobs: the same table of the queue's on both engines, in each engine's own types. One that was running has no worker
-/// any more; it is due at once.
+/// Copies the jobs. The table is the same on both engines, with different column types. A running job has lost its
+/// worker and becomes due at once.
 async fn copy_jobs(
     from: &mut Transaction<'static, Sqlite>,
     to: &mut Transaction<'static, Postgres>,
@@ -160,7 +160,7 @@ async fn copy_jobs(
         attempted_by text[], created_at timestamptz, errors jsonb, finalized_at timestamptz, kind text, \
         max_attempts smallint, metadata jsonb, priority smallint, queue text, state text, scheduled_at timestamptz, \
         tags varchar[], unique_key text, has_key int, unique_states bigint)";
-    // Their times are written in UTC and without saying so.
+    // The times in the JSON are in UTC without a zone.
     sqlx::query("SET LOCAL timezone = 'UTC'").execute(&mut **to).await?;
     let rows = copy(from, to, READ, WRITE).await?;
     sqlx::query(

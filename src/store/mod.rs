@@ -1,5 +1,5 @@
-//! The record store: the only SQL of our own tables. One schema and one set of statements serve SQLite and
-//! PostgreSQL (`store.url` is the only difference); both engines read `$1` placeholders, `ON CONFLICT` and `RETURNING`.
+//! The record store: all SQL for our own tables. SQLite and PostgreSQL share one schema and one set of statements,
+//! because both support `$1` placeholders, `ON CONFLICT` and `RETURNING`. Only `store.url` selects the engine.
 
 mod agent_voices;
 mod audit;
@@ -59,7 +59,7 @@ use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 use crate::config;
 use crate::domain::{Classify, Fault, Side};
 
-/// Runs `$body` with `$conn` bound to the pool of whichever engine `$db` is.
+/// Runs `$body` with `$conn` bound to the pool of `$db`, for either engine.
 macro_rules! on_pool {
     ($db:expr, |$conn:ident| $body:expr) => {
         match $db {
@@ -86,7 +86,7 @@ macro_rules! on_tx {
 }
 pub(crate) use {on_pool, on_tx};
 
-/// A store failure, with what to do about it.
+/// A store failure, with a hint for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("database: {0}")]
@@ -130,7 +130,7 @@ impl Classify for StoreError {
             Self::Database(sqlx::Error::Database(err)) if err.is_unique_violation() || err.is_check_violation() => {
                 Fault::Permanent
             }
-            // A full disk, a lock, a restart of the server, a schema that a worker is about to change: all pass.
+            // Transient: a full disk, a lock, a restart of the server, a schema that a worker is about to update.
             Self::Database(_)
             | Self::Migrate(_)
             | Self::QueueMigrate(_)
@@ -155,7 +155,7 @@ pub enum Db {
     Postgres(PgPool),
 }
 
-/// An open transaction; dropping it rolls it back.
+/// An open transaction. Dropping it rolls it back.
 #[derive(Debug)]
 pub enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
@@ -163,10 +163,10 @@ pub enum Tx {
 }
 
 impl Tx {
-    /// Makes everything done in it last.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing of it lasts, or the answer was lost and the caller must look again.
+    /// [`StoreError`]. Either nothing was committed, or the answer was lost and the caller must check.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
@@ -180,44 +180,45 @@ impl Tx {
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
-    /// The database file, where it is one.
+    /// The database file; `None` for PostgreSQL.
     file: Option<PathBuf>,
 }
 
 impl Store {
-    /// Connects and brings the schema up to date: our tables and the queue's, under one lock. Of several processes that
-    /// start together one does it, the others wait for it.
+    /// Connects with write access and updates the schema, our tables and the queue's, under one lock. If several
+    /// processes start together, one updates and the others wait.
     ///
     /// # Errors
-    /// [`StoreError`] naming the database without its password.
+    /// [`StoreError`], which names the database without its password.
     pub async fn connect(settings: &config::Store) -> Result<Self, StoreError> {
         connect::to_write(settings).await
     }
 
-    /// Connects to look only. Nothing is changed, so that a replica or a file that cannot be written will do.
+    /// Connects read-only. A replica or a read-only file is sufficient.
     ///
     /// # Errors
-    /// [`StoreError`]; an older schema than this build's is refused.
+    /// [`StoreError`]. A schema older than this build's is refused.
     pub async fn look(settings: &config::Store) -> Result<Self, StoreError> {
         connect::to_read(settings).await
     }
 
-    /// The pool, for the queue, which lives in the same database.
+    /// The pool, for the queue in the same database.
     #[must_use]
     pub const fn db(&self) -> &Db {
         &self.db
     }
 
-    /// Whether the database is a file of this machine, which one worker process owns.
+    /// Whether the database is a file on this machine, which one worker process owns.
     #[must_use]
     pub const fn is_embedded(&self) -> bool {
         matches!(self.db, Db::Sqlite(_))
     }
 
-    /// Opens a transaction that may write. On SQLite it takes the write lock at once, so that it cannot fail later.
+    /// Opens a write transaction. On SQLite it takes the write lock at once, so that a later statement cannot fail to
+    /// get it.
     ///
     /// # Errors
-    /// [`StoreError`] when the lock or a connection is not to be had in time.
+    /// [`StoreError`] if the lock or a connection is not available in time.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(match &self.db {
             Db::Sqlite(pool) => {
@@ -228,11 +229,11 @@ impl Store {
         })
     }
 
-    /// Writes the whole write-ahead log into the database file and empties it, so that scrubbed bytes are gone
-    /// from both. Nothing to do on PostgreSQL, whose log is its own.
+    /// Writes the complete write-ahead log into the database file and truncates it, so that scrubbed bytes are gone
+    /// from both. Returns false if readers prevented this. Does nothing on PostgreSQL.
     ///
     /// # Errors
-    /// [`StoreError`]. Returns false when readers were in the way.
+    /// [`StoreError`].
     pub async fn truncate_wal(&self) -> Result<bool, StoreError> {
         let Db::Sqlite(pool) = &self.db else { return Ok(true) };
         let (busy, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?;
@@ -245,12 +246,12 @@ impl Store {
     }
 }
 
-/// A moment as the database holds it.
+/// A time as stored: milliseconds since 1970.
 pub(crate) fn to_ms(at: Timestamp) -> i64 {
     at.as_millisecond()
 }
 
-/// A moment out of the database; what cannot be read is the far past, which no rule mistakes for the future.
+/// A stored time. An invalid value becomes 1970, so that no rule treats it as a future time.
 pub(crate) fn from_ms(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -1,5 +1,5 @@
-//! What retention asks of the database besides single records: what is due, how many that should be, and the clock's
-//! high-water mark.
+//! Queries for retention and capacity over many records: due calls, their expected number, unfetched recordings, and
+//! named facts.
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
@@ -18,18 +18,18 @@ pub struct Due {
     pub held: bool,
 }
 
-/// Calls of one hour whose recordings are still at their source alone.
+/// Calls of one hour with recordings that exist only at their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfetched {
-    /// When the hour they ended in began.
+    /// Start of the hour in which they ended.
     pub ended_from: Timestamp,
     pub calls: u64,
-    /// When the first of them was seen.
+    /// First sight of the earliest of them.
     pub first_seen_at: Timestamp,
 }
 
 impl Unfetched {
-    /// How much of the past one of these covers.
+    /// The time span of one value.
     pub const SPAN: SignedDuration = SignedDuration::from_hours(1);
 }
 
@@ -43,8 +43,8 @@ struct DueRow {
     held: i64,
 }
 
-/// A record of nothing but the bare facts: it ended without anything being stored, and the call as it is kept holds
-/// neither number nor word nor address. `CASE` has nothing looked into that ended otherwise.
+/// SQL condition: the call ended without stored content, and its record has only basic fields, without numbers, text or
+/// URLs. `CASE` skips the JSON of calls with another outcome.
 macro_rules! bare {
     (sqlite) => {
         "(CASE WHEN outcome IN ('past_retention', 'opted_out') AND original_json IS NULL AND artifacts_json = '[]' \
@@ -67,9 +67,8 @@ macro_rules! bare {
 }
 
 impl Store {
-    /// Every active call past its term of which something is stored, longest overdue first, held ones included and marked.
-    /// Of a call that came too late or opted out there are only the bare facts, which are kept as the facts of an erased
-    /// one are.
+    /// Every active call past its term with content, longest overdue first. Held calls are included and marked. Calls
+    /// with only basic fields are left out, because an erased call keeps the same fields.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -102,7 +101,7 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Calls whose erasure was decided but not finished.
+    /// Condemned calls with an unfinished erasure.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -115,8 +114,7 @@ impl Store {
         uids.iter().map(|uid| CallUid::parse(uid).map_err(|err| corrupt("call uid", uid, err))).collect()
     }
 
-    /// How many calls of which something was stored ended between two moments: what a sweep over that stretch, one term
-    /// later, should find.
+    /// The number of calls with content that ended in the interval. A sweep one term later should find this many.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -137,8 +135,8 @@ impl Store {
         Ok(count as u64)
     }
 
-    /// Calls of a source that ended inside a stretch of time and whose recordings nobody has fetched yet, by the hour
-    /// they ended in, oldest first.
+    /// Calls of a source that ended inside the interval and have no fetched recording, by the hour of their end, oldest
+    /// first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -165,7 +163,7 @@ impl Store {
         Ok(rows.into_iter().map(hour).collect())
     }
 
-    /// A named fact, such as the latest moment a sweep has seen.
+    /// A named fact, such as the time of the last sweep.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,5 +1,5 @@
-//! Write-backs to receivers outside: a row is made in the transaction that finishes the call, so a finished call
-//! always has its delivery, and a rolled-back one never does.
+//! The outbox of deliveries to external receivers. A row is written in the transaction that finishes the call. A
+//! finished call therefore always has its delivery, and a rolled-back call has none.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -7,15 +7,15 @@ use sqlx::FromRow;
 use super::{Store, StoreError, Tx, corrupt, on_pool, on_tx, to_ms};
 use crate::domain::CallUid;
 
-/// A delivery owed or made.
+/// A pending or completed delivery.
 #[derive(Debug, Clone)]
 pub struct OutboxRow {
-    /// Also the idempotency key the receiver sees.
+    /// Also the idempotency key for the receiver.
     pub id: String,
     pub call_uid: CallUid,
     /// `metadata` or `http`.
     pub target: String,
-    /// Transcript version it carries; 0 where the call has none.
+    /// The delivered transcript version; 0 if the call has none.
     pub version: u32,
     pub delivered: bool,
 }
@@ -30,7 +30,7 @@ struct Row {
 }
 
 impl Store {
-    /// Owes a delivery.
+    /// Writes a pending delivery and returns its id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -57,7 +57,7 @@ impl Store {
         Ok(id)
     }
 
-    /// The delivery with this id; none when retention scrubbed it.
+    /// The delivery with this id. `None` if retention scrubbed it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -85,7 +85,7 @@ impl Store {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// Notes that the receiver has it.
+    /// Notes a completed delivery.
     ///
     /// # Errors
     /// [`StoreError`].

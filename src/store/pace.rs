@@ -1,4 +1,4 @@
-//! The pace of each source: how often it was asked today, when it may be asked again, who is asking now.
+//! The shared rate limiter state of each source: today's request counts, the next permit, and the requests in progress.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -6,10 +6,10 @@ use sqlx::FromRow;
 use super::{Store, StoreError, Tx, on_pool, on_tx, to_ms};
 use crate::domain::SourceName;
 
-/// A source's row. A source without one has never been asked under a limit and never failed.
+/// A source's rate limiter row. A source without a row was never limited and never failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, FromRow)]
 pub struct PaceRow {
-    /// UTC days since 1970 that the counts are of.
+    /// UTC day of the counts, in days since 1970.
     pub day: i64,
     pub asked_first: i64,
     pub asked_rest: i64,
@@ -24,7 +24,7 @@ pub struct PaceRow {
 }
 
 impl PaceRow {
-    /// Requests asked on the UTC day of this moment.
+    /// The number of requests on the UTC day of this time.
     #[must_use]
     pub fn asked_on(&self, now: Timestamp) -> u64 {
         let today = now.as_millisecond().div_euclid(86_400_000);
@@ -39,7 +39,7 @@ const LOCK: &str = "SELECT day, asked_first, asked_rest, first_before, next_free
                     openings FROM source_pace WHERE source = $1 FOR UPDATE";
 
 impl Store {
-    /// The row as it stands.
+    /// The current row.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -49,7 +49,7 @@ impl Store {
         Ok(row.unwrap_or_default())
     }
 
-    /// The row, held until the transaction ends.
+    /// The row, locked until the transaction ends.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -61,14 +61,14 @@ impl Store {
         .execute(conn)
         .await
         .map(drop)?);
-        // SQLite's transaction holds the only write lock already.
+        // SQLite's transaction already holds the only write lock.
         Ok(match tx {
             Tx::Sqlite(tx) => sqlx::query_as(READ).bind(source.as_str()).fetch_one(&mut **tx).await?,
             Tx::Postgres(tx) => sqlx::query_as(LOCK).bind(source.as_str()).fetch_one(&mut **tx).await?,
         })
     }
 
-    /// Writes the row back.
+    /// Writes the row.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -93,8 +93,8 @@ impl Store {
         Ok(())
     }
 
-    /// Requests to a source that are under way now. Those whose worker died are forgotten, and so are those that are to
-    /// be over after `latest`: no request takes that long, a clock was wrong when they were entered.
+    /// The number of requests to a source in progress. Deletes expired entries of dead workers. Also deletes entries
+    /// that expire after `latest`, because only a wrong clock can produce them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,7 +120,7 @@ impl Store {
         Ok(count as u64)
     }
 
-    /// Notes a request under way, which is over at `until` whatever happens.
+    /// Enters a request in progress. The entry expires at `until`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -141,7 +141,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that a request is over.
+    /// Removes the entry of a finished request.
     ///
     /// # Errors
     /// [`StoreError`].

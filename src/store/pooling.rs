@@ -1,5 +1,5 @@
-//! Poolers such as PgBouncer: behind transaction pooling two statements of one connection may meet two servers, so that
-//! prepared statements, session locks and LISTEN do not hold.
+//! Detects connection poolers such as PgBouncer. With transaction pooling, two statements of one connection may run on
+//! two server sessions. Prepared statements, session locks and LISTEN do not work then.
 
 use std::time::Duration;
 
@@ -8,15 +8,16 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use super::StoreError;
 use super::connect::Server;
 
-/// The look is cut short after this: a pool that has no server free hands none out.
+/// Time limit of the check, because a pool without a free server does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Looks. One is enough behind a pooler that nobody else uses.
+/// Checks per connection. One is enough behind a pooler without other users.
 const LOOKS: u32 = 3;
 
 /// Refuses a server that is a pooler in transaction or statement mode.
 ///
-/// A setting of `first`'s session is looked for in a transaction of another connection, and again on `first` while that
-/// transaction is open: it is in the wrong place, or gone from the right one, only where sessions are shared.
+/// The check sets a session variable on `first`. It reads the variable in a transaction of a second connection, and
+/// again on `first` during that transaction. The variable appears on the second connection, or is missing on the first,
+/// only if sessions are shared.
 pub(super) async fn refuse(first: &mut PgConnection, server: &Server) -> Result<(), StoreError> {
     let pooled = |mode: &str| StoreError::Pooled { url: server.shown.clone(), mode: mode.to_owned() };
     let looks = async {
@@ -30,17 +31,17 @@ pub(super) async fn refuse(first: &mut PgConnection, server: &Server) -> Result<
     match tokio::time::timeout(PATIENCE, looks).await {
         Ok(Err(StoreError::Database(err))) if speaks_like_a_pooler(&err) => Err(pooled("statement mode")),
         Ok(Err(err)) => Err(err),
-        // A server too busy to answer is found out about by what is asked of it next.
+        // The next query will report a server that is too busy to answer.
         Ok(Ok(())) | Err(_) => Ok(()),
     }
 }
 
 async fn shares_sessions(first: &mut PgConnection, server: &Server) -> Result<bool, StoreError> {
     let mark = uuid::Uuid::now_v7().to_string();
-    // The simple protocol: prepared statements are what a pooler mixes up.
+    // Uses the simple protocol, because a pooler mixes up prepared statements.
     let set = format!("SELECT set_config('aftercall.session', '{mark}', false)");
     sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *first).await?;
-    // Where servers are handed out in turn, the next statement meets another one.
+    // A pooler that rotates its servers runs the next statement on another one.
     if session_mark(first).await? != mark {
         return Ok(true);
     }
@@ -58,7 +59,7 @@ async fn session_mark(connection: &mut PgConnection) -> Result<String, StoreErro
     Ok(row.try_get(0)?)
 }
 
-/// Whether an error is one that only poolers have.
+/// Whether only a pooler returns this error.
 pub(super) fn speaks_like_a_pooler(err: &sqlx::Error) -> bool {
     let said = err.to_string();
     ["unsupported startup parameter", "statement pooling mode", "prepared statement \"sqlx_s_"]

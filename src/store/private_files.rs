@@ -1,21 +1,21 @@
-//! The database's own files are nobody else's to read.
+//! Restricts the database files to their owner.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// What SQLite keeps beside a database; it gives a new one the mode of the database.
+/// Files that SQLite keeps beside a database. New ones get the mode of the database file.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Makes the database's file where there is none, and closes it and what lies beside it to others.
+/// Creates a missing database file. Restricts it and the files beside it to mode 0600.
 ///
 /// # Errors
-/// A file that others may read and that this user may not change.
+/// Others may read a file, and this user may not change its mode.
 pub(super) fn tighten(database: &Path) -> io::Result<()> {
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(database) {
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-        // It is new, or opening it will say what is wrong with the place.
+        // The file is new, or opening it will report the problem.
         Ok(_) | Err(_) => return Ok(()),
     }
     close(database)?;

@@ -1,4 +1,4 @@
-//! How far a source has been accounted for, what is known of the calls on a page, and when lists last showed them.
+//! Reconciliation state of a source, known calls of a list page, and the time at which a list last showed a call.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::record::Earlier;
 use super::{Db, Store, StoreError, corrupt, from_ms, on_pool, to_ms};
 use crate::domain::{CallUid, RetentionState, RetentionTerm, SourceName};
 
-/// What a record says of a listed call, without the call itself.
+/// The record data needed for a listed call.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
     pub uid: CallUid,
@@ -17,21 +17,21 @@ pub struct Known {
     pub retention_state: RetentionState,
 }
 
-/// How far a source has been accounted for.
+/// The reconciliation state of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReconcileState {
-    /// The next tail poll goes back to here; none: as far as its window.
+    /// Start of the next tail poll. `None` uses the start of the window.
     pub tail_from: Option<Timestamp>,
-    /// Whether the source was seen to obey date filters.
+    /// Whether the source applies date filters; `None` if not yet known.
     pub obeys_filter: Option<bool>,
     pub probed_at: Option<Timestamp>,
-    /// Calls before this moment were never looked for.
+    /// Calls before this time were never listed.
     pub since_at: Option<Timestamp>,
-    /// When the last pass over the recent window ended.
+    /// Start of the last completed pass over the recent window.
     pub passed_at: Option<Timestamp>,
-    /// When the last pass over everything ended.
+    /// Start of the last completed pass over all calls.
     pub full_passed_at: Option<Timestamp>,
-    /// The pass under way.
+    /// The current pass.
     pub pass: Option<serde_json::Value>,
 }
 
@@ -59,7 +59,7 @@ struct KnownRow {
 }
 
 impl Store {
-    /// What is known of these calls of a source, by the platform's id.
+    /// The known calls of a source among these platform ids.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -108,7 +108,7 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Notes that a list showed these calls of a source. Those without a record are none of ours, or not any more.
+    /// Notes that a list showed these calls. Ids without an active record are skipped.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -140,7 +140,7 @@ impl Store {
         Ok(())
     }
 
-    /// Kept calls that ended inside a stretch of time, that lists have shown before, and that none has since `since`.
+    /// The number of kept calls that ended inside the interval and were last listed before `since`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -164,7 +164,7 @@ impl Store {
         Ok(count as u64)
     }
 
-    /// How far a source has been accounted for.
+    /// The reconciliation state of a source.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -184,12 +184,12 @@ impl Store {
             since_at: row.since_at.map(from_ms),
             passed_at: row.passed_at.map(from_ms),
             full_passed_at: row.full_passed_at.map(from_ms),
-            // One that another build wrote and this one cannot read is begun anew.
+            // A pass of another build that cannot be read is restarted.
             pass: row.pass_json.and_then(|text| serde_json::from_str(&text).ok()),
         })
     }
 
-    /// Writes how far a source has been accounted for.
+    /// Writes the reconciliation state of a source.
     ///
     /// # Errors
     /// [`StoreError`].

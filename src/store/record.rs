@@ -1,4 +1,4 @@
-//! A call record as a row and as read.
+//! A call record, as a database row and as a value.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -8,7 +8,7 @@ use crate::domain::{
     Artifact, CallId, CallUid, OrgUid, Outcome, RetentionState, RetentionTerm, SourceCall, SourceName,
 };
 
-/// A call record as read.
+/// A call record.
 #[derive(Debug, Clone)]
 pub struct CallRecord {
     pub uid: CallUid,
@@ -16,7 +16,7 @@ pub struct CallRecord {
     pub call_id: CallId,
     pub org_uid: OrgUid,
     pub org_id: Option<String>,
-    /// Absent once scrubbed, and before a triggered call has been asked for.
+    /// `None` after scrubbing, and for a triggered call before the first request to its source.
     pub call: Option<SourceCall>,
     pub direction: Option<String>,
     pub status: String,
@@ -33,7 +33,7 @@ pub struct CallRecord {
     pub outcome_reason: Option<String>,
     pub outcome_at: Option<Timestamp>,
     pub original: Option<Artifact>,
-    /// What the audio steps of an unfinished run have made.
+    /// Results of the audio steps of an unfinished run, and paid answers.
     pub progress: Option<serde_json::Value>,
     pub artifacts: Vec<Artifact>,
     pub quality: Option<serde_json::Value>,
@@ -41,20 +41,20 @@ pub struct CallRecord {
     pub transcript_version: u32,
 }
 
-/// How and when a call ended before.
+/// The earlier outcome of a call and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Earlier {
     pub outcome: Outcome,
     pub at: Timestamp,
-    /// The end carries a reason: something was there, and was not what it should be.
+    /// The outcome has a reason: the source or its host had something that was not usable.
     pub explained: bool,
-    /// What the call's term counts from where its source tells no time.
+    /// The term counts from here if the source has no time for the call.
     pub first_seen_at: Timestamp,
     pub term: RetentionTerm,
 }
 
 impl CallRecord {
-    /// How it ended, if it has.
+    /// The outcome, if the call has one.
     #[must_use]
     pub fn earlier(&self) -> Option<Earlier> {
         let at = self.outcome_at.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -67,7 +67,7 @@ impl CallRecord {
         })
     }
 
-    /// Whether anything of the call beyond its bare facts is stored.
+    /// Whether content beyond the basic fields is stored.
     #[must_use]
     pub fn holds_content(&self) -> bool {
         self.original.is_some() || !self.artifacts.is_empty() || self.transcript_version > 0

@@ -1,4 +1,4 @@
-//! Taking the end of a call back, because what it rested on has changed at its source.
+//! Removes the outcome of a call because the source's data has changed.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,7 +7,7 @@ use super::{Store, StoreError, Tx, on_tx, to_ms};
 use crate::domain::{CallUid, RetentionBasis, RetentionState};
 
 impl Store {
-    /// Takes a terminal outcome back because the source now shows what was missing.
+    /// Removes an outcome because the source now has what was missing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -23,8 +23,9 @@ impl Store {
         Ok(())
     }
 
-    /// Takes back that a call was past its term, with the times this rested on: until its source is asked it counts as
-    /// first heard of now. Brings back what was scrubbed, which only a record may ask for that never held anything.
+    /// Removes the outcome `past_retention` and the times on which it was based. Until the source is requested again,
+    /// the term counts from `now`. Also reactivates a scrubbed record; the caller must ensure that it never held
+    /// content.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,5 @@
-//! When schedules fired and fire next. Whoever moves a row on enqueues the job, so that a firing happens once.
+//! Last and next firings of the schedules. The worker that advances a row enqueues the job, so that a firing happens
+//! once.
 
 use jiff::Timestamp;
 
@@ -9,12 +10,12 @@ use super::{Store, StoreError, Tx, from_ms, on_pool, on_tx, to_ms};
 pub struct ScheduleRow {
     pub name: String,
     pub next_at: Timestamp,
-    /// When it last fired; none: not since that is noted.
+    /// The last firing. `None` if none was noted yet.
     pub fired_at: Option<Timestamp>,
 }
 
 impl Store {
-    /// All schedules that were ever seen, by name.
+    /// All known schedules, by name.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -31,7 +32,7 @@ impl Store {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// When a schedule fires next; none when it has never been seen.
+    /// The next firing of a schedule. `None` for an unknown schedule.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -44,7 +45,7 @@ impl Store {
         Ok(next.map(from_ms))
     }
 
-    /// Moves a schedule on from the firing it stood at. Exactly one of any number of workers gets true for a firing.
+    /// Advances a schedule from its current firing. Among all workers, exactly one gets true for a firing.
     ///
     /// # Errors
     /// [`StoreError`].

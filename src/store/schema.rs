@@ -1,5 +1,5 @@
-//! The schema: our tables and the queue's. Both migrators run under one lock of our own; the one of either alone does not
-//! keep the other's tables from being made twice.
+//! The schema: our tables and the queue's. Both migrators run under one lock of ours, because the lock of one migrator
+//! does not protect the other's tables.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,19 +14,19 @@ use sqlx::migrate::Migrator;
 
 use super::{Db, StoreError, on_pool};
 
-/// Advisory lock of everybody who changes the schema of a PostgreSQL database: "aftercal" in ASCII.
+/// PostgreSQL advisory lock for schema changes: "aftercal" in ASCII.
 const SCHEMA_LOCK: i64 = 0x6166_7465_7263_616c;
-/// Between looks at a lock that somebody else holds.
+/// Pause between tries to get a lock.
 const LOOK: Duration = Duration::from_millis(50);
 
 static OURS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!("src/store/migrations");
-    // A newer build may have migrated the database already: during a rolling upgrade both work on it.
+    // During a rolling upgrade, a newer build may have migrated the database already.
     migrator.set_ignore_missing(true);
     migrator
 });
 
-/// Our indexes on the queue's table: name, and what it is on for SQLite and for PostgreSQL.
+/// Our indexes on the queue's table: name, and columns for SQLite and PostgreSQL.
 const QUEUE_INDEXES: [(&str, &str, &str); 2] = [
     ("aftercall_job_subject", "(json_extract(args, '$.subject'))", "((args->>'subject'))"),
     (
@@ -36,7 +36,7 @@ const QUEUE_INDEXES: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// What a database has of what this build needs.
+/// The applied schema steps of a database, or those that this build needs.
 struct Standing {
     ours: BTreeSet<i64>,
     queue: BTreeSet<i64>,
@@ -72,7 +72,7 @@ impl Standing {
         Ok(Self { ours: ours.into_iter().collect(), queue: queue.into_iter().collect(), indexes })
     }
 
-    /// What this build needs.
+    /// The steps that this build needs.
     fn needed(db: &Db) -> Self {
         let queue = match db {
             Db::Sqlite(_) => SqliteMigrator::all_versions(),
@@ -86,7 +86,7 @@ impl Standing {
         self.ours.is_superset(&other.ours) && self.queue.is_superset(&other.queue)
     }
 
-    /// The last step of each, which is how people name a schema.
+    /// The last step of each schema, as shown to people.
     fn name(&self) -> String {
         let last = |steps: &BTreeSet<i64>| steps.last().copied().unwrap_or(0);
         format!("{} (queue {})", last(&self.ours), last(&self.queue))
@@ -97,12 +97,12 @@ fn our_steps() -> BTreeSet<i64> {
     OURS.iter().map(|step| step.version).collect()
 }
 
-/// A database without a single table of ours.
+/// The error for a database without our tables.
 pub(super) fn missing() -> StoreError {
     StoreError::NoSchema { need: our_steps().last().copied().unwrap_or(0).to_string() }
 }
 
-/// Refuses a schema older than this build's. A newer one will do, as it does for an older worker in a rolling upgrade.
+/// Refuses a schema older than this build's. A newer one is accepted, as for an older worker in a rolling upgrade.
 pub(super) async fn require(db: &Db) -> Result<(), StoreError> {
     let (have, need) = (Standing::of(db).await?, Standing::needed(db));
     if have.ours.is_empty() {
@@ -117,7 +117,7 @@ pub(super) async fn require(db: &Db) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Brings the schema up to date. The caller holds the lock.
+/// Updates the schema. The caller holds the lock.
 pub(super) async fn update(db: &Db) -> Result<(), StoreError> {
     let (have, need) = (Standing::of(db).await?, Standing::needed(db));
     if have.has_tables_of(&need) && have.indexes >= need.indexes {
@@ -136,8 +136,8 @@ pub(super) async fn update(db: &Db) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Brings the schema of a server's database up to date, if it is not, under a lock of the session `first`: it ends with
-/// that connection, whatever becomes of this process.
+/// Updates an outdated schema of a server's database under an advisory lock of the session `first`. The lock ends with
+/// that connection, also if this process dies.
 pub(super) async fn update_under_lock(db: &Db, first: &mut PgConnection, wait: Duration) -> Result<(), StoreError> {
     let (have, need) = (Standing::of(db).await?, Standing::needed(db));
     if have.has_tables_of(&need) && have.indexes >= need.indexes {
@@ -161,14 +161,14 @@ fn patient(since: Instant, wait: Duration) -> Result<(), StoreError> {
     if since.elapsed() < wait { Ok(()) } else { Err(StoreError::SchemaBusy { waited_s: wait.as_secs() }) }
 }
 
-/// A file whose name is another's with something after it.
+/// The file name with `ending` appended.
 pub(super) fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(file);
     name.push(ending);
     PathBuf::from(name)
 }
 
-/// A lock file that nobody but this user can open.
+/// Opens a lock file that only this user can open.
 pub(super) fn open_lock(path: &Path) -> Result<File, StoreError> {
     use std::os::unix::fs::OpenOptionsExt;
     let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
@@ -178,13 +178,13 @@ pub(super) fn open_lock(path: &Path) -> Result<File, StoreError> {
     })
 }
 
-/// The right to change the schema of a database file; ends with the process.
+/// The lock for schema changes of a database file. The system releases it at the end of the process.
 pub(super) struct FileLock {
     _file: File,
 }
 
 impl FileLock {
-    /// Waits for it.
+    /// Waits for the lock.
     pub(super) async fn wait(database: &Path, wait: Duration) -> Result<Self, StoreError> {
         let file = open_lock(&beside(database, "-schema"))?;
         let since = Instant::now();

@@ -1,4 +1,4 @@
-//! Transcript versions. A version is written once and never changed; a correction is the next version.
+//! Transcript versions. A version is written once and never changed. A correction is the next version.
 
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -28,7 +28,7 @@ impl Store {
     /// Writes the next version and returns its number, counted from 1.
     ///
     /// # Errors
-    /// [`StoreError`]; a unique violation when another run of the same call got there first.
+    /// [`StoreError`]. A unique violation if another run of the call wrote this version first.
     pub async fn add_transcript(
         &self,
         tx: &mut Tx,

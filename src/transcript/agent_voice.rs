@@ -1,6 +1,7 @@
-//! The voice of a synthetic agent: learnt from calls in which somebody who knows has said which turns are the agent's, and
-//! known again in calls where nobody says. Callers and people are never learnt: what is kept are figures of turns whose role
-//! is `agent`, of agents that the configuration declares synthetic.
+//! Enrolment and comparison of the voices of synthetic agents. Input: turns with a role from the platform, a channel or
+//! a correction. Output: a speaker embedding per call, and a log-likelihood ratio for a speaker in a later call. Only
+//! turns with the role `agent`, of agents that the configuration declares synthetic, are enrolled. Callers and human
+//! agents are never enrolled.
 
 use super::roles::ENOUGH;
 use super::speakers::Attributed;
@@ -18,32 +19,32 @@ use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
 
-/// Of this version are the figures that can be compared; stored ones of another are of no use.
+/// Version of the comparable speaker embeddings. Stored embeddings of another version are not used.
 pub const VOICE_VERSION: u32 = voices::FIGURES_VERSION;
 
-/// Speech that makes one point, ms.
+/// Speech in one segment embedding, in milliseconds.
 const SECOND_MS: f64 = 800.0;
 
-/// Speech of an agent without which a call teaches nothing, ms.
+/// Least agent speech for an enrolment, in milliseconds.
 const TEACHES_MS: u64 = 5_000;
 
-/// Log odds of two voices in an agent's turns from which nothing is learnt of them: somebody else may be heard in them.
+/// Log odds of two voices in an agent's turns from which the call is not enrolled, because another speaker may be
+/// present.
 const ANOTHER_HEARD: f64 = 0.0;
 
-/// A voice along the directions that tell voices apart.
+/// A speaker embedding, projected onto the directions that discriminate between voices.
 type Place = [f64; table::DIRECTIONS];
 
-/// What is known of an agent's voice.
+/// The enrolled voice of an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentVoice {
     middle: Place,
-    /// That taught it.
+    /// Number of enrolled calls.
     calls: usize,
 }
 
 impl AgentVoice {
-    /// The mean of what calls taught; none where there are fewer than can be relied on, or their figures are others than
-    /// this build compares.
+    /// The mean of the enrolled embeddings. `None` if there are too few calls with embeddings of this version.
     #[must_use]
     pub fn of(taught: &[VoiceFigures]) -> Option<Self> {
         let places: Vec<Place> = taught.iter().filter_map(place).collect();
@@ -52,17 +53,18 @@ impl AgentVoice {
         (calls >= table::FEWEST_CALLS).then(|| Self { middle: std::array::from_fn(mean), calls })
     }
 
-    /// Logarithm of how much likelier a voice sounds like this if it is the agent's than if it is anybody's: both are
-    /// normal distributions, learnt from voices on several lines each.
+    /// Log-likelihood ratio (natural logarithm) of this voice being the agent's against any voice. Both are modelled as
+    /// normal distributions, trained on voices that were each recorded over several lines. `None` for an embedding of
+    /// another version.
     #[must_use]
     pub fn likeness(&self, voice: &VoiceFigures) -> Option<f64> {
         let heard = place(voice)?;
-        // What one call varies by, more where little was heard.
+        // The variance within a call, larger if little speech was available.
         let call = 1.0 + table::SECOND * SECOND_MS / voice.speech_ms.max(1) as f64;
         let calls = self.calls as f64;
         let mut log_ratio = 0.0;
         for ((at, middle), between) in heard.iter().zip(&self.middle).zip(&table::BETWEEN) {
-            // As far as so few calls show it, an agent's voice is nearer to everybody's than they are.
+            // The estimate is shrunk towards the mean of all voices, by the number of enrolled calls.
             let known = between / (between + 1.0 / calls);
             log_ratio += log_normal(at - known * middle, known / calls + call) - log_normal(*at, between + call);
         }
@@ -70,7 +72,7 @@ impl AgentVoice {
     }
 }
 
-/// Where figures lie; nowhere if they are others than this build compares.
+/// The projected embedding; `None` for another version.
 fn place(figures: &VoiceFigures) -> Option<Place> {
     let at: &[f64; table::FIGURES] = figures.at.as_slice().try_into().ok()?;
     let along = |direction: &[f64; table::FIGURES]| -> f64 {
@@ -83,26 +85,26 @@ fn log_normal(away: f64, variance: f64) -> f64 {
     -0.5 * (away * away / variance + variance.ln())
 }
 
-/// What this call teaches of its agent's voice: nothing unless whose turns they are was said by the platform, by the
-/// channel they are on, or by a person.
+/// The speaker embedding that this call contributes for its agent. `None` unless the agent's turns are known from the
+/// platform, a channel or a correction.
 ///
 /// # Errors
-/// The spool could not be read.
+/// [`AudioError`] if the spool cannot be read.
 pub fn learn(attributed: &Attributed, speech: &Speech) -> Result<Option<VoiceFigures>, AudioError> {
     let words = &attributed.transcript;
-    // Turns that only a clock of the platform's placed may lie beside the voice.
+    // Turns with times from the platform's wall clock may miss the speech.
     if speech.legs.len() == 1 && words.reason.is_some() {
         return Ok(None);
     }
     let known = |speaker: &&Speaker| match speaker.evidence {
         Some(Evidence::Correction) => true,
-        // On the wrong leg there is a caller.
+        // With swapped legs, this would enrol the caller.
         Some(Evidence::Provider | Evidence::Channel) => attributed.legs_sure >= ENOUGH,
         _ => false,
     };
     let mut agents = words.speakers.iter().filter(|speaker| speaker.role == Role::Agent);
     let (Some(agent), None) = (agents.next().filter(known), agents.next()) else { return Ok(None) };
-    // Whom the agent handed the call on to may be heard on its leg.
+    // The transfer target may speak on the agent's leg.
     if words.speakers.iter().any(|speaker| speaker.role == Role::Transfer) {
         return Ok(None);
     }
@@ -113,10 +115,11 @@ pub fn learn(attributed: &Attributed, speech: &Speech) -> Result<Option<VoiceFig
     Ok(figures.filter(|figures| figures.speech_ms >= TEACHES_MS))
 }
 
-/// How like the agent each speaker sounds, by id; none of those of whom too little is heard.
+/// The log-likelihood ratio of each nameless speaker against the agent, by speaker id. Speakers with too little speech
+/// are left out.
 ///
 /// # Errors
-/// The spool could not be read.
+/// [`AudioError`] if the spool cannot be read.
 pub(super) fn likenesses(
     words: &Transcript,
     speech: &Speech,
@@ -131,7 +134,7 @@ pub(super) fn likenesses(
     Ok(all)
 }
 
-/// The leg that a speaker is heard on, and where on it they are and nobody else.
+/// The leg of a speaker, and the regions on it in which only this speaker talks.
 fn spoken<'a>(words: &Transcript, speech: &'a Speech, speaker: &Speaker) -> Option<(&'a LegSpeech, Vec<Region>)> {
     let leg = match (speech.legs.as_slice(), speaker.channel) {
         ([only], _) => only,
@@ -143,7 +146,7 @@ fn spoken<'a>(words: &Transcript, speech: &'a Speech, speaker: &Speaker) -> Opti
     Some((leg, alone.iter().flat_map(shares).collect()))
 }
 
-/// The speaker's turns, without what others say meanwhile where they would be heard too.
+/// The speaker's turns. On a mixed leg, the turns of other speakers are cut out.
 fn alone(words: &Transcript, speaker: &Speaker, mixed: bool) -> Vec<Region> {
     let region = |turn: &Turn| Region { start_ms: turn.start_ms, end_ms: turn.end_ms };
     let mut own: Vec<Region> = words.turns.iter().filter(|turn| turn.speaker == speaker.id).map(region).collect();
@@ -155,7 +158,7 @@ fn alone(words: &Transcript, speaker: &Speaker, mixed: bool) -> Vec<Region> {
     own
 }
 
-/// What is left of a stretch when another is cut out of it.
+/// The parts of a segment outside of another segment.
 fn without(stretch: Region, other: Region) -> impl Iterator<Item = Region> {
     let before = Region { end_ms: stretch.end_ms.min(other.start_ms), ..stretch };
     let after = Region { start_ms: stretch.start_ms.max(other.end_ms), ..stretch };

@@ -1,4 +1,4 @@
-//! Captions: WebVTT (W3C Recommendation) and SubRip, one cue for each utterance.
+//! Captions as WebVTT (W3C Recommendation) and SubRip, one cue for each utterance.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::provider::NO_ENGINE;
 use super::provider::NO_TIMES;
 use super::voice::Labels;
 
-/// One stretch of text on screen.
+/// One caption on screen, times in milliseconds.
 #[derive(Debug)]
 pub(super) struct Cue {
     start_ms: u64,
@@ -20,8 +20,8 @@ pub(super) struct Cue {
     text: String,
 }
 
-/// The cues in order of their start, as WebVTT wants them. Captions hold all of the text or are not made: one utterance
-/// without times is enough for the reason word that comes instead.
+/// The cues in the order of their starts, as WebVTT requires. Captions contain the complete text or are not made: an
+/// utterance without times gives an error with the reason word.
 pub(super) fn cues(transcript: &Transcript) -> Result<Vec<Cue>, &'static str> {
     let labels = Labels::of(transcript);
     let spoken: Vec<_> = transcript.utterances.iter().filter(|u| !folded(&u.text).is_empty()).collect();
@@ -51,7 +51,7 @@ pub(super) fn vtt(cues: &[Cue]) -> String {
     let mut out = String::from("WEBVTT\n");
     for cue in cues {
         let voice = cue.label.as_ref().map(|label| format!("<v {label}>")).unwrap_or_default();
-        // These three are all the syntax has; `-->` can no longer appear once `>` is escaped.
+        // The syntax has only these three. Escaping `>` also removes `-->`.
         let text = cue.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let (start, end) = (clock(cue.start_ms, '.'), clock(cue.end_ms, '.'));
         let _ = write!(out, "\n{start} --> {end}\n{voice}{text}\n");
@@ -59,8 +59,8 @@ pub(super) fn vtt(cues: &[Cue]) -> String {
     out
 }
 
-/// SubRip. The format has no escapes and needs none here: a cue's text is one line that cannot be empty, so nothing in
-/// it can end the cue.
+/// SubRip. The format has no escapes and needs none here: a cue's text is one line that is not empty, so that it cannot
+/// end the cue.
 pub(super) fn srt(cues: &[Cue]) -> String {
     let mut out = String::new();
     for (number, cue) in (1..).zip(cues) {
@@ -72,7 +72,7 @@ pub(super) fn srt(cues: &[Cue]) -> String {
     out
 }
 
-/// `hh:mm:ss.mmm`; hours grow beyond two digits where they must.
+/// `hh:mm:ss.mmm`. The hours have at least two digits.
 fn clock(ms: u64, point: char) -> String {
     let (seconds, ms) = (ms / 1000, ms % 1000);
     let (minutes, seconds) = (seconds / 60, seconds % 60);

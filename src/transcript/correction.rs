@@ -1,4 +1,4 @@
-//! Roles put right by hand. A correction is a transcript of its own and stands over whatever is found out later.
+//! Correction of roles by hand. A correction is a separate transcript version. It takes precedence over later results.
 
 use crate::domain::Role;
 use crate::domain::Transcript;
@@ -6,10 +6,10 @@ use crate::domain::transcript::Evidence;
 
 use super::roles::say;
 
-/// What somebody says is wrong.
+/// The correction of the roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Correction {
-    /// The agent is the caller, and the caller is the agent.
+    /// Agent and caller are swapped.
     Swap,
     /// The nameless speaker with this number, counted from 1, is the agent.
     Agent(usize),
@@ -26,16 +26,16 @@ pub enum CorrectionError {
     NoSuchSpeaker(usize),
 }
 
-/// Whether somebody has put this transcript right.
+/// Whether a person has corrected this transcript.
 #[must_use]
 pub fn is_corrected(transcript: &Transcript) -> bool {
     transcript.speakers.iter().any(|speaker| speaker.evidence == Some(Evidence::Correction))
 }
 
-/// The transcript as it is after the correction.
+/// The transcript after the correction.
 ///
 /// # Errors
-/// [`CorrectionError`], when there is nothing of the kind to correct.
+/// [`CorrectionError`] if the correction does not apply to this transcript.
 pub fn corrected(transcript: &Transcript, correction: Correction) -> Result<Transcript, CorrectionError> {
     let mut right = transcript.clone();
     match correction {
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(corrected(&words, Correction::Agent(3)), Err(CorrectionError::NoSuchSpeaker(3)));
         assert_eq!(corrected(&words, Correction::Agent(0)), Err(CorrectionError::NoSuchSpeaker(0)));
         assert_eq!(corrected(&right, Correction::Agent(1)), Err(CorrectionError::AgentNamed));
-        // Of three, nobody is forced.
+        // With three speakers, only the agent gets a role.
         let three = parse_text("[Speaker 1]: a\n[Speaker 2]: b\n[Speaker 3]: c", None);
         assert_eq!(
             text(&corrected(&three, Correction::Agent(2)).unwrap()).unwrap(),

@@ -1,5 +1,6 @@
-//! Captions read back: WebVTT (W3C Recommendation) and SubRip, our own and those of others. Cues become turns with their
-//! times; who speaks is what a voice span (`<v Agent>`) or a label (`[Agent]:`) says. Styles, notes and positions are not text.
+//! Parser for WebVTT (W3C Recommendation) and SubRip, both our own files and those of other tools. Cues become turns
+//! with their times. The speaker comes from a voice span (`<v Agent>`) or a label (`[Agent]:`). Styles, notes and
+//! positions are dropped.
 
 use crate::domain::ProviderTurn;
 use crate::domain::Transcript;
@@ -10,14 +11,14 @@ use super::text::opening;
 use super::text::turn;
 use super::voice::Voice;
 
-/// What stands between a cue's times.
+/// The separator between the times of a cue.
 const ARROW: &str = "-->";
-/// Blocks of WebVTT that are no cues.
+/// WebVTT blocks that are not cues.
 const NO_CUES: [&str; 3] = ["NOTE", "STYLE", "REGION"];
-/// The tags that SubRip files hold; any other `<` is text.
+/// The tags of SubRip files. Any other `<` is text.
 const SRT_TAGS: [&str; 5] = ["b", "i", "u", "s", "font"];
 
-/// Reads captions; none where the text is not any.
+/// Reads captions. `None` if the text is not in a caption format.
 #[must_use]
 pub(super) fn parse(text: &str, language: Option<&str>) -> Option<Transcript> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
@@ -27,18 +28,18 @@ pub(super) fn parse(text: &str, language: Option<&str>) -> Option<Transcript> {
     Some(from_voices(spoken(cues), language))
 }
 
-/// Who says something, as captions put it.
+/// The speaker of a cue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Speaker {
     Known(Voice),
-    /// A name that says no role: somebody else than every other name.
+    /// A name without a role. Each name is a different speaker.
     Named(String),
 }
 
-/// From when to when, milliseconds.
+/// Start and end in milliseconds.
 type Times = (Option<u64>, Option<u64>);
 
-/// Words between two moments.
+/// Text with its times and speaker.
 #[derive(Debug)]
 struct Said {
     times: Times,
@@ -46,7 +47,7 @@ struct Said {
     text: String,
 }
 
-/// The turns of all cues; names that say no role become numbers.
+/// The turns of all cues. Names without a role become numbers.
 fn spoken(said: Vec<Said>) -> Vec<(Voice, ProviderTurn)> {
     let taken = said.iter().filter_map(|said| match said.speaker {
         Speaker::Known(Voice::Numbered(number)) => Some(number),
@@ -70,11 +71,11 @@ fn spoken(said: Vec<Said>) -> Vec<(Voice, ProviderTurn)> {
     said.into_iter().map(turn).collect()
 }
 
-/// A file that says it is WebVTT. A block without times is no cue (section 6.1 of the Recommendation).
+/// Reads WebVTT. A block without times is not a cue (section 6.1 of the Recommendation).
 fn vtt(text: &str) -> Vec<Said> {
     let mut said = Vec::new();
     let mut blocks = blocks(text);
-    // The header: the signature and what belongs to it.
+    // Skips the header block with the signature.
     if blocks.first().is_some_and(|header| !header.iter().any(|line| line.contains(ARROW))) {
         blocks.remove(0);
     }
@@ -89,7 +90,7 @@ fn vtt(text: &str) -> Vec<Said> {
     said
 }
 
-/// The stretches of lines between blank ones.
+/// Groups of lines between blank lines.
 fn blocks(text: &str) -> Vec<Vec<&str>> {
     let mut all: Vec<Vec<&str>> = vec![Vec::new()];
     for line in text.lines() {
@@ -103,7 +104,7 @@ fn blocks(text: &str) -> Vec<Vec<&str>> {
     all
 }
 
-/// A cue's text by its voice spans (section 3.3): each until the next begins or it ends.
+/// Splits a cue's text into its voice spans (section 3.3). A span ends at its end tag or at the next span.
 fn voices(text: &str, times: Times) -> Vec<Said> {
     let mut said: Vec<Said> = Vec::new();
     let mut speaker = None;
@@ -119,7 +120,7 @@ fn voices(text: &str, times: Times) -> Vec<Said> {
     };
     while let Some((before, tag)) = rest.split_once('<') {
         open.push_str(before);
-        // A tag that does not end is none.
+        // A `<` without `>` is text.
         let Some((tag, after)) = tag.split_once('>') else {
             open.push('<');
             rest = tag;
@@ -129,7 +130,7 @@ fn voices(text: &str, times: Times) -> Vec<Said> {
         let (name, annotation) = tag.split_once([' ', '\t', '\n']).unwrap_or((tag, ""));
         match name.split('.').next().unwrap_or_default() {
             "v" => {
-                // A dash before the first voice is no word.
+                // A dash before the first voice span is not text.
                 if speaker.is_none() && !open.contains(char::is_alphanumeric) {
                     open.clear();
                 }
@@ -143,7 +144,7 @@ fn voices(text: &str, times: Times) -> Vec<Said> {
                 close(&speaker, &mut open);
                 speaker = None;
             }
-            // Anything else only says how it looks, or when.
+            // Other tags contain only style or timestamps.
             _ => {}
         }
     }
@@ -152,7 +153,7 @@ fn voices(text: &str, times: Times) -> Vec<Said> {
     said
 }
 
-/// The characters of WebVTT that are written by name (section 3.3), and those by number, which others write.
+/// Decodes the named character references of WebVTT (section 3.3), and the numeric ones of other tools.
 fn entities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -189,7 +190,7 @@ fn character(name: &str) -> Option<char> {
     })
 }
 
-/// SubRip, which nothing but its times gives away: none where the text does not begin with a cue.
+/// Reads SubRip, which has no signature. `None` if the text does not begin with a cue.
 fn srt(text: &str) -> Option<Vec<Said>> {
     let lines: Vec<&str> = text.lines().collect();
     let begins = |at: usize| {
@@ -202,7 +203,7 @@ fn srt(text: &str) -> Option<Vec<Said>> {
     let mut cues: Vec<(Times, Vec<&str>)> = Vec::new();
     let (mut at, mut after_blank) = (first, true);
     while at < lines.len() {
-        // A blank line ends a cue only where another begins: some write blank lines within one.
+        // A blank line ends a cue only before the next cue, because some tools write blank lines within a cue.
         if let Some((taken, times)) = begins(at).filter(|_| after_blank) {
             cues.push((times, Vec::new()));
             at += taken;
@@ -218,7 +219,7 @@ fn srt(text: &str) -> Option<Vec<Said>> {
     Some(cues.into_iter().flat_map(|(times, text)| labelled(&untagged(&text.join("\n")), times)).collect())
 }
 
-/// The text without the tags of SubRip (`<i>`, `{\an8}`).
+/// Removes the tags of SubRip (`<i>`, `{\an8}`).
 fn untagged(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -245,7 +246,7 @@ fn untagged(text: &str) -> String {
     out
 }
 
-/// The lines of a cue, each with the label it begins with; one without goes on with the line before.
+/// Splits a cue into labelled lines. A line without a label continues the previous one.
 fn labelled(text: &str, times: Times) -> Vec<Said> {
     let mut said: Vec<Said> = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -265,14 +266,14 @@ fn labelled(text: &str, times: Times) -> Vec<Said> {
     said
 }
 
-/// The times of `00:01.000 --> 00:02.000 line:0`; none where there are not two.
+/// The times of `00:01.000 --> 00:02.000 line:0`. `None` without two valid times.
 fn times(line: &str) -> Option<Times> {
     let (start, end) = line.split_once(ARROW)?;
     let end = end.trim_start().split([' ', '\t']).next().unwrap_or_default();
     Some((Some(moment(start.trim())?), Some(moment(end)?)))
 }
 
-/// Milliseconds of `hh:mm:ss.mmm`, hours optional, with a point or a comma before the fraction.
+/// Milliseconds of `hh:mm:ss.mmm`. Hours are optional, and the fraction follows a point or a comma.
 fn moment(text: &str) -> Option<u64> {
     let number = |digits: &str| {
         let whole = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|b| b.is_ascii_digit());
@@ -280,7 +281,7 @@ fn moment(text: &str) -> Option<u64> {
     };
     let (clock, fraction) = text.split_once(['.', ',']).unwrap_or((text, "0"));
     number(fraction)?;
-    // Thousandths, whatever the number of digits.
+    // The fraction may have any number of digits.
     let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
     let parts: Vec<&str> = clock.split(':').collect();
     let (hours, minutes, seconds) = match parts.as_slice() {

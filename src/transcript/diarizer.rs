@@ -1,5 +1,5 @@
-//! Voices told apart by neural models: speech segments of overlapping speakers, embeddings, clusters (`polyvoice`). In the
-//! program only with the feature `diarizer`; its models come by `aftercall models pull diarizer`.
+//! Neural diarization with the crate `polyvoice`: segmentation with overlap, speaker embeddings and clustering.
+//! Compiled only with the feature `diarizer`. The models are installed by `aftercall models pull diarizer`.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -24,14 +24,14 @@ use crate::audio::speech::SPEECH_RATE_HZ;
 
 /// Its name among the models.
 pub const DIARIZER: &str = "diarizer";
-/// Longer calls would fill the memory: an hour of samples takes 230 MB.
+/// The longest call for this diarizer, because one hour of samples takes 230 MB of memory.
 pub const LONGEST_MS: u64 = 3_600_000;
-/// More voices than this on one call are nobody's conversation.
+/// Upper limit of the speakers on one call.
 const MOST_VOICES: u8 = 8;
-/// The shortest audio the models take, ms.
+/// The shortest audio for the models, in milliseconds.
 const SHORTEST_MS: u64 = 100;
 
-/// Pins, hashes and signatures are the crate's own: it checks them again whenever it loads a file.
+/// The crate pins, hashes and signs its model files, and verifies them at every load.
 static MANIFEST: LazyLock<Manifest> = LazyLock::new(default_manifest);
 static FILES: LazyLock<Vec<ModelFile>> = LazyLock::new(|| {
     let profile = MANIFEST.profile("balanced");
@@ -45,7 +45,7 @@ static FILES: LazyLock<Vec<ModelFile>> = LazyLock::new(|| {
     named.filter_map(|id| MANIFEST.model(id)).map(file).collect()
 });
 
-/// What can be pulled.
+/// The model that can be pulled.
 #[must_use]
 pub fn model() -> KnownModel {
     KnownModel {
@@ -60,7 +60,7 @@ pub fn model() -> KnownModel {
     }
 }
 
-/// The models, loaded.
+/// The loaded models.
 pub struct Diarizer {
     pipeline: Pipeline,
 }
@@ -72,10 +72,10 @@ impl std::fmt::Debug for Diarizer {
 }
 
 impl Diarizer {
-    /// Loads the models from their folder; a file that is not the pinned one is refused.
+    /// Loads the models from their folder. Refuses a file other than the pinned one.
     ///
     /// # Errors
-    /// A file is missing or not what it should be.
+    /// [`EngineError`] if a file is missing or wrong.
     pub fn load(dir: &Path) -> Result<Self, EngineError> {
         if !dir.is_dir() {
             return Err(EngineError::NoModel { name: DIARIZER.to_owned() });
@@ -86,10 +86,10 @@ impl Diarizer {
         Ok(Self { pipeline: built.map_err(|err| refused(err.to_string()))? })
     }
 
-    /// The voices of a leg, numbered as they are first heard.
+    /// Diarizes a leg. Speakers are numbered in the order of their first speech.
     ///
     /// # Errors
-    /// The spool could not be read, or the models failed.
+    /// [`EngineError`] if the spool cannot be read or the models fail.
     pub fn tell_apart(&self, leg: &LegSpeech) -> Result<Voices, EngineError> {
         let failed = |reason: String| EngineError::Inference { reason };
         if leg.regions.is_empty() || leg.samples.duration_ms() < SHORTEST_MS {
@@ -102,7 +102,7 @@ impl Diarizer {
     }
 }
 
-/// One recording at a time: jobs run side by side, and share the cores.
+/// One recording at a time per pool, because concurrent jobs share the cores.
 fn config(profile: Profile) -> PipelineConfig {
     let mut config = PipelineConfig::default();
     config.profile = profile;
@@ -111,8 +111,8 @@ fn config(profile: Profile) -> PipelineConfig {
     config
 }
 
-/// Our speech regions, cut where the models hear another voice. What they hear outside of our regions is no speech to us,
-/// and speech that they gave to nobody goes to the voice nearest in time.
+/// Cuts our speech regions at the speaker changes that the models found. Speech of the models outside of our regions is
+/// dropped. A region without a speaker gets the speaker nearest in time.
 fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
     let ms = |seconds: f64| (seconds.max(0.0) * 1000.0).round() as u64;
     let mut heard: Vec<(u32, Region)> = turns
@@ -143,7 +143,7 @@ fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
         stretches.extend(inside.into_iter().map(|(speaker, region)| Voiced { voice: number(speaker), region }));
     }
     let count = numbers.len() as u32;
-    // More than two are not told apart well enough to name anybody by what is said.
+    // With more than two speakers, the diarization is too weak a base for roles.
     Voices { count, stretches, sure: count < 3 }
 }
 
@@ -152,12 +152,12 @@ fn common(region: &Region, turn: &Region) -> Option<Region> {
     (end_ms > start_ms).then_some(Region { start_ms, end_ms })
 }
 
-/// Speech that is nobody's goes to who spoke before it, at the start of a region to who speaks after it.
+/// Assigns a gap to the previous speaker, and a gap at the start of a region to the next one.
 fn close_gaps(region: &Region, inside: &mut [(u32, Region)]) {
     if let Some((_, first)) = inside.first_mut() {
         first.start_ms = region.start_ms;
     }
-    // The one of those so far that speaks longest.
+    // The segment with the latest end so far.
     let mut last = 0;
     for at in 1..inside.len() {
         let start_ms = inside[at].1.start_ms;

@@ -1,5 +1,4 @@
-//! Which engine may make the words of a call, and the models that are loaded: each once per process, when it is first
-//! needed.
+//! Selection of the local engine for a call. Each model is loaded once per process, at its first use.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,11 +43,11 @@ pub struct Engines {
     diarizer: NeuralDiarizer,
 }
 
-/// An engine, or the word for why there is none.
+/// An engine, or the reason word for its absence.
 pub type Chosen = Result<Arc<Recogniser>, &'static str>;
 
 impl Engines {
-    /// `jobs` recognitions run at once at most; they share the cores.
+    /// At most `jobs` recognitions run at the same time and share the cores.
     #[must_use]
     pub fn new(config: &Config, jobs: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -67,11 +66,11 @@ impl Engines {
         }
     }
 
-    /// The voices on one channel, told apart by whom the configuration names. Models that cannot be used are an error in
-    /// the log, and the voices are told apart by our own.
+    /// Diarizes one channel with the configured diarizer. If its models cannot be used, the error is logged and our own
+    /// diarizer runs.
     ///
     /// # Errors
-    /// The spool could not be read.
+    /// [`AudioError`] if the spool cannot be read.
     pub fn tell_apart(&self, leg: &LegSpeech) -> Result<Voices, AudioError> {
         #[cfg(feature = "diarizer")]
         if let Some(voices) = self.diarizer.tell_apart(leg) {
@@ -80,7 +79,7 @@ impl Engines {
         voices::tell_apart(leg)
     }
 
-    /// Whether the diarizer that the configuration names can be used; none where it is our own.
+    /// Whether the configured neural diarizer can be used. `None` if our own is configured.
     #[must_use]
     pub fn diarizer_check(&self) -> Option<Result<(), EngineError>> {
         #[cfg(feature = "diarizer")]
@@ -89,11 +88,11 @@ impl Engines {
         None
     }
 
-    /// The engine for a call in this language. Without a known language none speaks: words in the wrong language are
-    /// worse than none.
+    /// The engine for a call in this language. Without a known language no engine is chosen, because words in the wrong
+    /// language are worse than none.
     ///
     /// # Errors
-    /// A model that is named but cannot be used.
+    /// [`EngineError`] if a named model cannot be used.
     pub fn choose(&self, language: Option<&str>) -> Result<Chosen, EngineError> {
         if self.choice == EngineChoice::Off {
             return Ok(Err(NO_ENGINE));
@@ -112,7 +111,7 @@ impl Engines {
         Ok(if recogniser.manifest().speaks(language) { Ok(recogniser) } else { Err(NO_ENGINE) })
     }
 
-    /// The model of this name or folder, whatever languages it knows.
+    /// The model of this name or folder, for any language.
     ///
     /// # Errors
     /// See [`Recogniser::load`].
@@ -129,7 +128,7 @@ impl Engines {
     }
 
     fn load(&self, dir: &Path) -> Result<Arc<Recogniser>, EngineError> {
-        // The lock is held while loading: two jobs that need a model at once wait for one of them to load it.
+        // The lock is held during loading, so that concurrent jobs load a model once.
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = loaded.get(dir) {
             return Ok(known.clone());
@@ -147,7 +146,7 @@ impl Engines {
     }
 }
 
-/// The neural diarizer, loaded when it is first needed.
+/// The neural diarizer, loaded at its first use.
 #[cfg(feature = "diarizer")]
 #[derive(Debug)]
 struct NeuralDiarizer {

@@ -1,4 +1,4 @@
-//! A transcript somebody already has, as a file: `process --transcript FILE`.
+//! Reads an existing transcript from a file: `process --transcript FILE`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use super::text::parse_text;
 use super::text::turn;
 use super::voice::Voice;
 
-/// Turns that are machinery, not speech (the vocabulary of Retell's `transcript_with_tool_calls` and its likes).
+/// Roles of turns without speech (from Retell's `transcript_with_tool_calls` and similar formats).
 const NOT_SPOKEN: [&str; 9] = [
     "tool",
     "function",
@@ -59,12 +59,12 @@ struct GivenWord {
     end_ms: Option<u64>,
 }
 
-/// Reads a transcript file: captions (WebVTT or SubRip), text with or without labels, a JSON list of turns (`role`, `text` or `content`, optional
-/// `start_ms`, `end_ms`, `words`) or of plain strings, or a document written by this program. `language` fills in
-/// where the file names none.
+/// Reads a transcript file: captions (WebVTT or SubRip), text with or without labels, a JSON list of turns (`role`,
+/// `text` or `content`, optional `start_ms`, `end_ms`, `words`) or of strings, or a document of this program.
+/// `language` is the default for a file without one.
 ///
 /// # Errors
-/// [`TranscriptError`] that says where the file stops being one of these; it never repeats the file's words.
+/// [`TranscriptError`] with the position of the error. It never repeats words of the file.
 pub fn parse_file(bytes: &[u8], language: Option<&str>) -> Result<Transcript, TranscriptError> {
     let text = std::str::from_utf8(bytes).map_err(|_| TranscriptError::NotUtf8)?;
     let text = text.trim_start_matches('\u{feff}');
@@ -74,12 +74,12 @@ pub fn parse_file(bytes: &[u8], language: Option<&str>) -> Result<Transcript, Tr
         Err(error) if looks_like_json(text) => {
             Err(not_turns(format!("line {} column {}", error.line(), error.column())))
         }
-        // A bare word or number is valid JSON too, and still just text.
+        // A single word or number is valid JSON, but is read as text.
         Ok(_) | Err(_) => Ok(cues::parse(text, language).unwrap_or_else(|| parse_text(text, language))),
     }
 }
 
-/// `{` opens no sentence, and `[` only opens a label or a note when a word follows.
+/// Text does not begin with `{`. After `[`, a label or a note continues with a word.
 fn looks_like_json(text: &str) -> bool {
     let text = text.trim_start();
     text.starts_with('{') || text.strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['{', '"']))
@@ -99,7 +99,7 @@ fn from_list(turns: Vec<Value>, language: Option<&str>) -> Result<Transcript, Tr
     Ok(from_voices(given, language))
 }
 
-/// `None` for a turn nobody spoke.
+/// `None` for a turn without speech.
 fn from_object(object: GivenObject) -> Option<(Voice, ProviderTurn)> {
     let role = object.role.unwrap_or_default();
     if NOT_SPOKEN.contains(&role.trim().to_ascii_lowercase().as_str()) {
@@ -136,7 +136,7 @@ fn from_document(document: Value, language: Option<&str>) -> Result<Transcript, 
     Ok(transcript)
 }
 
-/// The reader's own message may quote the file, so only the place is passed on.
+/// The parser's message may quote the file, so that only the position is reported.
 const fn not_turns(at: String) -> TranscriptError {
     TranscriptError::NotTurns { at }
 }

@@ -1,5 +1,5 @@
-//! A platform's text without times, laid onto the recording: every word gets its place, the text stays as it came. A text
-//! that does not fit its recording is left alone and says so.
+//! Aligns a platform's text without times with the recording. Every word gets its times, and the text stays unchanged.
+//! A text that does not match the recording gets no times and the reason `text_misfit`.
 
 use std::collections::BTreeMap;
 
@@ -22,22 +22,22 @@ use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
 
-/// A word less likely than this where the text wants it is not taken for heard.
+/// Least confidence of an aligned word to count as heard.
 const HEARD: f64 = 0.05;
-/// Less of the text than this heard: it belongs to another call.
+/// Least share of heard words. A text below it belongs to another call.
 const LEAST_FIT: f64 = 0.5;
-/// Of a speaker's words this many times more are heard on one leg than on the other, or nobody says which is theirs.
+/// A speaker is assigned to a leg if that leg has at least this many times the heard words of the other.
 const CLEARLY: u32 = 2;
-/// A pause of this length ends a speech stretch.
+/// A pause of this length ends a turn.
 const PAUSE_MS: u64 = 200;
 
-/// Speech as the network hears it, stretch after stretch without the silence between.
+/// Token probabilities of consecutive segments, without the silence between them.
 struct Track {
     posteriors: Posteriors,
     places: Vec<Place>,
 }
 
-/// Where a stretch stands: its first step, its start in the recording, the leg it is of.
+/// A segment's first step, its start in the recording, and its leg.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     first: usize,
@@ -45,15 +45,15 @@ struct Place {
     leg: u8,
 }
 
-/// Lays the transcript's words onto the recording.
+/// Aligns the transcript's words with the recording.
 ///
 /// # Errors
-/// A network that fails, or samples that cannot be read back.
+/// [`EngineError`] if the network fails or the samples cannot be read.
 pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<Transcript, EngineError> {
     let told_apart = words.speakers.len() > 1 || words.speakers.iter().any(|speaker| speaker.evidence.is_some());
     let mut fitted = words.clone();
-    // On one leg everybody speaks in turn, and so they do in a text that nobody has told apart. Otherwise each speaker is on
-    // the leg that fits better.
+    // With one leg, or a text without speakers, all utterances are aligned in their order. Otherwise each speaker is
+    // aligned with the better leg.
     let (heard, all) = if speech.legs.len() == 2 && told_apart {
         leg_by_leg(engine, &mut fitted, speech)?
     } else {
@@ -73,8 +73,8 @@ pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<T
     Ok(fitted)
 }
 
-/// Lays all utterances on all legs together, in the order of their speech; words heard and words in all. Where there are
-/// two legs, each of them is a speaker, and the text is cut where the other one goes on.
+/// Aligns all utterances with all legs, in the order of the speech. Returns heard words and all words. With two legs,
+/// each leg is a speaker, and the text is cut at changes of the leg.
 fn in_turn(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Result<(u32, u32), EngineError> {
     let legs: Vec<(u8, &LegSpeech)> = (0..).zip(&speech.legs).collect();
     let said: Vec<&Utterance> = fitted.utterances.iter().collect();
@@ -96,7 +96,7 @@ fn in_turn(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Res
     Ok((laid.heard, laid.all))
 }
 
-/// Lays each speaker's utterances on the leg that fits them better; words heard and words in all.
+/// Aligns each speaker's utterances with the better leg. Returns heard words and all words.
 fn leg_by_leg(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Result<(u32, u32), EngineError> {
     let tracks = (0..).zip(&speech.legs).map(|leg| Track::of(engine, &[leg])).collect::<Result<Vec<_>, _>>()?;
     let mut by_speaker: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -124,7 +124,7 @@ fn leg_by_leg(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> 
     Ok((heard, all))
 }
 
-/// Utterances on a track.
+/// Aligned utterances.
 struct Laid {
     words: Vec<Vec<Word>>,
     /// The leg of each word.
@@ -159,7 +159,7 @@ impl Track {
         self.places.get(after.saturating_sub(1)).copied().unwrap_or_default()
     }
 
-    /// Where a step is in the recording, milliseconds.
+    /// Time of a step in the recording, in milliseconds.
     fn at_ms(&self, step: usize) -> f64 {
         let Place { first, start_ms, .. } = self.place(step);
         start_ms as f64 + (step - first) as f64 * self.posteriors.step_ms
@@ -176,7 +176,7 @@ impl Track {
         let (mut heard, mut all) = (0, 0);
         let mut words: Vec<Vec<Word>> = Vec::with_capacity(fates.len());
         let mut legs: Vec<Vec<u32>> = Vec::with_capacity(fates.len());
-        // A word that is nowhere is where the one before is, or the first one that is somewhere.
+        // A word without a position gets the leg of the previous word, or of the first word with a position.
         let first = fates.iter().flatten().find_map(|fate| match fate {
             Fate::Placed(placed) => Some(placed.first),
             _ => None,
@@ -225,7 +225,7 @@ fn place(utterance: &mut Utterance, words: Vec<Word>) {
     utterance.words = words;
 }
 
-/// When each speaker speaks, by the words' places.
+/// Turns of the speakers, from the times of the words.
 fn turns(utterances: &[Utterance]) -> Vec<Turn> {
     let mut turns: Vec<Turn> = Vec::new();
     for utterance in utterances {

@@ -1,4 +1,4 @@
-//! The written forms of a transcript and what can be wrong with one.
+//! The output formats of a transcript, and their errors.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,12 +14,12 @@ use super::captions;
 use super::provider::NO_ENGINE;
 use super::text::text;
 
-/// A written form of a transcript.
+/// An output format of a transcript.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// The platform's text form, `[Agent]: …`.
     Text,
-    /// The document itself, `aftercall.transcript/1`.
+    /// The document, `aftercall.transcript/1`.
     Json,
     /// W3C WebVTT.
     Vtt,
@@ -31,7 +31,7 @@ impl Form {
     /// Every form.
     pub const ALL: [Self; 4] = [Self::Text, Self::Json, Self::Vtt, Self::Srt];
 
-    /// File name extension, also the word used on the command line and in URLs.
+    /// File name extension. Also the form's name on the command line and in URLs.
     #[must_use]
     pub const fn extension(self) -> &'static str {
         match self {
@@ -71,15 +71,15 @@ impl FromStr for Form {
     }
 }
 
-/// What can be wrong with a transcript. No message repeats a word of it.
+/// Errors of a transcript. No message repeats a word of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TranscriptError {
-    /// This form cannot be made of this transcript; the reason is a word such as `no_times`.
+    /// This transcript cannot have this form. The reason is a word such as `no_times`.
     #[error("no {form} form of this transcript: {reason}")]
     Omitted { form: Form, reason: String },
     #[error("the transcript file is not UTF-8 text")]
     NotUtf8,
-    /// `at` says where the file stops being one of these.
+    /// `at` is the position of the first invalid element.
     #[error("the transcript file is neither turns nor an {TRANSCRIPT_SCHEMA} document: see {at}")]
     NotTurns { at: String },
     #[error("the transcript file's schema is not {TRANSCRIPT_SCHEMA}")]
@@ -106,7 +106,8 @@ impl Classify for TranscriptError {
 /// Writes one form.
 ///
 /// # Errors
-/// [`TranscriptError::Omitted`] for a form this transcript has not got: text without words, captions without times.
+/// [`TranscriptError::Omitted`] for a form that this transcript cannot have: text without words, or captions without
+/// times.
 pub fn render(transcript: &Transcript, form: Form) -> Result<String, TranscriptError> {
     let omitted = |reason: &str| TranscriptError::Omitted { form, reason: reason.to_owned() };
     match form {

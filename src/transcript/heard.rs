@@ -1,4 +1,4 @@
-//! The transcript that an engine's words make: each word goes to whoever speaks when it is said.
+//! Builds a transcript from recognised words. Each word is assigned to the speaker of its time.
 
 use super::engine::HeardWord;
 use crate::domain::Transcript;
@@ -10,17 +10,17 @@ use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
 
-/// A pause of this length begins a new utterance of the same speaker.
+/// A pause of this length starts a new utterance of the same speaker.
 const PAUSE_MS: u64 = 700;
 
-/// The words of one leg and, where the leg is one person's, who that is.
+/// The words of one leg, and its speaker if the leg has only one.
 #[derive(Debug, Clone)]
 pub struct HeardLeg {
     pub speaker: Option<u32>,
     pub words: Vec<HeardWord>,
 }
 
-/// Puts words and turns together. `turns` say who speaks when; `reason` says why there are no words.
+/// Combines words and turns. `turns` hold the speakers by time. Without words, the reason is set to `no_speech`.
 #[must_use]
 pub fn from_engine(
     legs: Vec<HeardLeg>,
@@ -40,8 +40,8 @@ pub fn from_engine(
         let (start_ms, end_ms) = (word.start_ms.round() as u64, word.end_ms.round() as u64);
         let confidence = Some((word.confidence * 1000.0).round() / 1000.0);
         let said = Word { text: word.text, start_ms: Some(start_ms), end_ms: Some(end_ms), confidence, heard: None };
-        // Two people at once keep their own utterances: a word joins its speaker's last one, if no pause lies between
-        // and the other has not said more than that one's length meanwhile.
+        // During overlap each speaker keeps an utterance. A word joins its speaker's utterance if that is one of the
+        // last two and no pause lies between.
         match utterances.iter_mut().rev().take(2).find(|open| open.speaker == speaker) {
             Some(open) if open.end_ms.is_some_and(|end| start_ms < end + PAUSE_MS) => add(open, said),
             _ => utterances.push(Utterance {
@@ -85,8 +85,8 @@ fn middle(word: &HeardWord) -> u64 {
     word.start_ms.midpoint(word.end_ms).round() as u64
 }
 
-/// Who speaks at this moment: whoever's turn holds it, else the nearest turn's. The shorter of two turns that hold it
-/// wins, as it lies inside the other.
+/// The speaker at this time: the speaker of the turn that contains it, else of the nearest turn. Among several turns
+/// the shortest wins, because it lies within the longer one.
 #[must_use]
 pub fn speaker_at(turns: &[Turn], at_ms: u64) -> u32 {
     let distance = |turn: &Turn| turn.start_ms.saturating_sub(at_ms).max(at_ms.saturating_sub(turn.end_ms));

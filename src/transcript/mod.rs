@@ -1,15 +1,14 @@
-//! Who said what, or that nobody knows who did: the [`Transcript`](crate::domain::Transcript) of a call and its
-//! written forms.
+//! The [`Transcript`](crate::domain::Transcript) of a call: words, speakers and roles, and its output formats.
 //!
 //! ```text
-//! provider turns ─┐                                  ┌─► txt   [Agent]: … (the platform's own form)
-//!                 ├─► voices ─► Transcript document ─┼─► json  the document itself
-//! a given file ───┘                                  ├─► vtt, srt  where the text has times
-//!                                                    └─► rttm  speech stretches
+//! provider turns ─┐                                    ┌─► txt   [Agent]: … (the platform's own form)
+//!                 ├─► speakers ─► Transcript document ─┼─► json  the document itself
+//! a given file ───┘                                    ├─► vtt, srt  where the text has times
+//!                                                      └─► rttm  speaker turns
 //! ```
 //!
-//! Promises: no word is lost or changed beyond the folding of line breaks in the line-based forms; a role that the source
-//! gave is never overruled, and one it did not give is written only on the evidence that stands beside it.
+//! No word is lost or changed, except for folded line breaks in the line-based forms. A role from the source is never
+//! overruled. An estimated role is written only with its evidence.
 
 mod agent_voice;
 mod captions;

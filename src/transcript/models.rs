@@ -1,5 +1,5 @@
-//! The models that are known by name, and getting them onto this machine: resumed where a download broke off, verified,
-//! and there whole or not at all.
+//! The list of known models, and their installation. A download resumes after an interruption and is verified. A model
+//! is installed completely or not at all.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,36 +15,38 @@ use reqwest::header::RANGE;
 /// A file of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelFile {
-    /// What it is called in the model's folder.
+    /// The file's name in the model's folder.
     pub name: &'static str,
-    /// Pinned to a revision, so that it cannot change under its name.
+    /// Address pinned to a revision, so that its content cannot change.
     pub url: &'static str,
-    /// `None` where nobody could verify it: then the user says it on the first pull.
+    /// Length in bytes. Length and hash are `None` if they could not be verified here. The user then confirms the hash
+    /// at the first pull.
     pub bytes: Option<u64>,
     pub sha256: Option<&'static str>,
 }
 
-/// A model one can pull.
+/// A model that can be pulled.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownModel {
     pub name: &'static str,
     pub description: &'static str,
-    /// BCP 47 primary tags; empty: many.
+    /// BCP 47 primary tags. An empty list means many languages.
     pub languages: &'static [&'static str],
     pub licence: &'static str,
-    /// About, as its publisher lists it.
+    /// Approximate size, from its publisher.
     pub megabytes: u32,
-    /// Empty where it is not published file by file: unpack or export what `source` names and pull `--from` its folder.
+    /// Empty if the model is not published as single files. Then unpack or export `source` and pull with `--from` its
+    /// folder.
     pub files: &'static [ModelFile],
     pub source: &'static str,
-    /// `model.json` to write beside it: what the files do not say themselves.
+    /// The `model.json` to write beside the files, with data that they lack.
     pub(super) manifest: &'static str,
 }
 
 const WEIGHTS: &str = "model.onnx";
 const TOKENS: &str = "tokens.txt";
 
-/// Every engine's model known by name. No hash is written here that was not computed from the file itself.
+/// The known models of the speech engine. Every hash here was computed from the file itself.
 pub const KNOWN: [KnownModel; 4] = [
     KnownModel {
         name: "parakeet-110m",
@@ -101,7 +103,7 @@ pub const KNOWN: [KnownModel; 4] = [
     },
 ];
 
-/// Every model known by name, and the diarizer's where the program has one.
+/// All known models, including the diarizer's if it is compiled in.
 #[must_use]
 pub fn all() -> Vec<KnownModel> {
     let engines = KNOWN.to_vec();
@@ -110,20 +112,20 @@ pub fn all() -> Vec<KnownModel> {
     engines
 }
 
-/// The model of this name.
+/// The model with this name.
 #[must_use]
 pub fn known(name: &str) -> Option<KnownModel> {
     all().into_iter().find(|model| model.name == name)
 }
 
 impl KnownModel {
-    /// What has to be in its folder.
+    /// The files that its folder must contain.
     fn names(&self) -> Vec<&'static str> {
-        // Not published file by file, its files are those that engines load.
+        // A model without single published files has the files that the engine loads.
         if self.files.is_empty() { vec![WEIGHTS, TOKENS] } else { self.files.iter().map(|file| file.name).collect() }
     }
 
-    /// Whether it is installed.
+    /// Whether the model is installed.
     #[must_use]
     pub fn is_in(&self, models_dir: &Path) -> bool {
         let dir = models_dir.join(self.name);
@@ -131,7 +133,7 @@ impl KnownModel {
     }
 }
 
-/// Why a model did not come.
+/// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     #[error("{url} answers {status}")]
@@ -174,13 +176,14 @@ impl Classify for PullError {
     }
 }
 
-/// What the user says of a file: its name and hash.
+/// A file's name and the hash that the user confirmed.
 pub type SaidHash = (String, String);
 
-/// Downloads every file of a model into `models_dir/NAME`, which appears whole or not at all. `progress` hears of bytes.
+/// Downloads every file of a model into `models_dir/NAME`. The folder appears only when it is complete. `progress`
+/// receives the number of new bytes.
 ///
 /// # Errors
-/// See [`PullError`]. What came so far stays and is gone on with.
+/// See [`PullError`]. Downloaded bytes stay, and the next pull resumes.
 pub async fn pull(
     client: &reqwest::Client,
     model: &KnownModel,
@@ -192,7 +195,7 @@ pub async fn pull(
     if model.files.is_empty() {
         return Err(PullError::NotByFile { name: model.name, url: model.source });
     }
-    // Asked before a byte is downloaded: half a gigabyte that nobody can verify helps nobody.
+    // The hashes are checked before the download, because a large file without a hash cannot be installed.
     let mut hashes = Vec::new();
     for file in model.files {
         hashes.push(expected(file.name, file.sha256, said, model.source)?);
@@ -214,15 +217,15 @@ pub async fn pull(
     install(model, &place, models_dir)
 }
 
-/// Takes a model's files from a folder (or from the folder of a file) instead of the network.
+/// Copies a model's files from a folder (or from the folder of a file) instead of downloading them.
 ///
 /// # Errors
-/// As [`pull`].
+/// See [`pull`].
 pub fn take(model: &KnownModel, from: &Path, models_dir: &Path, said: &[SaidHash]) -> Result<PathBuf, PullError> {
     let dir = if from.is_dir() { from } else { from.parent().unwrap_or(Path::new(".")) };
     let place = staging(models_dir, model.name)?;
     for name in model.names() {
-        // Exports differ in what they call them.
+        // Exports use different file names.
         let other = match name {
             TOKENS => "vocab.txt",
             WEIGHTS => "model.int8.onnx",
@@ -260,7 +263,7 @@ fn disk(path: &Path) -> impl Fn(std::io::Error) -> PullError + '_ {
     }
 }
 
-/// Where a model gathers before it is whole.
+/// Folder for the files of an incomplete model.
 fn staging(models_dir: &Path, name: &str) -> Result<PathBuf, PullError> {
     let place = models_dir.join(format!(".{name}.part"));
     std::fs::create_dir_all(&place).map_err(disk(&place))?;
@@ -290,7 +293,7 @@ async fn download(
     let mut answer = request.send().await.map_err(broke)?;
     let mut file = match answer.status() {
         StatusCode::PARTIAL_CONTENT => std::fs::OpenOptions::new().append(true).open(part),
-        // All of it is here already.
+        // The file is already complete.
         StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(()),
         status if status.is_success() => std::fs::File::create(part),
         status => return Err(PullError::Answer { url: url.to_owned(), status }),
@@ -306,7 +309,7 @@ async fn download(
     file.sync_all().map_err(disk(part))
 }
 
-/// A file that is not what was promised goes away: going on from it would never end well.
+/// Deletes a wrong file, because a resumed download would fail again.
 fn verify(path: &Path, bytes: Option<u64>, expected: &str) -> Result<(), PullError> {
     let (found, size) = hash::of_file(path).map_err(disk(path))?;
     let wrong = match bytes {

@@ -1,4 +1,4 @@
-//! The transcript from what a platform gives: roles, words and times as they came, none added.
+//! Builds the transcript from a platform's turns. Roles, words and times are taken over and none is added.
 
 use std::collections::BTreeMap;
 
@@ -15,52 +15,52 @@ use crate::domain::transcript::Word;
 use super::voice::Voice;
 use super::voice::speakers;
 
-/// `reason` of a transcript without words: the platform gave none and no engine made any.
+/// `reason` without words: the platform sent none, and no engine recognised any.
 pub const NO_ENGINE: &str = "no_engine";
-/// `reason` of a transcript without words: nobody speaks in the recording.
+/// `reason` without words: the recording has no speech.
 pub const NO_SPEECH: &str = "no_speech";
-/// `reason` of a transcript without words: an engine is there, but nobody says which language the call is in.
+/// `reason` without words: an engine is available, but the language of the call is unknown.
 pub const LANGUAGE_UNKNOWN: &str = "language_unknown";
-/// `reason` of a transcript without words: the engine that was to make them could not.
+/// `reason` without words: the engine failed.
 pub const ENGINE_FAILED: &str = "engine_failed";
-/// `reason` of a transcript without words: the service that was to make them refuses the key, or has no credit for it.
+/// `reason` without words: the service refuses the key, or the key has no credit.
 pub const KEY_REFUSED: &str = "key_refused";
-/// `reason` of a transcript without words: making them would cost more than the budget leaves.
+/// `reason` without words: the cost would exceed the budget.
 pub const OVER_BUDGET: &str = "over_budget";
-/// `reason` of a transcript whose text is not what the recording says, so that no word has a place in it.
+/// `reason` of a text that does not match the recording. Its words have no times.
 pub const TEXT_MISFIT: &str = "text_misfit";
-/// `reason` of a transcript whose times are not those of the recording; where no engine has found the words, they have none.
+/// `reason` of times that do not match the recording. Words that no engine aligned have no times.
 pub const TIMES_MISFIT: &str = "times_misfit";
-/// `reason` of a transcript whose text has no times at all.
+/// `reason` of a text without any times.
 pub const NO_TIMES: &str = "no_times";
-/// `reason` of a transcript in which some start or end is not known.
+/// `reason` of a text with a missing start or end.
 pub const INCOMPLETE_TIMES: &str = "incomplete_times";
-/// `reason` of a transcript whose times come from a wall clock, or from the length of the words, instead of the audio.
+/// `reason` of times from a wall clock or from the length of the words, not from the audio.
 pub const APPROXIMATE_TIMES: &str = "approximate_times";
 
-/// A pause of this length ends a speech stretch.
+/// A pause of this length ends a turn.
 const PAUSE_MS: u64 = 200;
 
-/// The transcript of a call with the words its source gives; [`without_text`] when it gives none.
+/// The transcript of a call with the words of its source, or [`without_text`] if it has none.
 #[must_use]
 pub fn from_source(call: &SourceCall) -> Transcript {
     from_turns(&call.turns, call.language.as_deref())
 }
 
-/// The transcript made of a platform's turns. Each turn with words becomes one utterance, in the order given.
+/// The transcript of a platform's turns. Each turn with words becomes one utterance, in the given order.
 #[must_use]
 pub fn from_turns(turns: &[ProviderTurn], language: Option<&str>) -> Transcript {
     let given = turns.iter().map(|turn| (Voice::of(turn.role), turn.clone())).collect();
     from_voices(given, language)
 }
 
-/// The document of a call nobody wrote down. Its source is the provider: that is where words were looked for.
+/// The transcript of a call without words. Its text source is the provider, where words were looked for.
 #[must_use]
 pub fn without_text(language: Option<&str>) -> Transcript {
     from_voices(Vec::new(), language)
 }
 
-/// As [`from_turns`], for sources that also number speakers; the role inside a turn is not looked at.
+/// Like [`from_turns`], for sources that also number speakers. The role inside a turn is ignored.
 pub(super) fn from_voices(given: Vec<(Voice, ProviderTurn)>, language: Option<&str>) -> Transcript {
     let approximate = given.iter().any(|(_, turn)| turn.approximate);
     let (spoken, voices): (Vec<_>, Vec<_>) =
@@ -81,8 +81,8 @@ pub(super) fn from_voices(given: Vec<(Voice, ProviderTurn)>, language: Option<&s
     }
 }
 
-/// The turn with the little that cannot be kept taken out: U+0000, which neither PostgreSQL nor WebVTT can hold, and
-/// times that run backwards. `None` when nothing was said in it.
+/// The turn without content that cannot be stored: U+0000, which PostgreSQL and WebVTT reject, and times that end
+/// before they start. `None` for a turn without words.
 fn spoken(mut turn: ProviderTurn) -> Option<ProviderTurn> {
     for word in &mut turn.words {
         word.text.retain(|c| c != '\0');
@@ -100,7 +100,7 @@ fn spoken(mut turn: ProviderTurn) -> Option<ProviderTurn> {
     (!turn.text.is_empty()).then_some(turn)
 }
 
-/// A pair of times, or none of the two when they contradict each other.
+/// Both times, or none if the end lies before the start.
 fn forwards(start_ms: Option<u64>, end_ms: Option<u64>) -> (Option<u64>, Option<u64>) {
     match (start_ms, end_ms) {
         (Some(start), Some(end)) if end < start => (None, None),
@@ -128,8 +128,8 @@ fn utterance(turn: ProviderTurn, speaker: u32) -> Utterance {
     }
 }
 
-/// When each speaker was speaking, split at pauses: from word times, else from the turn's own. Wall-clock times are
-/// left out, because talk and response figures are read from these stretches.
+/// The turns of each speaker, split at pauses, from word times or else from the times of the provider's turn.
+/// Wall-clock times are left out, because talk and response figures use these turns.
 fn stretches(spoken: &[ProviderTurn], ids: &[u32]) -> Vec<Turn> {
     let mut heard: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
     for (turn, id) in spoken.iter().zip(ids).filter(|(turn, _)| !turn.approximate) {

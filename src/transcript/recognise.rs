@@ -1,4 +1,4 @@
-//! Words for a call without text: the recording's speech, leg by leg, through the engine that may hear it.
+//! Speech recognition for a call without text, leg by leg, with a local engine.
 
 use std::ops::Range;
 
@@ -25,19 +25,19 @@ impl Samples for &Pcm16k {
     }
 }
 
-/// Whether an engine has something to do for these words of a platform: none are there, none has its place, or some had one
-/// outside of the recording.
+/// Whether a local engine has work for these words of a platform: there are none, none has a start, or some times do
+/// not match the recording.
 #[must_use]
 pub fn wants_engine(words: &Transcript) -> bool {
     let misfit = words.reason.as_deref() == Some(TIMES_MISFIT);
     misfit || words.utterances.iter().all(|utterance| utterance.start_ms.is_none())
 }
 
-/// The platform's words with their places in the recording, where it gave none of those and the engine knows the
-/// language; where it gave no words, those that the engine hears.
+/// The platform's words, aligned if they need it and the engine supports the language. Without platform words, the
+/// words that the engine recognises.
 ///
 /// # Errors
-/// As [`recognise`].
+/// The errors of [`recognise`].
 pub fn from_audio(
     engines: &Engines,
     words: &Transcript,
@@ -56,11 +56,10 @@ pub fn from_audio(
     }
 }
 
-/// What the engine for this language hears; a transcript without words and with the reason where there is no such
-/// engine, or nobody speaks.
+/// The words of the engine for this language. Without such an engine or without speech, a transcript with the reason.
 ///
 /// # Errors
-/// A model that is named but cannot be used; else as [`recognise_with`].
+/// [`EngineError`] if a named model cannot be used; also the errors of [`recognise_with`].
 pub fn recognise(engines: &Engines, speech: &Speech, language: Option<&str>) -> Result<Transcript, EngineError> {
     let without = |reason: &str| Transcript { reason: Some(reason.to_owned()), ..without_text(language) };
     if speech.legs.iter().all(|leg| leg.regions.is_empty()) {
@@ -72,10 +71,11 @@ pub fn recognise(engines: &Engines, speech: &Speech, language: Option<&str>) -> 
     }
 }
 
-/// What this engine hears. Each of two legs is one speaker; on one leg nobody is told apart until voices are.
+/// The words that this engine recognises. Each of two legs is one speaker. A single leg is one speaker until it is
+/// diarized.
 ///
 /// # Errors
-/// A network that fails, or samples that cannot be read back.
+/// [`EngineError`] if the network fails or the samples cannot be read.
 pub fn recognise_with(engine: &Recogniser, speech: &Speech, language: Option<&str>) -> Result<Transcript, EngineError> {
     let mut legs = Vec::new();
     for (leg, id) in speech.legs.iter().zip(0..) {

@@ -1,5 +1,5 @@
-//! Which role each speaker plays, from what they say. What a platform, a channel or a person said before is never overruled,
-//! and below [`ENOUGH`] confidence nobody gets a role: a wrong one is worse than none.
+//! Assigns roles to speakers from their words and voices. A role from the platform, a channel or a person is never
+//! overruled. Below a confidence of [`ENOUGH`] a speaker gets no role, because a wrong role is worse than none.
 
 mod announced;
 mod known_text;
@@ -18,35 +18,35 @@ use super::voice_table;
 use self::known_text::KnownText;
 use self::known_text::Said;
 
-/// Confidence from which a role is said.
+/// Least confidence of an assigned role.
 pub const ENOUGH: f64 = 0.95;
 
-/// Above this a likeness says nothing more, and its exponential is still a number.
+/// Upper limit of a log-likelihood ratio. A higher one adds no information, and its exponential must stay finite.
 const MOST_LIKE: f64 = 30.0;
 
-/// Where words speak this clearly for one and a voice for another, something is wrong, and nobody knows what: log odds.
+/// Contradiction between the words and the voice evidence, in log odds. From here on no agent is named.
 const TORN: f64 = 1.0;
 
-/// What an agent says when it hands the call on.
+/// Phrases of an agent that announce a transfer.
 const HANDING_ON: [&str; 6] =
     ["transfer you", "transferring you", "put you through", "putting you through", "connect you", "connecting you"];
 
-/// What is known of the agent where nobody says who it is.
+/// Known data about the agent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known<'a> {
     pub text: Option<&'a str>,
-    /// How like it speakers sound, by id: logarithms of how much likelier that is of it than of anybody.
+    /// Log-likelihood ratios of the enrolled voice by speaker id (natural logarithms).
     pub likenesses: &'a [(u32, f64)],
 }
 
-/// Gives roles to the speakers nobody has named yet, as far as their words and voices speak for them.
+/// Assigns roles to nameless speakers, if their words and voices give enough evidence.
 pub fn decide(words: &mut Transcript, known: Known<'_>) {
     find_agent(words, known);
     announced::mark(words);
     the_others(words);
 }
 
-/// Writes beside every utterance whose it is; what is in doubt stays so.
+/// Writes the attribution of every utterance. A doubtful attribution stays unchanged.
 pub fn say(words: &mut Transcript) {
     let speakers = words.speakers.clone();
     for utterance in words.utterances.iter_mut().filter(|utterance| utterance.by.is_none_or(|by| !by.is_doubtful())) {
@@ -56,23 +56,23 @@ pub fn say(words: &mut Transcript) {
     }
 }
 
-/// What an utterance's words are as they are compared.
+/// The normalised words of an utterance.
 fn plain(utterance: &Utterance) -> Vec<String> {
     normalise(&utterance.text)
 }
 
-/// Whether these words stand in a row, at a word's beginning and end.
+/// Whether these words contain the phrase as complete words.
 fn holds(words: &[String], phrase: &str) -> bool {
     let phrase: Vec<&str> = phrase.split(' ').collect();
     words.windows(phrase.len()).any(|row| row.iter().zip(&phrase).all(|(word, wanted)| word == wanted))
 }
 
-/// Nobody has said who it is: at most that it is a voice of its own.
+/// Whether the speaker has no role, and no evidence other than diarization.
 const fn is_open(speaker: &Speaker) -> bool {
     matches!(speaker, Speaker { role: Role::Unknown, evidence: None | Some(Evidence::Voice), .. })
 }
 
-/// What speaks for somebody's being the agent: log odds, but for a constant that is the same for all.
+/// Evidence for a speaker being the agent: log odds with an additive constant that is equal for all speakers.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     speaker: u32,
@@ -80,10 +80,10 @@ struct Case {
     by_voice: f64,
 }
 
-/// The speaker who says what the agent is known to say, and sounds like it, is the agent, if no other one comes near it.
+/// Names the speaker with the strongest evidence as the agent, if no other speaker is close.
 fn find_agent(words: &mut Transcript, known: Known<'_>) {
     let is_there = |role: Role| words.speakers.iter().any(|speaker| speaker.role == role);
-    // One speaker alone may be two whom nobody told apart.
+    // A single speaker may be two that the diarization did not separate.
     if is_there(Role::Agent) || words.speakers.len() < 2 {
         return;
     }
@@ -120,8 +120,8 @@ fn cases(words: &Transcript, known: Known<'_>) -> Vec<Case> {
     said.into_iter().map(case).collect()
 }
 
-/// The agent may have been given another voice than the one that is known, and then likeness says nothing. Of a speaker who
-/// was hardly heard it says nothing either.
+/// The voice's log odds. They allow for a changed agent voice, which makes the ratio meaningless. A speaker with too
+/// little speech gets 0.
 fn by_voice(likenesses: &[(u32, f64)], speaker: u32) -> f64 {
     let likeness =
         likenesses.iter().find(|(id, _)| *id == speaker).map_or(0.0, |(_, likeness)| likeness.min(MOST_LIKE));
@@ -141,11 +141,12 @@ fn name(words: &mut Transcript, id: u32, role: Role, evidence: Evidence, confide
     }
 }
 
-/// Who is left once the agent is known: with one other speaker that is the caller. With more of them nobody is forced: only
-/// where the agent hands the call on, who spoke before is the caller and who comes in afterwards is whom it went to.
+/// Assigns the remaining roles once the agent is known. One other speaker is the caller. Several get roles only if the
+/// agent announces a transfer: the one heard before is the caller, and the one heard first after it is the transfer
+/// target.
 fn the_others(words: &mut Transcript) {
     let Some(agent) = words.speakers.iter().find(|speaker| speaker.role == Role::Agent).cloned() else { return };
-    // A role that is not an estimate was given by somebody who would have named the others too.
+    // A source with certain roles would also have named the other speakers.
     let (Some(evidence @ (Evidence::Text | Evidence::Voice)), Some(confidence)) = (agent.evidence, agent.confidence)
     else {
         return;

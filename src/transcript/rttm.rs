@@ -1,4 +1,4 @@
-//! Speech stretches as RTTM (NIST Rich Transcription evaluation plan, 2009), the form diarization scorers read.
+//! Speaker turns as RTTM (NIST Rich Transcription evaluation plan, 2009), the input format of diarization scorers.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use crate::domain::Transcript;
 
 use super::voice::Labels;
 
-/// One `SPEAKER` line for each stretch; `recording` is the file column, its white space written as `_`. Empty when the
-/// transcript has no stretches.
+/// One `SPEAKER` line per turn. `recording` is the file column, with white space written as `_`. Empty if the
+/// transcript has no turns.
 #[must_use]
 pub fn rttm(transcript: &Transcript, recording: &str) -> String {
     let labels = Labels::of(transcript);
@@ -22,7 +22,7 @@ pub fn rttm(transcript: &Transcript, recording: &str) -> String {
     out
 }
 
-/// A value that cannot be taken for two columns, or for none.
+/// Makes a value exactly one column: not empty, without white space.
 fn column(value: &str) -> String {
     if value.is_empty() {
         return "<NA>".to_owned();

@@ -1,4 +1,4 @@
-//! How far a transcript is from a reference: diarization error, word error, roles.
+//! Scores of a transcript against a reference: diarization error, word error and roles.
 
 mod diarization;
 mod judge;

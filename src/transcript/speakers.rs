@@ -1,5 +1,5 @@
-//! Who speaks when, from the audio: legs where there are two, else voices; and whose words they are. Roles a platform gave
-//! are never overruled; a role that nothing speaks for stays unknown.
+//! Assigns speakers to the audio and words to speakers. Two legs are two speakers; one leg is diarized. A role from the
+//! platform is never overruled. A speaker without evidence keeps the role `unknown`.
 
 pub(super) mod owners;
 
@@ -26,41 +26,39 @@ use super::voices::Voices;
 
 use self::owners::Owned;
 
-/// Of a leg's speech that meets the turns of some role, this share has to meet the agent's (or not), or the legs stay
-/// without roles.
+/// Least share of a leg's matching speech for an assignment of roles to the legs.
 const CLEAR: f64 = 0.75;
-/// Speech that has to meet turns of known role before they say anything, ms.
+/// Least matching speech for any evidence, in milliseconds.
 const ENOUGH_MS: u64 = 1_000;
 
-/// What is known beforehand of who is who.
+/// Data about the speakers that is known beforehand.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hints<'a> {
-    /// Who tells voices on one channel apart, where it is not what is compiled in.
+    /// The configured diarizer; `None` uses the compiled-in one.
     pub engines: Option<&'a Engines>,
     pub channels: DualChannels,
-    /// What the agent is known to say: its greeting, or its prompt.
+    /// The agent's known text: its greeting or its prompt.
     pub agent_text: Option<&'a str>,
-    /// What the agent sounds like, where it is no person.
+    /// The enrolled voice of a synthetic agent.
     pub agent_voice: Option<&'a AgentVoice>,
 }
 
-/// A transcript with its speakers placed on the audio.
+/// A transcript with its speakers assigned to the audio.
 #[derive(Debug)]
 pub struct Attributed {
     pub transcript: Transcript,
-    /// The role on each leg of the recording; one entry for one leg, unknown where several speak on it.
+    /// The role on each leg of the recording. A single leg has one entry, which is unknown.
     pub legs: Vec<Role>,
-    /// What tells the speakers apart in `transcript.turns`.
+    /// The source of the speakers in `transcript.turns`.
     pub method: ConversationMethod,
-    /// How sure it is, from 0 to 1, whose leg is whose; 1 with one leg, where there is nothing to mix up.
+    /// Confidence of the assignment of roles to legs, from 0 to 1. It is 1 with one leg.
     pub legs_sure: f64,
 }
 
-/// Places speakers on the audio, for a transcript with or without words, and says which role each of them plays as far as
-/// there is evidence.
+/// Assigns speakers to the audio, for a transcript with or without words, and roles to speakers with enough evidence.
 ///
 /// # Errors
-/// The spool could not be read.
+/// [`AudioError`] if the spool cannot be read.
 pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Result<Attributed, AudioError> {
     let (mut agent_text, mut agent_voice) = (hints.agent_text, hints.agent_voice);
     let mut legs_sure = 1.0;
@@ -76,12 +74,12 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
             };
             by_voice(&mut words, &voices);
             if !voices.sure {
-                // Whose words they are, and whose sounds, is not certain enough to say by them who is who.
+                // The words and the audio of each speaker are too uncertain as evidence for a role.
                 (agent_text, agent_voice) = (None, None);
             }
             ConversationMethod::Voices
         }
-        // Turns that a platform timed are kept: it knows who spoke, and a mix does not say.
+        // The platform's timed turns stay, because the platform recorded the speakers separately and the mix does not.
         _ => ConversationMethod::ProviderTurns,
     };
     let likenesses = match agent_voice {
@@ -95,7 +93,7 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
 }
 
 impl Attributed {
-    /// The same recording with another transcript of it.
+    /// The same recording with another transcript.
     #[must_use]
     pub fn with(self, transcript: Transcript) -> Self {
         let legs = roles_on_legs(&transcript, self.legs.len());
@@ -106,13 +104,13 @@ impl Attributed {
 fn roles_on_legs(words: &Transcript, legs: usize) -> Vec<Role> {
     let role = |leg: u8| {
         let here = words.speakers.iter().filter(|speaker| speaker.channel == Some(leg));
-        // Announcements on a person's leg leave it that person's.
+        // A person's leg keeps that person's role, even with announcements on it.
         here.map(|speaker| speaker.role).min_by_key(|role| *role == Role::System).unwrap_or(Role::Unknown)
     };
     if legs == 2 { vec![role(0), role(1)] } else { vec![Role::Unknown; legs] }
 }
 
-/// Nothing says yet who speaks, and there is something to tell apart: words with places, or speech without words.
+/// Whether diarization is needed: no speaker is known, and there are words with times, or only audio.
 fn nobody_is_told_apart(words: &Transcript) -> bool {
     let nameless = words.speakers.len() <= 1 && words.speakers.iter().all(is_nameless);
     let placed = words.utterances.iter().any(|utterance| utterance.start_ms.is_some());
@@ -123,7 +121,7 @@ const fn is_nameless(speaker: &Speaker) -> bool {
     matches!(speaker.role, Role::Unknown) && speaker.evidence.is_none()
 }
 
-/// One leg: the turns are those of its voices, and each word goes to the voice that is speaking.
+/// One leg: the turns come from the diarization, and each word is assigned to a speaker.
 fn by_voice(words: &mut Transcript, voices: &Voices) {
     if voices.stretches.is_empty() {
         return;
@@ -135,8 +133,8 @@ fn by_voice(words: &mut Transcript, voices: &Voices) {
     give_words(words, &stretches, |_| true);
 }
 
-/// Two legs: the turns are theirs, whatever a platform's clock said, and so are the words heard on them. Says how sure it is
-/// whose legs they are.
+/// Two legs: turns and recognised words come from the legs, independent of the platform's times. Returns the confidence
+/// of the legs' roles.
 fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChannels) -> f64 {
     let claim = leg_roles(words, legs, channels);
     for speaker in words.speakers.iter_mut().filter(|speaker| speaker.role != Role::Unknown) {
@@ -157,7 +155,7 @@ fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChanne
     give_words(words, &stretches, adrift);
     match claim {
         LegRoles { evidence: None, .. } => 0.0,
-        // Somebody said so.
+        // The configuration or the alignment states the legs.
         LegRoles { confidence: None, .. } => 1.0,
         LegRoles { confidence: Some(share), .. } => share,
     }
@@ -167,7 +165,7 @@ const fn turn(owned: &Owned) -> Turn {
     Turn { speaker: owned.speaker, start_ms: owned.region.start_ms, end_ms: owned.region.end_ms }
 }
 
-/// The role on each leg, and what that rests on.
+/// The role on each leg, with its evidence.
 struct LegRoles {
     roles: [Role; 2],
     evidence: Option<Evidence>,
@@ -189,7 +187,7 @@ fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -
         (Some(1), Some(0)) => return caller_left(None),
         _ => {}
     }
-    // What each leg shares with the stretches of each role the platform timed.
+    // The overlap of each leg's speech with the platform's timed turns of each role.
     let shared = |leg: &[Region], role: Role| -> u64 {
         let of_role = words.turns.iter().filter(|turn| words.role(turn.speaker) == role);
         of_role.map(|turn| leg.iter().map(|region| common(region, turn)).sum::<u64>()).sum()
@@ -209,7 +207,7 @@ fn common(region: &Region, turn: &Turn) -> u64 {
     region.end_ms.min(turn.end_ms).saturating_sub(region.start_ms.max(turn.start_ms))
 }
 
-/// The id of the speaker on this leg: one whose role it is, one whose words were heard there, or a new one.
+/// The id of the speaker on this leg: one with its role, one with words on the leg, or a new one.
 fn speaker_on(words: &mut Transcript, leg: u8, claim: &LegRoles) -> u32 {
     let role = claim.roles[usize::from(leg)];
     let given = |speaker: &Speaker| role != Role::Unknown && speaker.role == role;
@@ -228,8 +226,8 @@ fn speaker_on(words: &mut Transcript, leg: u8, claim: &LegRoles) -> u32 {
     speaker.id
 }
 
-/// Utterances that are theirs to give away go, word for word, to whoever speaks while they are said; speakers who then
-/// have nothing leave the table.
+/// If `whose` accepts an utterance's speaker, assigns its words to the speakers of their times. Removes speakers
+/// without utterances and turns.
 fn give_words(words: &mut Transcript, stretches: &[Owned], whose: impl Fn(u32) -> bool) {
     let mut given = Vec::with_capacity(words.utterances.len());
     for utterance in words.utterances.drain(..) {

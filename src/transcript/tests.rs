@@ -1,4 +1,4 @@
-//! What the part promises as a whole: the forms to the byte, and that nothing is lost or made up on the way.
+//! Properties of the whole part: exact output formats, and no lost or added text.
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -239,7 +239,7 @@ const ROLES: [Role; 5] = [Role::Agent, Role::Caller, Role::Transfer, Role::Syste
 const LABELS: [&str; 6] = ["[Agent]: ", "[Caller]: ", "[Transfer]: ", "[System]: ", "[Speaker 1]: ", ""];
 
 fn any_turn() -> impl Strategy<Value = ProviderTurn> {
-    // Letters, marks and every kind of line break; no colon, so that no generated text is a label itself.
+    // Letters, marks and every kind of line break. There is no colon, so that no generated text is a label.
     let text = "[a-zéあ<>&\\[\\] \t\n\r\u{2028}\u{85}-]{0,24}";
     let times = proptest::option::of((0_u64..100_000, 0_u64..5_000));
     (0..ROLES.len(), text, times).prop_map(|(role, text, times)| ProviderTurn {

@@ -1,4 +1,4 @@
-//! The platform's own text form, byte for byte: one turn a line, `[Agent]: text`.
+//! The platform's own text form, byte for byte: one turn per line, `[Agent]: text`.
 
 use crate::domain::ProviderTurn;
 use crate::domain::Role;
@@ -10,9 +10,9 @@ use super::provider::from_voices;
 use super::voice::Labels;
 use super::voice::Voice;
 
-/// `transcript.txt` and the record's `transcript`: one turn a line, line breaks inside a turn folded to one space,
-/// consecutive turns of one speaker joined, no line break at the end. Text of one nameless speaker carries no label.
-/// `None` when the transcript has no words.
+/// `transcript.txt` and the record's `transcript`: one turn per line. Line breaks inside a turn are folded to one
+/// space, consecutive turns of a speaker are joined, and the last line has no line break. Text of a single nameless
+/// speaker has no label. `None` if the transcript has no words.
 #[must_use]
 pub fn text(transcript: &Transcript) -> Option<String> {
     let labels = Labels::of(transcript);
@@ -36,7 +36,7 @@ pub fn text(transcript: &Transcript) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// Reads the text form back, and the looser ones platforms write: `[Agent]:`, `Agent:`, `User:`, `[Speaker 2]:`, with
+/// Reads the text form, and the looser forms of platforms: `[Agent]:`, `Agent:`, `User:`, `[Speaker 2]:`, with
 /// continuation lines. Text without any label is kept word for word as one utterance of an unknown speaker.
 #[must_use]
 pub fn parse_text(text: &str, language: Option<&str>) -> Transcript {
@@ -63,24 +63,24 @@ pub fn parse_text(text: &str, language: Option<&str>) -> Transcript {
     from_voices(turns, language)
 }
 
-/// The voice a line names and what follows; `None` for a line that goes on with the turn before.
+/// The label of a line and the text after it. `None` for a line that continues the previous turn.
 pub(super) fn opening(line: &str) -> Option<(Voice, &str)> {
     let bracketed = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     if let Some((label, words)) =
         bracketed.and_then(|(label, rest)| Some((label, rest.trim_start().strip_prefix(':')?)))
     {
-        // A bracketed name nobody knows is somebody else than the turn before: the words stay, the role does not.
+        // An unknown bracketed name is a different speaker than the previous turn's. Its text is kept, without a role.
         let unknown = (Voice::Unlabelled, line);
         return Some(Voice::from_label(label).map_or(unknown, |voice| (voice, words.trim())));
     }
     let (label, words) = line.split_once(':')?;
     let voice = Voice::from_label(label)?;
-    // Without brackets these two are ordinary words ("System: restarted").
+    // Without brackets these labels are ordinary words ("System: restarted").
     let ordinary = matches!(voice, Voice::Unlabelled | Voice::Role(Role::System));
     (!ordinary).then_some((voice, words.trim()))
 }
 
-/// A turn with words and nothing else.
+/// A turn with only a text.
 pub(super) fn turn(words: &str) -> ProviderTurn {
     ProviderTurn {
         role: Role::Unknown,

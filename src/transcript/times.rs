@@ -1,5 +1,5 @@
-//! Whether the times that came with a text are those of this recording. A platform that counts in another unit, or whose
-//! clock is of another call, gives times that look like any other; the recording tells.
+//! Checks whether the times of a text match this recording. A platform with another unit or with another call's clock
+//! gives plausible times; only the recording shows the error.
 
 use super::provider::TIMES_MISFIT;
 use crate::audio::speech::Speech;
@@ -7,21 +7,22 @@ use crate::domain::Transcript;
 use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 
-/// Times may be this far beyond the recording's end, ms and share of its length: clocks and encoders differ by that.
+/// Tolerance beyond the recording's end: milliseconds, and one part in this many of its length. Clocks and encoders
+/// differ by that.
 const SLACK_MS: u64 = 1_000;
 const SLACK_SHARE: u64 = 50;
-/// More of the times than one in so many beyond the end: it is all of them that are wrong.
+/// If more than one in this many times lie beyond the end, all times are wrong.
 const FEW: usize = 10;
-/// Nobody speaks faster than this, in letters a second, however a platform cuts its words …
+/// Upper limit of the speech rate in letters per second, for any segmentation of a platform.
 const FASTEST: f64 = 60.0;
-/// … which shows only in as many letters as these.
+/// The speech rate is checked only with at least this many letters.
 const ENOUGH_LETTERS: usize = 20;
-/// Fewer letters than these say nothing about how fast they were said.
+/// A turn with fewer letters is not used for the speech rate.
 const A_WORD: usize = 5;
 
-/// The words with the times that fit the recording. Where some do not, they are none, and the transcript says so
-/// (`times_misfit`); where they are many, or all too close together, none is believed. What a factor would make of them is
-/// not tried: one that fits proves nothing.
+/// The words with the times that match the recording. Other times are removed, and the reason becomes `times_misfit`.
+/// All times are removed if many are beyond the end or the speech rate is impossible. Times are not rescaled, because a
+/// matching factor proves nothing.
 #[must_use]
 pub fn within(words: &Transcript, speech: &Speech) -> Transcript {
     let duration_ms = speech.legs.iter().map(|leg| leg.samples.duration_ms()).max().unwrap_or(0);
@@ -48,12 +49,12 @@ fn within_ms(words: &Transcript, duration_ms: u64) -> Transcript {
     clamped(&kept, duration_ms)
 }
 
-/// Both of a pair, or neither where one of them does not fit.
+/// Both times, or none if one of them does not fit.
 fn both(start: Option<u64>, end: Option<u64>, fits: impl Fn(&u64) -> bool) -> (Option<u64>, Option<u64>) {
     if start.iter().chain(&end).all(fits) { (start, end) } else { (None, None) }
 }
 
-/// How many stretches have times, and how many of those go on after this moment.
+/// The number of utterances and words with times, and how many of them end after `latest`.
 fn counted(words: &Transcript, latest: u64) -> (usize, usize) {
     let own = |utterance: &Utterance| utterance.start_ms.max(utterance.end_ms);
     let of_words = words.utterances.iter().flat_map(|u| &u.words).map(|word| word.start_ms.max(word.end_ms));
@@ -65,8 +66,8 @@ fn stretches_beyond(turns: &[Turn], latest: u64) -> bool {
     turns.iter().any(|turn| turn.end_ms > latest)
 }
 
-/// Whether everything would have been said faster than anybody speaks. One turn alone may be: a platform's text goes on
-/// where its agent was cut off.
+/// Whether every turn exceeds the possible speech rate. A single turn may exceed it, because a platform's text
+/// continues after an interruption of its agent.
 fn too_fast(utterances: &[Utterance]) -> bool {
     let letters = |utterance: &Utterance| utterance.text.chars().filter(|c| c.is_alphanumeric()).count();
     let timed = utterances.iter().filter_map(|utterance| {
@@ -81,7 +82,7 @@ fn too_fast(utterances: &[Utterance]) -> bool {
     every && all >= ENOUGH_LETTERS
 }
 
-/// Ends a little beyond the recording's are its end.
+/// Limits times slightly beyond the end to the recording's end.
 fn clamped(words: &Transcript, duration_ms: u64) -> Transcript {
     let mut words = words.clone();
     let clamp = |at: &mut Option<u64>| *at = at.map(|at| at.min(duration_ms));
@@ -112,7 +113,7 @@ mod tests {
 
     const TEXTS: [&str; 3] = ["Good morning, how may I help?", "Two seats for Friday please.", "They are booked."];
 
-    /// Turns at 1, 5 and 9 s with a word every 0.3 s, every time taken through `at`.
+    /// Turns at 1, 5 and 9 s with a word every 0.3 s, every time mapped through `at`.
     fn told(at: impl Fn(u64) -> u64) -> Transcript {
         let turn = |(n, text): (usize, &&str)| {
             let from = 1_000 + n as u64 * 4_000;
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn times_of_another_unit_are_not_believed() {
-        // Milliseconds taken for seconds, ticks of 10 ms taken for seconds and for milliseconds, seconds for milliseconds.
+        // Milliseconds read as seconds, 10 ms ticks read as seconds and as milliseconds, seconds read as milliseconds.
         for (name, at) in [
             ("ms as s", (|at| at * 1000) as fn(u64) -> u64),
             ("10 ms as s", |at| at * 100),
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(kept.reason.as_deref(), Some(TIMES_MISFIT));
         assert_eq!(kept.utterances[2].words.last().unwrap().start_ms, None);
         assert_eq!(kept.utterances[..2], words.utterances[..2]);
-        // Half a second beyond is the end.
+        // Half a second beyond the end becomes the end.
         let cut = within_ms(&told(|at| at), 9_700);
         assert_eq!((cut.utterances[2].end_ms, cut.reason), (Some(9_700), None));
     }

@@ -1,4 +1,4 @@
-//! Whose words they are, as a source puts it: a role, a number, or nothing.
+//! Speaker labels of a source: a role, a number, or none.
 
 use crate::domain::Role;
 use crate::domain::Transcript;
@@ -6,11 +6,11 @@ use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Utterance;
 
-/// Whom a source gives some words to.
+/// The source's label for the speaker of some words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Voice {
     Role(Role),
-    /// Told apart from the others by a number, without a role.
+    /// A speaker number without a role.
     Numbered(u32),
     Unlabelled,
 }
@@ -23,7 +23,7 @@ impl Voice {
         }
     }
 
-    /// Reads a label such as `Agent`, `user` or `Speaker 2`; `None` for a word that names nobody we know.
+    /// Reads a label such as `Agent`, `user` or `Speaker 2`. `None` for an unknown word.
     pub(super) fn from_label(label: &str) -> Option<Self> {
         if let Some(role) = Role::from_word(label) {
             return Some(Self::of(role));
@@ -40,8 +40,8 @@ impl Voice {
         }
     }
 
-    /// Known roles in order of appearance, then the nameless ones by their number, so that `Speaker 1` written out and
-    /// read back stays `Speaker 1`.
+    /// Known roles sort by appearance, then nameless speakers by number. `Speaker 1` therefore stays `Speaker 1` after
+    /// writing and reading.
     const fn rank(self) -> (bool, u32) {
         match self {
             Self::Role(_) => (false, 0),
@@ -51,7 +51,7 @@ impl Voice {
     }
 }
 
-/// The speakers table and, for each of `voices`, its speaker's id.
+/// The speakers table, and the speaker id for each of `voices`.
 pub(super) fn speakers(voices: &[Voice]) -> (Vec<Speaker>, Vec<u32>) {
     let mut distinct: Vec<Voice> = Vec::new();
     for voice in voices {
@@ -71,11 +71,11 @@ pub(super) fn speakers(voices: &[Voice]) -> (Vec<Speaker>, Vec<u32>) {
     (table.collect(), ids.collect())
 }
 
-/// What the written forms call each speaker.
+/// The label of each speaker in the written forms.
 #[derive(Debug)]
 pub(super) struct Labels {
     named: Vec<(u32, String)>,
-    /// For words that may be anybody's.
+    /// The label for words of an uncertain speaker.
     anybody: String,
 }
 
@@ -87,7 +87,7 @@ impl Labels {
                 known.push((utterance.speaker, Role::Unknown));
             }
         }
-        // One nameless speaker is not told apart from anybody: a label would say more than is known.
+        // A single nameless speaker gets no label, because it may be several.
         if matches!(known.as_slice(), [(_, Role::Unknown)]) {
             return Self { named: Vec::new(), anybody: String::new() };
         }
@@ -110,7 +110,8 @@ impl Labels {
         self.named.iter().find(|(id, _)| *id == speaker).map(|(_, label)| label.as_str())
     }
 
-    /// The label of an utterance: its speaker's, unless that would give a role to words that may be somebody else's.
+    /// The label of an utterance: its speaker's label, or a neutral one if the speaker has a role and the attribution
+    /// is doubtful.
     pub(super) fn of_words(&self, utterance: &Utterance, role: Role) -> Option<&str> {
         let doubtful = role != Role::Unknown && utterance.by.is_some_and(|by| by.is_doubtful());
         if doubtful { Some(&self.anybody) } else { self.get(utterance.speaker) }

@@ -1,16 +1,16 @@
 //! Made by `tests/calls/train_profiles.py`: do not edit by hand.
 
-/// Numbers of a voice's figures, and directions in them that tell voices apart.
+/// Length of a speaker embedding, and number of the directions that discriminate between voices.
 pub const FIGURES: usize = 24;
 pub const DIRECTIONS: usize = 14;
-/// Calls that make an agent known.
+/// Least number of calls for an enrolled voice.
 pub const FEWEST_CALLS: usize = 2;
-/// Where voices lie on average.
+/// Mean embedding of all voices.
 pub const MEAN: [f64; FIGURES] = [
     -1.5515, 1.1819, -2.2004, -2.8612, -1.2028, 0.5806, -0.5824, -4.5224, 2.2952, 0.1330, -0.8131, 0.9768, -0.1400,
     0.8509, 1.1169, -1.5534, -1.1767, 1.1594, 0.4690, -1.7863, -2.1011, 0.2943, 2.7845, -1.3453,
 ];
-/// Along these a voice varies by one from call to call.
+/// Along these directions the variance of a voice between calls is one.
 pub const ALONG: [[f64; FIGURES]; DIRECTIONS] = [
     [
         -1.2269, 2.0378, 0.8003, 2.6588, 2.8976, 1.5501, 1.8424, 1.1942, 0.0901, 0.3476, 1.0672, 1.2921, 4.5538,
@@ -69,15 +69,15 @@ pub const ALONG: [[f64; FIGURES]; DIRECTIONS] = [
         5.1740, -3.7993, -7.8995, 3.3086, -0.3787, -3.0665, -1.9606, -4.0245, -5.1391, 2.0524, 4.0544,
     ],
 ];
-/// How much voices vary along them, squared.
+/// Variance between voices along these directions.
 pub const BETWEEN: [f64; DIRECTIONS] = [
     90.5656, 28.5450, 20.6360, 18.8746, 12.7873, 6.8183, 4.7832, 4.1571, 3.4933, 2.4650, 2.2018, 1.6814, 1.4655, 1.1010,
 ];
-/// What the figures say together is this share of what they say one by one.
+/// Weight of the summed log-likelihood ratio, because the directions are not independent.
 pub const SCALE: f64 = 0.262;
-/// How much more one point varies than a whole call does.
+/// Additional variance of a single segment embedding; the variance between calls is 1.
 pub const SECOND: f64 = 3.0;
-/// How often an agent has another voice than the one that is known.
+/// Probability that an agent's voice differs from the enrolled one.
 pub const ANOTHER: f64 = 0.05;
-/// The most that the calls it was learnt on can show: right ones and one more, of all and two more (Laplace's rule).
+/// Upper limit of the confidence from the training calls: (right + 1) / (all + 2), by Laplace's rule.
 pub const MOST: f64 = 0.9903;

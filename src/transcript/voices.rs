@@ -1,6 +1,7 @@
-//! Voices on one channel, told apart without any model of a person: stretches of about a second are summed up, two groups
-//! are looked for, and if they lie far enough apart each group teaches a mixture that then places every frame. Nothing
-//! learnt here outlives the call; only [`manner`] makes figures that may be kept, of synthetic agents.
+//! Diarization of one channel without enrolled voices. Segments of about 0.8 s become embeddings, which are clustered
+//! into two groups. If the groups are far enough apart, each trains a Gaussian mixture, and the mixtures assign every
+//! frame. All of this is discarded after the call. Only [`manner`] computes an embedding that may be stored, for
+//! synthetic agents.
 
 mod groups;
 mod manner;
@@ -22,55 +23,55 @@ use self::mixture::Mixture;
 use self::summary::Point;
 use self::summary::Sound;
 
-/// A stretch of one voice.
+/// A segment of one speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Voiced {
     pub voice: u32,
     pub region: Region,
 }
 
-/// The voices of one leg.
+/// The diarization of one leg.
 #[derive(Debug, Default)]
 pub struct Voices {
-    /// How many: none, one or two; three stand for more than two.
+    /// Number of speakers: none, one or two; three means more than two.
     pub count: u32,
-    /// In order of time; voice 0 is the first to be heard.
+    /// Ordered by time. Speaker 0 is the first one heard.
     pub stretches: Vec<Voiced>,
-    /// Whether roles can be built on who says what: more than two voices are not kept apart well enough, nor are two that
-    /// hardly differ, or of which one may be two itself.
+    /// Whether the result is a base for roles. It is not with more than two speakers, with two similar ones, or if one
+    /// of them may be two.
     pub sure: bool,
 }
 
-/// Frames in the stretches that are summed up, about: 0.8 s.
+/// Target length of a segment in frames: 0.8 s.
 const PIECE: usize = 80;
-/// Log odds of two voices against one from which there are two, and from which roles are built on them.
+/// Log odds of two speakers against one: the threshold for two, and the threshold for roles.
 const TWO: f64 = 0.8;
 const SURE: f64 = 1.5;
-/// Log odds of one of the two being two itself from which there is a third, and from which nobody can be sure.
+/// Log odds of one of the two being two speakers: the threshold for a third, and the threshold for doubt.
 const THREE: f64 = 1.3;
 const DOUBT: f64 = 0.0;
-/// A second voice has to be heard this long, frames, to be believed.
+/// Least speech of a second speaker, in frames.
 const HEARD: usize = 40;
-/// Rounds of learning mixtures and placing frames.
+/// Rounds of training mixtures and assigning frames.
 const ROUNDS: usize = 3;
-/// Neighbouring frames say much the same; what they say together is this share of the sum.
+/// Weight of the summed frame likelihoods, because neighbouring frames are correlated.
 const SHARE: f32 = 0.25;
-/// What a change of voice costs: inside a region, and at a pause.
+/// Cost of a speaker change: inside a region, and at a pause.
 const CHANGE_INSIDE: f32 = 14.0;
 const CHANGE_AT_PAUSE: f32 = 1.5;
 const FRAME_MS: u64 = 10;
 
-/// The frames of all regions, one after the other.
+/// The frames of all regions in sequence.
 struct Frames {
     all: Vec<Sound>,
-    /// For each region, its first frame here; and the number of frames at the end.
+    /// The first frame of each region, and the number of frames at the end.
     starts: Vec<usize>,
 }
 
-/// Tells the voices of a leg apart.
+/// Diarizes a leg.
 ///
 /// # Errors
-/// The spool could not be read.
+/// [`AudioError`] if the spool cannot be read.
 pub fn tell_apart(leg: &LegSpeech) -> Result<Voices, AudioError> {
     let frames = frames(&leg.samples, &leg.regions)?;
     let pieces = pieces(&frames);
@@ -111,12 +112,12 @@ pub fn tell_apart(leg: &LegSpeech) -> Result<Voices, AudioError> {
     Ok(Voices { count: u32::from(count), stretches, sure })
 }
 
-/// Three groups instead of two, the likelier of the two being two voices itself, and the log odds of that.
+/// Splits the group that is more likely two speakers, which gives three groups. Returns them with the log odds of that.
 fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<(Vec<u8>, f64)> {
     let part = |group: u8| {
         let own: Vec<usize> = (0..points.len()).filter(|n| groups[*n] == group).collect();
         let inside: Vec<Point> = own.iter().map(|n| points[*n]).collect();
-        // Where the other one spoke in between is as good as a pause.
+        // A part of the other speaker in between counts as a pause.
         let breaks: Vec<bool> = own.iter().map(|n| begins[*n] || groups[n - 1] != group).collect();
         groups::two(&inside, &breaks).map(|split| (own, split))
     };
@@ -134,10 +135,10 @@ fn frames(samples: &Pcm16k, regions: &[Region]) -> Result<Frames, AudioError> {
     for region in regions {
         let mut analyser = Analyser::default();
         cut.clear();
-        // A region's times are the middles of its frames.
+        // A region's times are the centres of its frames.
         let samples = samples.read(region.start_ms.saturating_sub(FRAME_MS), region.end_ms + FRAME_MS)?;
         analyser.push(&samples, &mut cut);
-        // The middle of a frame is where the next one's pitch is looked for.
+        // The pitch for a frame is found around the centre of the next pitch frame.
         let pitch = pitch::track(&samples);
         frames.all.extend(cut.iter().zip(pitch.into_iter().skip(1)).map(|(frame, pitch)| Sound::of(frame, pitch)));
         frames.starts.push(frames.all.len());
@@ -145,7 +146,7 @@ fn frames(samples: &Pcm16k, regions: &[Region]) -> Result<Frames, AudioError> {
     Ok(frames)
 }
 
-/// Stretches of about [`PIECE`] frames, none across two regions.
+/// Segments of about [`PIECE`] frames. None crosses two regions.
 fn pieces(frames: &Frames) -> Vec<(usize, usize)> {
     let mut pieces = Vec::new();
     for pair in frames.starts.windows(2) {
@@ -161,12 +162,12 @@ fn points(frames: &Frames, pieces: &[(usize, usize)]) -> Vec<Point> {
     pieces.iter().filter_map(|(from, to)| summary::point(&frames.all[*from..*to])).collect()
 }
 
-/// Whether each piece is the first of its region.
+/// Whether each segment is the first of its region.
 fn begins(frames: &Frames, pieces: &[(usize, usize)]) -> Vec<bool> {
     pieces.iter().map(|(from, _)| frames.starts.binary_search(from).is_ok()).collect()
 }
 
-/// The likeliest owner of every frame, changes of voice being rare (Viterbi's algorithm, a state for each voice).
+/// The most likely speaker of every frame, with a cost for changes (Viterbi's algorithm, one state per speaker).
 fn place(frames: &Frames, voices: &[Mixture]) -> Vec<u8> {
     let mut costs = vec![0.0_f32; voices.len()];
     let mut came_from: Vec<Vec<u8>> = Vec::with_capacity(frames.all.len());
@@ -201,7 +202,7 @@ fn least(costs: &[f32]) -> (u8, f32) {
 }
 
 fn stretches(leg: &LegSpeech, frames: &Frames, owner: &[u8]) -> Vec<Voiced> {
-    // Voices are counted in the order in which they are heard.
+    // Speakers are numbered in the order of their first speech.
     let mut heard: Vec<u8> = Vec::new();
     for by in owner {
         if !heard.contains(by) {

@@ -1,11 +1,11 @@
-//! Voices of synthetic agents: told by their figures, and only from turns that somebody said are theirs.
+//! Enrolled voices of synthetic agents: comparison of embeddings, and the turns used for enrolment.
 
 use super::*;
 use crate::transcript::without_text;
 
-/// So far from the middle of all voices in every direction, in terms of how much voices vary.
+/// An embedding at a distance of `at` standard deviations from the mean voice, in every direction.
 fn figures(at: f64) -> VoiceFigures {
-    // The directions are not square to each other: what leads along the first of them only is found by going back and forth.
+    // The directions are not orthogonal. The embedding for one direction alone is found by iteration.
     let wanted: Vec<f64> = table::BETWEEN.iter().map(|between| at * between.sqrt()).collect();
     let mut figures = VoiceFigures { version: VOICE_VERSION, at: table::MEAN.to_vec(), speech_ms: 20_000 };
     for _ in 0..2_000 {
@@ -23,7 +23,7 @@ fn a_voice_is_its_own_and_not_another() {
     let known = AgentVoice::of(&[figures(1.0), figures(1.02), figures(0.98)]).unwrap();
     assert!(known.likeness(&figures(1.0)).unwrap() > 3.0);
     assert!(known.likeness(&figures(-1.0)).unwrap() < -3.0);
-    // A voice that was hardly heard says less, either way.
+    // A voice with little speech gives a smaller ratio in both directions.
     let short = |at| VoiceFigures { speech_ms: 100, ..figures(at) };
     assert!(known.likeness(&short(1.0)).unwrap() < known.likeness(&figures(1.0)).unwrap());
     assert!(known.likeness(&short(-1.0)).unwrap() > known.likeness(&figures(-1.0)).unwrap());

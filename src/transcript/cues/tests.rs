@@ -1,4 +1,4 @@
-//! Captions of ours read back to what they were made of; captions of others read as what they are.
+//! Round trips of our own captions, and captions of other tools.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ use crate::transcript::parse_file;
 use crate::transcript::render;
 use crate::transcript::text;
 
-/// The label, text and times of each utterance.
+/// Label, text, start and end of each utterance.
 fn read(captions: &str) -> Vec<(String, String, Option<u64>, Option<u64>)> {
     let read = parse_file(captions.as_bytes(), None).unwrap();
     let label = |speaker: u32| match read.role(speaker) {
@@ -110,7 +110,7 @@ fn captions_without_words_and_texts_that_are_no_captions() {
     for plain in ["WEBVTTX is a word", "1\nfirst of all --> we go", "Agent: from 1:00 --> 2:00 we are open", "42", ""] {
         assert!(parse(plain, None).is_none(), "{plain:?}");
     }
-    // The second of two times is the earlier one: neither counts.
+    // The end lies before the start, so that both are dropped.
     assert_eq!(read("WEBVTT\n\n00:03.000 --> 00:02.000\nHi")[0].2, None);
 }
 

@@ -1,4 +1,4 @@
-//! A CTC network in ONNX, run by rten: samples of one stretch to log probabilities of tokens.
+//! Runs a CTC network in ONNX with `rten`. Input: the samples of one segment. Output: log probabilities of tokens.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use super::features::LogMel;
 use super::manifest::Features;
 use super::manifest::Manifest;
 
-/// Steps of token log probabilities, the blank first.
+/// Log probabilities of the tokens by step, the blank first.
 #[derive(Debug, Clone)]
 pub struct Posteriors {
-    /// `[steps, tokens]`.
+    /// Shape `[steps, tokens]`.
     pub log_probs: NdTensor<f32, 2>,
     pub step_ms: f64,
 }
@@ -32,7 +32,7 @@ impl Posteriors {
         self.log_probs.size(0)
     }
 
-    /// One step's log probabilities, the blank's first.
+    /// Log probabilities of one step, the blank first.
     #[must_use]
     pub fn step(&self, step: usize) -> &[f32] {
         let tokens = self.log_probs.size(1);
@@ -40,7 +40,7 @@ impl Posteriors {
     }
 }
 
-/// A loaded network. It is loaded once and shared by every job of the process.
+/// A loaded network, shared by all jobs of the process.
 pub struct Acoustic {
     path: PathBuf,
     model: Model,
@@ -50,7 +50,7 @@ pub struct Acoustic {
     step_ms: f64,
     tokens: usize,
     blank: usize,
-    /// `(audio, its length in feature frames where the network asks for it, log probabilities)`.
+    /// Audio input, optional input of its length in feature frames, and output of log probabilities.
     nodes: (NodeId, Option<NodeId>, NodeId),
     threads: usize,
 }
@@ -62,17 +62,17 @@ impl std::fmt::Debug for Acoustic {
 }
 
 impl Acoustic {
-    /// Loads this file; each recognition will use `threads` threads. It is read as it is parsed, so that no second copy of
-    /// the weights is ever in memory.
+    /// Loads this file. Each recognition uses `threads` threads. The file is parsed while it is read, so that memory
+    /// holds the weights only once.
     ///
     /// # Errors
-    /// A file that is not the network its description promises, or is none that can be run.
+    /// [`EngineError`] if the file does not match its description or cannot be run.
     pub fn load(path: &Path, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
         let model = ModelOptions::with_all_ops().load_file(path);
         Self::of(model.map_err(|err| wrong(path, err.to_string()))?, path, manifest, threads)
     }
 
-    /// As [`Acoustic::load`], from memory; `path` is what errors call it.
+    /// Like [`Acoustic::load`], from memory. Errors name `path`.
     pub fn from_static(
         path: &Path,
         bytes: &'static [u8],
@@ -99,10 +99,10 @@ impl Acoustic {
         })
     }
 
-    /// What the network makes of one stretch of 16 kHz samples; nothing of a stretch too short to hold a sound.
+    /// Log probabilities for one segment of 16 kHz samples. They have no steps if the segment is too short for a sound.
     ///
     /// # Errors
-    /// A network that cannot take this input, or whose output is not one of its tokens per step.
+    /// [`EngineError`] if the network rejects this input, or its output does not match the number of tokens.
     pub fn posteriors(&self, samples: &[f32]) -> Result<Posteriors, EngineError> {
         let frames = match self.features {
             Features::NemoLogMel => LogMel::frames(samples.len()),
@@ -112,7 +112,8 @@ impl Acoustic {
         if samples.len() < 8 * super::features::HOP {
             return Ok(Posteriors { log_probs: NdTensor::zeros([0, self.tokens]), step_ms });
         }
-        // New threads each time: they have the priority of the one that asks, and cost nothing beside what they do.
+        // A new pool per run: its threads inherit the priority of the calling thread, and their cost is small against
+        // the run.
         let pool = Arc::new(ThreadPool::with_num_threads(self.threads));
         let options = RunOptions::default().with_thread_pool(Some(pool));
         let (audio, length, output) = self.nodes;
@@ -137,7 +138,7 @@ impl Acoustic {
         Ok(Posteriors { log_probs: self.blank_first(all.into_data(), steps), step_ms })
     }
 
-    /// Moves the blank to the front (the decoder knows it there) and makes log probabilities of plain scores.
+    /// Moves the blank to the front, as the decoder expects, and normalises the scores to log probabilities.
     fn blank_first(&self, mut all: Vec<f32>, steps: usize) -> NdTensor<f32, 2> {
         for step in all.chunks_exact_mut(self.tokens) {
             step[..=self.blank].rotate_right(1);
@@ -156,7 +157,8 @@ fn wrong(path: &Path, reason: String) -> EngineError {
     EngineError::Architecture { path: path.to_owned(), reason }
 }
 
-/// The network's ports: a three-dimensional picture (or two-dimensional samples), perhaps its length, and the output.
+/// Finds the network's ports: a three-dimensional spectrogram or two-dimensional samples, an optional length, and the
+/// output.
 fn nodes(model: &Model) -> Result<(NodeId, Option<NodeId>, NodeId), String> {
     let rank = |id: NodeId| model.node_info(id).and_then(|node| node.shape()).map(|shape| shape.len());
     let ids = model.input_ids();
@@ -173,7 +175,7 @@ fn nodes(model: &Model) -> Result<(NodeId, Option<NodeId>, NodeId), String> {
     }
 }
 
-/// To zero mean and unit variance.
+/// Normalises to zero mean and unit variance.
 fn level(samples: &[f32]) -> Vec<f32> {
     let count = samples.len().max(1) as f64;
     let mean = samples.iter().map(|x| f64::from(*x)).sum::<f64>() / count;

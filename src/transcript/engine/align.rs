@@ -1,37 +1,38 @@
-//! Known text laid onto audio: the likeliest way in which the network's token probabilities spell these words in this
-//! order (CTC forced alignment), where the rest of an utterance may be left unsaid and sound may be left unwritten.
+//! CTC forced alignment of known text with audio. Input: token probabilities, and the spelt words in their order.
+//! Output: the first and last step of each word, with a confidence. The rest of an utterance may be unsaid, and audio
+//! may have no text.
 
 use super::acoustic::Posteriors;
 use super::decode::Alphabet;
 
-/// What a step of sound that no word explains costs at most, in nats: more than a clear silence, less than a token that
-/// is not there.
+/// Upper limit of the cost of a step without text, in nats. It is above the cost of clear silence and below that of an
+/// absent token.
 const UNWRITTEN: f32 = 3.0;
-/// What breaking an utterance off costs, and each of its tokens left unsaid.
+/// Cost of breaking off an utterance, and of each of its unsaid tokens, in nats.
 const BREAK_OFF: f32 = 4.0;
 const UNSAID: f32 = 1.0;
-/// Hypotheses this much worse than the best of a step are given up.
+/// Hypotheses that are worse than the best of a step by this many nats are dropped.
 const HOPELESS: f32 = 250.0;
-/// Steps times tokens above which a call is not aligned: an hour of steady talk.
+/// Limit of steps times tokens for an alignment: an hour of continuous speech.
 const MOST_CELLS: usize = 1 << 31;
 
-/// A word's place in the audio, from the start of the first step.
+/// Position of a word in the audio, in steps from the first step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placed {
-    /// Step of its first and of its last token.
+    /// Step of the first and of the last token.
     pub first: usize,
     pub last: usize,
-    /// Geometric mean of its tokens' probabilities.
+    /// Geometric mean of the probabilities of its tokens.
     pub confidence: f64,
 }
 
-/// What became of a word of the text.
+/// The alignment result of a word.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fate {
     Placed(Placed),
-    /// The utterance was broken off before it.
+    /// The utterance was broken off before this word.
     Unsaid,
-    /// It has no letters the model knows; it stands between its neighbours.
+    /// The word has no letters that the model knows. Its position follows from its neighbours.
     Unspellable,
 }
 
@@ -43,24 +44,24 @@ struct Slot {
     utterance: usize,
     first_of_word: bool,
     last_of_word: bool,
-    /// Tokens of the same utterance after this one.
+    /// Tokens after this one in the same utterance.
     left: u32,
 }
 
-/// Where a hypothesis came from, one step before.
+/// The state of a hypothesis one step earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
     Stay,
-    /// The gap before this token, or this token for the gap after it.
+    /// The gap before this token, or the token before this gap.
     Previous,
     /// Two states back: from token to token without a gap.
     Skip,
-    /// The utterance before was broken off after this slot.
+    /// The previous utterance was broken off after this slot.
     Broken(u32),
     Nowhere,
 }
 
-/// Tokens that spell a word: the longest pieces first, letters the model does not know left out.
+/// The tokens that spell a word, longest tokens first. Letters without a token are dropped.
 #[must_use]
 pub fn spell(alphabet: &Alphabet, word: &str) -> Vec<usize> {
     let spelt = pieces(alphabet, word);
@@ -94,8 +95,8 @@ fn pieces(alphabet: &Alphabet, word: &str) -> Vec<usize> {
     all
 }
 
-/// Lays the utterances' words (spelt by [`spell`]) onto the steps, in their order. `None` when there is nothing to lay
-/// or nothing to lay it on.
+/// Aligns the words of the utterances (spelt by [`spell`]) with the steps, in their order. `None` without words or
+/// steps, or above the size limit.
 #[must_use]
 pub fn align(posteriors: &Posteriors, alphabet: &Alphabet, utterances: &[Vec<Vec<usize>>]) -> Option<Vec<Vec<Fate>>> {
     let slots = slots(utterances);
@@ -131,7 +132,7 @@ pub fn align(posteriors: &Posteriors, alphabet: &Alphabet, utterances: &[Vec<Vec
     Some(fates)
 }
 
-/// The steps at which these labels are likeliest said, one after the other.
+/// The most likely step of each of these labels, in their order.
 pub(super) fn steps(posteriors: &Posteriors, labels: &[usize]) -> Option<Vec<usize>> {
     let slots = slots(&[vec![labels.to_vec()]]);
     let path = Trellis { posteriors, slots: &slots, space: None }.best()?;
@@ -161,14 +162,14 @@ struct Trellis<'a> {
 }
 
 impl Trellis<'_> {
-    /// Even states are the gaps before the tokens (and after the last), odd states the tokens. Returns the steps at
-    /// which tokens are said, in order.
+    /// The best path. Even states are the gaps before the tokens and after the last one; odd states are the tokens.
+    /// Returns the steps of the tokens with their slots, in order.
     fn best(&self) -> Option<Vec<(usize, usize)>> {
         let states = 2 * self.slots.len() + 1;
         let mut scores = vec![f32::NEG_INFINITY; states];
         (scores[0], scores[1]) = (0.0, 0.0);
         let mut origins: Vec<(usize, Vec<From>)> = Vec::with_capacity(self.posteriors.steps());
-        // Before the first step only the two first states are open; they are entered from nowhere.
+        // Before the first step, only the first two states are open. They have no predecessor.
         let mut open = 0..2;
         for step in 0..self.posteriors.steps() {
             let said = self.posteriors.step(step);
@@ -194,7 +195,7 @@ impl Trellis<'_> {
         self.trace(&scores, &origins)
     }
 
-    /// The best way into a state.
+    /// The best predecessor of a state.
     fn entered(&self, scores: &[f32], broken: &[Broken], state: usize) -> (f32, From) {
         let mut best = (scores[state], From::Stay);
         let mut offer = |score: f32, from: From| {
@@ -205,7 +206,7 @@ impl Trellis<'_> {
         if state >= 1 {
             offer(scores[state - 1], From::Previous);
         }
-        // From token to token without a gap, unless it is the same one twice.
+        // A direct transition between two tokens is allowed only if they differ.
         let slot = state / 2;
         if state % 2 == 1 && slot >= 1 && self.slots[slot].token != self.slots[slot - 1].token {
             offer(scores[state - 2], From::Skip);
@@ -218,8 +219,8 @@ impl Trellis<'_> {
         best
     }
 
-    /// For every utterance that can be broken off here: the best place to do so. `entry` is the slot whose gap is
-    /// reached, the number of slots for the end.
+    /// For every utterance that can be broken off here, the best position. `entry` is the slot of the next gap, or the
+    /// number of slots at the end of the text.
     fn broken(&self, scores: &[f32], open: std::ops::Range<usize>) -> Vec<Broken> {
         let mut all: Vec<Broken> = Vec::new();
         for state in open {
@@ -243,7 +244,7 @@ impl Trellis<'_> {
         if state % 2 == 1 {
             return said[self.slots[state / 2].token];
         }
-        // Between the letters of a word only silence; between words a space or sound that nobody wrote down, too.
+        // Only silence is possible within a word. Between words, a space or audio without text is also possible.
         let inside = self.slots.get(state / 2).is_some_and(|slot| !slot.first_of_word);
         let apart = self.space.map_or(f32::NEG_INFINITY, |space| said[space]);
         if inside { said[0] } else { said[0].max(apart).max(-UNWRITTEN) }
@@ -251,7 +252,7 @@ impl Trellis<'_> {
 
     fn trace(&self, scores: &[f32], origins: &[(usize, Vec<From>)]) -> Option<Vec<(usize, usize)>> {
         let last = 2 * self.slots.len();
-        // The end may also be reached by breaking the last utterance off.
+        // The path may also end with a break-off in the last utterance.
         let ends = (0..=last).filter_map(|state| {
             let unsaid = match state {
                 _ if state + 1 >= last => 0.0,

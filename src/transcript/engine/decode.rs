@@ -1,4 +1,4 @@
-//! From token probabilities to words with times and confidence.
+//! Decodes token probabilities into words with times and confidence.
 
 use rten::ctc::CtcDecoder;
 use rten_tensor::AsView;
@@ -8,34 +8,34 @@ use super::align;
 use super::manifest::Manifest;
 use super::phrases::Phrases;
 
-/// How the likeliest text is looked for.
+/// The search for the most likely text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
     Greedy,
-    /// A prefix beam of so many hypotheses.
+    /// A prefix beam of this many hypotheses.
     Beam(u32),
 }
 
-/// A word of a stretch, times from the stretch's start.
+/// A word of a segment. Times are in milliseconds from the start of the segment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeardWord {
     pub text: String,
     pub start_ms: f64,
     pub end_ms: f64,
-    /// Geometric mean of its tokens' probabilities, 0 to 1.
+    /// Geometric mean of the probabilities of its tokens, from 0 to 1.
     pub confidence: f64,
 }
 
-/// The tokens as the decoder counts them: the blank first, the others in their order.
+/// The tokens in the order of the decoder: the blank first, then the others in their order.
 #[derive(Debug, Clone)]
 pub struct Alphabet {
     tokens: Vec<String>,
     time_offset_ms: f64,
-    /// What can be said at all, where that is known.
+    /// The only phrases that can be spoken, if the model lists them.
     phrases: Option<Phrases>,
 }
 
-/// What SentencePiece writes for a space before a word.
+/// The space marker of SentencePiece before a word.
 const LOW_LINE: char = '\u{2581}';
 
 impl Alphabet {
@@ -56,31 +56,31 @@ impl Alphabet {
         alphabet
     }
 
-    /// The token that is a space and nothing else.
+    /// The token for a single space.
     #[must_use]
     pub fn space(&self) -> Option<usize> {
         (1..self.tokens.len()).find(|token| self.text(*token) == " ")
     }
 
-    /// The token's text, with a space where a word begins.
+    /// The token's text, with a space at the start of a word.
     #[must_use]
     pub fn text(&self, token: usize) -> &str {
         self.tokens.get(token).map_or("", String::as_str)
     }
 
-    /// All tokens, the blank (empty) first.
+    /// All tokens; the first is the blank, an empty text.
     #[must_use]
     pub fn tokens(&self) -> &[String] {
         &self.tokens
     }
 
-    /// When a word began whose first token came at this step.
+    /// Start of a word in milliseconds, from the step of its first token.
     #[must_use]
     pub fn start_ms(&self, step: usize, step_ms: f64) -> f64 {
         (step as f64 * step_ms - self.time_offset_ms).max(0.0)
     }
 
-    /// The words of a stretch.
+    /// The words of a segment.
     #[must_use]
     pub fn words(&self, posteriors: &Posteriors, search: Search) -> Vec<HeardWord> {
         if posteriors.steps() == 0 {
@@ -128,7 +128,7 @@ impl Alphabet {
     }
 }
 
-/// The likeliest tokens and the step of each.
+/// The most likely tokens with the step of each.
 fn labels(posteriors: &Posteriors, search: Search) -> Vec<(usize, usize)> {
     let decoder = CtcDecoder::new();
     let heard = match search {
@@ -136,7 +136,7 @@ fn labels(posteriors: &Posteriors, search: Search) -> Vec<(usize, usize)> {
         Search::Beam(width) => decoder.decode_beam(posteriors.log_probs.view(), width.max(1)),
     };
     let labels: Vec<usize> = heard.steps().iter().map(|step| step.label as usize).collect();
-    // A beam remembers where a label first became possible, not where it is likeliest.
+    // Beam search returns the step at which a label first became possible. The alignment finds the most likely step.
     let places = match search {
         Search::Greedy => None,
         Search::Beam(_) => align::steps(posteriors, &labels),
@@ -167,7 +167,7 @@ impl Open {
     }
 }
 
-/// The token's best log probability from its step until the next token's.
+/// The token's best log probability from its step until the next token.
 fn best(posteriors: &Posteriors, label: usize, from: usize, until: usize) -> f32 {
     (from..until).filter_map(|step| posteriors.step(step).get(label).copied()).fold(f32::NEG_INFINITY, f32::max)
 }
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// Each step says one token with probability 0.9.
+    /// Each step has one token with probability 0.9.
     fn saying(tokens: usize, path: &[usize]) -> Posteriors {
         let other = (0.1 / (tokens - 1) as f32).ln();
         let mut all = vec![other; tokens * path.len()];
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn pieces_with_a_low_line_begin_words_and_the_blank_may_be_last() {
         let alphabet = alphabet("{\"name\":\"x\",\"tokens\":[\"\u{2581}he\",\"llo\",\"\u{2581}you\",\"<blk>\"]}");
-        // The decoder counts from the blank: 1 is the first piece.
+        // The decoder counts the blank as 0, so that 1 is the first piece.
         let words = alphabet.words(&saying(4, &[1, 0, 2, 0, 3]), Search::Greedy);
         let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
         assert_eq!(texts, ["hello", "you"]);

@@ -1,4 +1,4 @@
-//! What can go wrong with a speech-to-text engine.
+//! Errors of a speech engine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::domain::Classify;
 use crate::domain::Fault;
 use crate::domain::Side;
 
-/// An engine could not do its work. No message holds a word of a call or a key.
+/// A failure of a speech engine. No message contains a word of a call or a key.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(

@@ -1,21 +1,21 @@
-//! The acoustic front end of NeMo-style models: 16 kHz samples to a normalised log-mel picture.
+//! The acoustic front end of NeMo models: 16 kHz samples to a normalised log-mel spectrogram.
 //!
 //! Pre-emphasis 0.97, centred frames of 400 samples every 160 (25 ms every 10 ms) under a symmetric Hann window in a
 //! 512-point FFT, power, Slaney mel filters with Slaney norm over 0 to 8000 Hz, `ln(x + 2^-24)`, then each bin to zero
-//! mean and unit deviation over the stretch. `tests/it/golden` holds what the reference implementation gives.
+//! mean and unit deviation over the segment. `tests/it/golden` holds the output of the reference implementation.
 
 use std::sync::Arc;
 
 use realfft::RealFftPlanner;
 use realfft::RealToComplex;
 
-/// Rate of the samples every engine hears.
+/// Sample rate for all engines.
 pub const RATE_HZ: u32 = 16_000;
 const FFT: usize = 512;
 const WINDOW: usize = 400;
-/// Nothing on both sides of the window.
+/// Zeros on both sides of the window.
 const EDGE: usize = (FFT - WINDOW) / 2;
-/// Samples from one frame to the next.
+/// Samples between frames.
 pub const HOP: usize = 160;
 const PRE_EMPHASIS: f32 = 0.97;
 /// 2^-24, added before the logarithm.
@@ -23,14 +23,14 @@ const GUARD: f32 = 5.960_464_5e-8;
 /// Added to each bin's deviation.
 const FLATTEST: f64 = 1e-5;
 
-/// One filter: the first spectral line it looks at and its weights from there.
+/// One filter: its first spectral line and its weights from there.
 #[derive(Debug)]
 struct Filter {
     first: usize,
     weights: Vec<f32>,
 }
 
-/// The front end; one serves any number of threads.
+/// The front end. Any number of threads can share it.
 pub struct LogMel {
     fft: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
@@ -51,13 +51,13 @@ impl LogMel {
         Self { fft: RealFftPlanner::new().plan_fft_forward(FFT), window, filters: filters(bins) }
     }
 
-    /// Frames that so many samples give.
+    /// Number of frames for this number of samples.
     #[must_use]
     pub const fn frames(samples: usize) -> usize {
         samples / HOP
     }
 
-    /// `[bins, frames]`, row by row.
+    /// The spectrogram `[bins, frames]`, row by row.
     #[must_use]
     pub fn picture(&self, samples: &[f32]) -> Vec<f32> {
         let frames = Self::frames(samples.len());
@@ -68,7 +68,7 @@ impl LogMel {
         for frame in 0..frames {
             self.frame(samples, frame, &mut input);
             if self.fft.process(&mut input, &mut lines).is_err() {
-                continue; // The buffers are the planner's own: their lengths fit.
+                continue; // The planner made the buffers, so that their lengths fit.
             }
             for (power, line) in power.iter_mut().zip(&lines) {
                 *power = line.norm_sqr();
@@ -84,7 +84,7 @@ impl LogMel {
         picture
     }
 
-    /// The pre-emphasised, windowed samples around the middle of a frame, in the middle of the FFT's input.
+    /// The pre-emphasised, windowed samples around the centre of a frame, centred in the FFT input.
     fn frame(&self, samples: &[f32], frame: usize, input: &mut [f32]) {
         input.fill(0.0);
         let middle = frame * HOP;
@@ -98,7 +98,7 @@ impl LogMel {
     }
 }
 
-/// To zero mean and unit deviation (with the divisor n - 1, as the reference has it).
+/// Normalises to zero mean and unit deviation, with the divisor n - 1 of the reference.
 fn normalize(row: &mut [f32]) {
     let count = row.len() as f64;
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / count;

@@ -1,4 +1,4 @@
-//! What a model's file is known by.
+//! Hashes of model files.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use sha2::Digest;
 use sha2::Sha256;
 
-/// Read at once: more than the processor's caches would be read twice.
+/// Block size in bytes. It fits the processor's caches, so that data is read from memory once.
 const BLOCK: usize = 1 << 18;
 
-/// The SHA-256 of a file and its length, read block by block: models are as large as memory is dear.
+/// SHA-256 and length of a file. Reads it in blocks, because a model may be as large as the memory.
 pub fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
     let mut file = std::fs::File::open(path)?;
     let (mut hash, mut block, mut bytes) = (Sha256::new(), vec![0; BLOCK], 0);
@@ -23,7 +23,7 @@ pub fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
     }
 }
 
-/// The SHA-256 of what is in memory already.
+/// SHA-256 of bytes in memory.
 pub fn of(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }

@@ -1,5 +1,5 @@
-//! What a model says about itself: `model.json` beside `model.onnx`, or, for exports that carry only `tokens.txt`, the
-//! conventions those exports share.
+//! The description of a model: `model.json` beside `model.onnx`. For exports with only `tokens.txt`, the common
+//! conventions of those exports apply.
 
 use std::path::Path;
 
@@ -7,28 +7,28 @@ use serde::Deserialize;
 
 use super::error::EngineError;
 
-/// What a network hears.
+/// The input of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Features {
     /// See [`super::features`].
     NemoLogMel,
-    /// The samples themselves, to zero mean and unit variance per stretch (wav2vec 2.0 and its kin).
+    /// Raw samples, normalised to zero mean and unit variance per segment (wav2vec 2.0 and similar models).
     Waveform,
 }
 
-/// A model's description.
+/// The description of a model.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Manifest {
     pub name: String,
     #[serde(default)]
     pub description: String,
-    /// BCP 47 primary tags; empty: not limited.
+    /// BCP 47 primary tags. An empty list allows every language.
     #[serde(default)]
     pub languages: Vec<String>,
     #[serde(default)]
     pub licence: String,
-    /// Of `model.onnx`, lower-case hexadecimal.
+    /// Hash of `model.onnx`, lower-case hexadecimal.
     pub sha256: Option<String>,
     #[serde(default = "log_mel")]
     pub features: Features,
@@ -37,16 +37,16 @@ pub struct Manifest {
     /// Feature frames (or samples, for `waveform`) per output step.
     #[serde(default = "eight")]
     pub subsampling: usize,
-    /// How much later than its word's first sound this model names a word.
+    /// The model's delay between the start of a word and its first token, in milliseconds.
     #[serde(default)]
     pub time_offset_ms: i64,
-    /// The blank's number; where it is not given, the token that is written like one, else the last.
+    /// Number of the blank token. Default: the token with a usual blank name, else the last token.
     pub blank: Option<usize>,
-    /// What can be said, where that is known beforehand (commands, menus, a script): sound that fits these phrases is heard
-    /// as them, see [`super::phrases`].
+    /// Phrases that are known beforehand, such as commands, menus or a script. Matching audio is recognised as a
+    /// phrase, see [`super::phrases`].
     #[serde(default)]
     pub phrases: Vec<String>,
-    /// One text per token; read from `tokens.txt` where it is not given here.
+    /// One text per token. Default: read from `tokens.txt`.
     #[serde(default)]
     pub tokens: Vec<String>,
 }
@@ -69,7 +69,7 @@ impl Manifest {
     /// Reads the description of the model in this folder.
     ///
     /// # Errors
-    /// A description that cannot be read, or none of `model.json` and `tokens.txt`.
+    /// [`EngineError`] if the description cannot be read, or both `model.json` and `tokens.txt` are missing.
     pub fn read(dir: &Path) -> Result<Self, EngineError> {
         let path = dir.join("model.json");
         let mut manifest = match std::fs::read_to_string(&path) {
@@ -92,7 +92,7 @@ impl Manifest {
     }
 
     /// # Errors
-    /// [`EngineError::Manifest`]; `path` is only named in it.
+    /// [`EngineError::Manifest`], which names `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, EngineError> {
         let broken = |reason: String| EngineError::Manifest { path: path.to_owned(), reason };
         let manifest: Self = serde_json::from_str(text).map_err(|err| broken(err.to_string()))?;
@@ -109,7 +109,7 @@ impl Manifest {
         self.blank.or_else(written).unwrap_or(self.tokens.len().saturating_sub(1))
     }
 
-    /// Milliseconds from one output step to the next.
+    /// Milliseconds between output steps.
     #[must_use]
     pub fn step_ms(&self) -> f64 {
         let samples = match self.features {
@@ -119,7 +119,7 @@ impl Manifest {
         samples as f64 * 1000.0 / f64::from(super::features::RATE_HZ)
     }
 
-    /// Whether it knows this language (a BCP 47 tag; the primary part counts).
+    /// Whether the model supports this language, by the primary part of the BCP 47 tag.
     #[must_use]
     pub fn speaks(&self, language: &str) -> bool {
         let primary = |tag: &str| tag.split(['-', '_']).next().unwrap_or(tag).to_ascii_lowercase();
@@ -127,7 +127,7 @@ impl Manifest {
     }
 }
 
-/// One `piece number` a line; a line of a number alone is the space.
+/// One `piece number` per line. A line with only a number is the space.
 fn tokens(text: &str, path: &Path) -> Result<Vec<String>, EngineError> {
     let broken = |line: usize| EngineError::Manifest { path: path.to_owned(), reason: format!("see line {line}") };
     let mut tokens: Vec<String> = Vec::new();

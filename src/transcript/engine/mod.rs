@@ -1,11 +1,11 @@
-//! Speech-to-text on this machine: CTC networks in ONNX, run without anything beside this program.
+//! Local speech recognition: CTC networks in ONNX, run inside this program.
 //!
 //! ```text
-//! speech regions ─► stretches (≤ 30 s) ─► log-mel ─► network (rten) ─► token probabilities ─┬─► words, times, confidence
-//!                                                                                           └─► alignment of known text
+//! speech regions ─► segments (≤ 30 s) ─► log-mel ─► network (rten) ─► token probabilities ─┬─► words with times
+//!                                                                                          └─► alignment of known text
 //! ```
 //!
-//! Cost follows speech: what is no speech is never looked at.
+//! Only speech is processed, so that the cost grows with the speech time.
 
 pub mod acoustic;
 pub mod align;
@@ -32,12 +32,12 @@ use self::decode::Alphabet;
 use self::manifest::Manifest;
 use crate::domain::transcript::EngineInfo;
 
-/// The name of the engine of this machine in configuration and provenance.
+/// The name of the local engine in configuration and provenance.
 pub const EMBEDDED: &str = "embedded";
 
-/// 16 kHz samples of one leg, read stretch by stretch so that a long call is never in memory as a whole.
+/// 16 kHz samples of one leg, read in segments so that memory never holds a complete long call.
 pub trait Samples {
-    /// The samples from `start_ms` to `end_ms`, fewer where the leg ends before.
+    /// The samples from `start_ms` to `end_ms`, fewer at the end of the leg.
     fn read(&mut self, start_ms: u64, end_ms: u64) -> std::io::Result<Vec<f32>>;
 }
 
@@ -48,7 +48,7 @@ impl Samples for &[f32] {
     }
 }
 
-/// A model, ready to recognise. Shared by every job of the process.
+/// A loaded model, shared by all jobs of the process.
 #[derive(Debug)]
 pub struct Recogniser {
     manifest: Manifest,
@@ -59,14 +59,14 @@ pub struct Recogniser {
 }
 
 impl Recogniser {
-    /// Loads the model in this folder; each recognition will use `threads` threads.
+    /// Loads the model in this folder. Each recognition uses `threads` threads.
     ///
     /// # Errors
-    /// A model that is not complete, not the one its description promises, or none that can be run.
+    /// [`EngineError`] if the model is incomplete, does not match its description or cannot be run.
     pub fn load(dir: &Path, search: Search, threads: usize) -> Result<Self, EngineError> {
         let manifest = Manifest::read(dir)?;
         let path = dir.join("model.onnx");
-        // Both read the whole file, side by side; what is not the file that was promised is told before what is wrong in it.
+        // Hash and network are read in parallel. A wrong hash is reported before an error of the network.
         let (hashed, acoustic) = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| hash::of_file(&path));
             let acoustic = Acoustic::load(&path, &manifest, threads);
@@ -81,7 +81,7 @@ impl Recogniser {
         Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
     }
 
-    /// The model that is part of this program: see [`SAMPLE`].
+    /// The compiled-in model: see [`SAMPLE`].
     pub fn sample(search: Search, threads: usize) -> Result<Self, EngineError> {
         let (path, manifest, bytes) = sample::parts()?;
         let sha256 = hash::of(bytes);
@@ -100,7 +100,7 @@ impl Recogniser {
         &self.alphabet
     }
 
-    /// What a transcript says about where its words came from.
+    /// The origin of the words, for the transcript.
     #[must_use]
     pub fn provenance(&self) -> EngineInfo {
         let search = match self.search {
@@ -120,15 +120,15 @@ impl Recogniser {
         }
     }
 
-    /// Token probabilities of one stretch.
+    /// Token log probabilities of one segment.
     pub fn posteriors(&self, samples: &[f32]) -> Result<Posteriors, EngineError> {
         self.acoustic.posteriors(samples)
     }
 
-    /// The words of one leg, speech region by speech region; times are the leg's.
+    /// The words of one leg, by speech region, with times from the start of the leg.
     ///
     /// # Errors
-    /// Samples that cannot be read back, or a network that fails on them.
+    /// [`EngineError`] if the samples cannot be read or the network fails.
     pub fn recognise(
         &self,
         leg: &mut dyn Samples,
@@ -149,7 +149,7 @@ impl Recogniser {
         Ok(words)
     }
 
-    /// The stretches of a leg that are worth looking at.
+    /// The segments of a leg to recognise, in milliseconds.
     pub fn stretches(
         &self,
         leg: &mut dyn Samples,
@@ -168,7 +168,7 @@ impl Recogniser {
     }
 }
 
-/// Where the description names a hash, the file is that very file.
+/// Refuses a file with another hash than the described one.
 fn verify(path: &Path, manifest: &Manifest, found: &str) -> Result<(), EngineError> {
     match &manifest.sha256 {
         Some(expected) if expected != found => {
@@ -178,7 +178,7 @@ fn verify(path: &Path, manifest: &Manifest, found: &str) -> Result<(), EngineErr
     }
 }
 
-/// The samples of a stretch.
+/// The samples of a segment.
 pub fn read(leg: &mut dyn Samples, stretch: &Range<u64>) -> Result<Vec<f32>, EngineError> {
     leg.read(stretch.start, stretch.end)
         .map_err(|err| EngineError::Inference { reason: format!("its samples cannot be read back: {err}") })

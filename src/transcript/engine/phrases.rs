@@ -1,8 +1,8 @@
-//! Speech of which it is known beforehand what can be said: where a model's description lists phrases, the words of those
-//! are all that it is taken to hear, and in the order of one of them where the sound allows.
+//! Recognition of known phrases. If a model's description lists phrases, matching audio is decoded only to their words,
+//! in the order of a phrase where possible.
 //!
-//! The search is Viterbi's over the words' tokens, blanks between them as CTC has it (Graves et al. 2006), with a cost for
-//! going on to a word that no phrase goes on with. What is no such speech is left to the search without phrases.
+//! The search is a Viterbi search over the words' tokens with CTC blanks between them (Graves et al. 2006). A word that
+//! does not follow its predecessor in any phrase costs extra. Audio that does not match is decoded without phrases.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -11,23 +11,23 @@ use super::acoustic::Posteriors;
 use super::align::spell;
 use super::decode::Alphabet;
 
-/// In nats: going on to a word as no phrase does, from one phrase to the next, and beginning in the middle of one.
+/// Costs in nats: a word out of order, the start of a next phrase, and a start in the middle of a phrase.
 const LEAP: f32 = 6.0;
 const NEXT_PHRASE: f32 = 2.0;
 const MID_PHRASE: f32 = 2.0;
-/// How much less likely than the likeliest tokens a step of a phrase may be on average: on synthetic speech the sentences
-/// of the sample model, in the strangest of voices, are below it, and half of other sentences above.
+/// Largest mean loss per step, in nats, against the most likely tokens. On synthetic speech, the sentences of the
+/// sample model stay below it for the most unusual voices. Half of other sentences are above it.
 const UNLIKE: f32 = 0.9;
 const NEVER: f32 = f32::NEG_INFINITY;
 
-/// The words of all phrases and how they follow each other.
+/// The words of all phrases and their order.
 #[derive(Debug, Clone)]
 pub struct Phrases {
-    /// Two states for each token: itself, then the blank after it.
+    /// Two states per token: the token, then the blank after it.
     states: Vec<State>,
-    /// For each word, its first state and the one after its last.
+    /// The states of each word.
     words: Vec<Word>,
-    /// Whether a space of its own ends each word.
+    /// Whether a space token ends each word.
     spaced: bool,
 }
 
@@ -36,7 +36,7 @@ struct State {
     token: usize,
     word: usize,
     first: bool,
-    /// Whether the token before may be followed at once: it is another one.
+    /// Whether the previous token may precede directly, because it differs from this one.
     skips: bool,
 }
 
@@ -45,11 +45,11 @@ struct Word {
     states: std::ops::Range<usize>,
     begins: bool,
     ends: bool,
-    /// Words that come before it in some phrase.
+    /// Words that precede it in some phrase.
     after: Vec<usize>,
 }
 
-/// How a state was come by, one step before.
+/// The state one step earlier.
 #[derive(Debug, Clone, Copy)]
 enum From {
     Stay,
@@ -59,11 +59,11 @@ enum From {
     Word,
 }
 
-/// Where a word was come from: silence, or the state that ended the word before.
+/// The start of a word: `None` for silence, or the last state of the previous word.
 type Entry = Option<usize>;
 
 impl Phrases {
-    /// `None` where there are none that the tokens can spell.
+    /// `None` if the tokens cannot spell any word of the phrases.
     #[must_use]
     pub fn of(alphabet: &Alphabet, phrases: &[String]) -> Option<Self> {
         let space = alphabet.space();
@@ -113,7 +113,7 @@ impl Phrases {
         Some(word)
     }
 
-    /// The tokens of the likeliest words and the step at which each begins; `None` where the sound is not of the phrases.
+    /// The tokens of the most likely words with the first step of each. `None` if the audio does not match the phrases.
     #[must_use]
     pub fn labels(&self, posteriors: &Posteriors) -> Option<Vec<(usize, usize)>> {
         let steps = posteriors.steps();
@@ -160,7 +160,7 @@ impl Phrases {
         Some(self.traced(last, &came_from, &entries))
     }
 
-    /// For each word, what it would be begun from, and how likely that is.
+    /// The best predecessor of each word and its log probability.
     fn entries(&self, likely: &[f32], silence: f32) -> (Vec<Entry>, Vec<f32>) {
         let ended: Vec<(usize, f32)> = self.words.iter().map(|word| ended(word, likely)).collect();
         let most = |best: (usize, f32), one: (usize, f32)| if one.1 > best.1 { one } else { best };
@@ -186,7 +186,7 @@ impl Phrases {
         self.words.iter().map(entry).unzip()
     }
 
-    /// The likeliest state to be in at the end: a word is whole there, said with its space or without.
+    /// The most likely end state. The last word must be complete, with or without its space.
     fn last(&self, likely: &[f32]) -> (usize, f32) {
         let wholes = self.words.iter().flat_map(|word| {
             let from = word.states.end - if self.spaced { 4 } else { 2 };
@@ -219,7 +219,7 @@ impl Phrases {
     }
 }
 
-/// The likelier of a word's two last states.
+/// The more likely of a word's two last states.
 fn ended(word: &Word, likely: &[f32]) -> (usize, f32) {
     let (token, blank) = (word.states.end - 2, word.states.end - 1);
     if likely[blank] > likely[token] { (blank, likely[blank]) } else { (token, likely[token]) }
@@ -244,7 +244,7 @@ mod tests {
         Alphabet::of(&Manifest::parse(&json.to_string(), Path::new("x")).unwrap())
     }
 
-    /// One step for each letter (`-` is the blank), the letter this likely, the others alike.
+    /// One step per letter (`-` is the blank) with probability `sure`. The other tokens share the rest.
     fn spelling(text: &str, sure: f32) -> Posteriors {
         let tokens = LETTERS.len() + 1;
         let other = ((1.0 - sure) / (tokens - 1) as f32).ln();
@@ -265,7 +265,7 @@ mod tests {
         let phrases = "on a date/to one side/a bean";
         assert_eq!(heard("", "--on- a d-abe-", 0.9), "on a dabe");
         assert_eq!(heard(phrases, "--on- a d-abe-", 0.7), "on a date");
-        // From the middle on, to the middle, and one phrase after another.
+        // From the middle, up to the middle, and several phrases in sequence.
         assert_eq!(heard(phrases, "-onb sid-e--", 0.7), "one side");
         assert_eq!(heard(phrases, "--to one-", 0.7), "to one");
         assert_eq!(heard(phrases, "to onne side -a- bea-n-", 0.7), "to one side a bean");
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_doubled_letter_needs_a_gap() {
-        // Without one it is a single letter, which is another word.
+        // Without the gap it is a single letter, which gives another word.
         assert_eq!(heard("too/to", "-to-o-", 0.8), "too");
         assert_eq!(heard("too/to", "-too--", 0.8), "to");
     }

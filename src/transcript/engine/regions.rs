@@ -1,20 +1,20 @@
-//! Which stretches of a leg are recognised one by one: speech only, each short enough for the network, none cut inside
-//! a word where that can be helped.
+//! Segments of a leg for the recognition. Each contains speech, fits the network, and is cut at a pause if possible.
 
 use std::ops::Range;
 
 use super::features::RATE_HZ;
 
-/// The longest stretch a network is given.
+/// The longest segment for a network.
 const LONGEST_MS: u64 = 30_000;
-/// Speech nearer than this to the speech before is recognised with it.
+/// Speech regions closer than this are joined.
 const JOINED_MS: u64 = 300;
-/// Taken along on both sides, so that no first sound is cut: more silence than this shifts the stretch's statistics.
+/// Added on both sides, so that the first sound is complete. More silence would shift the segment's statistics.
 const MARGIN_MS: u64 = 300;
-/// A too long stretch is cut at its quietest moment of this length in the second half of what fits.
+/// A segment that is too long is cut at its quietest interval of this length, in the second half of the possible
+/// length.
 const PAUSE_MS: u64 = 100;
 
-/// Plans the stretches of one leg, milliseconds from its start. `speech` is in order and does not overlap.
+/// The segments of one leg, in milliseconds from its start. `speech` must be ordered and must not overlap.
 #[must_use]
 pub fn stretches(
     speech: &[Range<u64>],
@@ -32,7 +32,7 @@ pub fn stretches(
     }
     let mut all = Vec::new();
     for (index, region) in joined.iter().enumerate() {
-        // Half of a gap belongs to each side: no sound is recognised twice.
+        // Each side gets half of a gap, so that no audio is recognised twice.
         let before = index.checked_sub(1).map_or(0, |i| joined[i].end.midpoint(region.start));
         let after = joined.get(index + 1).map_or(duration_ms, |next| region.end.midpoint(next.start));
         let mut from = region.start.saturating_sub(MARGIN_MS).max(before.min(region.start));
@@ -48,7 +48,7 @@ pub fn stretches(
     all
 }
 
-/// The middle of the quietest 100 ms of these samples, as milliseconds from their start.
+/// Middle of the quietest 100 ms of these samples, in milliseconds from their start.
 #[must_use]
 pub fn quietest(samples: &[f32]) -> u64 {
     let window = (PAUSE_MS * u64::from(RATE_HZ) / 1000) as usize;
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!((planned[0].start, planned.last().unwrap().end), (0, 2_400_000));
         assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start));
         assert!(planned.iter().all(|span| span.end - span.start <= LONGEST_MS));
-        // A chooser that answers nonsense cannot stall it.
+        // A wrong result of the function cannot cause an endless loop.
         assert!(stretches(std::slice::from_ref(&(0..100_000)), 100_000, |_| 0).len() < 10);
     }
 

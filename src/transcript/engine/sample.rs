@@ -1,13 +1,12 @@
-//! The sample model, part of this program: it knows the sentences of the project's own sample calls and nothing else,
-//! so it serves the demo, the self-test and tests, and is never chosen for a real call. `sample_model/` beside the
-//! engines says how it was made.
+//! The compiled-in sample model. It recognises only the sentences of the project's sample calls. The demo, the
+//! self-test and the tests use it, and it is never chosen for a real call. `sample_model/` documents how it was made.
 
 use std::path::Path;
 
 use super::error::EngineError;
 use super::manifest::Manifest;
 
-/// Its name: `--model sample`.
+/// Its name, for `--model sample`.
 pub const SAMPLE: &str = "sample";
 
 const MODEL: &[u8] = include_bytes!("../sample_model/model.onnx");
@@ -16,13 +15,13 @@ const MANIFEST: &str = include_str!("../sample_model/model.json");
 const SENTENCE: &[u8] = include_bytes!("../sample_model/sentence.pcm");
 const SENTENCE_TEXT: &str = include_str!("../sample_model/sentence.txt");
 
-/// What errors call it, its description, and itself.
+/// Its path for error messages, its description and its bytes.
 pub(super) fn parts() -> Result<(&'static Path, Manifest, &'static [u8]), EngineError> {
     let manifest = Manifest::parse(MANIFEST, Path::new("sample/model.json"))?;
     Ok((Path::new("sample/model.onnx"), manifest, MODEL))
 }
 
-/// A sentence for self-tests: its samples and its words.
+/// A sentence for self-tests: its 16 kHz samples and its text.
 #[must_use]
 pub fn sample_sentence() -> (Vec<f32>, &'static str) {
     let (pairs, _) = SENTENCE.as_chunks::<2>();

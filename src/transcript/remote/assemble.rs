@@ -1,4 +1,4 @@
-//! From the answers about a call's parts to its transcript.
+//! Builds a call's transcript from the answers for its parts.
 
 use std::ops::Range;
 
@@ -22,14 +22,14 @@ use crate::transcript::heard::from_engine;
 use crate::transcript::provider::APPROXIMATE_TIMES;
 use crate::transcript::recognise;
 
-/// Words of one speaker further apart than this are two stretches of speech.
+/// A pause of this length between the words of one speaker ends a turn.
 const PAUSE_MS: u64 = 200;
 
-/// A word with the number that the service gave its speaker.
+/// A word with the service's speaker number.
 type Numbered = (HeardWord, Option<u32>);
 
-/// The transcript of all answers. Each of two legs is one speaker. On one leg the speakers are the service's, where it
-/// heard all of it at once: its numbers mean nothing from one answer to the next.
+/// The transcript of all answers. Each of two legs is one speaker. On one leg the service's speakers are used only if
+/// it received the whole leg in one part, because its numbers are valid only within one answer.
 #[must_use]
 pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer)], language: &str) -> Transcript {
     let (mut legs, mut taken_out) = (vec![Vec::<Numbered>::new(); speech.legs.len()], 0);
@@ -77,7 +77,7 @@ pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer
         made.reason = Some(APPROXIMATE_TIMES.to_owned());
     }
     if answers.iter().flat_map(|(_, answer)| &answer.words).all(|word| word.confidence.is_none()) {
-        // Nobody said how sure they are.
+        // The service returned no confidences.
         for utterance in &mut made.utterances {
             utterance.confidence = None;
             utterance.words.iter_mut().for_each(|word| word.confidence = None);
@@ -86,20 +86,20 @@ pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer
     made
 }
 
-/// Where the words of one channel are, milliseconds from the start of the recording; none where some of them have no time,
-/// which is so where the answer has none for any.
+/// The times of the words of one channel, in milliseconds from the start of the recording. `None` if a word has no
+/// time; the answer then has no times at all.
 fn placed(part: &Part, words: &[&AnsweredWord]) -> Option<Vec<(f64, f64)>> {
     let at = |ms: u64| part.span.start.saturating_add(ms) as f64;
     words.iter().map(|word| Some((at(word.start_ms?), at(word.end_ms?)))).collect()
 }
 
-/// Shares the speech of a part's leg out among words without times, by their length.
+/// Distributes words without times over the speech of a part's leg, by their length.
 fn over_speech(part: &Part, words: &[&AnsweredWord], leg: &LegSpeech) -> Vec<(f64, f64)> {
     let within = |region: &Region| region.start_ms.max(part.span.start)..region.end_ms.min(part.span.end);
     let spoken: Vec<Range<u64>> = leg.regions.iter().map(within).filter(|region| region.start < region.end).collect();
     let whole: f64 = spoken.iter().map(|region| (region.end - region.start) as f64).sum();
     let all: f64 = words.iter().map(|word| letters(&word.text)).sum();
-    // The moment at which this share of the speech is over.
+    // The time at which this share of the speech is complete, in milliseconds.
     let at = |share: f64| {
         let mut left = share * whole;
         for region in &spoken {
@@ -136,7 +136,7 @@ fn by_leg(speech: &Speech, legs: Vec<Vec<Numbered>>) -> Parts {
     ((0..).zip(legs).map(leg).collect(), speakers, turns)
 }
 
-/// One speaker for each number, in order of appearance; a word without one goes with the word before it.
+/// One speaker per number, in the order of appearance. A word without a number joins the previous word.
 fn by_number(words: Vec<Numbered>) -> Parts {
     let mut numbers: Vec<u32> = Vec::new();
     let mut legs: Vec<HeardLeg> = Vec::new();

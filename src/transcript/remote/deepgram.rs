@@ -8,7 +8,7 @@ use super::timing;
 use super::timing::Draft;
 use crate::config::RemoteEngine;
 
-/// The request's parameters. Speakers are asked for on one channel only: on two, each channel is somebody.
+/// The query parameters. Diarization is requested only for one channel, because each of two channels is one speaker.
 pub fn parameters<'a>(engine: &'a RemoteEngine, language: &'a str, channels: usize) -> Vec<(&'static str, &'a str)> {
     let primary = language.split('-').next().unwrap_or(language);
     let told_apart = if channels > 1 { ("multichannel", "true") } else { ("diarize", "true") };
@@ -50,7 +50,7 @@ struct Channel {
     alternatives: Option<Vec<Alternative>>,
 }
 
-/// The first is the best.
+/// Alternatives are sorted; the first is the best.
 #[derive(Debug, Deserialize)]
 struct Alternative {
     #[serde(default, deserialize_with = "lenient::text")]
@@ -102,7 +102,7 @@ impl Word {
 impl Utterance {
     fn drafts(&self) -> Vec<Draft> {
         let mut words = drafts(self.words.as_deref(), self.transcript.as_deref(), (self.start, self.end));
-        // Its ends are those of its first and last word.
+        // The utterance's start and end are those of its first and last word.
         if let Some(first) = words.first_mut() {
             first.start = first.start.or(self.start);
         }
@@ -117,20 +117,20 @@ impl Utterance {
     }
 }
 
-/// The words as they are listed; where none are, those of the text.
+/// The listed words, or else the words of the text.
 fn drafts(words: Option<&[Word]>, text: Option<&str>, (start, end): (Option<f64>, Option<f64>)) -> Vec<Draft> {
     let listed: Vec<Draft> = words.unwrap_or_default().iter().filter_map(Word::draft).collect();
     if listed.is_empty() { timing::spread(text.unwrap_or_default(), start, end) } else { listed }
 }
 
-/// What it bills for a part: the audio that it says it heard, each channel counted.
+/// The billed audio of a part in milliseconds, all channels counted.
 pub fn billed_ms(body: &[u8]) -> Option<u64> {
     let metadata = lenient::parse::<Listened>(body).ok()?.metadata?;
     let channels = metadata.channels.filter(|channels| *channels >= 1.0).unwrap_or(1.0);
     metadata.duration.map(|seconds| (seconds * 1000.0 * channels).round() as u64)
 }
 
-/// Reads an answer: its utterances, where it has them, as they say whose words they are; else its channels.
+/// Reads an answer: its utterances, which have speakers, or else its channels.
 pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
     let Listened { results, .. } = lenient::parse(body)?;
     let Results { channels, utterances } = results;
@@ -145,7 +145,7 @@ pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json
             words.extend(said.into_iter().map(|word| Draft { channel, ..word }));
         }
     }
-    // A word's neighbours are those of its channel.
+    // The neighbours of a word are those of its channel.
     words.sort_by_key(|word| word.channel);
     for of_channel in words.chunk_by_mut(|a, b| a.channel == b.channel) {
         timing::settle(of_channel, length_ms as f64 / 1000.0);

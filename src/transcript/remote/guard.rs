@@ -1,26 +1,26 @@
-//! Words that nobody said: engines that write text as it comes to them invent some in noise and repeat themselves.
-//! Only foreign engines are looked at; the embedded one invents nothing in silence.
+//! Removes hallucinated words. Engines that generate text invent words in noise and repeat themselves. Only remote
+//! engines are checked, because the local CTC engine invents no words in silence.
 
 use std::ops::Range;
 
 use crate::transcript::engine::HeardWord;
 
-/// A phrase of one, two, or more words said this many times in a row without a pause was said once at most …
+/// A phrase of one, two, or more words that is repeated this many times without a pause is a loop.
 const REPEATS: [usize; 3] = [8, 5, 4];
-/// … and where it is faster than anybody speaks, or nobody speaks there, this many times are enough.
+/// These numbers of repeats suffice if the phrase is faster than speech, or if there is no speech.
 const UNSPOKEN_REPEATS: [usize; 3] = [5, 4, 3];
-/// The longest phrase looked at, in words: two or three sentences.
+/// The longest checked phrase, in words: two or three sentences.
 const PHRASE: usize = 64;
-/// Nobody speaks faster, in letters a second.
+/// Upper limit of the speech rate, in letters per second.
 const FASTEST: f64 = 30.0;
-/// An announcement that comes again comes after a pause of this length.
+/// A pause of this length separates repeats of an announcement.
 const PAUSE_MS: f64 = 400.0;
-/// Words further than this from all speech were not spoken.
+/// Words farther than this from all speech were not spoken.
 const NEAR_MS: f64 = 500.0;
-/// Words less sure than this are left out.
+/// Words with less confidence are removed.
 const LEAST: f64 = 0.2;
 
-/// Which of an engine's words are believed: those near speech, sure enough, and not said over and over.
+/// Whether each word is kept: it is near speech, has enough confidence, and is not part of a loop.
 #[must_use]
 pub fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> {
     let spoken = |word: &HeardWord| {
@@ -28,18 +28,18 @@ pub fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> {
             .iter()
             .any(|region| word.end_ms + NEAR_MS >= region.start as f64 && word.start_ms - NEAR_MS <= region.end as f64)
     };
-    // A loop goes on where nobody speaks, and is whole only together with those words …
+    // Loops are removed first, because a loop may also cover parts without speech.
     let mut kept = vec![true; words.len()];
     once(words, speech, &mut kept);
     for (word, kept) in words.iter().zip(&mut kept) {
         *kept &= spoken(word) && word.confidence >= LEAST;
     }
-    // … and words between its repeats may hide it, which are not believed either.
+    // The second pass finds loops that removed words interrupted.
     once(words, speech, &mut kept);
     kept
 }
 
-/// Of phrases that are said over and over, keeps the first one.
+/// Keeps only the first phrase of each loop.
 fn once(words: &[HeardWord], speech: &[Range<u64>], kept: &mut [bool]) {
     for length in 1..=PHRASE {
         let left = words.iter().zip(&*kept).enumerate().filter(|(_, (_, kept))| **kept);
@@ -47,14 +47,14 @@ fn once(words: &[HeardWord], speech: &[Range<u64>], kept: &mut [bool]) {
         for run in runs(&pieces, length) {
             if run.is_loop(words, &pieces, speech) {
                 let last = run.end() + run.tail(words, &pieces) - 1;
-                // What has no letters goes with the words around it.
+                // The range also removes words without letters inside the loop.
                 kept[pieces[run.first + length].word..=pieces[last].word].fill(false);
             }
         }
     }
 }
 
-/// Whether a text says something over and over.
+/// Whether a text contains a loop.
 #[must_use]
 pub fn is_repetitive(text: &str) -> bool {
     let word = |text: &str| HeardWord { text: text.to_owned(), start_ms: 0.0, end_ms: 0.0, confidence: 1.0 };
@@ -63,7 +63,7 @@ pub fn is_repetitive(text: &str) -> bool {
     (1..=PHRASE).any(|length| runs(&pieces, length).iter().any(|run| run.times >= at_least(REPEATS, length)))
 }
 
-/// What is compared: letters and digits, whatever the case, and whatever stands between them.
+/// A comparison unit: letters and digits in lower case.
 #[derive(Debug)]
 struct Piece {
     text: String,
@@ -84,7 +84,7 @@ const fn at_least(repeats: [usize; 3], length: usize) -> usize {
     repeats[if length < repeats.len() { length - 1 } else { repeats.len() - 1 }]
 }
 
-/// A phrase that follows itself.
+/// A phrase that repeats without a gap.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     first: usize,
@@ -92,7 +92,7 @@ struct Run {
     times: usize,
 }
 
-/// The phrases of this many pieces that are said at least three times in a row.
+/// The phrases of this many pieces that occur at least three times in sequence.
 fn runs(pieces: &[Piece], length: usize) -> Vec<Run> {
     let same = |a: usize, b: usize| (0..length).all(|n| pieces[a + n].text == pieces[b + n].text);
     let (mut all, mut first) = (Vec::new(), 0);
@@ -116,7 +116,7 @@ impl Run {
         self.first + self.times * self.length
     }
 
-    /// People repeat themselves too: fewer times, no faster than they can, and where speech is heard.
+    /// Human repetitions have fewer repeats, a human speech rate, and speech in the audio.
     fn is_loop(&self, words: &[HeardWord], pieces: &[Piece], speech: &[Range<u64>]) -> bool {
         let word = |piece: usize| &words[pieces[piece].word];
         let letters: usize = pieces[self.first..self.end()].iter().map(|piece| piece.text.chars().count()).sum();
@@ -137,7 +137,7 @@ impl Run {
         self.times >= at_least(REPEATS, self.length) && !(1..self.times).all(paused)
     }
 
-    /// How many pieces after it are a last repeat that was cut off.
+    /// Number of pieces after the run that are an incomplete last repeat.
     fn tail(&self, words: &[HeardWord], pieces: &[Piece]) -> usize {
         let phrase = &pieces[self.first..self.first + self.length];
         let after = &pieces[self.end()..];
@@ -203,7 +203,7 @@ mod tests {
             let text = format!("Good morning. {}{cut}", times(12));
             assert_eq!(left(text.trim_end(), &all), once, "{cut}");
         }
-        // Case and punctuation drift; so does how words are joined.
+        // Case, punctuation and joined words may change between repeats.
         let drifting = "Yes. Please stay on-the-line. please stay ON the line please, stay on the line! Please stay on the \
                         line... please stay on the line — please stay on";
         assert_eq!(left(drifting, &all), "Yes. Please stay on-the-line.");
@@ -237,7 +237,7 @@ mod tests {
         ] {
             assert_eq!(left(fine, &all), fine);
         }
-        // Faster than anybody can, or while nobody speaks, fewer times are enough.
+        // Above the human speech rate or without speech, fewer repeats are enough.
         let mut fast = said("well Please hold the line. Please hold the line. Please hold the line. Please hold");
         for (n, word) in fast.iter_mut().enumerate() {
             (word.start_ms, word.end_ms) = (n as f64 * 20.0, n as f64 * 20.0 + 20.0);
@@ -261,7 +261,7 @@ mod tests {
             speech.push(n as u64 * 8_000..n as u64 * 8_000 + 1_300);
         }
         assert!(believed(&words, &speech).iter().all(|kept| *kept));
-        // The same words in one stretch of speech are a loop.
+        // The same words within one speech region are a loop.
         assert_eq!(believed(&words, &[0..50_000]).iter().filter(|kept| **kept).count(), 4);
     }
 

@@ -1,5 +1,5 @@
-//! Reading the answers of services that keep to their documents only mostly. A member of another kind counts as absent, so
-//! that one odd member costs itself and nothing beside it; what JSON has no form for (`NaN`) is read as null.
+//! Lenient parser for answers that do not fully match their documentation. A member of a wrong type counts as absent,
+//! so that it does not affect the other members. Values outside of JSON (`NaN`) are read as null.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -13,13 +13,13 @@ use serde::de::MapAccess;
 use serde::de::SeqAccess;
 use serde::de::Visitor;
 
-/// More entries than the words of a part can be.
+/// Upper limit of list entries, above the words of any part.
 const MOST_ENTRIES: usize = 50_000;
 
-/// Reads a body as it is, and where its syntax is broken as what it was meant to be.
+/// Parses a body. If its syntax is invalid, parses a repaired copy.
 ///
 /// # Errors
-/// A body that is no JSON at all, ends too soon, or is another document.
+/// [`serde_json::Error`] if the body is not JSON, is truncated, or is another document.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     match serde_json::from_slice(body) {
         Err(err) if err.is_syntax() => serde_json::from_str(&mended(body)),
@@ -27,8 +27,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     }
 }
 
-/// The same text with what RFC 8259 does not allow replaced: bare words and numbers beyond every range by null, raw control
-/// characters by their escapes, half a surrogate pair and bytes that are not UTF-8 by U+FFFD.
+/// A copy in which everything that RFC 8259 forbids is replaced: bare words and numbers out of range by null, raw
+/// control characters by their escapes, lone surrogates and invalid UTF-8 by U+FFFD.
 fn mended(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let mut rest = text.trim_start_matches('\u{feff}');
@@ -66,14 +66,14 @@ fn bare(token: &str, out: &mut String) {
         "True" => out.push_str("true"),
         "False" => out.push_str("false"),
         _ => {
-            // `.5`, `+1` and `1.` are numbers elsewhere; `NaN`, `Infinity` and `1e999` are none that can be used.
+            // `.5`, `+1` and `1.` are numbers in other formats. `NaN`, `Infinity` and `1e999` have no usable value.
             let number = token.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
             out.push_str(&number.map_or_else(|| "null".to_owned(), |number| number.to_string()));
         }
     }
 }
 
-/// Writes the string that `text` begins with; returns what follows it.
+/// Copies the string at the start of `text`. Returns the rest.
 fn string<'a>(text: &'a str, out: &mut String) -> &'a str {
     out.push('"');
     let mut chars = text.char_indices().skip(1);
@@ -85,7 +85,7 @@ fn string<'a>(text: &'a str, out: &mut String) -> &'a str {
             }
             '\\' => {
                 let escaped = escape(&text[at..], out);
-                // The backslash itself has been taken.
+                // The loop has already consumed the backslash.
                 for _ in 1..escaped {
                     chars.next();
                 }
@@ -97,7 +97,7 @@ fn string<'a>(text: &'a str, out: &mut String) -> &'a str {
     ""
 }
 
-/// Writes the escape that `text` begins with; returns of how many characters it is.
+/// Copies the escape at the start of `text`. Returns its length in characters.
 fn escape(text: &str, out: &mut String) -> usize {
     match text[1..].chars().next() {
         Some('u') => match unit(text) {
@@ -127,7 +127,7 @@ fn escape(text: &str, out: &mut String) -> usize {
             out.push_str("\\\\");
             1
         }
-        // The body ends here, and says so by itself.
+        // The truncated body gives a parser error.
         None => 1,
     }
 }
@@ -148,7 +148,7 @@ fn unit(text: &str) -> Option<u32> {
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// A value, or one of another kind.
+/// A value of the expected type or of another type.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Maybe<T> {
@@ -165,7 +165,7 @@ impl<T> Maybe<T> {
     }
 }
 
-/// A member that is read where it can be.
+/// A member, or `None` if its type is wrong.
 pub fn maybe<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     Ok(Maybe::deserialize(from)?.is())
 }
@@ -177,7 +177,7 @@ enum Scalar {
     Text(String),
 }
 
-/// A finite number, also one written as text.
+/// A finite number, also if written as text.
 pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     let number = match Maybe::deserialize(from)?.is() {
         Some(Scalar::Number(number)) => number.as_f64(),
@@ -187,7 +187,7 @@ pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Erro
     Ok(number.filter(|number| number.is_finite()))
 }
 
-/// A text, also one written as a number.
+/// A text, also if written as a number.
 pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Maybe::deserialize(from)?.is().map(|scalar| match scalar {
         Scalar::Number(number) => number.to_string(),
@@ -195,7 +195,7 @@ pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
     }))
 }
 
-/// A list without the entries that are of another kind; none where it is no list.
+/// A list without the entries of a wrong type. `None` if the value is not a list.
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Vec<T>>, D::Error> {
     from.deserialize_any(List(PhantomData))
 }
@@ -209,7 +209,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
         f.write_str("a list")
     }
 
-    // Entry by entry: a list as a whole is large.
+    // Reads single entries, because a buffered list would be large.
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut all = Vec::new();
         while let Some(entry) = entries.next_element::<Maybe<T>>()? {

@@ -1,11 +1,12 @@
-//! Engines on other machines: OpenAI-compatible transcription services and Deepgram. They hear a call only where the
-//! configuration names its organisation: voices leave the house by decision, never by default.
+//! Remote STT: OpenAI-compatible transcription services and Deepgram. A service receives a call only if the
+//! configuration names the call's organisation. By default no audio is sent.
 //!
 //! ```text
-//! speech regions ─► parts (cut in silence) ─► FLAC ─► service ─► answer, kept ─► guard ─► transcript
+//! speech regions ─► parts (cut in silence) ─► FLAC ─► service ─► stored answer ─► guard ─► transcript
 //! ```
 //!
-//! Whoever asks decides when to ask and when to ask again, and keeps each answer before anything else: it is paid for.
+//! The caller decides when to send and retry. It stores each answer before any other work, because the answer was paid
+//! for.
 
 mod assemble;
 mod deepgram;
@@ -34,48 +35,48 @@ use crate::config::RemoteKind;
 pub use assemble::assemble;
 pub use plan::{LIMIT_BYTES, Part, plan};
 
-/// A pause that the service did not name.
+/// Pause if the service does not give one.
 const PAUSE: Duration = Duration::from_secs(20);
-/// A longer one than this is not believed.
+/// Upper limit of a pause from the service.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
-/// Error bodies are repeated up to this length.
+/// Characters of an error body in the error message.
 const SAID: usize = 200;
-/// More than the words of a part can be.
+/// Longest accepted answer in bytes, above the words of any part.
 const LONGEST_ANSWER: usize = 64 << 20;
-/// How long an answer about a key may take.
+/// Timeout of the key check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A word of an answer, milliseconds from the start of what was sent.
+/// A word of an answer. Times are in milliseconds from the start of the sent audio.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnsweredWord {
     pub text: String,
-    /// None where the answer has no times at all.
+    /// `None` if the answer has no times at all.
     pub start_ms: Option<u64>,
     pub end_ms: Option<u64>,
-    /// 0 to 1, in thousandths; none where the service says nothing.
+    /// From 0 to 1, rounded to thousandths. `None` if the service returns none.
     pub confidence: Option<f64>,
-    /// Of what was sent.
+    /// The channel of the sent audio.
     pub channel: u32,
-    /// The service's number, good within one answer.
+    /// The service's speaker number, valid within one answer.
     pub speaker: Option<u32>,
 }
 
-/// What a service answered about one part.
+/// A service's answer for one part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Audio it bills, milliseconds: as it says, else as it was sent.
+    /// Billed audio in milliseconds: from the service, else the sent length.
     pub billed_ms: u64,
     pub words: Vec<AnsweredWord>,
 }
 
-/// A whole answer, which costs the same whether it can be read or not.
+/// An unparsed answer. It costs the same, readable or not.
 #[derive(Debug)]
 pub struct Paid {
     pub billed_ms: u64,
     pub body: Vec<u8>,
 }
 
-/// Whether this service says who speaks on one channel.
+/// Whether this service diarizes one channel.
 fn tells_apart(engine: &RemoteEngine) -> bool {
     match engine.kind {
         RemoteKind::Deepgram => true,
@@ -83,12 +84,12 @@ fn tells_apart(engine: &RemoteEngine) -> bool {
     }
 }
 
-/// One service of the configuration.
+/// One configured service.
 #[derive(Debug)]
 pub struct Remote {
     settings: RemoteEngine,
     client: reqwest::Client,
-    /// As it was last read.
+    /// The key as last read.
     key: Mutex<Option<SecretString>>,
 }
 
@@ -103,7 +104,7 @@ impl Remote {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the key's file again. True when it holds another key than before.
+    /// Reads the key file again. Returns true if the key has changed.
     pub fn read_key_again(&self) -> bool {
         if !self.settings.key_files.any() {
             return false;
@@ -125,17 +126,17 @@ impl Remote {
         &self.settings
     }
 
-    /// What sending this much costs, in millionths of the currency unit; none where nobody said.
+    /// Cost of this much audio in millionths of the currency unit. `None` without a configured price.
     #[must_use]
     pub fn cost_micros(&self, billed_ms: u64) -> Option<u64> {
         self.settings.price_per_minute.map(|price| (price * billed_ms as f64 / 60_000.0 * 1e6).round() as u64)
     }
 
-    /// Asks about one part, once. `flac` is the part as [`Part::encode`] has it. The answer is read by [`Remote::read`], once
-    /// what it costs is booked.
+    /// Sends one part once. `flac` is the part from [`Part::encode`]. [`Remote::read`] parses the answer after its cost
+    /// is booked.
     ///
     /// # Errors
-    /// What the service answered, as a fault that says what to do about it.
+    /// [`EngineError`] for the service's error response; its fault selects the reaction.
     pub async fn ask(&self, part: &Part, flac: Vec<u8>, language: &str) -> Result<Paid, EngineError> {
         let bytes = flac.len() as u64;
         let request = match self.settings.kind {
@@ -165,10 +166,11 @@ impl Remote {
         Ok(Paid { billed_ms: said.unwrap_or_else(|| part.sent_ms()), body })
     }
 
-    /// Reads an answer about a part.
+    /// Parses the answer for a part.
     ///
     /// # Errors
-    /// An answer that broke off, which may come whole another time; one that is none.
+    /// [`EngineError::Remote`] for a truncated answer, which is transient. [`EngineError::Answer`] for another
+    /// document.
     pub fn read(&self, part: &Part, paid: &Paid) -> Result<Answer, EngineError> {
         let length_ms = part.span.end - part.span.start;
         let read = match self.settings.kind {
@@ -176,7 +178,7 @@ impl Remote {
             RemoteKind::Deepgram => deepgram::read(&paid.body, length_ms),
         };
         let words = read.map_err(|err| match err.classify() {
-            // An answer that ends too soon may come whole another time; one of another shape will not change.
+            // A truncated answer may be complete after a retry. An answer of another shape will not change.
             serde_json::error::Category::Eof => self.failed(format!("its answer broke off: {err}")),
             _ => EngineError::Answer { url: self.shown(), reason: err.to_string() },
         })?;
@@ -184,10 +186,10 @@ impl Remote {
         Ok(Answer { billed_ms: paid.billed_ms, words })
     }
 
-    /// Asks for something that costs nothing and needs the key.
+    /// Sends a free request that needs the key.
     ///
     /// # Errors
-    /// As [`Remote::ask`].
+    /// The errors of [`Remote::ask`].
     pub async fn check(&self) -> Result<(), EngineError> {
         let free = match self.settings.kind {
             RemoteKind::Openai => "/models",
@@ -200,11 +202,11 @@ impl Remote {
         format!("{}{path}", self.settings.base_url.as_str().trim_end_matches('/'))
     }
 
-    /// The address without what may be secret in it.
+    /// The address without its secret parts.
     fn shown(&self) -> String {
         let mut url = self.settings.base_url.clone();
         url.set_query(None);
-        // Only addresses without a host refuse this, and those hold no name either.
+        // These calls fail only for addresses without a host, which have no user name either.
         let _ = (url.set_username(""), url.set_password(None));
         url.to_string()
     }
@@ -222,7 +224,7 @@ impl Remote {
     }
 
     async fn answer_once(&self, mut request: reqwest::RequestBuilder) -> Result<Vec<u8>, EngineError> {
-        // Services in the same house may want none.
+        // A service in the local network may need no key.
         if let Some(key) = self.key() {
             let scheme = match self.settings.kind {
                 RemoteKind::Openai => "Bearer",
@@ -255,7 +257,7 @@ impl Remote {
         match code {
             401 | 403 => EngineError::Key { url, status: code },
             402 => EngineError::Credit { url, status: code },
-            // OpenAI answers so when the account is empty; waiting fills none.
+            // OpenAI sends this if the account has no credit. Waiting does not help.
             429 if no_credit() => EngineError::Credit { url, status: code },
             429 => EngineError::Busy { url, retry_after: pause(headers).unwrap_or(PAUSE) },
             503 if pause(headers).is_some() => EngineError::Busy { url, retry_after: pause(headers).unwrap_or(PAUSE) },
@@ -268,7 +270,7 @@ impl Remote {
     }
 }
 
-/// `Retry-After` (RFC 9110 section 10.2.3): seconds, or a moment of the service's own clock.
+/// `Retry-After` (RFC 9110 section 10.2.3) in seconds, or as a date by the service's clock.
 fn pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
     let after = text(RETRY_AFTER)?.trim();

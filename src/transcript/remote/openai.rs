@@ -1,4 +1,4 @@
-//! OpenAI's `POST /v1/audio/transcriptions`, `verbose_json` and `diarized_json`, as it is also spoken by others.
+//! OpenAI's `POST /v1/audio/transcriptions` with `verbose_json` and `diarized_json`, also for compatible servers.
 
 use serde::Deserialize;
 
@@ -10,21 +10,21 @@ use super::timing::Draft;
 use crate::config::AnswerFormat;
 use crate::config::RemoteEngine;
 
-/// Whisper's own limits (`decode` of its reference code): above, a segment was repeated rather than heard …
+/// Limits from Whisper's reference code (`decode`). A segment above this compression ratio is a repetition.
 const COMPRESSION: f64 = 2.4;
-/// … and a segment this likely to hold no speech and with words this unlikely was made up.
+/// A segment above this no-speech probability and below this mean log probability is a hallucination.
 const NO_SPEECH: f64 = 0.6;
 const LOG_PROBABILITY: f64 = -1.0;
 
-/// What the service is asked to answer with.
+/// The requested answer format.
 pub fn format(engine: &RemoteEngine) -> AnswerFormat {
     let by_name = if engine.model.contains("diarize") { AnswerFormat::DiarizedJson } else { AnswerFormat::VerboseJson };
     engine.response_format.unwrap_or(by_name)
 }
 
-/// The request's fields besides the file.
+/// The form fields besides the file.
 pub fn fields<'a>(engine: &'a RemoteEngine, language: &'a str) -> Vec<(&'static str, &'a str)> {
-    // ISO 639-1 is asked for.
+    // The API expects ISO 639-1.
     let primary = language.split('-').next().unwrap_or(language);
     let mut fields = vec![("model", engine.model.as_str()), ("language", primary)];
     match format(engine) {
@@ -37,7 +37,7 @@ pub fn fields<'a>(engine: &'a RemoteEngine, language: &'a str) -> Vec<(&'static 
             ]);
             fields.extend(engine.prompt.as_deref().map(|prompt| ("prompt", prompt)));
         }
-        // Takes neither a prompt nor granularities; without chunking it takes 30 s at most.
+        // This format accepts no prompt and no granularities. Without chunking it accepts at most 30 s.
         AnswerFormat::DiarizedJson => {
             fields.extend([("response_format", "diarized_json"), ("chunking_strategy", "auto")]);
         }
@@ -45,7 +45,7 @@ pub fn fields<'a>(engine: &'a RemoteEngine, language: &'a str) -> Vec<(&'static 
     fields
 }
 
-/// `multipart/form-data` (RFC 7578) of these fields and one file.
+/// A `multipart/form-data` body (RFC 7578) of these fields and one file.
 pub fn multipart(boundary: &str, fields: &[(&str, &str)], flac: &[u8]) -> Vec<u8> {
     let mut body = Vec::with_capacity(flac.len() + 2048);
     for (name, value) in fields {
@@ -59,7 +59,7 @@ pub fn multipart(boundary: &str, fields: &[(&str, &str)], flac: &[u8]) -> Vec<u8
     body
 }
 
-/// Both forms: what one does not have is absent.
+/// Both formats; members of the other one are absent.
 #[derive(Debug, Deserialize)]
 struct Transcription {
     #[serde(default, deserialize_with = "lenient::text")]
@@ -70,7 +70,7 @@ struct Transcription {
     segments: Option<Vec<Segment>>,
 }
 
-/// `text` is what some call it who speak this form too.
+/// Some compatible servers use `text` instead of `word`.
 #[derive(Debug, Deserialize)]
 struct Word {
     #[serde(default, deserialize_with = "lenient::text")]
@@ -98,7 +98,7 @@ struct Segment {
     end: Option<f64>,
     #[serde(default, deserialize_with = "lenient::text")]
     text: Option<String>,
-    /// Where whisperX and its likes have them.
+    /// The words are here in whisperX and similar servers.
     #[serde(default, deserialize_with = "lenient::list")]
     words: Option<Vec<Word>>,
     #[serde(default, deserialize_with = "lenient::text")]
@@ -111,7 +111,7 @@ struct Segment {
     compression_ratio: Option<f64>,
 }
 
-/// What was heard, by seconds of audio; models that are billed by tokens say so instead.
+/// Billing by seconds of audio. Models billed by tokens have other members.
 #[derive(Debug, Deserialize)]
 struct Billed {
     #[serde(default, deserialize_with = "lenient::maybe")]
@@ -125,8 +125,8 @@ struct Usage {
 }
 
 impl Segment {
-    /// How far its words can be believed. Where it says a phrase over and over, the guard takes the repeats out and the
-    /// rest was heard.
+    /// Confidence of the segment's words. If its text repeats a phrase, the guard removes the repeats and the rest
+    /// counts as heard.
     fn confidence(&self) -> Option<f64> {
         let unlikely = self.avg_logprob.is_some_and(|p| p < LOG_PROBABILITY);
         let silent = unlikely && self.no_speech_prob.is_some_and(|p| p > NO_SPEECH);
@@ -139,7 +139,7 @@ impl Segment {
         self.start.zip(self.end).is_some_and(|(start, end)| at >= start - 0.01 && at < end)
     }
 
-    /// Its words: its own list, else its text shared out over its time.
+    /// The segment's own words, or else its text distributed over its time.
     fn drafts(&self) -> Vec<Draft> {
         let mut words: Vec<Draft> = self.words.iter().flatten().filter_map(Word::draft).collect();
         if words.is_empty() {
@@ -155,13 +155,13 @@ impl Segment {
     }
 }
 
-/// What it bills for a part, as far as it says.
+/// Billed audio in milliseconds, if the answer has it.
 pub fn billed_ms(body: &[u8]) -> Option<u64> {
     let seconds = lenient::parse::<Billed>(body).ok()?.usage?.seconds?;
     Some((seconds * 1000.0).round() as u64)
 }
 
-/// Reads an answer; a sentence where it is not one.
+/// Parses an answer. The error of another document is a sentence.
 pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
     let Transcription { text, words, segments } = lenient::parse(body)?;
     if text.is_none() && words.is_none() && segments.is_none() {
@@ -202,19 +202,19 @@ pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json
     Ok(said.into_iter().map(Draft::answered).collect())
 }
 
-/// Adds the words of segments of which no word is listed.
+/// Adds the words of segments that have no listed word.
 fn add_left_out(said: &mut Vec<Draft>, segments: &[Segment], of: impl Fn(&Segment, Vec<Draft>) -> Vec<Draft>) {
     let meets = |segment: &Segment| said.iter().any(|word| word.start.is_some_and(|at| segment.holds(at)));
     let (met, left_out): (Vec<&Segment>, Vec<&Segment>) = segments.iter().partition(|segment| meets(segment));
     if met.is_empty() {
-        // The words' times are not those of the segments: nothing tells which of them are there.
+        // No word lies within a segment, so that their times are unrelated. The missing segments are unknown.
         return;
     }
     for segment in left_out {
         let Some(start) = segment.start else { continue };
         let words = segment.drafts();
         let at = said.iter().position(|word| word.start.is_some_and(|at| at >= start)).unwrap_or(said.len());
-        // Words that had no times of their own may stand beside it.
+        // Words without times may be the words of this segment.
         let near = said[at.saturating_sub(2 * words.len())..(at + 2 * words.len()).min(said.len())].iter();
         let near: String = near.map(|word| plain(&word.text)).collect();
         let own: String = words.iter().map(|word| plain(&word.text)).collect();

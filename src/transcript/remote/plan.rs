@@ -1,4 +1,4 @@
-//! What is sent to a service: stretches of a call from its first speech to its last, cut where nobody speaks.
+//! Plans the parts of a call for a service, from the first speech to the last, cut in silence.
 
 use std::ops::Range;
 
@@ -9,22 +9,23 @@ use crate::config::RemoteKind;
 use crate::transcript::engine::EngineError;
 use crate::transcript::engine::regions;
 
-/// OpenAI's documented limit of an upload is 25 MB; the request's other fields are taken off.
+/// OpenAI documents an upload limit of 25 MB. The difference is for the other fields of the request.
 pub const LIMIT_BYTES: u64 = 25_000_000 - 65_536;
-/// 16-bit samples at 16 kHz take this many bytes a millisecond; FLAC takes a little more where nothing compresses.
+/// Bytes per millisecond: 16-bit samples at 16 kHz, plus the overhead of FLAC for incompressible audio.
 const BYTES_PER_MS: u64 = 33;
-/// Deepgram takes much more than is good for this machine's memory.
+/// Deepgram accepts longer audio; this limit protects the memory of this machine.
 const LONGEST_DEEPGRAM_MS: u64 = 30 * 60_000;
-/// Silence longer than this is not sent, except where it would part a conversation whose speakers a service tells apart.
+/// A longer silence is not sent. A service that diarizes one channel receives it, because it needs the whole
+/// conversation.
 const GAP_MS: u64 = 30_000;
-/// Taken along on both sides of speech.
+/// Added on both sides of speech.
 const MARGIN_MS: u64 = 300;
-/// Where the quietest moment for a cut inside speech is looked for.
+/// Length of the search for the quietest cut inside speech.
 const LOOKED_AT_MS: u64 = 20_000;
-/// Read and encoded at once.
+/// Length of a read and encode step.
 const STEP_MS: u64 = 10_000;
 
-/// What one request holds: a stretch of some legs, milliseconds from the start of the recording.
+/// The audio of one request: an interval of some legs, in milliseconds from the start of the recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub legs: Vec<usize>,
@@ -32,23 +33,23 @@ pub struct Part {
 }
 
 impl Part {
-    /// Names it among a call's parts.
+    /// The part's key within its call.
     #[must_use]
     pub fn key(&self) -> String {
         let legs: Vec<String> = self.legs.iter().map(ToString::to_string).collect();
         format!("{}@{}-{}", legs.join("+"), self.span.start, self.span.end)
     }
 
-    /// Audio that is sent, every channel counted: what services bill.
+    /// Sent audio in milliseconds, all channels counted, as services bill it.
     #[must_use]
     pub const fn sent_ms(&self) -> u64 {
         (self.span.end - self.span.start) * self.legs.len() as u64
     }
 
-    /// As a file in FLAC, read step by step.
+    /// The part as a FLAC file, encoded in steps.
     ///
     /// # Errors
-    /// Samples that cannot be read back, or more of them than may be sent.
+    /// [`EngineError`] if the samples cannot be read.
     pub fn encode(&self, speech: &Speech) -> Result<Vec<u8>, EngineError> {
         let mut flac = SpeechFlac::new(self.legs.len());
         for start in self.span.clone().step_by(STEP_MS as usize) {
@@ -61,10 +62,10 @@ impl Part {
     }
 }
 
-/// The parts of a call, in order. Services that take several channels get both legs at once, the others leg by leg.
+/// The parts of a call, in order. A service for several channels gets both legs together, the others one leg at a time.
 ///
 /// # Errors
-/// Samples that cannot be read back.
+/// [`EngineError`] if the samples cannot be read.
 pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineError> {
     let regions = |leg: usize| speech.legs[leg].regions.iter().map(|region| region.start_ms..region.end_ms);
     let every = 0..speech.legs.len();
@@ -100,7 +101,7 @@ pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineE
     Ok(parts)
 }
 
-/// `speech` is in order and may overlap. A stretch of speech that is too long by itself is cut where `quietest` says.
+/// `speech` must be ordered and may overlap. Speech that is too long is cut at the result of `quietest`.
 fn spans(
     speech: &[Range<u64>],
     duration_ms: u64,
@@ -114,7 +115,7 @@ fn spans(
         match all.last_mut() {
             Some(open) if to <= open.end => {}
             Some(open) if to - open.start <= longest_ms && from <= open.end.saturating_add(gap_ms) => open.end = to,
-            // Speech of two legs can begin before the other's has ended: nothing is sent twice.
+            // Speech of two legs may overlap. The start is moved so that no audio is sent twice.
             Some(open) => {
                 let from = from.max(open.end);
                 all.push(from..to);
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!((monologue[0].start, monologue.last().unwrap().end), (0, 2 * HOUR));
         assert!(monologue.windows(2).all(|pair| pair[0].end == pair[1].start));
         assert!(monologue.iter().all(|span| span.end - span.start <= 700_000));
-        // A chooser that answers nonsense cannot stall it.
+        // A wrong result of the function cannot cause an endless loop.
         assert!(spans(std::slice::from_ref(&(0..HOUR)), HOUR, (GAP_MS, 60_000), |_| 0).len() < 200);
     }
 

@@ -1,13 +1,13 @@
-//! The times of an answer's words. A word without its own takes them from the words beside it.
+//! The times of an answer's words. A word without times gets them from its neighbours.
 
 use super::AnsweredWord;
 
-/// How long a letter of speech takes, seconds: fifteen of them are said in one.
+/// Duration of one letter in seconds, at fifteen letters per second.
 const LETTER: f64 = 1.0 / 15.0;
-/// Starts this far after the end of what was sent are in another unit, or of another recording, seconds.
+/// Starts this many seconds after the end of the sent audio have another unit or belong to another recording.
 const BEYOND: f64 = 1.0;
 
-/// A word as it was answered; times in seconds from the start of what was sent, as far as there are any.
+/// A word of an answer. Times are in seconds from the start of the sent audio, if known.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     pub text: String,
@@ -45,7 +45,7 @@ pub fn letters(text: &str) -> f64 {
     text.chars().filter(|c| c.is_alphanumeric()).count().max(1) as f64
 }
 
-/// The words of a text, sharing its time by their length; without times where it has none.
+/// The words of a text, with its time distributed by their length. Without start and end they have no times.
 pub fn spread(text: &str, start: Option<f64>, end: Option<f64>) -> Vec<Draft> {
     let span = start.zip(end).map(|(start, end)| (start.max(0.0), (end - start).max(0.0)));
     let all: f64 = text.split_whitespace().map(letters).sum();
@@ -59,7 +59,8 @@ pub fn spread(text: &str, start: Option<f64>, end: Option<f64>) -> Vec<Draft> {
     text.split_whitespace().map(word).collect()
 }
 
-/// Gives every word of one channel its times, where any of them has some. `length` is that of what was sent, seconds.
+/// Sets the missing times of all words of one channel, if any word has a time. `length` is the length of the sent audio
+/// in seconds.
 pub fn settle(words: &mut [Draft], length: f64) {
     let beyond = words.iter().filter(|word| word.start.is_some_and(|start| start > length + BEYOND)).count();
     let timed = words.iter().filter(|word| word.start.is_some()).count();
@@ -97,7 +98,7 @@ pub fn settle(words: &mut [Draft], length: f64) {
     }
 }
 
-/// Puts words between their neighbours: after the one before, or up to the one after.
+/// Places words between their neighbours: after the previous one, or else before the next one.
 fn fill(words: &mut [Draft], before: Option<f64>, after: Option<f64>, length: f64) {
     let wanted: f64 = words.iter().map(Draft::spoken).sum();
     let (from, room) = match (before, after) {
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(number[1], (Some(1.3), Some(1.5)));
         let ends = settled(&[("504", None, None), ("is", Some(1.0), Some(1.2)), ("it", None, None)], 1.25);
         assert_eq!(ends, [(Some(0.8), Some(1.0)), (Some(1.0), Some(1.2)), (Some(1.2), Some(1.25))]);
-        // Nothing is between the neighbours.
+        // There is no gap between the neighbours.
         let tight = settled(&[("a", Some(1.0), Some(2.0)), ("b", None, None), ("c", Some(1.5), Some(2.5))], 9.0);
         assert_eq!(tight[1], (Some(2.0), Some(2.0)));
     }
@@ -152,7 +153,7 @@ mod tests {
     fn times_of_another_unit_are_no_times() {
         let milliseconds = [("one", Some(400.0), Some(700.0)), ("two", Some(900.0), Some(1100.0))];
         assert_eq!(settled(&milliseconds, 12.0), [(None, None), (None, None)]);
-        // One word beyond the end is that word's fault.
+        // A single word beyond the end does not affect the others.
         let one = [("a", Some(0.0), Some(0.1)), ("b", Some(0.2), Some(0.3)), ("c", Some(400.0), Some(401.0))];
         assert_eq!(settled(&one, 12.0)[2], (Some(400.0), Some(401.0)));
         assert_eq!(settled(&[("a", None, None)], 12.0), [(None, None)]);

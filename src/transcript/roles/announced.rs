@@ -1,5 +1,5 @@
-//! Machines on the line: voicemail, menus, announcements. They are told by what they say, and only where nobody is known to
-//! be the agent, who may say such things too.
+//! Detects machines on the line: voicemail, menus and announcements. They are detected by their phrases, and not in the
+//! speech of a known agent, because an agent may use such phrases.
 
 use crate::domain::Role;
 use crate::domain::Transcript;
@@ -10,7 +10,7 @@ use super::ENOUGH;
 use super::holds;
 use super::plain;
 
-/// What hardly anybody but a machine says to the other side, as words are compared. Numbers are digits there.
+/// Normalised phrases that people rarely say to the other side. Numbers are digits.
 const TELLING: [&str; 34] = [
     "after the tone",
     "after the beep",
@@ -47,7 +47,7 @@ const TELLING: [&str; 34] = [
     "press the hash key",
     "main menu",
 ];
-/// What machines say often, and people now and then.
+/// Phrases that machines say often and people sometimes.
 const COMMON: [&str; 12] = [
     "you have reached",
     "please stay on the line",
@@ -62,22 +62,22 @@ const COMMON: [&str; 12] = [
     "hang up",
     "please listen carefully",
 ];
-/// Log odds: of a stretch of talk being a machine's before anything is heard of it, for each sentence of either list, and for
-/// standing where machines speak, at the beginning. Set by hand: one telling sentence at the beginning is just enough.
+/// Log odds of a segment being a machine's: the prior, and the additions per phrase of either list and for the first
+/// segment. Set by hand: one telling phrase at the beginning is just enough.
 const BEFORE: f64 = -1.0;
 const FOR_TELLING: f64 = 3.2;
 const FOR_COMMON: f64 = 1.2;
 const FOR_BEGINNING: f64 = 0.8;
-/// Words of the other side that end a stretch of talk; machines are not stopped by an "okay".
+/// Number of words from the other side that end a segment. A machine does not stop for an "okay".
 const ANSWER: usize = 3;
 
-/// A stretch of one speaker's utterances that nobody answers.
+/// Consecutive utterances of one speaker without an answer.
 struct Stretch {
     speaker: u32,
     utterances: Vec<usize>,
 }
 
-/// Gives the stretches that machines speak to a speaker of their own.
+/// Assigns the segments of machines to a speaker with the role `system`.
 pub fn mark(words: &mut Transcript) {
     let mut begun: Vec<u32> = Vec::new();
     for stretch in stretches(words) {
@@ -132,12 +132,12 @@ fn confidence(words: &Transcript, stretch: &Stretch, first: bool) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }
 
-/// The speaker that stands for machines on this leg.
+/// The speaker for machines on this leg.
 fn system(words: &mut Transcript, channel: Option<u8>, confidence: f64) -> u32 {
     let confidence = (confidence * 1000.0).round() / 1000.0;
     let known = words.speakers.iter_mut().find(|speaker| speaker.role == Role::System && speaker.channel == channel);
     if let Some(speaker) = known {
-        // The speaker is as sure as the least sure stretch.
+        // The speaker's confidence is the lowest of its segments.
         speaker.confidence = speaker.confidence.map(|before| before.min(confidence));
         return speaker.id;
     }
@@ -147,7 +147,8 @@ fn system(words: &mut Transcript, channel: Option<u8>, confidence: f64) -> u32 {
     id
 }
 
-/// Turns in which only a machine speaks are its own; speakers who then have nothing leave the table.
+/// Assigns a turn to the machine if it speaks longer in it than the turn's speaker. Removes speakers without utterances
+/// and turns.
 fn give_turns(words: &mut Transcript) {
     let systems: Vec<(u32, Option<u8>)> = words
         .speakers

@@ -1,4 +1,4 @@
-//! How much of what somebody says is what the agent is known to say, and how sure that makes.
+//! Text evidence for the agent: the words of a speaker that match the agent's known text, and their log odds.
 
 use std::collections::HashSet;
 
@@ -7,24 +7,24 @@ use crate::domain::transcript::Utterance;
 use super::plain;
 use super::table;
 
-/// Words in a row that two texts rarely share by chance.
+/// Words in sequence that two texts rarely share by chance.
 const ROW: usize = 3;
-/// Known words without which a text says nothing.
+/// Least known words for any evidence.
 const FEWEST: usize = 4;
 
-/// A greeting, a prompt, a script.
+/// A greeting, a prompt or a script, as word triples.
 pub struct KnownText(HashSet<[String; ROW]>);
 
-/// What one speaker says.
+/// Match of one speaker with the known text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Said {
-    /// Words inside rows that the known text has too.
+    /// Words within triples that the known text contains.
     pub known: usize,
 }
 
 impl KnownText {
     pub fn of(text: &str) -> Self {
-        // Rows do not run from one sentence into the next.
+        // Triples do not cross sentence boundaries.
         let sentences = text.split(['.', '!', '?', '\n', ';']).map(super::super::score::normalise);
         let rows = sentences.flat_map(|words| words.array_windows::<ROW>().cloned().collect::<Vec<_>>());
         Self(rows.collect())
@@ -47,20 +47,20 @@ impl KnownText {
 }
 
 impl Said {
-    /// Enough to build on.
+    /// Whether the match is evidence.
     pub const fn is_enough(self) -> bool {
         self.known >= FEWEST
     }
 
-    /// Two speakers' difference in this is the log odds of the one being the agent rather than the other.
+    /// The difference between two speakers is the log odds of the first being the agent rather than the second.
     pub fn evidence(self) -> f64 {
         table::KNOWN_WORDS * (1.0 + self.known as f64).ln()
     }
 }
 
-/// The probability that these log odds stand for.
+/// The probability for these log odds.
 pub fn confidence(log_odds: f64) -> f64 {
     let confidence = 1.0 / (1.0 + (-log_odds).exp());
-    // Calls it was learnt on were not endless: it never says more than they could show.
+    // The number of training calls limits the confidence.
     confidence.min(table::MOST)
 }

@@ -1,6 +1,6 @@
 //! Made by `tests/calls/train_roles.py`: do not edit by hand.
 
-/// Weight of ln(1 + known words), agent's minus the other's.
+/// Weight of ln(1 + known words), the agent's minus the other speaker's.
 pub const KNOWN_WORDS: f64 = 1.491;
-/// The most that the calls it was learnt on can show: right ones and one more, of all and two more (Laplace's rule).
+/// Upper limit of the confidence from the training calls: (right + 1) / (all + 2), by Laplace's rule.
 pub const MOST: f64 = 0.9935;

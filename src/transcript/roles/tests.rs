@@ -1,4 +1,4 @@
-//! Roles from words: agents by what they are known to say, machines by what only machines say.
+//! Roles from text: agents by their known text, machines by their phrases.
 
 use super::*;
 use crate::transcript::without_text;
@@ -56,12 +56,12 @@ fn without_strong_evidence_nobody_gets_a_role() {
         assert!(decided(lines, text).iter().all(|role| *role == Role::Unknown), "{lines:?}");
     };
     let lines = [(0, "thank you for calling the ticket office"), (1, "my train is late")];
-    // No text; another text; a text that both say; one speaker alone, who may be two.
+    // No known text; another text; a text from both speakers; a single speaker, which may be two.
     open(&lines, None);
     open(&lines, Some("Something else is said by this agent of ours."));
     open(&[(0, "how may I help you today"), (1, "you say how may I help you today")], Some(GREETING));
     open(&[(0, "thank you for calling the ticket office my train is late")], Some(GREETING));
-    // Few words in a row are chance.
+    // Few words in sequence match by chance.
     open(&[(0, "thank you for that"), (1, "my train is late")], Some(GREETING));
 }
 
@@ -113,14 +113,14 @@ fn people_who_speak_of_such_things_are_no_machines() {
     ] {
         assert_eq!(decided(&[(0, text), (1, "I see")], None)[0], Role::Unknown, "{text}");
     }
-    // Said in mid-call, once: somebody tells what they heard.
+    // One phrase later in the call: a person quotes it.
     let lines = [
         (0, "good morning to you"),
         (1, "how can I be of help"),
         (0, "it told me to press 1 and then nothing happened"),
     ];
     assert_eq!(decided(&lines, None)[2], Role::Unknown);
-    // The agent may announce that the call is recorded.
+    // The agent may announce the recording of the call.
     let lines = [(0, "thank you for calling the ticket office this call may be recorded"), (1, "my train is late")];
     assert_eq!(decided(&lines, Some(GREETING)), [Role::Agent, Role::Caller]);
 }
@@ -174,9 +174,10 @@ fn a_known_voice_names_both_and_a_strange_one_nobody() {
     let named = [(Role::Caller, Some(Evidence::Voice)), (Role::Agent, Some(Evidence::Voice))];
     let nobody = [(Role::Unknown, None); 2];
     assert_eq!(by_voice(&[(0, -12.0), (1, 6.0)]), named);
-    // Neither is it: the agent has another voice than the one that is known, however much nearer to it one of them is.
+    // Neither voice matches: the agent has another voice than the enrolled one, even if one speaker is much closer to
+    // it.
     assert_eq!(by_voice(&[(0, -30.0), (1, -9.0)]), nobody);
-    // Both are like it; one of them was hardly heard.
+    // Both match; then one with too little speech.
     assert_eq!(by_voice(&[(0, 6.0), (1, 6.5)]), nobody);
     assert_eq!(by_voice(&[(1, 2.0)]), nobody);
     assert_eq!(by_voice(&[]), nobody);
@@ -189,7 +190,7 @@ fn words_and_voice_are_weighed_together() {
     let text = [(Role::Caller, Some(Evidence::Text)), (Role::Agent, Some(Evidence::Text))];
     assert_eq!(both(&[]), text);
     assert_eq!(both(&[(0, -12.0), (1, -9.0)]), text);
-    // The greeting in the other's mouth: somebody is wrong, and nobody knows who.
+    // The greeting and the voice match different speakers. This is a contradiction, so that no role is assigned.
     assert_eq!(both(&[(0, 6.0), (1, -12.0)]), [(Role::Unknown, None); 2]);
 }
 

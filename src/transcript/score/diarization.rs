@@ -1,6 +1,6 @@
-//! Diarization error rate (NIST Rich Transcription evaluation plan, 2009), overlap scored.
+//! Diarization error rate (NIST Rich Transcription evaluation plan, 2009). Overlap is scored.
 
-/// One speaker's stretch, milliseconds.
+/// A segment of one speaker, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
     pub speaker: usize,
@@ -8,7 +8,7 @@ pub struct Stretch {
     pub end_ms: u64,
 }
 
-/// Speaker time in error, milliseconds, by kind, and all speaker time of the reference.
+/// Speaker time in error by kind, and total speaker time of the reference, in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiarizationError {
     pub missed_ms: u64,
@@ -18,7 +18,7 @@ pub struct DiarizationError {
 }
 
 impl DiarizationError {
-    /// Share of the reference's speaker time; null where nobody speaks in it.
+    /// Error as a share of the reference's speaker time. `None` if the reference has no speech.
     #[must_use]
     pub fn rate(&self) -> Option<f64> {
         let wrong = self.missed_ms + self.false_ms + self.confused_ms;
@@ -33,13 +33,13 @@ impl DiarizationError {
     }
 }
 
-/// Times are compared in steps of this many milliseconds.
+/// Time resolution of the comparison in milliseconds.
 const STEP_MS: u64 = 10;
-/// More speakers than a call has are not mapped.
+/// Speakers that are mapped; further ones count as the last.
 const MOST: usize = 6;
 
-/// Compares what was found with the reference, `collar_ms` around every boundary of the reference left out. Speakers are
-/// mapped onto each other as suits the finding best.
+/// Compares found segments with the reference. `collar_ms` around every boundary of the reference is not scored.
+/// Speakers are mapped one to one with the smallest error.
 #[must_use]
 pub fn diarization(reference: &[Stretch], found: &[Stretch], collar_ms: u64) -> DiarizationError {
     let end = reference.iter().chain(found).map(|stretch| stretch.end_ms).max().unwrap_or(0);
@@ -84,7 +84,8 @@ fn grid(stretches: &[Stretch], steps: usize) -> Vec<u8> {
     grid
 }
 
-/// The most time in common that a one-to-one mapping of the speakers from `row` on can give; six on six are 720 ways.
+/// The largest common time of a one-to-one mapping of the speakers from `row` on. Six by six speakers have 720
+/// mappings.
 fn best(both: &[[u64; MOST]; MOST], row: usize, taken: u8) -> u64 {
     if row == MOST {
         return 0;
@@ -104,7 +105,8 @@ mod tests {
     #[test]
     fn each_kind_of_error_is_counted_once() {
         let truth = [stretch(0, 0, 1_000), stretch(1, 1_000, 2_000), stretch(0, 1_500, 2_000)];
-        // Names differ, which is no error; one second is given to the wrong one, overlap is missed, 500 ms are invented.
+        // Different names are no error. One second goes to the wrong speaker, overlap is missed, and 500 ms are
+        // invented.
         let found = [stretch(3, 0, 1_000), stretch(3, 1_000, 1_500), stretch(2, 1_500, 2_500)];
         let error = diarization(&truth, &found, 0);
         assert_eq!(error, DiarizationError { missed_ms: 500, false_ms: 500, confused_ms: 500, total_ms: 2_500 });

@@ -1,4 +1,4 @@
-//! A transcript against its reference: how many words, roles and seconds are wrong.
+//! Scores a transcript against its reference: wrong words, roles and speaker time.
 
 use super::DiarizationError;
 use super::Reference;
@@ -12,35 +12,35 @@ use super::words::matches;
 use crate::domain::Role;
 use crate::domain::Transcript;
 
-/// A role said with at least this confidence, or without any doubt, is taken for certain by whoever reads it.
+/// A role with at least this confidence, or without a confidence value, counts as certain.
 pub const CONFIDENT: f64 = 0.9;
-/// Speakers compared; whoever comes after them is counted with the last.
+/// Compared speakers; further ones count as the last.
 const MOST: usize = 8;
-/// Around the boundaries of the reference that a person may place as well here as there, ms.
+/// Tolerance around the boundaries of the reference in milliseconds, because annotators place them differently.
 const COLLAR_MS: u64 = 250;
 
-/// Words of the reference whose speaker's role is known, by the role they were given.
+/// Words of the reference with a known role, by the role they were given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoleScore {
     pub words: u64,
-    /// Of these, recognised and given a role.
+    /// Recognised words with a role.
     pub labelled: u64,
     pub right: u64,
-    /// Given a wrong role with confidence: see [`CONFIDENT`].
+    /// Words with a wrong role and high confidence, see [`CONFIDENT`].
     pub confidently_wrong: u64,
 }
 
-/// What is wrong with a transcript.
+/// The errors of a transcript.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Score {
     pub audio_ms: u64,
     pub words: WordErrors,
-    /// Word errors when each speaker's words are compared with those of the speaker they fit best (cpWER).
+    /// Word errors with each speaker's words compared to those of the best matching speaker (cpWER).
     pub words_by_speaker: WordErrors,
     pub roles: RoleScore,
     pub diarization: DiarizationError,
     pub diarization_strict: DiarizationError,
-    /// Time in which the reference has nobody speak, and the words that were found there.
+    /// Time without speech in the reference, in milliseconds, and the words found there.
     pub silent_ms: u64,
     pub invented_words: u64,
 }
@@ -60,24 +60,24 @@ impl Score {
         self.invented_words += other.invented_words;
     }
 
-    /// Words a minute where nobody speaks; null where somebody always does.
+    /// Invented words per minute without speech. `None` if the reference has no silence.
     #[must_use]
     pub fn invented_per_minute(&self) -> Option<f64> {
         (self.silent_ms > 0).then(|| self.invented_words as f64 * 60_000.0 / self.silent_ms as f64)
     }
 }
 
-/// A word as it is compared.
+/// A word for the comparison.
 struct Heard {
     text: String,
     speaker: usize,
-    /// The utterance it stands in, where it was found.
+    /// Index of its utterance in the found transcript.
     utterance: usize,
     start_ms: Option<u64>,
     end_ms: Option<u64>,
 }
 
-/// Compares a transcript with what was really said.
+/// Compares a transcript with its reference.
 #[must_use]
 pub fn judge(reference: &Reference, found: &Transcript, audio_ms: u64) -> Score {
     let said = spoken(reference);
@@ -104,7 +104,7 @@ fn place(found: &Transcript, id: u32) -> usize {
     found.speakers.iter().position(|speaker| speaker.id == id).unwrap_or(found.speakers.len())
 }
 
-/// The reference's words in the order of their times; words without any keep the order of the file.
+/// The reference's words by time; words without times keep the order of the file.
 fn spoken(reference: &Reference) -> Vec<Heard> {
     let word = |word: &SpokenWord| Heard {
         text: word.text.clone(),
@@ -118,7 +118,7 @@ fn spoken(reference: &Reference) -> Vec<Heard> {
     said
 }
 
-/// A transcript's words in the same order; those it says the recording does not hold are left out.
+/// A transcript's words in the same order, without the words marked as not heard.
 fn heard(found: &Transcript) -> Vec<Heard> {
     let mut heard = Vec::new();
     for (at, utterance) in found.utterances.iter().enumerate() {
@@ -147,18 +147,18 @@ fn text(words: &[Heard], wanted: impl Fn(&Heard) -> bool) -> Vec<String> {
     normalise(&texts.join(" "))
 }
 
-/// The least sum of word errors when every speaker found is compared with one of the reference at most; the words of
-/// whoever is left over are all errors.
+/// The smallest sum of word errors if every found speaker is matched with at most one of the reference. All words of an
+/// unmatched speaker are errors.
 fn by_speaker(said: &[Heard], heard: &[Heard]) -> WordErrors {
     let count = |words: &[Heard]| words.iter().map(|word| word.speaker + 1).max().unwrap_or(0).min(MOST);
     let of = |words: &[Heard], who: usize| text(words, |word| word.speaker.min(MOST - 1) == who);
     let said: Vec<Vec<String>> = (0..count(said)).map(|who| of(said, who)).collect();
     let mut found: Vec<Vec<String>> = (0..count(heard)).map(|who| of(heard, who)).collect();
-    // Nobody is a partner too, as often as needed.
+    // Empty partners stand for unmatched speakers.
     found.resize(found.len() + said.len(), Vec::new());
     let total = found.iter().map(|words| words.len() as u64).sum::<u64>();
-    // The least errors by the partners taken so far, speaker after speaker of the reference. A partner's words count as
-    // errors until it is taken.
+    // The smallest errors by set of used partners, for one reference speaker after another. A partner's words are
+    // errors until it is used.
     let mut least = vec![u64::MAX; 1 << found.len()];
     least[0] = total;
     let mut words = 0;
@@ -177,7 +177,7 @@ fn by_speaker(said: &[Heard], heard: &[Heard]) -> WordErrors {
     WordErrors { errors: least.into_iter().min().unwrap_or(0), words }
 }
 
-/// Roles of the words that both have, one with the other in the cheapest alignment.
+/// Compares the roles of the words that match in the cheapest alignment.
 fn roles(reference: &Reference, said: &[Heard], found: &Transcript, heard: &[Heard]) -> RoleScore {
     let truth = |word: &Heard| reference.speakers.get(word.speaker).copied().unwrap_or(Role::Unknown);
     let plain = |words: &[Heard]| -> Vec<String> { words.iter().map(|word| normalise(&word.text).join(" ")).collect() };
@@ -198,7 +198,7 @@ fn roles(reference: &Reference, said: &[Heard], found: &Transcript, heard: &[Hea
     score
 }
 
-/// Milliseconds in which nobody speaks in the reference, and the words found in their midst.
+/// Milliseconds without speech in the reference, and the words centred there.
 fn invented(reference: &Reference, heard: &[Heard], audio_ms: u64) -> (u64, u64) {
     let mut spoken: Vec<(u64, u64)> =
         reference.turns.iter().map(|turn| (turn.start_ms.saturating_sub(COLLAR_MS), turn.end_ms + COLLAR_MS)).collect();
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn each_error_is_counted_where_it_belongs() {
-        // "hello" is given to the agent for certain, "there" without confidence; "what" is said in silence.
+        // "hello" is given to the agent with certainty, "there" without; "what" is found in silence.
         let found = found(&[
             (0, Role::Agent, Some(0.99), "good day hello", 0),
             (1, Role::Agent, Some(0.6), "there", 1_500),

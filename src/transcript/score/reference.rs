@@ -1,7 +1,7 @@
-//! References: what was really said in a recording, by whom and when, as files that people already have.
+//! References: the true words, speakers and times of a recording, in common file formats.
 //!
-//! `NAME.json` (our own transcript document, or the same members without the rest), `NAME.stm` or `NAME.ctm` (NIST Rich
-//! Transcription evaluation plan, 2009) hold the words, `NAME.rttm` the speech stretches.
+//! `NAME.json` (our own transcript document, or a subset of its members), `NAME.stm` or `NAME.ctm` (NIST Rich
+//! Transcription evaluation plan, 2009) hold the words, `NAME.rttm` the speaker turns.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::Stretch;
 use crate::domain::DualChannels;
 use crate::domain::Role;
 
-/// Why a reference cannot be used: the file, the field, the reason.
+/// Why a reference cannot be used, with file, field and reason.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceError {
     #[error("{}: cannot be read: {source}", path.display())]
@@ -21,7 +21,7 @@ pub enum ReferenceError {
     Field { path: PathBuf, field: String, reason: String },
 }
 
-/// A word and where it is, ms.
+/// A word with its times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpokenWord {
     pub text: String,
@@ -30,16 +30,16 @@ pub struct SpokenWord {
     pub end_ms: Option<u64>,
 }
 
-/// What was said in one recording.
+/// The content of one recording.
 #[derive(Debug, Clone, Default)]
 pub struct Reference {
-    /// The role of each speaker; unknown where the reference names none.
+    /// The role of each speaker; unknown if the reference names none.
     pub speakers: Vec<Role>,
     pub words: Vec<SpokenWord>,
     pub turns: Vec<Stretch>,
-    /// Whether the file says whose words they are; a CTM of one channel does not.
+    /// Whether the file has speakers; a CTM of one channel has none.
     pub told_apart: bool,
-    /// The recording, where it has another name than the reference.
+    /// The recording, if its name differs from the reference's.
     pub file: Option<PathBuf>,
     pub language: Option<String>,
     pub agent_text: Option<String>,
@@ -93,10 +93,10 @@ struct DocumentTurn {
     end_ms: u64,
 }
 
-/// Reads `NAME.json`, `NAME.stm` or `NAME.ctm`, and the `NAME.rttm` beside it where there is one.
+/// Reads `NAME.json`, `NAME.stm` or `NAME.ctm`, and a `NAME.rttm` beside it if it exists.
 ///
 /// # Errors
-/// [`ReferenceError`] naming the file, the line or member, and the reason.
+/// [`ReferenceError`] with the file, the line or member, and the reason.
 pub fn read(path: &Path) -> Result<Reference, ReferenceError> {
     let text = load(path)?;
     let mut reference = match path.extension().and_then(|extension| extension.to_str()) {
@@ -144,7 +144,7 @@ fn json(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
             };
             said = utterance.text.split_whitespace().map(word).collect();
         }
-        // A word ends where the next one begins, the last one with its utterance.
+        // A word without an end ends at the start of the next one, and the last word at the end of its utterance.
         let mut next = utterance.end_ms;
         for word in said.iter_mut().rev() {
             word.end_ms = word.end_ms.or(next.filter(|end| Some(*end) > word.start_ms));
@@ -177,7 +177,7 @@ fn json(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
     })
 }
 
-/// The fields of every line that is neither empty nor a remark, with its number.
+/// The fields of every line that is neither empty nor a comment, with its number.
 fn lines(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
     let numbered = (1..).zip(text.lines());
     numbered
@@ -195,7 +195,7 @@ fn milliseconds(path: &Path, line: usize, name: &str, field: Option<&&str>) -> R
     Ok((seconds * 1000.0).round() as u64)
 }
 
-/// The place of a named speaker, entered when first met; a name that says a role is one.
+/// The index of a named speaker, added at its first use. A name that is a role word sets the role.
 fn named(names: &mut Vec<String>, reference: &mut Reference, name: &str) -> usize {
     if let Some(at) = names.iter().position(|known| known == name) {
         return at;
@@ -222,7 +222,7 @@ fn stm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
         }
         let speaker = named(&mut names, &mut reference, fields[2]);
         reference.turns.push(Stretch { speaker, start_ms, end_ms });
-        // Spread over the segment: the format has no times of words.
+        // The words are distributed over the segment, because the format has no word times.
         let each = (end_ms - start_ms) as f64 / said.len().max(1) as f64;
         let at = |n: usize| Some(start_ms + (n as f64 * each) as u64);
         let word = |(n, text): (usize, &&str)| SpokenWord {
@@ -252,7 +252,7 @@ fn ctm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
     Ok(reference)
 }
 
-/// `SPEAKER file channel start length <NA> <NA> name <NA> <NA>`; replaces the stretches of the words' file.
+/// `SPEAKER file channel start length <NA> <NA> name <NA> <NA>`. Replaces the turns of the words' file.
 fn rttm(path: &Path, text: &str, reference: &mut Reference) -> Result<(), ReferenceError> {
     let mut turns = Vec::new();
     let mut names: Vec<String> = Vec::new();
@@ -260,7 +260,7 @@ fn rttm(path: &Path, text: &str, reference: &mut Reference) -> Result<(), Refere
         let start_ms = milliseconds(path, line, "start", fields.get(3))?;
         let length_ms = milliseconds(path, line, "length", fields.get(4))?;
         let Some(name) = fields.get(7) else { return Err(wrong(path, format!("line {line}, name"), "is missing")) };
-        // Stretches are compared by time alone, so a name needs to mean the same only within this file.
+        // Turns are compared only by time, so that a name needs to be unique only within this file.
         let speaker = names.iter().position(|known| known == name).unwrap_or_else(|| {
             names.push((*name).to_owned());
             names.len() - 1

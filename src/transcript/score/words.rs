@@ -1,6 +1,6 @@
-//! Word errors: substitutions, insertions and deletions of the cheapest alignment, after the two texts are written alike.
+//! Word errors: substitutions, insertions and deletions of the cheapest alignment of two normalised texts.
 
-/// Words of the reference and the errors made in them.
+/// Words of the reference and their errors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WordErrors {
     pub errors: u64,
@@ -19,10 +19,10 @@ impl WordErrors {
     }
 }
 
-/// Word errors between two texts already split into words.
+/// Word errors between two lists of words.
 #[must_use]
 pub fn word_errors(reference: &[String], found: &[String]) -> WordErrors {
-    // One row of the edit distance: its cost at every length of `found`.
+    // One row of the edit distance: the cost for every length of `found`.
     let mut row: Vec<u64> = (0..=found.len() as u64).collect();
     for (n, word) in reference.iter().enumerate() {
         let mut diagonal = row[0];
@@ -36,7 +36,7 @@ pub fn word_errors(reference: &[String], found: &[String]) -> WordErrors {
     WordErrors { errors: row[found.len()], words: reference.len() as u64 }
 }
 
-/// Places of the words that the cheapest alignment of two texts finds equal.
+/// Index pairs of equal words in the cheapest alignment of two texts.
 pub(super) fn matches(reference: &[String], found: &[String]) -> Vec<(usize, usize)> {
     #[derive(Clone, Copy, PartialEq)]
     enum From {
@@ -82,7 +82,7 @@ pub(super) fn matches(reference: &[String], found: &[String]) -> Vec<(usize, usi
     pairs
 }
 
-/// Contractions and what they stand for, longest ending first: the commonest rules of the English normaliser published
+/// Contractions and their long forms, longest ending first: the most common rules of the English normaliser published
 /// with Whisper (Radford et al., 2022, appendix C).
 const CONTRACTIONS: [(&str, &str); 12] = [
     ("won't", "will not"),
@@ -98,7 +98,7 @@ const CONTRACTIONS: [(&str, &str); 12] = [
     ("'m", " am"),
     ("'s", " is"),
 ];
-/// Said to fill a pause.
+/// Filler words for pauses.
 const FILLERS: [&str; 6] = ["hmm", "mm", "mhm", "mmm", "uh", "um"];
 const ONES: [&str; 20] = [
     "zero",
@@ -124,8 +124,9 @@ const ONES: [&str; 20] = [
 ];
 const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 
-/// The words of a text as they are compared: lower case, without punctuation, fillers and what stands in brackets,
-/// contractions written out, numbers up to 99 as digits, titles in short. Rules for currency and British spelling are left out.
+/// The normalised words of a text: lower case, without punctuation, fillers and bracketed text, with expanded
+/// contractions, numbers up to 99 as digits, and short titles. Rules for currency and British spelling are not
+/// included.
 #[must_use]
 pub fn normalise(text: &str) -> Vec<String> {
     let lower = without_brackets(&text.to_lowercase()).replace('\u{2019}', "'");

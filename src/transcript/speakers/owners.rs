@@ -1,4 +1,5 @@
-//! Whose words they are: each word goes to whoever speaks while it is said, and a text is cut where somebody else goes on.
+//! Word-to-speaker assignment: each word is assigned to the speaker of its time, and an utterance is cut at speaker
+//! changes.
 
 use std::ops::Range;
 
@@ -7,27 +8,28 @@ use crate::domain::transcript::Attribution;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
 
-/// A stretch and who speaks in it.
+/// A segment and its speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owned {
     pub speaker: u32,
     pub region: Region,
 }
 
-/// What a word costs that lies outside its owner's stretches: 1 for all of it, and this for every second to the nearest one.
+/// Cost of a word outside its speaker's segments: 1 for the whole word, plus this per second of distance to the nearest
+/// one.
 const FAR: f64 = 1.0;
-/// What a change of speaker costs between two words without a pause, and how long a pause takes to make it free, ms. A
-/// boundary found between voices is only good to a quarter of a second, so that a pause close by is the likelier place.
+/// Cost of a speaker change between two words without a pause, and decay of this cost with the pause, in milliseconds.
+/// A diarization boundary is accurate only to a quarter of a second, so that a nearby pause is the more likely place.
 const CHANGE: f64 = 0.8;
 const PAUSE_MS: f64 = 200.0;
-/// Words that share this much of their time with another are said while both speak, ms: a voice found there is that of the
-/// louder one, and in synthetic calls the words were that one's in this share of cases.
+/// Least overlap of words that counts as simultaneous, in milliseconds. Diarization finds the louder speaker there. In
+/// synthetic calls the words were that speaker's in this share of cases.
 const AT_ONCE_MS: u64 = 100;
 const LOUDER_ONES: f64 = 0.68;
-/// Taken for the length of a word whose end nobody knows, ms.
+/// Assumed length of a word without an end, in milliseconds.
 const WORD_MS: u64 = 250;
 
-/// The speaker of each word; a word without a place goes with the one before it. Empty where nobody speaks.
+/// The speaker of each word. A word without a time gets the previous word's speaker. Empty without segments.
 pub fn owners(words: &[Word], stretches: &[Owned]) -> Vec<u32> {
     let mut ids: Vec<u32> = stretches.iter().map(|stretch| stretch.speaker).collect();
     ids.sort_unstable();
@@ -36,14 +38,14 @@ pub fn owners(words: &[Word], stretches: &[Owned]) -> Vec<u32> {
         return Vec::new();
     }
     let places: Vec<Option<Region>> = words.iter().map(place).collect();
-    // The cheapest sequence of owners (Viterbi's algorithm).
+    // The cheapest sequence of speakers (Viterbi's algorithm).
     let mut costs = vec![0.0_f64; ids.len()];
     let mut came_from: Vec<Vec<usize>> = Vec::with_capacity(words.len());
     let mut last_end = None;
     for place in &places {
         let pause_ms =
             place.zip(last_end).map_or(f64::INFINITY, |(place, end)| place.start_ms.saturating_sub(end) as f64);
-        // Without a place there is no telling: the word stays with the one before.
+        // A word without a time gives no evidence for a change.
         let change = if place.is_some() { CHANGE * (-pause_ms / PAUSE_MS).exp() } else { f64::INFINITY };
         let (best, least) = cheapest(&costs);
         let mut from = Vec::with_capacity(ids.len());
@@ -76,7 +78,7 @@ fn place(word: &Word) -> Option<Region> {
     Some(Region { start_ms, end_ms: word.end_ms.unwrap_or(start_ms + WORD_MS).max(start_ms + 1) })
 }
 
-/// The share of a word that lies outside this speaker's stretches, and how far away those are.
+/// The share of a word outside this speaker's segments, plus the cost of the distance to the nearest one.
 fn outside(word: &Region, speaker: u32, stretches: &[Owned]) -> f64 {
     let own = stretches.iter().filter(|stretch| stretch.speaker == speaker);
     let (mut inside, mut away) = (0, u64::MAX);
@@ -87,7 +89,7 @@ fn outside(word: &Region, speaker: u32, stretches: &[Owned]) -> f64 {
     1.0 - inside.min(word.duration_ms()) as f64 / word.duration_ms() as f64 + FAR * away as f64 / 1_000.0
 }
 
-/// Whether each word is said while another one is.
+/// Whether each word overlaps another word.
 fn at_once(words: &[Word]) -> Vec<bool> {
     let places: Vec<Option<Region>> = words.iter().map(place).collect();
     let shared = |a: &Region, b: &Region| a.end_ms.min(b.end_ms).saturating_sub(a.start_ms.max(b.start_ms));
@@ -100,8 +102,8 @@ fn at_once(words: &[Word]) -> Vec<bool> {
     places.iter().enumerate().map(|(at, place)| place.as_ref().is_some_and(|place| meets(at, place))).collect()
 }
 
-/// The utterance cut where its words change hands, or may have. The text is kept letter by letter, but for the white space at a cut; an
-/// utterance whose words are not those of its text cannot be cut and goes to whoever says most of it.
+/// Cuts the utterance at changes of the speaker and of the certainty. The text is kept, except for the white space at a
+/// cut. An utterance is not cut if its words differ from its text; it goes to the speaker of most of its words.
 pub fn cut(utterance: Utterance, owners: &[u32]) -> Vec<Utterance> {
     let starts = word_starts(&utterance.text);
     let doubtful = at_once(&utterance.words);
@@ -147,7 +149,7 @@ fn mean(words: &[Word]) -> Option<f64> {
     (!known.is_empty()).then(|| (mean * 1000.0).round() / 1000.0)
 }
 
-/// Where each word of a text begins, bytes.
+/// Byte offset of each word of a text.
 fn word_starts(text: &str) -> Vec<usize> {
     let mut starts = Vec::new();
     let mut inside = false;
@@ -193,12 +195,12 @@ mod tests {
 
     #[test]
     fn a_pause_beside_a_voice_boundary_is_where_the_words_change_hands() {
-        // The boundary falls into the second word, the pause is after it.
+        // The boundary lies in the second word, and the pause is after it.
         let words =
             [word("good", 0, 300), word("morning", 320, 800), word("hello", 1_000, 1_300), word("there", 1_320, 1_600)];
         let stretches = [owned(0, 0, 520), owned(1, 520, 1_600)];
         assert_eq!(owners(&words, &stretches), [0, 0, 1, 1]);
-        // Without a pause the boundary itself decides.
+        // Without a pause the boundary decides.
         let words =
             [word("good", 0, 300), word("morning", 310, 600), word("hello", 610, 900), word("there", 910, 1_200)];
         assert_eq!(owners(&words, &[owned(0, 0, 600), owned(1, 600, 1_200)]), [0, 0, 1, 1]);

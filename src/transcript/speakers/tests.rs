@@ -1,4 +1,4 @@
-//! Speakers on legs and on voices, from turns and words made up for it.
+//! Assignment of speakers to legs and by diarization, with synthetic turns and words.
 
 use super::*;
 use crate::domain::transcript::Evidence;
@@ -45,7 +45,7 @@ fn turns_of_the_platform_name_the_legs_and_the_audio_times_them() {
     assert_eq!(done.transcript.turns[0], Turn { speaker: 0, start_ms: 0, end_ms: 2_050 });
     assert_eq!(done.transcript.speakers.len(), 2);
     assert!(done.legs_sure > 0.95);
-    // A clock that is a second off leaves it likely, and no more.
+    // A clock offset of a second lowers the confidence.
     let late = placed(
         given(&[(0, 1_100, 3_000), (1, 3_300, 4_900)]),
         [&[region(2_000, 4_000)], &[region(0, 2_050)]],
@@ -84,7 +84,7 @@ fn without_evidence_the_legs_are_two_speakers_and_no_roles() {
     assert!(done.legs_sure < 0.001);
     assert_eq!(done.transcript.speakers.len(), 2);
     assert_eq!(done.transcript.turns[1].speaker, 1);
-    // Turns that fit neither order say nothing either.
+    // Turns that fit neither order give no evidence.
     let words = given(&[(0, 0, 2_000), (1, 0, 2_000)]);
     assert_eq!(placed(words, [&[region(0, 2_000)], &[region(0, 2_000)]], Hints::default()).legs[0], Role::Unknown);
 }

@@ -1,61 +1,62 @@
-//! Two groups of points in order of time, and how likely they are two voices. Whoever speaks goes on speaking: changes cost,
-//! little at a pause and more inside a region, which keeps one voice's restlessness from looking like two. The same figures
-//! in Python are those of `tests/calls/train_voices.py`, which also learns what they are worth.
+//! Two-speaker HMM over speech segments. A speaker-change penalty (small at pauses, larger within a region) prevents
+//! over-segmentation. Input: segment embeddings in the order of time. Output: two groups, and the log odds of two
+//! speakers against one. `tests/calls/train_voices.py` holds the same features in Python and trains their weights.
 
 use super::summary::DIMENSIONS;
 use super::summary::Pitch;
 use super::summary::Point;
 
-/// Starting pairs tried; the best of them counts.
+/// Tried start pairs; the one with the lowest cost is used.
 const STARTS: usize = 12;
 const ROUNDS: usize = 12;
-/// What a change costs, natural logarithms.
+/// Cost of a speaker change, in nats.
 const CHANGE_INSIDE: f64 = 3.0;
 const CHANGE_AT_PAUSE: f64 = 0.5;
-/// Directions in which points vary as if independent of each other.
+/// Effective number of independent dimensions of an embedding.
 const FREE: f64 = 4.0;
-/// Frames that make one whole point.
+/// Frames of a full-length segment.
 const WHOLE: f64 = 80.0;
-/// No voice varies less than this from its middle, squared.
+/// Least variance of a voice around its mean.
 const STEADIEST: f64 = 0.1;
-/// A group of fewer points, or of a smaller share of the time, is an accident.
+/// A group with fewer segments or a smaller share of the time is penalised as an accident.
 const FEWEST: usize = 2;
 const SMALLEST: f64 = 0.06;
 const ACCIDENT: f64 = 1e3;
-/// Voiced frames that give a pitch.
+/// Least voiced frames for a mean pitch.
 const ENOUGH_VOICED: f64 = 20.0;
 
-/// What a division says about being of two voices, by logistic regression: the weights and the offset.
+/// Logistic regression for two speakers: the weights of the features, and the offset.
 const WORTH: [f64; FIGURES] = [2.04, -23.99, 1.22, 0.10, 8.54, 1.67, 2.22];
 const OFFSET: f64 = -9.28;
 const FIGURES: usize = 7;
-/// A woman and a man: pitches this far apart, octaves, in voices heard in so many regions each. Synthetic voices are too
-/// restless in everything else and too steady in pitch to learn its worth from.
+/// Pitch difference of a woman and a man in octaves, and the least number of regions per group. The value of pitch
+/// cannot be trained on synthetic voices: they vary too much in other features and too little in pitch.
 const APART: f64 = 0.4;
 const REGIONS: usize = 3;
-/// What that adds at most, and the distances in units of each voice's own spread between which it grows.
+/// Largest addition for the pitch, and the range of distances over which it grows, in standard deviations of the
+/// groups' pitch.
 const PITCH_WORTH: f64 = 3.0;
 const PITCH_APART: (f64, f64) = (1.2, 1.8);
 
 type Centres = [[f64; DIMENSIONS]; 2];
 
-/// A division in two.
+/// A division into two groups.
 #[derive(Debug, Clone)]
 pub struct Split {
     pub groups: Vec<u8>,
-    /// Log odds of two voices against one.
+    /// Log odds of two speakers against one.
     pub odds: f64,
 }
 
-/// One try: what it costs, and what it gives.
+/// One try with its cost.
 struct Try {
     cost: f64,
     groups: Vec<u8>,
     centres: Centres,
 }
 
-/// The best division of the points in two; `None` where there are not enough of them. `begins` says of each whether a pause
-/// is before it.
+/// The best division of the segments into two groups. `None` if there are too few. `begins` marks the segments after a
+/// pause.
 pub fn two(points: &[Point], begins: &[bool]) -> Option<Split> {
     if points.len() < 2 * FEWEST {
         return None;
@@ -70,7 +71,7 @@ pub fn two(points: &[Point], begins: &[bool]) -> Option<Split> {
     Some(Split { groups: best.groups, odds })
 }
 
-/// Places points and moves the centres in turn.
+/// Alternates between assigning segments and updating the centres.
 fn refine(points: &[Point], begins: &[bool], mut centres: Centres) -> Try {
     let middle = mean(points.iter().map(|point| (point, 1.0))).unwrap_or([0.0; DIMENSIONS]);
     let spread: f64 = points.iter().map(|point| distance(&point.at, &middle)).sum();
@@ -100,7 +101,7 @@ fn refine(points: &[Point], begins: &[bool], mut centres: Centres) -> Try {
     Try { cost, groups, centres }
 }
 
-/// The likeliest groups of all points together (Viterbi's algorithm on two states).
+/// The most likely groups of all segments (Viterbi's algorithm with two states).
 fn place(points: &[Point], begins: &[bool], centres: &Centres, variance: f64) -> Vec<u8> {
     let mut costs = [0.0_f64; 2];
     let mut came_from: Vec<[u8; 2]> = Vec::with_capacity(points.len());
@@ -129,7 +130,7 @@ fn place(points: &[Point], begins: &[bool], centres: &Centres, variance: f64) ->
     groups
 }
 
-/// What the division looks like, weighed.
+/// The log odds from the features of the division.
 fn odds(points: &[Point], begins: &[bool], best: &Try) -> f64 {
     let Try { groups, centres, .. } = best;
     let all: f64 = points.iter().map(|point| point.weight).sum();
@@ -161,7 +162,7 @@ fn odds(points: &[Point], begins: &[bool], best: &Try) -> f64 {
         + if fewest_regions(begins, groups) >= REGIONS { pitch_odds(points, groups) } else { 0.0 }
 }
 
-/// What the pitches of the two groups add.
+/// The addition for the pitches of the two groups.
 fn pitch_odds(points: &[Point], groups: &[u8]) -> f64 {
     let of = |group: u8| {
         let own = points.iter().zip(groups).filter(|(_, by)| **by == group);
@@ -177,7 +178,7 @@ fn pitch_odds(points: &[Point], groups: &[u8]) -> f64 {
     PITCH_WORTH * ((apart / spread - from) / (to - from)).clamp(0.0, 1.0)
 }
 
-/// Points and share of time of the smaller group.
+/// Number of segments and share of time, each of the smaller group.
 fn smaller(points: &[Point], groups: &[u8]) -> [f64; 2] {
     let all: f64 = points.iter().map(|point| point.weight).sum();
     let of = |group: u8| points.iter().zip(groups).filter(move |(_, by)| **by == group).map(|(point, _)| point.weight);
@@ -185,7 +186,7 @@ fn smaller(points: &[Point], groups: &[u8]) -> [f64; 2] {
     [of(0).count().min(of(1).count()) as f64, first.min(second)]
 }
 
-/// Regions in which the group is heard that is heard in fewer of them.
+/// The number of regions with speech of the group that has fewer.
 fn fewest_regions(begins: &[bool], groups: &[u8]) -> usize {
     let count = |group: u8| {
         let (mut regions, mut counted) = (0, false);
@@ -200,7 +201,7 @@ fn fewest_regions(begins: &[bool], groups: &[u8]) -> usize {
     count(0).min(count(1))
 }
 
-/// How far points lie from the centres of their groups, squared, on average.
+/// Mean squared distance of the segments from the centres of their groups.
 fn inside(points: &[Point], groups: &[u8], centres: &Centres) -> f64 {
     let (mut sum, mut weight) = (0.0, 0.0);
     for (point, group) in points.iter().zip(groups) {

@@ -1,4 +1,4 @@
-//! What one voice sounds like as a whole.
+//! The speaker embedding of a whole voice.
 
 use super::Frames;
 use super::PIECE;
@@ -13,25 +13,25 @@ use crate::audio::speech::Pcm16k;
 use crate::audio::speech::Region;
 use crate::domain::VoiceFigures;
 
-/// One more whenever the figures change their meaning: with other weights of the network, another pitch, other bands.
+/// Increment this whenever the embedding changes: new network weights, another pitch tracker, other bands.
 pub const FIGURES_VERSION: u32 = 1;
 
-/// Speech without which a mean says little, ms.
+/// Least speech for a meaningful mean, in milliseconds.
 const LEAST_MS: u64 = 2_000;
 
-/// What is heard in some stretches of a leg.
+/// The voice in some segments of a leg.
 #[derive(Debug)]
 pub struct Manner {
-    /// The figures of the voice, if it is one.
+    /// The speaker embedding, valid if the segments have one speaker.
     pub figures: VoiceFigures,
-    /// Log odds of its being two voices; none where too little is heard to say.
+    /// Log odds of two speakers against one. `None` if there is too little speech.
     pub two: Option<f64>,
 }
 
-/// What these stretches of a leg sound like; none where they hold too little.
+/// The speaker embedding of these segments of a leg. `None` if they have too little speech.
 ///
 /// # Errors
-/// The spool could not be read.
+/// [`AudioError`] if the spool cannot be read.
 pub fn manner(samples: &Pcm16k, stretches: &[Region]) -> Result<Option<Manner>, AudioError> {
     let speech_ms = stretches.iter().map(Region::duration_ms).sum();
     if speech_ms < LEAST_MS {
@@ -40,7 +40,7 @@ pub fn manner(samples: &Pcm16k, stretches: &[Region]) -> Result<Option<Manner>, 
     let frames: Frames = frames(samples, stretches)?;
     let pieces = pieces(&frames);
     let points = points(&frames, &pieces);
-    // A piece that is shorter than the others says less.
+    // A shorter segment has less weight.
     let weights: Vec<f64> = points.iter().map(|point| point.weight.min(PIECE as f64)).collect();
     let whole: f64 = weights.iter().sum();
     let mean = |n: usize| points.iter().zip(&weights).map(|(point, weight)| weight * point.at[n]).sum::<f64>() / whole;

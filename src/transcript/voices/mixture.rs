@@ -1,32 +1,32 @@
-//! A mixture of Gaussians with diagonal covariances: what one voice's frames look like.
+//! Gaussian mixture with diagonal covariances: the distribution of one speaker's frames.
 
 use super::summary::CEPSTRA;
 use super::summary::Sound;
 
 const PARTS: usize = 8;
 const ROUNDS: usize = 8;
-/// Frames that make a part worth having.
+/// Least frames per component.
 const FRAMES_PER_PART: usize = 12;
-/// No part may be narrower than this share of the whole spread.
+/// Least variance of a component, as a share of the total variance.
 const NARROWEST: f32 = 0.1;
 
 #[derive(Debug, Clone)]
 struct Part {
-    /// Logarithm of its weight and of its normalisation.
+    /// Logarithm of its weight and normalisation.
     offset: f32,
     mean: [f32; CEPSTRA],
     /// Half of the inverse variance.
     precision: [f32; CEPSTRA],
 }
 
-/// What one voice's frames look like.
+/// The distribution of one speaker's frames.
 #[derive(Debug)]
 pub struct Mixture {
     parts: Vec<Part>,
 }
 
 impl Mixture {
-    /// By expectation and maximisation from evenly spread frames; `None` where there are too few.
+    /// Trains by expectation maximisation, starting from evenly spaced frames. `None` if there are too few frames.
     pub fn learn(frames: &[&Sound]) -> Option<Self> {
         let parts = (frames.len() / FRAMES_PER_PART).min(PARTS);
         if parts == 0 {
@@ -63,7 +63,7 @@ impl Mixture {
         Some(mixture)
     }
 
-    /// Natural logarithm of how likely a frame is.
+    /// Log likelihood of a frame (natural logarithm).
     pub fn likelihood(&self, frame: &Sound) -> f32 {
         let each: Vec<f32> = self.parts.iter().map(|part| part.likelihood(frame)).collect();
         let most = each.iter().copied().fold(f32::MIN, f32::max);
@@ -72,7 +72,7 @@ impl Mixture {
 }
 
 impl Part {
-    /// `None` where nearly nothing belongs to it.
+    /// `None` if nearly no frame belongs to the component.
     fn of<'a>(frames: impl Iterator<Item = (&'a Sound, f32)>, floor: &[f32; CEPSTRA], all: f32) -> Option<Self> {
         let (mut weight, mut sum, mut squares) = (0.0_f32, [0.0_f32; CEPSTRA], [0.0_f32; CEPSTRA]);
         for (frame, share) in frames {

@@ -1,5 +1,6 @@
-//! A small network that turns a second of speech into a point, so that points of one voice lie about 1 apart and those of
-//! two voices further. Its weights, and the same figures in Python, are those of `tests/calls/train_voices.py`.
+//! A small network that computes the embedding of a speech segment of about a second. Embeddings of one voice are about
+//! 1 apart, those of two voices farther. `tests/calls/train_voices.py` trains its weights and holds the same
+//! computation in Python.
 
 use std::sync::LazyLock;
 
@@ -7,23 +8,23 @@ use super::summary::Sound;
 use crate::audio::speech::dot;
 use crate::audio::speech::features::BANDS;
 
-/// Numbers a point has.
+/// Length of an embedding.
 pub const DIMENSIONS: usize = 24;
-/// What is seen of a frame: bands, whether there is a voice, and its pitch.
+/// Inputs per frame: the bands, a voicing flag and the pitch.
 const SEEN: usize = BANDS + 2;
 const WIDTH: usize = 48;
-/// Taps of the three layers, and frames from one to the next.
+/// Taps of the three layers, and their dilation in frames.
 const LAYERS: [(usize, usize); 3] = [(5, 1), (3, 2), (3, 3)];
-/// Means and spreads of the last layer, those of pitch, and how much has a voice.
+/// Means and standard deviations of the last layer, mean and deviation of pitch, and the voiced share.
 const SUMMED: usize = 2 * WIDTH + 3;
-/// Natural logarithm of power: frames further under the loudest are pauses.
+/// Frames below the loudest by more than this (natural logarithm of power) are pauses.
 const RANGE: f32 = 6.0;
-/// How much a frame without a voice counts.
+/// Weight of an unvoiced frame.
 const UNVOICED: f32 = 0.3;
 const WEIGHTS: usize = WIDTH * (5 * SEEN + 1) + 2 * WIDTH * (3 * WIDTH + 1) + DIMENSIONS * (SUMMED + 1);
 
 struct Layer {
-    /// Output by output, tap by tap.
+    /// Ordered by output, then by tap.
     weights: Vec<f32>,
     bias: Vec<f32>,
 }
@@ -49,7 +50,7 @@ static NETWORK: LazyLock<Network> = LazyLock::new(|| {
     Network { layers, last: take(SUMMED, DIMENSIONS) }
 });
 
-/// Where a stretch lies; `None` where it is empty.
+/// The embedding of a segment. `None` if it is empty.
 pub fn point(frames: &[Sound]) -> Option<[f64; DIMENSIONS]> {
     let loudness: Vec<f32> = frames.iter().map(|frame| mean(&frame.bands)).collect();
     let loudest = loudness.iter().copied().reduce(f32::max)?;
@@ -91,8 +92,7 @@ pub fn point(frames: &[Sound]) -> Option<[f64; DIMENSIONS]> {
 }
 
 impl Layer {
-    /// Rows of sums over rows `apart` from each other around each one, negative ones becoming zero; beyond the ends is
-    /// nothing.
+    /// Dilated convolution with ReLU over rows `apart` from each other. The input is padded with zeros.
     fn convolve(&self, rows: &[f32], count: usize, taps: usize, apart: usize) -> Vec<f32> {
         let width = rows.len() / count.max(1);
         let reach = taps / 2 * apart;

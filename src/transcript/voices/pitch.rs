@@ -1,32 +1,32 @@
-//! The pitch of a voice, every 10 ms: normalised cross-correlation at 4 kHz (Talkin's form), then the cheapest way through
-//! its peaks, so that an octave more or less in between costs more than it gains. The same figures in Python are those of
-//! `tests/calls/voices.py`.
+//! Pitch tracker with 10 ms steps: normalised cross-correlation at 4 kHz (Talkin's form), then the cheapest path
+//! through its peaks, so that an octave jump costs more than it gains. `tests/calls/voices.py` holds the same
+//! computation in Python.
 
 use std::sync::LazyLock;
 
-/// Every fourth sample of 16 kHz, after a low pass: a telephone passes on the harmonics, not the pitch itself.
+/// Every fourth sample of 16 kHz after a low pass. A telephone transmits the harmonics, not the fundamental.
 const EVERY: usize = 4;
 const RATE_HZ: f32 = 4_000.0;
 const HOP: usize = 40;
-/// Samples compared with those a period later.
+/// Samples compared with those one period later.
 const WINDOW: usize = 120;
-/// Periods looked for, samples: 400 Hz to 70 Hz.
+/// Shortest and longest period in samples: 400 Hz to 70 Hz.
 const SHORTEST: usize = 10;
 const LONGEST: usize = 57;
-/// Periods on either side belong to the peaks' surroundings.
+/// One more period on each side, to find peaks at the limits.
 const LAGS: usize = LONGEST - SHORTEST + 3;
 const REACH: usize = WINDOW + LONGEST + 1;
 const TAPS: usize = 63;
 const CUTOFF_HZ: f32 = 900.0;
 /// Peaks followed in each frame.
 const PEAKS: usize = 5;
-/// What makes a voice of twice the period no better than the voice itself: a long period costs this share of its height.
+/// A long period loses up to this share of its height, so that twice the true period does not win.
 const LONG: f32 = 0.25;
-/// What beginning and ending cost, and what a change of pitch does, for an octave and at most.
+/// Cost of the start and end of voicing, and of a pitch change: per octave, and at most.
 const ONSET: f32 = 0.25;
 const PER_OCTAVE: f32 = 2.1;
 const MOST: f32 = 1.4;
-/// How much better than its strongest peak a frame without a voice is.
+/// Offset of the unvoiced cost from the height of the strongest peak.
 const UNVOICED: f32 = 0.05;
 const QUIET: f32 = 1e-7;
 
@@ -45,12 +45,12 @@ static LOW_PASS: LazyLock<[f32; TAPS]> = LazyLock::new(|| {
 /// A peak of the correlation.
 #[derive(Debug, Clone, Copy)]
 struct Peak {
-    /// Logarithm of the frequency, octaves above 1 Hz.
+    /// Base-2 logarithm of the frequency: octaves above 1 Hz.
     octaves: f32,
     cost: f32,
 }
 
-/// The pitch in octaves above 1 Hz, `None` where there is no voice; frame `n` is around the sample `160 n` at 16 kHz.
+/// Pitch in octaves above 1 Hz, `None` for unvoiced frames. Frame `n` is centred on sample `160 n` at 16 kHz.
 pub fn track(samples: &[f32]) -> Vec<Option<f32>> {
     let low = decimated(samples);
     let count = low.len() / HOP;
@@ -71,7 +71,7 @@ fn decimated(samples: &[f32]) -> Vec<f32> {
     (0..samples.len().div_ceil(EVERY)).map(at).collect()
 }
 
-/// The cost of no voice, and the strongest peaks.
+/// The cost of an unvoiced frame, and the strongest peaks.
 fn peaks(samples: &[f32]) -> (f32, Vec<Peak>) {
     let mean = samples.iter().sum::<f32>() / samples.len() as f32;
     let samples: Vec<f32> = samples.iter().map(|sample| sample - mean).collect();
@@ -97,9 +97,9 @@ fn peaks(samples: &[f32]) -> (f32, Vec<Peak>) {
     (highest - UNVOICED, found.into_iter().map(peak).collect())
 }
 
-/// The cheapest way through the peaks, with or without a voice (Viterbi's algorithm).
+/// The cheapest path through peaks and unvoiced frames (Viterbi's algorithm).
 fn cheapest(frames: &[(f32, Vec<Peak>)]) -> Vec<Option<f32>> {
-    // The first state is no voice, the others are the peaks of the frame.
+    // The first state is unvoiced; the others are the peaks of the frame.
     let mut costs: Vec<f32> = vec![0.0];
     let mut came_from: Vec<Vec<usize>> = Vec::with_capacity(frames.len());
     let mut before: &[Peak] = &[];

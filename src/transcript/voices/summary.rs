@@ -1,4 +1,4 @@
-//! What a frame, and a stretch of about a second, sound like as far as it tells voices apart.
+//! Features of a frame and of a speech segment for diarization.
 
 use std::sync::LazyLock;
 
@@ -10,16 +10,16 @@ pub use super::network::DIMENSIONS;
 use super::network;
 
 pub const CEPSTRA: usize = 14;
-/// Pitch is counted in octaves above this one, those above 1 Hz.
+/// Reference pitch in octaves above 1 Hz.
 const MIDDLE: f32 = 7.3;
 
-/// One frame.
+/// The features of one frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Sound {
     /// Natural logarithm of the power in each band.
     pub bands: [f32; BANDS],
     pub cepstra: [f32; CEPSTRA],
-    /// Octaves above the middle of all voices, where there is a voice.
+    /// Octaves above the reference pitch; `None` for an unvoiced frame.
     pub pitch: Option<f32>,
 }
 
@@ -35,7 +35,7 @@ static COSINES: LazyLock<[[f32; BANDS]; CEPSTRA]> = LazyLock::new(|| {
 });
 
 impl Sound {
-    /// `pitch` in octaves above 1 Hz.
+    /// `pitch` is in octaves above 1 Hz.
     pub fn of(frame: &Frame, pitch: Option<f32>) -> Self {
         let mut cepstra = [0.0; CEPSTRA];
         for (value, cosines) in cepstra.iter_mut().zip(COSINES.iter()) {
@@ -44,22 +44,22 @@ impl Sound {
         Self { bands: frame.bands, cepstra, pitch: pitch.map(|octaves| octaves - MIDDLE) }
     }
 
-    /// How much a frame counts when voices are compared: voiced ones carry most of what is a person's own.
+    /// Weight of a frame for diarization. Voiced frames carry most of the speaker's characteristics.
     pub const fn weight(&self) -> f32 {
         if self.pitch.is_some() { 1.0 } else { 0.4 }
     }
 }
 
-/// A stretch in the space in which voices are told apart.
+/// A segment in the embedding space.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     pub at: [f64; DIMENSIONS],
-    /// Frames that it sums up.
+    /// Number of its frames.
     pub weight: f64,
     pub pitch: Pitch,
 }
 
-/// The pitches of a stretch, summed up.
+/// Sums over the pitches of a segment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pitch {
     pub voiced: f64,
@@ -82,13 +82,13 @@ impl Pitch {
         self.sum / self.voiced.max(1.0)
     }
 
-    /// Squares of the distances from the mean, summed up.
+    /// Sum of squared deviations from the mean.
     pub fn scatter(self) -> f64 {
         self.squares - self.sum * self.mean()
     }
 }
 
-/// Sums a stretch up; `None` where it is empty.
+/// The embedding of a segment. `None` if it is empty.
 pub fn point(frames: &[Sound]) -> Option<Point> {
     network::point(frames).map(|at| Point { at, weight: frames.len() as f64, pitch: Pitch::of(frames) })
 }

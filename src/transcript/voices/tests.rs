@@ -1,11 +1,11 @@
-//! Pitch and places are those of the script that the weights are learnt with.
+//! Pitch and embeddings are equal to those of the training script.
 
 use sha2::Digest;
 
 use super::*;
 use crate::audio::speech::features::Analyser;
 
-/// What `tests/calls/voices.py` prints.
+/// The output of `tests/calls/voices.py`.
 #[derive(serde::Deserialize)]
 struct Golden {
     pitch: Vec<Option<f32>>,
@@ -16,7 +16,7 @@ fn golden() -> Golden {
     serde_json::from_str(include_str!("golden.json")).unwrap()
 }
 
-/// `buzz` of the script: a made-up voice between two stretches of noise.
+/// `buzz` of the script: a synthetic voice between two intervals of noise.
 fn buzz() -> Vec<f32> {
     let count = 24_000;
     let (mut state, mut phase, mut y) = (1_u32, 0, [0.0_f64; 2]);
@@ -60,7 +60,7 @@ fn a_stretch_lies_where_the_script_puts_it() {
     assert!(summary::point(&[]).is_none());
 }
 
-/// Figures that are kept of voices mean something else with other weights.
+/// Stored embeddings become invalid with other weights.
 #[test]
 fn other_weights_make_another_version() {
     let sha256 = hex::encode(sha2::Sha256::digest(include_bytes!("weights.bin")));

@@ -1,11 +1,11 @@
-//! Answers with one odd member: the words are all there.
+//! Answers with one invalid member still give all words.
 
 use serde_json::Value;
 use serde_json::json;
 
 use super::*;
 
-/// Text, start and end of each word, milliseconds.
+/// Text, start and end of each word, in milliseconds.
 fn heard(answer: &Value) -> Vec<(String, Option<u64>, Option<u64>)> {
     heard_bytes(answer.to_string().as_bytes())
 }
@@ -54,13 +54,13 @@ fn segments_stand_in_for_words_that_are_missing_whole() {
     for words in [json!(null), json!([]), json!([null, {}]), json!("none"), json!({ "0": 1 })] {
         assert_eq!(texts(&json!({ "words": words, "segments": segments })), "Good morning. Two seats.", "{words}");
     }
-    // Only those of the second segment are missing.
+    // Only the words of the second segment are missing.
     let half = json!({ "words": [word("Good", 0.0), word("morning.", 0.4)], "segments": segments });
     assert_eq!(texts(&half), "Good morning. Two seats.");
     assert_eq!(heard(&half)[2].1, Some(5000));
     let half = json!({ "words": [word("Two", 5.0), word("seats.", 5.4)], "segments": segments });
     assert_eq!(texts(&half), "Good morning. Two seats.");
-    // They are there, without times.
+    // The words are listed without times.
     let there = json!({ "words": [word("Good", 0.0), word("morning.", 0.4), { "word": "Two" }, { "word": "seats." }],
                         "segments": segments });
     assert_eq!(texts(&there), "Good morning. Two seats.");
