@@ -1,4 +1,5 @@
-//! Everything a run needs, built once from the configuration. The clock lives here.
+//! Shared state of a run: configuration, clock, store, queue, clients and limits. It is built once from the
+//! configuration.
 
 mod barred;
 mod clock;
@@ -37,7 +38,7 @@ pub use crate::config::{own_dir, private_dir};
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One configured platform: its settings, its client, and the hosts its recordings may come from.
+/// One configured platform: settings, client, and the hosts that its recordings may come from.
 #[derive(Debug)]
 pub struct Platform {
     pub settings: config::Source,
@@ -45,14 +46,14 @@ pub struct Platform {
     pub hosts: HostPolicy,
 }
 
-/// One configured speech-to-text service on another machine, and the leave to ask it.
+/// One configured remote STT service with its rate limiter.
 #[derive(Debug)]
 pub struct Elsewhere {
     pub remote: Remote,
     pub gate: Arc<dyn Gate>,
 }
 
-/// Everything a run needs.
+/// Shared state of a run.
 #[derive(Debug)]
 pub struct App {
     pub config: Config,
@@ -62,24 +63,25 @@ pub struct App {
     pub objects: Arc<dyn ObjectStore>,
     pub fetcher: Fetcher,
     pub platforms: BTreeMap<SourceName, Platform>,
-    /// For write-back receivers and speech engines, whose URLs the operator configured.
+    /// HTTP client for delivery receivers and remote STT services. The operator configures their URLs.
     pub receivers: reqwest::Client,
-    /// How many downloads and platform requests of jobs are under way at once.
+    /// Permits for downloads and platform requests of jobs.
     pub network: Arc<Semaphore>,
-    /// How many recordings are decoded at once; a backfill's give way to live ones.
+    /// CPU slots for decoding. Live calls pre-empt backfill jobs.
     pub cpu: Seats,
-    /// Speech-to-text; a model is loaded when it is first needed and then kept.
+    /// Local speech-to-text engines. A model is loaded on first use and then kept.
     pub engines: Arc<Engines>,
-    /// Services on other machines, in the order of the configuration; none where only engines of this machine may speak.
+    /// Remote STT services in the order of the configuration. Empty where the configuration allows local engines only.
     pub elsewhere: Vec<Elsewhere>,
-    /// How many calls speech engines listen to at once.
+    /// Slots for local speech-to-text.
     pub speech: Seats,
     pub health: Health,
-    /// Receivers that do not take our key at the moment.
+    /// Receivers that currently refuse our key.
     pub barred: Barred,
 }
 
-/// The client for write-back receivers and speech engines. A machine without CA certificates gets one that can speak plain http only.
+/// The client for delivery receivers and remote STT. On a machine without CA certificates the client can use plain http
+/// only.
 fn receivers(config: &Config) -> Result<reqwest::Client> {
     let builder = || {
         reqwest::Client::builder()
@@ -92,7 +94,7 @@ fn receivers(config: &Config) -> Result<reqwest::Client> {
     builder().build().or_else(|_| builder().tls_certs_only([]).build()).context("HTTP client")
 }
 
-/// The services that may be asked at all: `auto` alone looks beyond this machine.
+/// The usable remote STT services. Only the engine choice `auto` allows remote services.
 fn elsewhere(config: &Config, client: &reqwest::Client, store: &Store, clock: &Clock) -> Result<Vec<Elsewhere>> {
     let allowed = config.transcript.engine == config::EngineChoice::Auto;
     let of = |settings: &config::RemoteEngine| -> Result<Elsewhere> {
@@ -103,27 +105,27 @@ fn elsewhere(config: &Config, client: &reqwest::Client, store: &Store, clock: &C
 }
 
 impl App {
-    /// Connects to everything the configuration names, and brings the database's schema up to date.
+    /// Connects to everything that the configuration names, and migrates the database schema.
     ///
     /// # Errors
-    /// What could not be reached or used, and why.
+    /// The component that cannot be reached or used, with the cause.
     pub async fn build(config: Config, clock: Clock) -> Result<Arc<Self>> {
         own_dir(&config.data_dir).with_context(|| format!("data_dir: cannot use {}", config.data_dir.display()))?;
         let store = Store::connect(&config.store).await?;
         Self::over(store, config, clock).await
     }
 
-    /// The same to look only: nothing in the database is changed, its schema included.
+    /// As `build`, but read only. It changes nothing in the database, and it does not migrate the schema.
     ///
     /// # Errors
-    /// What could not be reached or used, and why.
+    /// The component that cannot be reached or used, with the cause.
     pub async fn look(config: Config, clock: Clock) -> Result<Arc<Self>> {
         let store = Store::look(&config.store).await?;
         Self::over(store, config, clock).await
     }
 
     async fn over(store: Store, config: Config, clock: Clock) -> Result<Arc<Self>> {
-        // ring is the only crypto provider in the build; a second install in one process changes nothing.
+        // ring is the only crypto provider in the build. A second install in one process changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         if let Some(place) = store.moved_to().await? {
             anyhow::bail!("store.url: this database was moved to {place}; set store.url to that");
@@ -169,19 +171,19 @@ impl App {
         Ok(app)
     }
 
-    /// The moment.
+    /// The current time by the database's clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The platform of this name, unless it has left the configuration.
+    /// The platform of this name. None when the configuration no longer contains it.
     #[must_use]
     pub fn platform(&self, name: &SourceName) -> Option<&Platform> {
         self.platforms.get(name)
     }
 
-    /// Reads every file that a platform's or an engine's key comes from again.
+    /// Reads all key files of platforms and remote STT services again.
     pub async fn read_keys_again(&self) {
         let mut renewed = Vec::new();
         for (name, platform) in &self.platforms {
@@ -197,7 +199,7 @@ impl App {
         tracing::info!(renewed = renewed.join(" "), "the keys' files were read again");
     }
 
-    /// Where a call's files wait while its job runs.
+    /// Spool directory of a call. It holds the call's files while its job runs.
     #[must_use]
     pub fn spool_of(&self, call: CallUid) -> PathBuf {
         self.config.spool_dir().join(call.to_string())

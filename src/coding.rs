@@ -1,5 +1,5 @@
-//! Content codings (RFC 9110 section 8.4): how a body was packed on its way, and how it is unpacked. Hosts name codings
-//! that they did not use and use some that they do not name, so the bytes decide wherever they can.
+//! Content codings (RFC 9110 section 8.4): which codings a body has, and how to remove them. Hosts name codings that
+//! they did not apply and apply codings that they do not name. So the first bytes of the body decide wherever possible.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -7,9 +7,9 @@ use brotli_decompressor::BrotliDecoderParameter;
 use brotli_decompressor::Decompressor;
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
-/// What we say that we can read.
+/// Value of our `Accept-Encoding` header.
 pub const ACCEPTED: &str = "gzip, deflate, br";
-/// A body in more layers than this is nobody's honest answer.
+/// A body with more layers than this is refused as hostile.
 const MOST_LAYERS: usize = 4;
 const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -17,10 +17,10 @@ const BLOCK_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     Gzip,
-    /// Meant to be zlib (RFC 1950), and often sent without its frame (RFC 1951).
+    /// Should be zlib (RFC 1950). Many hosts send raw deflate (RFC 1951).
     Deflate,
     Brotli,
-    /// No coding of a body: a leftover of a transfer or a character set.
+    /// Not a coding of a body, but a transfer coding or a character set.
     Foreign,
 }
 
@@ -35,7 +35,7 @@ pub enum Layer {
     Gzip,
     /// RFC 1950.
     Zlib,
-    /// RFC 1951, without any frame.
+    /// RFC 1951, without a frame.
     Deflate,
     /// RFC 7932.
     Brotli,
@@ -45,13 +45,13 @@ pub enum Layer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Whole,
-    /// The bytes end too early, or are not packed like this at all.
+    /// The bytes end too early, or they are not in this format.
     Broken,
-    /// More comes out than is allowed; what was written is the allowed part.
+    /// The output is larger than allowed. The allowed part was written.
     OverLimit,
 }
 
-/// What came out of unpacking.
+/// Result of unpacking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
     pub size_bytes: u64,
@@ -59,26 +59,26 @@ pub struct Unpacked {
 }
 
 impl Codings {
-    /// Reads the header's values, of however many lines they are.
+    /// Reads the values of all header lines.
     pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let words = values.into_iter().flat_map(|value| value.split(','));
         let codings = words.map(|word| word.trim().trim_matches('"').to_ascii_lowercase());
         Self(codings.filter(|word| !matches!(word.as_str(), "" | "identity")).map(|word| named(&word)).collect())
     }
 
-    /// Whether the body is said to be packed in a way that is known here.
+    /// True when the header names at least one known coding.
     #[must_use]
     pub fn is_packed(&self) -> bool {
         self.0.iter().any(|coding| *coding != Coding::Foreign)
     }
 
-    /// Whether a word stood there that names no coding known here.
+    /// True when the header contains a word that names no known coding.
     #[must_use]
     pub fn has_foreign(&self) -> bool {
         self.0.contains(&Coding::Foreign)
     }
 
-    /// The known codings, the one to be taken off first.
+    /// The known codings, outermost layer first.
     pub fn outermost_first(&self) -> impl Iterator<Item = Coding> + '_ {
         self.0.iter().rev().copied().filter(|coding| *coding != Coding::Foreign).take(MOST_LAYERS)
     }
@@ -94,7 +94,7 @@ fn named(word: &str) -> Coding {
 }
 
 impl Coding {
-    /// What a body that begins like this may be packed with under this name, likeliest first.
+    /// Possible layers of a body with this coding name and these first bytes, most likely first.
     #[must_use]
     pub fn layers(self, head: &[u8]) -> &'static [Layer] {
         match self {
@@ -108,14 +108,14 @@ impl Coding {
 }
 
 impl Layer {
-    /// Whether its bytes begin with a mark of its own.
+    /// True when the format starts with magic bytes.
     #[must_use]
     pub const fn has_mark(self) -> bool {
         matches!(self, Self::Gzip | Self::Zlib)
     }
 }
 
-/// Whether bytes begin as a gzip member does.
+/// True when the bytes start like a gzip member.
 #[must_use]
 pub fn is_gzip(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b, 8])
@@ -127,10 +127,10 @@ fn is_zlib(head: &[u8]) -> bool {
     method & 0x8f == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0
 }
 
-/// Unpacks one layer into `sink`, at most `limit` bytes of it.
+/// Unpacks one layer into `sink`, at most `limit` bytes.
 ///
 /// # Errors
-/// Those of `sink` alone: bytes that do not unpack are [`End::Broken`].
+/// Only the errors of `sink`. Bytes that cannot be unpacked end as [`End::Broken`].
 pub fn unpack(layer: Layer, packed: &mut impl BufRead, limit: u64, sink: &mut impl Write) -> io::Result<Unpacked> {
     let mut out = Counted { sink, size_bytes: 0, limit, block: vec![0; BLOCK_BYTES] };
     let end = match layer {
@@ -139,14 +139,14 @@ pub fn unpack(layer: Layer, packed: &mut impl BufRead, limit: u64, sink: &mut im
         Layer::Deflate => {
             let mut decoder = DeflateDecoder::new(packed);
             match copy(&mut decoder, &mut out)? {
-                // Without a frame there is nothing to tell junk by but that it ends where it should.
+                // Raw deflate has no frame. Only an end at the last byte separates it from junk.
                 End::Whole if !at_end(decoder.get_mut()) => End::Broken,
                 end => end,
             }
         }
         Layer::Brotli => {
             let mut decoder = Decompressor::new(packed, BLOCK_BYTES);
-            // Windows of up to 1 GiB are no part of RFC 7932.
+            // Windows of up to 1 GiB are not part of RFC 7932.
             decoder.set_parameter(BrotliDecoderParameter::BROTLI_DECODER_PARAM_LARGE_WINDOW, 0);
             copy(&mut decoder, &mut out)?
         }
@@ -154,7 +154,7 @@ pub fn unpack(layer: Layer, packed: &mut impl BufRead, limit: u64, sink: &mut im
     Ok(Unpacked { size_bytes: out.size_bytes, end })
 }
 
-/// Every member of a gzip file; what follows the last one is no part of it.
+/// Unpacks every member of a gzip file. Bytes after the last member are ignored.
 fn members<W: Write>(mut packed: &mut impl BufRead, out: &mut Counted<'_, W>) -> io::Result<End> {
     loop {
         let mut decoder = GzDecoder::new(packed);
@@ -196,15 +196,15 @@ fn at_end(reader: &mut impl BufRead) -> bool {
     reader.fill_buf().is_ok_and(<[u8]>::is_empty)
 }
 
-/// More would come out of a body than is allowed.
+/// The unpacked body would be larger than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {limit} bytes when unpacked")]
 pub struct OverLimit {
     pub limit: usize,
 }
 
-/// A body in memory without its codings, and without a gzip layer that nobody named. What is not packed as it is said to
-/// be stays as it is.
+/// Removes the named codings of a body in memory, and gzip layers that were not named. A layer that cannot be removed
+/// stays as it is.
 ///
 /// # Errors
 /// [`OverLimit`].
@@ -229,7 +229,7 @@ fn without(body: Vec<u8>, coding: Coding, limit: usize) -> Result<Vec<u8>, OverL
         match unpacked.map(|unpacked| unpacked.end) {
             Ok(End::Whole) => return Ok(plain),
             Ok(End::OverLimit) => return Err(OverLimit { limit }),
-            // A body that was cut: what came is for its reader to judge.
+            // The body was truncated. The parser decides whether the first part is usable.
             Ok(End::Broken) if *layer == Layer::Gzip && !plain.is_empty() => return Ok(plain),
             Ok(End::Broken) | Err(_) => {}
         }
@@ -264,7 +264,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// One meta-block that is not compressed, and the empty last one (RFC 7932 section 9.2).
+    /// One uncompressed meta-block and the empty last one (RFC 7932 section 9.2).
     fn brotli(plain: &[u8]) -> Vec<u8> {
         let bits = (plain.len() as u32 - 1) << 4 | 1 << 20;
         [&bits.to_le_bytes()[..3], plain, &[3]].concat()

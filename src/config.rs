@@ -1,4 +1,5 @@
-//! The only reader of the configuration file and the environment. Defaults are `config.default.toml`, compiled in.
+//! The configuration. Only this module reads the configuration file and the environment. The defaults are
+//! `config.default.toml`, compiled in.
 
 mod engines;
 mod key_files;
@@ -32,11 +33,11 @@ pub use layers::misread;
 
 use layers::Layers;
 
-/// Read when `--config` is not given and it exists.
+/// Read when `--config` is not given and this file exists.
 pub const DEFAULT_FILE: &str = "aftercall.toml";
 
-/// Makes a directory that nobody but this user can look into: what is kept here is personal. One that is there stays as
-/// its owner made it.
+/// Creates a directory that only this user can read, because the content is personal data. An existing directory is not
+/// changed.
 ///
 /// # Errors
 /// As [`std::fs::DirBuilder::create`].
@@ -45,10 +46,10 @@ pub fn private_dir(path: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes the directory where everything is kept, or sees to it that nobody else can look into the one that is there.
+/// Creates the data directory. Removes the permissions of other users from an existing one.
 ///
 /// # Errors
-/// What keeps it from being made or closed to others.
+/// The reason why it cannot be created or closed to other users.
 pub fn own_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     private_dir(path)?;
@@ -61,7 +62,7 @@ pub fn own_dir(path: &Path) -> std::io::Result<()> {
         let what = format!("others may look into {}, {why}; name a directory of its own", path.display());
         std::io::Error::new(std::io::ErrorKind::PermissionDenied, what)
     };
-    // A directory that is used for other things too is nobody's to close.
+    // A directory with other content is not changed.
     let ours = path.join("lock").exists() || std::fs::read_dir(path)?.next().is_none();
     if !ours || mode & 0o1000 != 0 {
         return Err(refused("and it holds other things than this program's"));
@@ -71,7 +72,7 @@ pub fn own_dir(path: &Path) -> std::io::Result<()> {
 }
 
 impl Config {
-    /// Settings that are accepted and do nothing yet, in words for whoever has set them.
+    /// Messages about settings that are accepted and have no effect yet.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let ahead = self.source.iter().filter(|source| source.webhook_secret.is_some());
@@ -82,7 +83,7 @@ impl Config {
     }
 }
 
-/// A length of time written as `20s`, `15m`, `1h 30m`, `7d`.
+/// A duration such as `20s`, `15m`, `1h 30m`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
@@ -108,7 +109,7 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
 }
 
 impl Config {
-    /// Reads defaults, then `file` (or `./aftercall.toml` where there is one), then the environment.
+    /// Reads the defaults, then `file` (or `./aftercall.toml` where it exists), then the environment.
     ///
     /// # Errors
     /// Names the file or variable, the key and the reason.
@@ -116,7 +117,7 @@ impl Config {
         Layers::read(file)?.config()
     }
 
-    /// What [`Config::load`] would use, as a table with secrets as `***`.
+    /// The effective configuration as a table. Secrets are shown as `***`.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -128,7 +129,7 @@ impl Config {
         Ok(table)
     }
 
-    /// The defaults with `text` (TOML) laid over them; nothing else is read.
+    /// The defaults with `text` (TOML) applied on top. Reads no file and no environment.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -248,14 +249,14 @@ impl Config {
         self.source(source).and_then(|source| source.retention_days).unwrap_or(self.retention.days)
     }
 
-    /// Where pulled models are.
+    /// Directory of the pulled models.
     #[must_use]
     pub fn models_dir(&self) -> PathBuf {
         let named = &self.transcript.models_dir;
         if named.as_os_str().is_empty() { self.data_dir.join("models") } else { named.clone() }
     }
 
-    /// Where downloads and decoded audio wait while a job runs.
+    /// Directory of downloads and decoded audio while a job runs.
     #[must_use]
     pub fn spool_dir(&self) -> PathBuf {
         self.data_dir.join("spool")
@@ -301,10 +302,10 @@ impl fmt::Display for DialectName {
     }
 }
 
-/// Keys whose values are secret wherever they stand.
+/// Keys with secret values, in any table.
 const SECRETS: [&str; 4] = ["api_key", "api_secret", "webhook_secret", "secret_access_key"];
 
-/// Whether a setting's path, such as `source[0].api_key`, names a secret.
+/// True when a setting's path, such as `source[0].api_key`, names a secret.
 fn is_secret(path: &str) -> bool {
     path.split('.').any(|part| SECRETS.contains(&part.split('[').next().unwrap_or(part)) || part == "headers")
 }

@@ -1,7 +1,7 @@
 //! `aftercall`: the after-call worker of a voice platform.
 //!
-//! It takes calls that have ended, fetches their recordings, measures and normalises the audio, works out who said
-//! what, keeps the artifacts for as long as policy allows, and writes the outcome back to the call record.
+//! Input: calls that have ended. It fetches their recordings, measures and normalises the audio, and makes transcripts
+//! with speaker labels. It stores the artifacts until their retention term ends, and records the outcome of each call.
 //!
 //! ```text
 //!           trigger (API, CLI)         schedule (reconcile, retention)   backfill
@@ -11,12 +11,12 @@
 //! (wire)                             1 source      the call, fresh, with a usable recording URL
 //!                                    2 fetch       URL -> spooled file; limits, SSRF guard, sha256
 //!                                    3 artifacts   the original goes to object storage first: URLs expire
-//!                                    4 audio       decode -> timeline repair -> mix -> 48 kHz mono; loudness; speech regions
+//!                                    4 audio       decode, timeline repair, mix, 48 kHz mono; loudness; speech regions
 //!                                    5 quality     measured on the recording as recorded, before any gain
-//!                                    6 transcript  who said what: the platform's words placed on the audio, else an engine's
+//!                                    6 transcript  the platform's words aligned with the audio, else an engine's
 //!                                    7 artifacts   everything derived, manifest last
 //!                                    8 writeback   record + job completion + outbox row in ONE fenced transaction
-//!                    (jobs/deliver: the outbox row -> the platform's own record, where it can be written)
+//!                    (jobs/deliver: sends the outbox row to the platform's own record, where the platform accepts it)
 //!                    jobs/erase_call  condemn -> delete every version -> prove empty -> scrub record -> audit
 //! ```
 //!
@@ -42,7 +42,7 @@ pub mod wire;
 pub mod worker;
 pub mod writeback;
 
-// The verbs stand beside the parts, not inside them: `src/` is what there is, `jobs/` what is done with it. Cargo's
-// check, clippy, fmt, doc and package all follow the path.
+// `src/` holds the parts, `jobs/` holds what is done with them. Cargo's check, clippy, fmt, doc and package all follow
+// the path.
 #[path = "../jobs/mod.rs"]
 pub mod jobs;

@@ -1,4 +1,4 @@
-//! Parse, dispatch, exit code.
+//! Entry point of the binary.
 
 use std::process::ExitCode;
 

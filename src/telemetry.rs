@@ -1,4 +1,4 @@
-//! Logs to stderr, the metrics registry, and what a job uses up while it runs. Open to every part.
+//! Logs to stderr, the metrics registry, and the resource usage of a running job. Every module may use it.
 
 mod outage;
 mod seldom;
@@ -19,94 +19,96 @@ use tracing_subscriber::util::SubscriberInitExt;
 use self::seldom::Seldom;
 use crate::config::{Log, LogFormat};
 
-/// Jobs that ended, by kind and outcome.
+/// Ended jobs, by kind and outcome.
 pub const JOBS_TOTAL: &str = "aftercall_jobs_total";
-/// Time a step took, by stage.
+/// Duration of a step in seconds, by stage.
 pub const STAGE_SECONDS: &str = "aftercall_stage_duration_seconds";
-/// Age of the oldest job that could run.
+/// Age of the oldest available job, seconds.
 pub const QUEUE_OLDEST_SECONDS: &str = "aftercall_queue_oldest_age_seconds";
 /// Jobs by kind and state.
 pub const QUEUE_JOBS: &str = "aftercall_queue_jobs";
-/// How long ago the longest overdue call should have been erased.
+/// How long the longest overdue erasure has been due, seconds.
 pub const RETENTION_OVERDUE_SECONDS: &str = "aftercall_retention_overdue_seconds";
-/// Calls erased.
+/// Erased calls.
 pub const ERASED_TOTAL: &str = "aftercall_calls_erased_total";
-/// Sweeps that refused to run, by reason.
+/// Retention sweeps that refused to run, by reason.
 pub const SWEEPS_REFUSED_TOTAL: &str = "aftercall_retention_sweeps_refused_total";
-/// Jobs taken back from dead workers.
+/// Jobs of dead workers that were requeued or dead-lettered.
 pub const RESCUED_TOTAL: &str = "aftercall_jobs_rescued_total";
-/// Statuses a platform sent that we do not know, by source.
+/// Unknown statuses from a platform, by source.
 pub const UNKNOWN_STATUS_TOTAL: &str = "aftercall_unknown_call_status_total";
-/// Bytes of recordings downloaded.
+/// Downloaded bytes of recordings.
 pub const FETCHED_BYTES_TOTAL: &str = "aftercall_fetched_bytes_total";
 
-/// Requests sent to platforms, by source and urgency.
+/// Requests to platforms, by source and precedence.
 pub const SOURCE_REQUESTS_TOTAL: &str = "aftercall_source_requests_total";
-/// Requests not sent because of a budget, a rate, a pause asked for or a platform that is down; by source and reason.
+/// Requests that were not sent because of a budget, a rate limit, a requested pause or an open circuit breaker; by
+/// source and reason.
 pub const SOURCE_HELD_TOTAL: &str = "aftercall_source_requests_held_total";
 /// 1 while a platform refuses the key, by source.
 pub const SOURCE_KEY_REFUSED: &str = "aftercall_source_key_refused";
-/// Calls a list once showed and a whole pass did not, by source.
+/// Calls that a list showed earlier and the latest full pass did not, by source.
 pub const VANISHED_CALLS: &str = "aftercall_vanished_calls";
 
 /// 1 while a receiver refuses our key and its deliveries wait, by source.
 pub const RECEIVER_KEY_REFUSED: &str = "aftercall_receiver_key_refused";
-/// Calls of which stored objects are missing or have another size, by source.
+/// Calls with stored objects that are missing or have another size, by source.
 pub const MISSING_OBJECTS: &str = "aftercall_calls_missing_objects";
 
-/// Recordings that will be deleted at their source before they can be fetched at the present pace, by source.
+/// Capacity warning: recordings that their source will delete before they can be fetched at the present rate, by
+/// source.
 pub const RECORDINGS_AT_RISK: &str = "aftercall_recordings_at_risk";
 
-/// Workers that are alive.
+/// Live workers.
 pub const WORKERS: &str = "aftercall_workers";
-/// Of those, the ones that take no work because of a trouble of their own.
+/// Live workers that take no jobs because of a local failure.
 pub const WORKERS_RESTING: &str = "aftercall_workers_resting";
-/// When a source was last polled, by source.
+/// Time of the latest poll of a source, by source.
 pub const SOURCE_POLLED: &str = "aftercall_source_last_poll_timestamp_seconds";
-/// Deliveries that are owed to receivers.
+/// Pending deliveries to receivers.
 pub const OUTBOX_DELIVERIES: &str = "aftercall_outbox_deliveries";
-/// How long the oldest of them has been owed.
+/// Age of the oldest pending delivery, seconds.
 pub const OUTBOX_OLDEST_SECONDS: &str = "aftercall_outbox_oldest_age_seconds";
-/// Calls of backfills that have not ended, by source and state.
+/// Calls of unfinished backfills, by source and state.
 pub const BACKFILL_CALLS: &str = "aftercall_backfill_calls";
-/// Attempts to bring an outcome to its receiver that failed, by source.
+/// Failed delivery attempts, by source.
 pub const WRITEBACK_FAILURES_TOTAL: &str = "aftercall_writeback_failures_total";
-/// How far this machine's clock is ahead of the database's.
+/// How far this machine's clock is ahead of the database's clock, seconds.
 pub const CLOCK_AHEAD_SECONDS: &str = "aftercall_clock_ahead_seconds";
-/// When a schedule last fired, by schedule.
+/// Time of the latest run of a schedule, by schedule.
 pub const SCHEDULE_FIRED: &str = "aftercall_schedule_last_firing_timestamp_seconds";
-/// When a schedule fires next, by schedule.
+/// Time of the next run of a schedule, by schedule.
 pub const SCHEDULE_NEXT: &str = "aftercall_schedule_next_firing_timestamp_seconds";
-/// How long a schedule should have fired already, by schedule.
+/// How long a schedule is overdue, by schedule, seconds.
 pub const SCHEDULE_LAG_SECONDS: &str = "aftercall_schedule_lag_seconds";
 
-/// 1 while this worker takes no work because of a trouble of its own.
+/// 1 while this worker takes no jobs because of a local failure.
 pub const WORKER_RESTING: &str = "aftercall_worker_resting";
 
-/// What a job can use up.
+/// A resource that a job uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     PlatformRequests,
     ObjectWrites,
     BytesFetched,
     BytesStored,
-    /// Milliseconds a speech engine worked.
+    /// Milliseconds that a speech engine worked.
     EngineMs,
-    /// Milliseconds of audio that a foreign engine bills.
+    /// Milliseconds of audio that a remote STT service bills.
     BilledMs,
 }
 
-/// What a job has used up so far.
+/// Resource usage of a job so far.
 #[derive(Debug, Default)]
 pub struct Used([AtomicU64; 6]);
 
 impl Used {
-    /// Counts something outside of the job that is being counted.
+    /// Adds usage from outside of the counted job.
     pub fn add(&self, what: Use, amount: u64) {
         self.0[what as usize].fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// One of its figures.
+    /// The usage of one resource.
     #[must_use]
     pub fn of(&self, what: Use) -> u64 {
         self.0[what as usize].load(Ordering::Relaxed)
@@ -117,17 +119,17 @@ tokio::task_local! {
     static USED: Arc<Used>;
 }
 
-/// Counts what `work` uses up.
+/// Counts the usage of `work`.
 pub async fn counting<T>(used: Arc<Used>, work: impl Future<Output = T>) -> T {
     USED.scope(used, work).await
 }
 
-/// Counts something that the job running here used up. Outside of a job nobody asks.
+/// Counts usage of the current job. Outside of a job it does nothing.
 pub fn used(what: Use, amount: u64) {
     let _ = USED.try_with(|used| used.0[what as usize].fetch_add(amount, Ordering::Relaxed));
 }
 
-/// What the job running here has used up so far.
+/// The usage of the current job so far.
 #[must_use]
 pub fn used_so_far() -> Arc<Used> {
     USED.try_with(Arc::clone).unwrap_or_default()
@@ -135,10 +137,11 @@ pub fn used_so_far() -> Arc<Used> {
 
 const STAGE_BUCKETS: [f64; 11] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-/// Starts logging to stderr. HTTP, SDK and SQL crates are held at `warn`, where they name no URL and no header.
+/// Starts logging to stderr. HTTP, SDK and SQL crates log at `warn`, because their `warn` messages contain no URL and
+/// no header.
 ///
 /// # Errors
-/// A level or filter that cannot be read.
+/// An invalid level or filter.
 pub fn start_logs(settings: &Log) -> Result<()> {
     let quiet = "hyper=warn,hyper_util=warn,reqwest=warn,h2=warn,rustls=warn,aws=warn,aws_sdk_s3=warn,aws_smithy_runtime=warn,sqlx=warn,riverqueue=warn,symphonia=error,symphonia_core=error,symphonia_bundle_mp3=error,symphonia_format_isomp4=error,symphonia_format_riff=error";
     let filter = format!("{},{quiet}", settings.level);
@@ -159,13 +162,13 @@ pub fn start_logs(settings: &Log) -> Result<()> {
     Ok(())
 }
 
-/// The process's metrics registry, installed on first use.
+/// The process's metrics registry. It is installed on first use.
 ///
 /// # Errors
-/// Another registry was installed by somebody else.
+/// Another registry is already installed.
 pub fn metrics_handle() -> Result<PrometheusHandle> {
-    // One initialiser: of two threads that both built a registry, one would hand out the handle of a registry that
-    // records nothing.
+    // One initialiser. If two threads each built a registry, one would return the handle of a registry that records
+    // nothing.
     static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
     HANDLE.get_or_init(|| install_metrics().map_err(|err| format!("{err:#}"))).clone().map_err(anyhow::Error::msg)
 }

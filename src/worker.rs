@@ -1,4 +1,5 @@
-//! Running jobs, and under a row-by-row agreement schedules, until told to stop.
+//! The worker: it runs jobs, heartbeats and maintenance until a signal arrives or the queue is idle. On PostgreSQL
+//! several workers share one queue. A schedule fires once, because a worker claims it by its database row.
 
 use std::fs::File;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -21,16 +22,16 @@ use crate::queue::{Lanes, QueueError, Rescued, Timekeeping};
 use crate::telemetry;
 use crate::telemetry::Outage;
 
-/// "Now" for `--until-idle` reaches this far ahead: a backfill looking at its lane again, a quick retry.
+/// `--until-idle` also counts jobs that become due within this time, such as a backfill's next snooze or a quick retry.
 const IDLE_HORIZON: Duration = Duration::from_secs(3);
-/// A platform that has asked for nothing but patience for so long is left for the next run.
+/// `--until-idle` no longer waits for a platform that has only asked for pauses for this long.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 const AFTER_A_FAILURE: Duration = Duration::from_millis(500);
 const AFTER_AN_ABSENCE: Duration = Duration::from_secs(2);
-/// A database that is restarted answers again within this time.
+/// A restarted database usually answers again within this time.
 const PASSES_WITHIN: Duration = Duration::from_secs(10);
 const IDLE_LOOK: Duration = Duration::from_millis(100);
-/// Between two lines about a worker that still takes no work.
+/// Interval of the log line about a paused worker.
 const STILL: Duration = Duration::from_secs(60);
 
 /// Another process runs jobs on the same data directory.
@@ -42,7 +43,7 @@ pub struct Locked {
     path: String,
 }
 
-/// The right to run jobs on a data directory; held while the file is open.
+/// Lock of a data directory. It is held while the file is open.
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
@@ -52,7 +53,7 @@ impl DataLock {
     /// Takes the lock.
     ///
     /// # Errors
-    /// [`Locked`] when another process has it; otherwise why the lock file cannot be used.
+    /// [`Locked`] when another process holds it; otherwise the reason why the lock file cannot be used.
     pub fn take(data_dir: &Path) -> Result<Self> {
         app::own_dir(data_dir).with_context(|| format!("data_dir: cannot use {}", data_dir.display()))?;
         let path = data_dir.join("lock");
@@ -63,7 +64,7 @@ impl DataLock {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("data_dir: cannot write {} (is the directory writable?)", path.display()))?;
-        // One that an earlier build made may be readable by others.
+        // An earlier build may have created the file with wider permissions.
         file.set_permissions(std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("data_dir: cannot close {} to others", path.display()))?;
         match file.try_lock() {
@@ -76,33 +77,33 @@ impl DataLock {
     }
 }
 
-/// When a worker ends by itself.
+/// The condition that ends a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     Stopped,
-    /// When nothing is running and nothing is due.
+    /// No job runs and no job is due.
     Idle,
 }
 
-/// Signals to a worker: the first drains, the second stops at once.
+/// Signals to a worker. The first drains, the second stops at once.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     pub drain: CancellationToken,
     pub stop: CancellationToken,
 }
 
-/// Runs jobs until told to stop, or until idle. Needs the data directory's lock.
+/// Runs jobs until a signal or until idle. The caller must hold the data directory's lock.
 ///
 /// # Errors
-/// What kept it from starting, or what ended the queue unasked.
+/// The reason why it cannot start, or why the queue ended unexpectedly.
 pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals) -> Result<()> {
-    // Beside the lock of the data directory: several of them may name one database file.
+    // The data directory's lock is not enough, because several data directories may name one database file.
     let _claim = app.store.claim()?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
     let host = gethost();
     app.queue.beat(&worker, &host).await?;
     if app.store.is_embedded() {
-        // The claim says that no other worker lives on this database: what is marked running was orphaned.
+        // The claim proves that no other worker uses this database. So jobs marked as running are orphans.
         report(app.queue.rescue(&worker, Duration::ZERO).await?);
     }
     empty_spool(&app).await?;
@@ -122,7 +123,7 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
         }
     });
     let ended = work(&app, &worker, until, &signals, &clock).await;
-    // A heartbeat on its way would enter the worker again after it has left.
+    // A late heartbeat would register the worker again after it has left.
     over.cancel();
     let _ = upkeep.await;
     app.queue.leave(&worker).await?;
@@ -130,17 +131,17 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     ended
 }
 
-/// Why a worker stops taking jobs for now.
+/// Why a worker stops taking jobs.
 enum Pause {
-    /// It is over.
+    /// The run is over.
     Ended,
-    /// It is not fit for work.
+    /// The worker is unhealthy.
     Unfit(String),
-    /// Its clock has become wrong, or right.
+    /// The state of its clock has changed.
     Clock,
 }
 
-/// Runs jobs, with a rest whenever this worker is not fit for them.
+/// Runs jobs, and pauses while this worker is unhealthy.
 async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals, clock: &ClockWatch) -> Result<()> {
     let slots = app.config.worker.concurrency;
     let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
@@ -156,7 +157,7 @@ async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals, clo
                 Pause::Ended
             }
             () = idle(app), if until == Until::Idle => Pause::Ended,
-            // Who drains what is due now would wait for ever for a full disk to be emptied.
+            // With `--until-idle` the worker does not pause, because it could wait forever for a full disk.
             cause = unfit(app), if until == Until::Stopped => Pause::Unfit(cause),
             _ = kept.changed() => Pause::Clock,
         };
@@ -182,7 +183,7 @@ async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals, clo
     }
 }
 
-/// Whether this machine's clock agrees with the database's; who works jobs hears of a change.
+/// Whether this machine's clock agrees with the database's clock. `work` receives each change.
 struct ClockWatch(watch::Sender<Timekeeping>);
 
 impl ClockWatch {
@@ -194,7 +195,7 @@ impl ClockWatch {
         if app.clock.is_wrong() { Timekeeping::Wrong } else { Timekeeping::Right }
     }
 
-    /// Compares the clocks, says what is wrong and tells the other workers.
+    /// Compares the clocks, logs a difference and stores it for the other workers.
     async fn look(&self, app: &App, worker: &str) {
         static WRONG: Outage = Outage::new("clock of this machine");
         let ahead = match app.compare_clocks().await {
@@ -221,8 +222,8 @@ impl ClockWatch {
     }
 }
 
-/// Waits until this worker is not fit for work; says why. Going to rest cuts long jobs short and leaves the slots empty
-/// meanwhile: what has passed by the time it is looked at, such as a restart of the database, is not worth that.
+/// Waits until this worker is unhealthy, and returns the cause. A pause interrupts long jobs and leaves slots empty. So
+/// a cause that has passed by the time of the probe, such as a restart of the database, does not count.
 async fn unfit(app: &App) -> String {
     loop {
         let cause = app.health.unfit().await;
@@ -234,7 +235,7 @@ async fn unfit(app: &App) -> String {
     }
 }
 
-/// Takes no work until what made it fail works again. False when told to stop meanwhile.
+/// Takes no jobs until the failed component works again. False when a drain signal arrives first.
 async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool {
     tracing::error!(cause, "this worker takes no work until the cause is gone");
     metrics::gauge!(telemetry::WORKER_RESTING).set(1.0);
@@ -266,7 +267,7 @@ async fn rest(app: &App, worker: &str, cause: String, signals: &Signals) -> bool
     true
 }
 
-/// Returns when nothing runs and nothing is due.
+/// Returns when no job runs and no job is due.
 async fn idle(app: &App) {
     loop {
         match app.queue.due(IDLE_HORIZON, app.now() - PATIENCE).await {
@@ -278,8 +279,8 @@ async fn idle(app: &App) {
     }
 }
 
-/// Heartbeat, and rescue of dead workers' jobs: every few seconds. Nothing else happens here, so that nothing else can
-/// hold it up.
+/// Sends heartbeats and requeues the jobs of dead workers, every few seconds. This loop does nothing else, so that
+/// nothing else can delay it.
 async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken) {
     let settings = &app.config.worker;
     let mut beat = ticking(settings.heartbeat.0);
@@ -293,13 +294,14 @@ async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken
         let before = std::mem::replace(&mut heard, in_time(settings.heartbeat.0, app.queue.beat(worker, host)).await);
         if let Err(cause) = &heard {
             telemetry::out_of_reach(Side::Database, &format!("no heartbeat: {cause}"));
-            // A database that was restarted is back within moments, and dead workers' jobs wait for this loop.
+            // A restarted database is back within moments, and the jobs of dead workers wait for this loop.
             beat.reset_after(AFTER_A_FAILURE);
             continue;
         }
         telemetry::within_reach(Side::Database);
         if before.is_err() {
-            // While the database was away nobody could beat: who lives does so within moments, and is not buried first.
+            // No worker could send a heartbeat while the database was away. Live workers get time to send one before
+            // any is declared dead.
             beat.reset_after(AFTER_AN_ABSENCE);
             continue;
         }
@@ -313,7 +315,7 @@ async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken
     }
 }
 
-/// What must not hold up the next beat, whatever the database does with it.
+/// Limits the time of a database call, so that a slow database cannot delay the next heartbeat.
 async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, QueueError>>) -> Result<T, String> {
     match tokio::time::timeout(limit, work).await {
         Ok(Ok(done)) => Ok(done),
@@ -322,7 +324,7 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, QueueE
     }
 }
 
-/// The clock, schedules and metrics, as often.
+/// Maintenance at the heartbeat interval: clock comparison, schedules and metrics.
 async fn upkeep(app: &App, worker: &str, schedules: Option<&Schedules>, clock: &ClockWatch, over: &CancellationToken) {
     let mut look = ticking(app.config.worker.heartbeat.0);
     loop {
@@ -335,7 +337,7 @@ async fn upkeep(app: &App, worker: &str, schedules: Option<&Schedules>, clock: &
         if let Some(schedules) = schedules.filter(|_| !app.clock.is_wrong()) {
             schedules.tick(app).await;
         }
-        // Histograms keep every sample until somebody reads them; where nobody does, this folds them.
+        // Histograms keep every sample until they are read. This folds the samples where no scraper reads them.
         if let Ok(metrics) = telemetry::metrics_handle() {
             metrics.run_upkeep();
         }
@@ -360,7 +362,7 @@ fn report(rescued: Rescued) {
     }
 }
 
-/// Removes what dead runs left in the spool of calls that are through with it.
+/// Removes spool directories of calls that no job needs any more.
 async fn empty_spool(app: &App) -> Result<()> {
     let spool = app.config.spool_dir();
     app::private_dir(&spool).with_context(|| format!("cannot create the spool {}", spool.display()))?;

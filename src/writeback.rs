@@ -1,5 +1,5 @@
-//! The outcome onto the call record. Everything a run found out and the completion of its job become true together,
-//! or not at all; a run that has lost its job or its call writes nothing.
+//! Records the outcome of a run. The outcome, the transcript and the completion of the job are written in one
+//! transaction. A run that lost its job or its call writes nothing.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::domain::{Artifact, Classify, Fault, Outcome, Side, Transcript};
 use crate::queue::{Job, Queue, QueueError};
 use crate::store::{CallRecord, Finished, Store, StoreError, Tx};
 
-/// What a run found out.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Ending<'a> {
     pub outcome: Outcome,
@@ -16,9 +16,9 @@ pub struct Ending<'a> {
     pub artifacts: &'a [Artifact],
     pub quality: Option<&'a Value>,
     pub flags: &'a [String],
-    /// The document and its text form, where there are words.
+    /// The transcript and its text form, where there are words.
     pub transcript: Option<(&'a Transcript, &'a str)>,
-    /// What a later run of the call can go on from.
+    /// State that a later run of the call can resume from.
     pub left: Option<Value>,
     pub now: Timestamp,
 }
@@ -45,8 +45,8 @@ impl Classify for WritebackError {
     }
 }
 
-/// Completes the job and writes the ending, in the caller's transaction. Returns the transcript version the record
-/// now has (0 where it has none), or none when the job or the call has another owner: then roll back.
+/// Completes the job and records the outcome in the caller's transaction. Returns the record's transcript version (0
+/// where it has none). Returns `None` when the job or the call has another owner; then the caller must roll back.
 ///
 /// # Errors
 /// [`WritebackError`].
@@ -58,7 +58,7 @@ pub async fn write(
     record: &CallRecord,
     ending: &Ending<'_>,
 ) -> Result<Option<u32>, WritebackError> {
-    // The record before the job, as everybody does who enqueues for a call: in one order, nobody waits in a circle.
+    // The record is locked before the job, as in every enqueue of a call. One lock order prevents deadlocks.
     if !store.own_generation(tx, record.uid, record.generation).await? || !queue.complete(tx, job).await? {
         return Ok(None);
     }

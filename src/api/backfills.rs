@@ -1,4 +1,5 @@
-//! `/v1/backfills`: see them, start them, steer them. For keys of no organisation: a backfill is of a whole source.
+//! `/v1/backfills`: list, start and control backfills. A backfill covers a whole source, so keys and requests limited
+//! to one organisation get 403.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::jobs::backfill_plan;
 use crate::jobs::backfill_standing;
 use crate::store::{Backfill, NewBackfill, Orders, Origin, OurCalls, Scope, Steering};
 
-/// A backfill asked for.
+/// Request body that starts a backfill.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -47,7 +48,7 @@ fn allowed(caller: &Caller) -> Result<(), Problem> {
     }
 }
 
-/// All of them, newest first.
+/// `GET /v1/backfills`: all backfills, newest first.
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller, _: NoQuery) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
     let all = app.store.backfills().await?;
@@ -59,7 +60,7 @@ async fn found(app: &App, id: &str) -> Result<Backfill, Problem> {
     app.store.backfill(id).await?.ok_or_else(nothing)
 }
 
-/// One of them.
+/// `GET /v1/backfills/{id}`: one backfill.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -70,7 +71,7 @@ pub(super) async fn one(
     Ok(Json(backfill_standing::shown(&app, &found(&app, &id).await?).await?))
 }
 
-/// Starts one (201), or says what it would do (`dry_run`, 200).
+/// `POST /v1/backfills`: starts a backfill (201), or returns the plan only (`dry_run`, 200).
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -106,16 +107,17 @@ pub(super) async fn start(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-/// What can be changed of one that goes on.
+/// Request body that changes a running backfill.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
-    /// Null: as fast as its lane frees. Required: a change that changes nothing is a mistake.
+    /// Calls per minute. Null removes the limit. The member is required, because a change without content is a client
+    /// error.
     #[serde(deserialize_with = "Option::deserialize")]
     rate_per_minute: Option<u32>,
 }
 
-/// `PATCH …/{id}`: another rate, from the next call on.
+/// `PATCH …/{id}`: sets another rate. It applies from the next call on.
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -146,7 +148,7 @@ fn checked_rate(rate: Option<u32>) -> Result<Option<u32>, Problem> {
     Ok(rate)
 }
 
-/// The backfill as it stands after a change that one which is over does not take.
+/// The backfill after a change. A finished backfill accepts no change (409).
 async fn answered(app: &App, id: &str, changed: bool) -> Result<Json<Value>, Problem> {
     let backfill = found(app, id).await?;
     if !changed {
@@ -155,7 +157,7 @@ async fn answered(app: &App, id: &str, changed: bool) -> Result<Json<Value>, Pro
     Ok(Json(backfill_standing::shown(app, &backfill).await?))
 }
 
-/// These take no members.
+/// An empty body or an empty object. `steer` accepts no members.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}

@@ -17,7 +17,7 @@ use crate::domain::{CallId, CallUid, SourceName};
 use crate::store::{CallRecord, Listed, Scope};
 use crate::wire::krosai::{Form, call_logs, cockpit};
 
-/// The list, in whichever form the request asks for.
+/// `GET /v1/calls`: the list in the form that the request selects.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -48,7 +48,7 @@ async fn with_excerpts(app: &App, caller: &Caller, listed: &[Listed]) -> Result<
     Ok(listed.iter().map(|listed| shape::call_logs_row(&listed.record, excerpt(listed).as_deref())).collect())
 }
 
-/// One call.
+/// `GET /v1/calls/{id}`: one call.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -69,10 +69,10 @@ pub(super) async fn one(
     Ok(Json(shape::detail(&record, transcript.as_deref(), &json!(held))))
 }
 
-/// The call an address means: our id always, else the platform's among the calls this caller sees.
+/// Finds the call of a path. Our own id is tried first, then the platform's id among the calls that the caller may see.
 ///
 /// # Errors
-/// `not_found`, or `ambiguous` where two sources know the id; `invalid_parameter` for any but `source`.
+/// `not_found`; `ambiguous` where two sources know the id; `invalid_parameter` for any parameter except `source`.
 pub(super) async fn find(
     app: &App,
     caller: &Caller,

@@ -1,5 +1,5 @@
-//! Connections that cannot be held open for nothing: their number is bounded, in all and by address, one on which
-//! nothing moves ends, and one that waits for nothing ends soon where places run out.
+//! Connection limits of the API. The number of connections is limited in total and per address. An idle connection is
+//! closed. An idle connection without a request is closed earlier when few places are free.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,22 +18,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How many connections there may be, and how long they may rest.
+/// Limits on the number of connections and on their idle time.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
-    /// At once; further ones wait to be accepted. Well below the usual limit of open files.
+    /// Connections at the same time. Further connections wait to be accepted. Keep it well below the usual limit of
+    /// open files.
     pub(super) most: usize,
-    /// Of one address; further ones are closed.
+    /// Connections of one address at the same time. Further connections are closed.
     pub(super) of_address: usize,
-    /// Addresses that many speak through.
+    /// Reverse proxies. Their connections do not count per address, because many clients share one proxy.
     pub(super) proxies: Vec<IpNet>,
-    /// On which nothing has moved for so long, a connection ends.
+    /// A connection without traffic for this long is closed.
     pub(super) idle: Duration,
-    /// The same for one without a request, once fewer than a quarter of all places are free.
+    /// The idle limit of a connection without a request while fewer than a quarter of all places are free.
     pub(super) idle_when_near: Duration,
 }
 
-/// A listener whose connections are bounded in number and idleness.
+/// A listener that enforces [`Limits`].
 #[derive(Debug)]
 pub(super) struct Connections {
     listener: TcpListener,
@@ -42,11 +43,11 @@ pub(super) struct Connections {
     addresses: Arc<Addresses>,
 }
 
-/// Connections by address.
+/// Open connections by address.
 #[derive(Debug, Default)]
 struct Addresses(Mutex<HashMap<IpAddr, usize>>);
 
-/// One connection of an address.
+/// One counted connection of an address. Drop releases it.
 #[derive(Debug)]
 struct Entry {
     address: IpAddr,
@@ -54,7 +55,7 @@ struct Entry {
 }
 
 impl Addresses {
-    /// None when the address has as many as it may.
+    /// None when the address has reached its limit.
     fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Entry> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(address).or_insert(0);
@@ -78,7 +79,8 @@ impl Drop for Entry {
     }
 }
 
-/// Whose connection it is: of IPv6 the network that one customer has (RFC 6177), for its addresses are free.
+/// The key under which an address is counted. IPv6 addresses count by their /64 network, because one customer has all
+/// addresses of a network (RFC 6177).
 fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -94,7 +96,7 @@ impl Connections {
         Self { listener, places: Arc::new(Semaphore::new(limits.most)), limits, addresses: Arc::default() }
     }
 
-    /// One connection that its address may have. Others are closed at once.
+    /// The next connection within the limit of its address. Connections over the limit are closed at once.
     async fn next(&mut self) -> (TcpStream, SocketAddr, Option<Entry>) {
         loop {
             let (stream, peer) = Listener::accept(&mut self.listener).await;
@@ -135,16 +137,16 @@ impl Listener for Connections {
     }
 }
 
-/// The requests of a connection that are being answered.
+/// Requests in progress on a connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requests(Arc<AtomicUsize>);
 
-/// A request that is being answered.
+/// One request in progress. Drop releases it.
 #[derive(Debug)]
 pub(super) struct Answering(Arc<AtomicUsize>);
 
 impl Requests {
-    /// One more, until it is dropped.
+    /// Counts one more request until the result is dropped.
     pub(super) fn one(&self) -> Answering {
         self.0.fetch_add(1, Ordering::Relaxed);
         Answering(self.0.clone())
@@ -163,7 +165,7 @@ impl Connected<IncomingStream<'_, Connections>> for Requests {
     }
 }
 
-/// A connection that ends itself when nothing has moved on it for a while.
+/// A connection that closes itself after its idle time.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
@@ -177,7 +179,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Passes on what the stream said. Movement puts the end off; waiting past it is an error.
+    /// Passes on the result of the stream. Traffic restarts the idle timer; an expired timer is an error.
     fn watched<T>(&mut self, cx: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if moved.is_ready() {
             self.moved = Instant::now();
@@ -188,7 +190,7 @@ impl Connection {
             if rested >= self.may_rest() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            // Whether places run out may change meanwhile.
+            // The number of free places may change before the next check.
             let again = self.limits.idle_when_near.saturating_sub(rested).max(LOOK);
             self.alarm.as_mut().reset(Instant::now() + again.min(self.limits.idle.saturating_sub(rested)));
         }
@@ -202,7 +204,7 @@ impl Connection {
     }
 }
 
-/// Between looks at a connection that rests, whether places run out by now.
+/// Time between two checks of the free places on an idle connection.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl AsyncRead for Connection {
@@ -284,7 +286,7 @@ mod tests {
         }
         let mut byte = [0];
         let short = Duration::from_secs(2);
-        // Two of eight places are free: that is a quarter.
+        // Two of eight places are free: that is exactly a quarter.
         assert!(tokio::time::timeout(short, served[0].read(&mut byte)).await.is_err(), "it ended with places free");
         clients.push(TcpStream::connect(at).await.unwrap());
         served.push(connections.accept().await.0);

@@ -1,4 +1,4 @@
-//! Gauges that are measured when somebody asks for them: what the database knows of the installation as a whole.
+//! Gauges that are measured on each scrape. They describe the whole installation and come from the database.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use crate::jobs::schedule::Schedules;
 use crate::queue::QueueError;
 use crate::telemetry;
 
-/// Sets them to what they are now. What has gone since the last look is set to nothing.
+/// Sets the gauges to their current values. Label values that have no rows any more are set to 0.
 pub(super) async fn measure(app: &App, schedules: Option<&Schedules>) -> Result<(), QueueError> {
     let live = app.queue.live_workers(app.config.worker.silent_after.0).await?;
     metrics::gauge!(telemetry::WORKERS).set(live as f64);

@@ -1,4 +1,4 @@
-//! Who asks: the key, what it may do, and which calls exist for it.
+//! Authentication and authorisation: the API key, its scopes, and the calls that the caller may see.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,25 +12,25 @@ use crate::app::App;
 use crate::domain::RetentionState;
 use crate::store::{ApiKey, AuditEntry, CallRecord, Scope};
 
-/// The organisation a request is about, as the platform's own API has it.
+/// Header that limits a request to one organisation. The platform's own API uses the same name.
 pub(super) const ORGANIZATION: &str = "x-organization-id";
 
-/// Where a request's log line learns which key it came with: by the key's id, never the key.
+/// The key id for the log line of a request. The secret is never logged.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KeyUsed(Arc<OnceLock<String>>);
 
 impl KeyUsed {
-    /// The id of a live key; none where there was none.
+    /// The id of a valid key, or `-` where the request had none.
     pub(super) fn id(&self) -> &str {
         self.0.get().map_or("-", String::as_str)
     }
 }
 
-/// The holder of a live key. Taking it as an argument is what makes a route want one.
+/// The caller with a valid key. A route with this argument requires a key.
 #[derive(Debug)]
 pub(super) struct Caller {
     key: ApiKey,
-    /// The organisation named in the request.
+    /// The organisation of the request header.
     organization: Option<String>,
 }
 
@@ -73,7 +73,7 @@ impl Caller {
         if self.may(scope) { Ok(()) } else { Err(Problem::forbidden(scope)) }
     }
 
-    /// The key's own name in the audit trail.
+    /// The key's id, as the audit trail records it.
     pub(super) fn key_id(&self) -> &str {
         &self.key.id
     }
@@ -82,36 +82,37 @@ impl Caller {
         self.key.may(scope)
     }
 
-    /// Whether the request names an organisation.
+    /// True when the request names an organisation.
     pub(super) const fn names_organization(&self) -> bool {
         self.organization.is_some()
     }
 
-    /// The organisations every call it sees belongs to: the key's, and the one the request names.
+    /// Organisation filters: the key's organisation and the one of the request header. A call must match both.
     pub(super) fn organizations(&self) -> [Option<String>; 2] {
         [self.key.org_id.clone(), self.organization.clone()]
     }
 
-    /// Past its term a call is seen, until it is erased, by those who answer for holds alone.
+    /// A call past its retention term stays visible until it is erased, but only to callers with the scope
+    /// `holds:write`.
     pub(super) fn sees_past_term(&self) -> bool {
         self.may(Scope::HoldsWrite)
     }
 
-    /// Whether the call exists for this caller.
+    /// True when this caller may see the call.
     pub(super) fn sees(&self, record: &CallRecord, now: Timestamp) -> bool {
         let kept = record.retention_state == RetentionState::Active;
         kept && self.reaches(record.org_id.as_deref()) && (record.retain_until > now || self.sees_past_term())
     }
 
-    /// Whether calls of this organisation are within its reach.
+    /// True when the caller may see calls of this organisation.
     pub(super) fn reaches(&self, org_id: Option<&str>) -> bool {
         self.organizations().iter().flatten().all(|wanted| org_id == Some(wanted))
     }
 
-    /// Writes down that this caller reads the text of these calls, before it gets to see it.
+    /// Writes an audit entry for each call before its text is shown to the caller.
     ///
     /// # Errors
-    /// The store's; then nothing may be shown.
+    /// The store's errors. Then the text must not be shown.
     pub(super) async fn reads_text(&self, app: &App, calls: &[&CallRecord]) -> Result<(), Problem> {
         if calls.is_empty() {
             return Ok(());

@@ -1,16 +1,16 @@
-//! The HTTP API: calls in the platform's own shapes, their transcripts, triggers, and what an operator watches.
+//! The HTTP API: calls in the platform's own shapes, transcripts, triggers, backfills, health and metrics.
 //!
 //! ```text
 //! GET  /v1/calls                               both of the platform's list forms
-//! GET  /v1/calls/{id}                          the platform's detail, with ours added
+//! GET  /v1/calls/{id}                          the platform's detail, plus our fields
 //! GET  /v1/calls/{id}/transcript.{txt,json,vtt,srt}
-//! POST /v1/calls/{id}/swap-roles               agent and caller were taken for each other
+//! POST /v1/calls/{id}/swap-roles               swaps agent and caller
 //! POST /v1/triggers                            process these calls now
 //! GET  /v1/backfills                           and POST; /{id} and PATCH; /{id}/pause, /{id}/resume, /{id}/cancel
-//! GET  /healthz  /readyz  /metrics             open: they hold no ids; also at `ops.listen`, alone
+//! GET  /healthz  /readyz  /metrics             no key needed, no ids inside; `ops.listen` serves only these
 //! ```
 //!
-//! Everything below `/v1` wants a key; a call the key may not see does not exist for it.
+//! Every route below `/v1` needs a key. A call that the key may not see is answered with 404.
 
 mod backfills;
 mod calls;
@@ -49,26 +49,27 @@ use crate::jobs;
 use crate::telemetry;
 use crate::transcript::Form;
 
-/// How long open requests may go on after a stop.
+/// Time for open requests to finish after a stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// Histograms keep every sample until they are drained; a process nobody scrapes must not grow by that.
+/// Interval of the histogram drain. A histogram keeps every sample until it is drained, so memory would grow in a
+/// process without a scraper.
 const DRAIN_METRICS: Duration = Duration::from_secs(5);
 
-/// Connections of the API at once.
+/// Connections of the API at the same time.
 const MOST: usize = 512;
-/// Connections to health and metrics at once, and of one address: an orchestrator's and a scraper's.
+/// Connections of `ops.listen` at the same time, in total and per address. They serve an orchestrator and a scraper.
 const MOST_OPS: usize = 64;
 const OPS_OF_ADDRESS: usize = 16;
-/// A connection rests this much longer than a request may take: nothing moves while an answer is being made.
+/// Added to the request timeout to get the idle limit. A connection has no traffic while an answer is computed.
 const REST: Duration = Duration::from_secs(30);
-/// A connection without a request rests this long where places run out.
+/// Idle limit of a connection without a request while few places are free.
 const REST_WHEN_NEAR: Duration = Duration::from_secs(10);
-/// A request that has taken this long has the database asked whether it is there at all.
+/// A request that takes this long starts checks of the database connection.
 const SLOW: Duration = Duration::from_secs(3);
-/// What it has to answer within.
+/// Time limit of that check.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-/// What handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 struct Api {
     app: Arc<App>,
@@ -113,7 +114,7 @@ pub fn router(app: Arc<App>) -> Result<Router> {
     Ok(finished(router.merge(open_routes()), app))
 }
 
-/// What needs no key.
+/// Routes without a key.
 fn open_routes() -> Router<Api> {
     Router::new()
         .route("/healthz", get(ops::healthz))
@@ -121,7 +122,7 @@ fn open_routes() -> Router<Api> {
         .route("/metrics", get(ops::metrics))
 }
 
-/// What every listener does with every request.
+/// Adds the layers that every listener needs.
 fn finished(router: Router<Api>, app: Arc<App>) -> Router {
     jobs::count_from_zero(&app);
     let limit = app.config.api.max_body_bytes;
@@ -139,10 +140,10 @@ fn finished(router: Router<Api>, app: Arc<App>) -> Router {
         .with_state(Api { watch: Arc::new(Watch::of(&app)), app })
 }
 
-/// Serves until `stop`, and then until open requests are answered, for a few seconds at most.
+/// Serves until `stop`. Then open requests have 5 s to finish.
 ///
 /// # Errors
-/// What kept it from serving.
+/// The reason why it cannot serve.
 pub async fn serve(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
     let settings = &app.config.api;
     let limits = Limits {
@@ -155,10 +156,10 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, stop: CancellationToken
     until(router(app)?, Connections::new(listener, limits), stop).await.context("API")
 }
 
-/// Serves health and metrics alone, as [`serve`] does: whatever becomes of the API's places, they are answered.
+/// Serves health and metrics only, as [`serve`] does. They answer even when the API has no free connection.
 ///
 /// # Errors
-/// What kept it from serving.
+/// The reason why it cannot serve.
 pub async fn serve_ops(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
     let limits = Limits {
         most: MOST_OPS,
@@ -193,14 +194,14 @@ async fn until(router: Router, connections: Connections, stop: CancellationToken
     Ok(())
 }
 
-/// Notes on its connection that a request is being answered.
+/// Counts the request on its connection.
 async fn answering(request: Request, next: Next) -> Response {
     let requests = request.extensions().get::<ConnectInfo<Requests>>().cloned();
     let _answering = requests.map(|ConnectInfo(requests)| requests.one());
     next.run(request).await
 }
 
-/// Gives a request up whose database is away, long before the pool's own patience is over.
+/// Ends a request early when the database does not answer. The connection pool's own timeout is much longer.
 async fn unless_away(app: &App, request: Request, next: Next) -> Response {
     let away = async {
         loop {
@@ -216,7 +217,7 @@ async fn unless_away(app: &App, request: Request, next: Next) -> Response {
     }
 }
 
-/// Ends a request that takes too long; what it had begun to write is rolled back.
+/// Ends a request after the time limit. Its open transaction is rolled back.
 async fn in_time(patience: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(patience, next.run(request)).await {
         Ok(response) => response,
@@ -224,14 +225,15 @@ async fn in_time(patience: Duration, request: Request, next: Next) -> Response {
     }
 }
 
-/// One line a request, by its route and the id of its key: the path itself holds ids, the query more.
+/// Writes one log line per request, with the route and the key id. The path and the query are not logged, because they
+/// contain ids.
 async fn logged(mut request: Request, next: Next) -> Response {
     let (started, key) = (Instant::now(), KeyUsed::default());
     request.extensions_mut().insert(key.clone());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
-    // Call data must not stay in caches, and must not be taken for anything but what it says it is.
+    // Call data must not stay in caches, and a browser must not guess another content type.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let route = route.as_ref().map_or("-", MatchedPath::as_str);

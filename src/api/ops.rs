@@ -1,4 +1,5 @@
-//! `GET /healthz`, `/readyz`, `/metrics`: for whoever keeps the process running. Open, so they name no call and no cause.
+//! `GET /healthz`, `/readyz`, `/metrics` for the orchestrator and the scraper. These routes need no key, so they
+//! contain no call ids and no error causes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,17 +20,18 @@ use crate::jobs::schedule::Schedules;
 use crate::queue::{Kind, QueueError};
 use crate::telemetry;
 
-/// A look at the object store writes to it; an open route must not let anybody have that done at will.
+/// Lifetime of a readiness result. The check writes to the object store, and an open route must not let anybody trigger
+/// that at will.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A part that takes longer is not ready.
+/// A component that takes longer is not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A measurement asks the database; one an instant ago will do for everybody.
+/// Lifetime of a measurement. It queries the database, so scrapes within this time share one result.
 const MEASURE_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// What a measurement may take.
+/// Time limit of a measurement.
 const MEASURED_WITHIN: Duration = Duration::from_secs(4);
 
-/// What is looked at for whoever keeps the process running, and what the last looks found.
+/// The latest readiness result and the time of the latest measurement.
 #[derive(Debug)]
 pub(super) struct Watch {
     ready: Mutex<Option<(Instant, Ready)>>,
@@ -41,7 +43,7 @@ pub(super) struct Watch {
 struct Ready {
     database: bool,
     objects: bool,
-    /// No call is known to miss objects.
+    /// True when no call is known to miss objects.
     complete: bool,
 }
 
@@ -52,7 +54,7 @@ impl Watch {
         Self { ready: Mutex::default(), measured: Mutex::default(), schedules: schedules.ok() }
     }
 
-    /// Has the gauges say what is now, or was a moment ago.
+    /// Updates the gauges, unless they are recent.
     async fn measure(&self, app: &App) {
         let mut measured = self.measured.lock().await;
         if measured.is_some_and(|at| at.elapsed() < MEASURE_AGAIN_AFTER) {
@@ -63,7 +65,7 @@ impl Watch {
             Ok(Err(err)) => Some(err.to_string()),
             Err(_) => Some("no answer in time".to_owned()),
         };
-        // Without the database the rest is still worth a look.
+        // Without the database the other metrics are still served.
         match cause {
             None => telemetry::within_reach(Side::Database),
             Some(cause) => telemetry::out_of_reach(Side::Database, &format!("cannot measure the queue: {cause}")),
@@ -71,7 +73,7 @@ impl Watch {
         *measured = Some(Instant::now());
     }
 
-    /// What was found a moment ago, or is found now.
+    /// The latest readiness result, or a new one when it is too old.
     async fn recent(&self, app: &App) -> Ready {
         let mut last = self.ready.lock().await;
         if let Some((at, ready)) = *last
@@ -85,16 +87,16 @@ impl Watch {
     }
 }
 
-/// The process is up.
+/// The process runs.
 pub(super) async fn healthz() -> &'static str {
     "ok"
 }
 
-/// The database answers, the object store works, and a worker in this process takes work.
+/// Ready when the database answers, the object store works, and the worker in this process takes jobs.
 pub(super) async fn readyz(State(app): State<Arc<App>>, State(watch): State<Arc<Watch>>) -> Response {
     let ready = watch.recent(&app).await;
     let word = |works: bool| if works { "ok" } else { "failed" };
-    // Calls that miss objects are no reason to turn readers of all others away.
+    // Calls that miss objects do not make the service unready, because all other calls can be read.
     let objects = if ready.objects && !ready.complete { "incomplete" } else { word(ready.objects) };
     let mut parts = json!({ "database": word(ready.database), "objects": objects });
     let rests = app.health.is_unfit();
@@ -136,17 +138,17 @@ fn works(side: Side) -> bool {
     true
 }
 
-/// All metrics as Prometheus reads them.
+/// All metrics in the Prometheus text format.
 pub(super) async fn metrics(State(app): State<Arc<App>>, State(watch): State<Arc<Watch>>) -> Result<Response, Problem> {
     let handle = telemetry::metrics_handle().map_err(|err| Problem::internal(&err.to_string()))?;
     watch.measure(&app).await;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
 }
 
-/// States a job of the queue's gauge can be in.
+/// Job states of the queue gauge.
 const STATES: [&str; 6] = ["available", "pending", "scheduled", "running", "retryable", "discarded"];
 
-/// The gauges, as they are now. What has emptied since the last look is set to nothing.
+/// Sets the gauges to their current values. States without jobs are set to 0.
 async fn measure(app: &App, schedules: Option<&Schedules>) -> Result<(), QueueError> {
     let (counts, oldest) = app.queue.depth().await?;
     for kind in Kind::ALL.iter().map(|kind| kind.as_str()) {

@@ -1,4 +1,4 @@
-//! An error as every client sees it: `{error, code, details}`.
+//! The error body of the API: `{error, code, details}`.
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
@@ -13,7 +13,7 @@ use crate::store::{Scope, StoreError};
 use crate::telemetry;
 use crate::wire::krosai;
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -23,7 +23,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// An error that its code says everything about.
+    /// An error whose message is its code.
     pub(super) fn new(status: StatusCode, code: &'static str) -> Self {
         Self { status, code, message: code.replace('_', " "), details: None }
     }
@@ -36,14 +36,14 @@ impl Problem {
         Self { details: Some(details), ..self }
     }
 
-    /// A query parameter that cannot be read; its value is not repeated.
+    /// An invalid query parameter. The value is not repeated.
     pub(super) fn parameter(name: &str, expected: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter")
             .saying(format!("{name}: must be {expected}"))
             .detailed(json!({ "parameter": name }))
     }
 
-    /// A query parameter that this route does not have: one that is ignored returns everybody's calls.
+    /// An unknown query parameter. A filter that is silently ignored would return the calls of everybody.
     pub(super) fn unknown_parameter(name: &str, known: &[&str]) -> Self {
         let known =
             if known.is_empty() { "it takes none".to_owned() } else { format!("it takes {}", known.join(", ")) };
@@ -52,7 +52,7 @@ impl Problem {
             .detailed(json!({ "parameter": name }))
     }
 
-    /// A body that did not arrive.
+    /// A body that did not arrive completely.
     pub(super) fn unread(rejection: &BytesRejection) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
@@ -71,12 +71,12 @@ impl Problem {
             .detailed(json!({ "scope": scope.to_string() }))
     }
 
-    /// Also the answer about calls that this key may not see.
+    /// Also the answer for calls that this key may not see.
     pub(super) fn no_such_call() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").saying("there is no such call")
     }
 
-    /// Our fault: said in the log, not in the answer.
+    /// An internal error. The cause is logged, not sent.
     pub(super) fn internal(cause: &str) -> Self {
         tracing::error!(cause, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
@@ -103,7 +103,7 @@ impl IntoResponse for Problem {
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         match self.status {
-            // RFC 9110 section 11.6.1 wants a challenge with every 401.
+            // RFC 9110 section 11.6.1 requires a challenge with every 401.
             StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             StatusCode::SERVICE_UNAVAILABLE => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5")),
             _ => None,

@@ -1,4 +1,4 @@
-//! The parameters of `GET /v1/calls` in both of the platform's forms, read so that whatever is wrong has a name.
+//! The parameters of `GET /v1/calls` in both of the platform's forms. Every error names its parameter.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -14,21 +14,21 @@ use crate::domain::{CallStatus, Outcome, SourceName};
 use crate::store::Listing;
 use crate::wire::krosai::{Form, OrganizationHeader, form_asked};
 
-/// Longest page, as the platform has it.
+/// Largest page size. The platform has the same limit.
 const MOST: u64 = 100;
 
-/// What a list request asks for.
+/// A parsed list request.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) form: Form,
     pub(super) limit: u64,
     pub(super) offset: u64,
-    /// Counted from 1; the Cockpit form's name for the offset.
+    /// Page number from 1. The Cockpit form uses it instead of the offset.
     pub(super) page: u64,
     pub(super) listing: Listing,
 }
 
-/// The pairs of a query string. Of a repeated name the first counts, an empty value is none.
+/// The pairs of a query string. The first value of a repeated name counts. An empty value counts as missing.
 struct Pairs(Vec<(String, String)>);
 
 impl Pairs {
@@ -41,11 +41,11 @@ impl Pairs {
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// A whole number of at least `least`; what is given and empty is no number.
+    /// A whole number of at least `least`. An empty value is an error.
     fn count(&self, name: &str, least: u64) -> Result<Option<u64>, Problem> {
         let Some((_, value)) = self.0.iter().find(|(key, _)| key == name) else { return Ok(None) };
         let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-        // Digits that do not fit are a very large number, not garbage.
+        // A number that is too large for u64 is valid and counts as the largest one.
         let count = digits.then(|| value.parse().unwrap_or(u64::MAX)).filter(|count| *count >= least);
         count.map(Some).ok_or_else(|| Problem::parameter(name, &format!("a whole number of at least {least}")))
     }
@@ -55,7 +55,7 @@ impl Pairs {
     }
 }
 
-/// What a list request may hold, in both forms.
+/// Parameters of a list request, in both forms.
 const KNOWN: [&str; 15] = [
     "limit",
     "offset",
@@ -74,10 +74,10 @@ const KNOWN: [&str; 15] = [
     "flag",
 ];
 
-/// Refuses parameters that are not `known`.
+/// Refuses parameters that are not in `known`.
 ///
 /// # Errors
-/// `invalid_parameter`, naming the first of them.
+/// `invalid_parameter` with the first unknown name.
 pub(super) fn only(query: Option<&str>, known: &[&str]) -> Result<(), Problem> {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     match pairs.into_iter().find(|(name, _)| !known.contains(&name.as_ref())) {
@@ -86,7 +86,7 @@ pub(super) fn only(query: Option<&str>, known: &[&str]) -> Result<(), Problem> {
     }
 }
 
-/// Of a route without parameters. It stands behind the caller, who is asked for the key first.
+/// Extractor of a route without parameters. It must follow `Caller`, so that a missing key is reported first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NoQuery;
 
@@ -101,7 +101,7 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
 /// Reads the query of a list request.
 ///
 /// # Errors
-/// `invalid_parameter`, naming it.
+/// `invalid_parameter` with the parameter's name.
 pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<Asked, Problem> {
     only(Some(query), &KNOWN)?;
     let pairs = Pairs::read(query);
@@ -137,7 +137,7 @@ pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<Asked
     Ok(Asked { form, limit, offset, page, listing })
 }
 
-/// The word our records have for the platform's.
+/// Maps a status word of the platform to the word of our records.
 fn status(word: &str) -> Result<String, Problem> {
     let word = if word == "initiated" { "queued" } else { word };
     let known = serde_json::from_value::<CallStatus>(word.into()).is_ok();
@@ -157,7 +157,7 @@ fn outcome(word: &str) -> Result<Outcome, Problem> {
 fn flag(word: &str) -> Result<Flag, Problem> {
     let read: Result<Flag, serde_json::Error> = serde_json::from_value(word.into());
     read.map_err(|err| {
-        // The reader lists the words that would do; what came is not repeated.
+        // The serde error lists the allowed words. The received value is cut off, because it must not be repeated.
         let said = err.to_string();
         let expected = said.split_once("expected ").map_or("a flag", |(_, expected)| expected);
         Problem::parameter("flag", expected)
@@ -171,7 +171,7 @@ fn direction(word: &str) -> Result<String, Problem> {
     }
 }
 
-/// A day in UTC or a moment, and which of the two it was.
+/// A day in UTC, or a moment.
 enum When {
     Day(Date),
     Moment(Timestamp),
@@ -199,7 +199,7 @@ fn from(name: &str, text: &str) -> Result<Timestamp, Problem> {
     }
 }
 
-/// A last day is included whole, a moment is where the stretch ends.
+/// The end of the time range. A day is included completely; a moment is exclusive.
 fn to(name: &str, text: &str) -> Result<Timestamp, Problem> {
     match when(name, text)? {
         When::Day(day) => midnight(name, day.tomorrow().unwrap_or(day)),

@@ -1,4 +1,5 @@
-//! `POST /v1/calls/{id}/swap-roles`: agent and caller were taken for each other, or nobody was named.
+//! `POST /v1/calls/{id}/swap-roles`: corrects the roles of a transcript. Agent and caller were swapped, or no speaker
+//! had a role.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::jobs::correct::Corrected;
 use crate::store::Scope;
 use crate::transcript::Correction;
 
-/// Writes the next transcript version. An empty body, or `{"agent": N}` where Speaker N is the agent.
+/// Writes the next transcript version. An empty body swaps the roles. `{"agent": N}` makes Speaker N the agent.
 pub(super) async fn swap(
     State(app): State<Arc<App>>,
     caller: Caller,

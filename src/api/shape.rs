@@ -1,4 +1,4 @@
-//! A call record as JSON: the platform's own shapes, with what only we know added to them.
+//! A call record as JSON: the platform's own shape, plus our own fields.
 
 use serde_json::{Value, json};
 
@@ -6,27 +6,27 @@ use crate::domain::SourceCall;
 use crate::store::{CallRecord, EXCERPT};
 use crate::wire::krosai::{call_logs, cockpit, number_shown};
 
-/// The call as the platforms' shapes take it, without what is not for readers: the platform's text (ours stands in its
-/// place) and its recording URLs, which are its own keys.
+/// The call as the platform's shapes need it. It leaves out the platform's text, because our transcript replaces it. It
+/// leaves out the recording URLs, because they give access to the platform's storage.
 fn told(record: &CallRecord) -> SourceCall {
     let known = record.call.clone().unwrap_or_else(|| SourceCall::named(record.call_id.clone()));
     let org_id = known.org_id.clone().or_else(|| record.org_id.clone());
     SourceCall { org_id, turns: Vec::new(), recording_url: None, dual_url: None, ..known }
 }
 
-/// A call in a "Call logs" list.
+/// A row of a "Call logs" list.
 pub(super) fn call_logs_row(record: &CallRecord, excerpt: Option<&str>) -> Value {
     let mut row = call_logs::row(&told(record));
     row["transcript"] = json!(excerpt.map(cut));
     with_ours(row, record)
 }
 
-/// A call in a Cockpit list.
+/// A row of a Cockpit list.
 pub(super) fn cockpit_row(record: &CallRecord) -> Value {
     with_ours(cockpit::row(&told(record)), record)
 }
 
-/// A call by itself.
+/// The detail of one call.
 pub(super) fn detail(record: &CallRecord, transcript: Option<&str>, legal_hold: &Value) -> Value {
     let mut detail = call_logs::detail(&told(record));
     detail["transcript"] = json!(transcript);
@@ -52,8 +52,8 @@ fn with_ours(mut call: Value, record: &CallRecord) -> Value {
     call
 }
 
-/// The documents' names for the network's figures and the score; `packet_loss` stays as the platform wrote it, in its
-/// own unit, and the figure in percent stands beside it where the unit is known.
+/// Adds the network figures and the score under the names of the platform's documents. `packet_loss` keeps the
+/// platform's value and unit. `packet_loss_percent` is added where the unit is known.
 fn add_quality(detail: &mut Value, record: &CallRecord) {
     let network = record.call.as_ref().map(|call| call.network.clone()).unwrap_or_default();
     let estimate = record.quality.as_ref().and_then(|quality| quality.pointer("/mos/mos_cqe")?.as_f64());
@@ -69,7 +69,7 @@ fn add_quality(detail: &mut Value, record: &CallRecord) {
     metrics["packet_loss_percent"] = json!(network.packet_loss_percent.map(number_shown));
 }
 
-/// The start of a text, visibly cut, as the platform's own list shows it.
+/// The start of a text with "..." at the cut, as in the platform's own list.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(EXCERPT) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -1,4 +1,4 @@
-//! `GET /v1/calls/{id}/transcript.{txt,json,vtt,srt}`: the newest version, written in the form asked for.
+//! `GET /v1/calls/{id}/transcript.{txt,json,vtt,srt}`: the newest version in the requested form.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::store::Scope;
 use crate::transcript;
 use crate::transcript::{Form, TranscriptError};
 
-/// Who asks for which call's transcript.
+/// A request for the transcript of a call.
 #[derive(Debug)]
 pub(super) struct Asked {
     app: Arc<App>,
@@ -41,7 +41,7 @@ where
     }
 }
 
-/// The newest version in this form.
+/// Returns the newest version in this form.
 pub(super) async fn written(asked: Asked, form: Form) -> Result<Response, Problem> {
     let Asked { app, caller, path, query } = asked;
     caller.require(Scope::TranscriptsRead)?;
@@ -52,7 +52,7 @@ pub(super) async fn written(asked: Asked, form: Form) -> Result<Response, Proble
             .detailed(json!({ "outcome": record.outcome })));
     };
     let body = match form {
-        // The stored text is the form that was recorded and written back, byte for byte.
+        // The stored text is byte for byte the text that was recorded and delivered.
         Form::Text => newest.text,
         Form::Json | Form::Vtt | Form::Srt => match transcript::render(&newest.transcript, form) {
             Ok(body) => body,

@@ -1,4 +1,4 @@
-//! `POST /v1/triggers`: process these calls now.
+//! `POST /v1/triggers`: processes the named calls now.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::jobs::trigger;
 use crate::jobs::trigger::{TriggerState, Triggered};
 use crate::store::{CallRecord, Scope};
 
-/// Calls in one request; a backfill is the way for more.
+/// Calls per request. Use a backfill for more.
 const MOST: usize = 100;
 
-/// One call of the body.
+/// One call of the request body.
 struct Wanted {
     source: SourceName,
     call_id: CallId,
     repeat: Repeat,
 }
 
-/// Enqueues each call once. 202 when there is work to come, 200 when all of them have ended before.
+/// Enqueues each call once. Answers 202 when at least one job is queued, 200 when all calls have ended already.
 pub(super) async fn trigger(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -50,7 +50,7 @@ pub(super) async fn trigger(
     Ok((status, Json(json!({ "triggers": triggers }))))
 }
 
-/// Nothing is enqueued unless every call of the request may be.
+/// Checks one call. Nothing is enqueued until every call of the request has passed.
 async fn check(app: &App, caller: &Caller, wanted: &Wanted) -> Result<(), Problem> {
     if app.platform(&wanted.source).is_none() {
         return Err(unknown_source(wanted.source.as_str()));
@@ -64,7 +64,7 @@ async fn check(app: &App, caller: &Caller, wanted: &Wanted) -> Result<(), Proble
     }
 }
 
-/// Known by a trigger alone: whose call it is, nobody has asked its source yet.
+/// True for a record that only a trigger has created. Its organisation is unknown until the source has been queried.
 fn is_unasked(record: &CallRecord) -> bool {
     record.call.is_none() && record.org_id.is_none() && record.retention_state == RetentionState::Active
 }
@@ -77,7 +77,7 @@ fn unknown_source(name: &str) -> Problem {
 
 fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|err| {
-        // The parser's own words may repeat the body's.
+        // The parser's message may repeat parts of the body, so only line and column are returned.
         let (line, column) = (err.line(), err.column());
         invalid("the body is not JSON", json!({ "line": line, "column": column }))
     })?;
@@ -99,7 +99,7 @@ fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
     calls.iter().enumerate().map(|(at, call)| wanted(at, call)).collect()
 }
 
-/// What a call of a request may say.
+/// Members of a call in a request.
 const MEMBERS: [&str; 3] = ["source", "call_id", "again"];
 
 fn wanted(at: usize, call: &Value) -> Result<Wanted, Problem> {

@@ -1,5 +1,5 @@
-//! Receivers that do not take our key (401, 403). Asking with every delivery would only get the key locked: while a receiver
-//! is barred one delivery asks now and then, and all the others wait for what it is told.
+//! Delivery receivers that refuse our key (401, 403). Retrying every delivery could get the key locked. While a
+//! receiver is barred, one delivery per minute tries it. All other deliveries wait for the result.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use jiff::Timestamp;
 
 use crate::domain::SourceName;
 
-/// Between two questions to a receiver that is barred.
+/// Time between two tries of a barred receiver.
 pub const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-/// The receivers that are barred, by their source, and when each is asked again.
+/// The barred receivers by source, with the time of the next try.
 #[derive(Debug, Default)]
 pub struct Barred(Mutex<HashMap<SourceName, Timestamp>>);
 
@@ -21,7 +21,7 @@ impl Barred {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a delivery may ask now. Of a receiver that is barred, one may when its moment has come.
+    /// True when a delivery may be sent now. A barred receiver allows one delivery when its next try is due.
     #[must_use]
     pub fn may_ask(&self, receiver: &SourceName, now: Timestamp) -> bool {
         match self.all().get_mut(receiver) {
@@ -34,12 +34,12 @@ impl Barred {
         }
     }
 
-    /// Notes that a receiver has refused our key; true where that is news.
+    /// Records that a receiver refused our key. True when it was not barred before.
     pub fn refused(&self, receiver: &SourceName, now: Timestamp) -> bool {
         self.all().insert(receiver.clone(), later(now)).is_none()
     }
 
-    /// Notes that a receiver has taken our key; true where that is news.
+    /// Records that a receiver accepted our key. True when it was barred before.
     pub fn accepted(&self, receiver: &SourceName) -> bool {
         self.all().remove(receiver).is_some()
     }

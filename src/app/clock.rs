@@ -1,4 +1,5 @@
-//! What time it is: the machine's clock, put right by the database's, by which every stored moment is compared.
+//! The clock of a run: the machine's clock plus a correction to the database's clock. Stored times are compared by the
+//! database's clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,16 +10,16 @@ use jiff::{SignedDuration, Timestamp};
 use super::App;
 use crate::store::StoreError;
 
-/// A machine whose clock differs from the database's by more than this is wrong, or the database's is.
+/// Largest accepted difference between the machine's clock and the database's clock.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// What time it is. Tests turn theirs by hand.
+/// Source of the current time. Tests use an adjustable clock.
 #[derive(Clone)]
 pub struct Clock {
     machine: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// How far tests have turned the database's clock, milliseconds.
+    /// Offset that tests add to the database's clock, milliseconds.
     turned: Arc<AtomicI64>,
-    /// What makes the database's time of the machine's, milliseconds. Shared by all clones.
+    /// Correction from the machine's time to the database's time, milliseconds. All clones share it.
     correction: Arc<AtomicI64>,
 }
 
@@ -29,13 +30,14 @@ impl Clock {
         Self { machine: Arc::new(Timestamp::now), turned: Arc::default(), correction: Arc::default() }
     }
 
-    /// The machine's clock and the database's, both moved by as many milliseconds as `offset` holds at the moment.
+    /// For tests: both clocks are moved by `offset` milliseconds.
     #[must_use]
     pub fn offset_by(offset: Arc<AtomicI64>) -> Self {
         Self::skewed(offset, Arc::default())
     }
 
-    /// The same, with the machine's clock as many milliseconds ahead of the database's as `ahead` holds.
+    /// For tests: as [`offset_by`](Self::offset_by), and the machine's clock is `ahead` milliseconds ahead of the
+    /// database's clock.
     #[must_use]
     pub fn skewed(offset: Arc<AtomicI64>, ahead: Arc<AtomicI64>) -> Self {
         let turned = offset.clone();
@@ -46,7 +48,7 @@ impl Clock {
         Self { machine: Arc::new(machine), turned, correction: Arc::default() }
     }
 
-    /// The moment, by the database's clock.
+    /// The current time by the database's clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let correction = SignedDuration::from_millis(self.correction.load(Ordering::SeqCst));
@@ -54,20 +56,20 @@ impl Clock {
         machine.checked_add(correction).unwrap_or(machine)
     }
 
-    /// How far the machine's clock is ahead of the database's; negative where it is behind.
+    /// How far the machine's clock is ahead of the database's clock. Negative when it is behind.
     #[must_use]
     pub fn ahead(&self) -> SignedDuration {
         SignedDuration::from_millis(self.correction.load(Ordering::SeqCst).saturating_neg())
     }
 
-    /// Whether the machine's clock and the database's differ by more than [`CLOCK_TOLERANCE`].
+    /// True when the two clocks differ by more than [`CLOCK_TOLERANCE`].
     #[must_use]
     pub fn is_wrong(&self) -> bool {
         self.ahead().abs() > CLOCK_TOLERANCE
     }
 
-    /// Takes in what the database's clock said to a question that was on its way from `asked` until now. A difference
-    /// that may be the way's own changes nothing: a clock that jumps about is of no use.
+    /// Updates the correction from a database time that was requested at `asked` and has arrived now. A difference
+    /// within half the round trip plus [`LEAST_MS`] is ignored, so that network delay does not make the clock jump.
     fn heed(&self, asked: Timestamp, database_ms: i64, turned: i64) {
         let answered = (self.machine)();
         if self.turned.load(Ordering::SeqCst) != turned {
@@ -83,7 +85,7 @@ impl Clock {
     }
 }
 
-/// Differences up to this are none, milliseconds: as good as machines that keep time agree.
+/// Differences up to this count as zero, milliseconds. Machines with time synchronisation agree about that closely.
 const LEAST_MS: i64 = 100;
 
 impl fmt::Debug for Clock {
@@ -93,8 +95,8 @@ impl fmt::Debug for Clock {
 }
 
 impl App {
-    /// Compares this machine's clock with the database's and goes by that from now on. SQLite has no clock but this
-    /// machine's: nothing to compare there.
+    /// Compares this machine's clock with the database's clock and updates the correction. SQLite has no clock of its
+    /// own, so nothing is compared there.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -134,7 +136,7 @@ mod tests {
         let before = clock.ahead();
         told(LEAST_MS / 2);
         assert_eq!(clock.ahead(), before);
-        // A clock that is turned for both at once stays right.
+        // A shift of both clocks is no difference between them.
         offset.store(5_000_000, Ordering::SeqCst);
         assert!(!clock.is_wrong());
         assert!(apart() > 4_900_000);

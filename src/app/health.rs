@@ -1,5 +1,6 @@
-//! Whether this worker is fit for work. Jobs that fail one after another for reasons of the worker's own (a full disk, a
-//! bucket or database out of reach) would only use up their attempts here: then it rests, and says why.
+//! Health of this worker. Jobs may fail one after another for a local cause: a full disk, or no access to the bucket or
+//! the database. Such failures would only use up attempts. After `rest_after` of them the worker pauses and reports the
+//! cause.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,11 +11,11 @@ use super::App;
 use crate::domain::Side;
 use crate::telemetry;
 
-/// What a probe writes to see whether there is room: more than the smallest recordings.
+/// One block of the disk space probe. All blocks together are larger than the smallest recordings.
 static PROBE: [u8; 65_536] = [0; 65_536];
 const PROBES: usize = 16;
 
-/// Failures of the worker's own, in a row.
+/// Counts consecutive failures with a local cause.
 #[derive(Debug)]
 pub struct Health {
     in_a_row: AtomicU32,
@@ -27,13 +28,13 @@ impl Health {
         Self { in_a_row: AtomicU32::new(0), rest_after, cause: watch::Sender::new(None) }
     }
 
-    /// A job has done its work.
+    /// A job succeeded.
     pub fn worked(&self) {
         self.in_a_row.store(0, Ordering::Relaxed);
         telemetry::within_reach(Side::Database);
     }
 
-    /// A job has failed in a way that may pass. Only what is on this worker's own side counts.
+    /// A job failed with a transient fault. Only faults of the worker, the object store or the database count.
     pub fn failed(&self, side: Side, cause: &str) {
         if !matches!(side, Side::Worker | Side::ObjectStore | Side::Database) || self.rest_after == 0 {
             return;
@@ -43,7 +44,7 @@ impl Health {
         }
     }
 
-    /// Waits until the worker should rest; says why.
+    /// Waits until the worker should pause. Returns the cause.
     pub async fn unfit(&self) -> String {
         let mut cause = self.cause.subscribe();
         loop {
@@ -55,7 +56,7 @@ impl Health {
         }
     }
 
-    /// Whether the worker rests, or is about to.
+    /// True when the worker pauses or is about to pause.
     pub fn is_unfit(&self) -> bool {
         self.cause.borrow().is_some()
     }
@@ -67,15 +68,15 @@ impl Health {
 }
 
 impl App {
-    /// Tries everything a job needs of this worker's own: room in the spool, the object store, the database. Says what
-    /// does not work; when all does, the worker is fit again.
+    /// Checks what a job needs locally: disk space in the spool, the object store and the database. When all checks
+    /// pass, the worker is healthy again.
     ///
     /// # Errors
-    /// What does not work, in words for an operator.
+    /// The failed check, in words for an operator.
     pub async fn probe_health(&self) -> Result<(), String> {
         let spool = self.config.spool_dir();
         write_and_remove(&spool.join("probe")).await.map_err(|err| format!("spool {}: {err}", spool.display()))?;
-        // With its causes: what the store itself has said.
+        // The full chain of causes includes the object store's own message.
         self.objects.check().await.map_err(|err| format!("object store: {:#}", anyhow::Error::from(err)))?;
         telemetry::within_reach(Side::ObjectStore);
         self.store.fact("ready").await.map_err(|err| err.to_string())?;

@@ -1,5 +1,5 @@
-//! The pace of one source, shared by every worker through the database: requests per second, per day and at once, the
-//! pauses it asks for, and a circuit breaker for when it is down.
+//! Rate limiter of one source or remote STT service. All workers share it through the database. It enforces requests
+//! per second, per day and at the same time, the pauses that a platform asks for, and a circuit breaker.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,34 +14,36 @@ use crate::source::{Answered, Gate, Held, Pass, Precedence, REFUSED_PAUSE};
 use crate::store::{PaceRow, Store, StoreError};
 use crate::telemetry;
 
-/// A leave that comes within this time is waited for; a longer wait is the job's, whose waiting is durable.
+/// Longest wait for a permit inside a request. For a longer wait the job is snoozed, because the queue keeps waits
+/// durably.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(40);
-/// How old the row may be that a worker goes by; its own news it knows at once.
+/// Maximum age of the cached row. A worker's own updates are in its cache at once.
 const FRESH: Duration = Duration::from_millis(500);
-/// A request to a platform is over after this, whatever became of its worker: longer than the client's own limit.
+/// A request to a platform counts as finished after this time, even if its worker died. It is longer than the client's
+/// own timeout.
 const LONGEST_REQUEST: Duration = Duration::from_secs(90);
-/// A request to a speech engine is over so long after its own limit.
+/// A request to a remote STT service counts as finished this long after its own timeout.
 const SLACK: Duration = Duration::from_secs(30);
-/// Failures in a row, of all workers together, after which a platform is taken for dead.
+/// Consecutive failures over all workers that open the circuit breaker.
 const FAILURES_TO_OPEN: i64 = 20;
 const FIRST_OPENING: Duration = Duration::from_secs(5);
 const LONGEST_OPENING: Duration = Duration::from_secs(300);
-/// A platform that is too busy and names no pause: one second, doubling while it goes on.
+/// Pause after a throttled answer that names no pause: one second, doubled each time.
 const UNNAMED_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_UNNAMED_PAUSE: Duration = Duration::from_secs(30);
-/// Of a day's budget, kept for the requests that come first while it is not known how many those are.
+/// Share of the daily budget that is reserved for requests of the first precedence while their usual number is unknown.
 const KEPT_PERCENT: i64 = 20;
-/// Of a day's budget, kept for them to its last minute: a pass that takes all that is left would have a call that ends
-/// before midnight wait for it.
+/// Share of the daily budget that stays reserved until the end of the day. Without it a full reconcile pass could use
+/// everything, and a call that ends before midnight would wait for the next day.
 const LEAST_PERCENT: i64 = 1;
-/// What a row is held for whose key is not taken.
+/// Hold reason of a row whose key is refused.
 const REFUSED: &str = "refused";
 const DAY_MS: i64 = 86_400_000;
-/// No pause that a platform asks for is kept longer (`wire::retry`).
+/// Longest pause that a platform may ask for (`wire::retry`).
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(86_400);
 
-/// What the configuration allows.
+/// Limits of the configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Limits {
     per_second: Option<f64>,
@@ -59,13 +61,13 @@ impl Limits {
     }
 }
 
-/// The gate of one source, or of one speech engine.
+/// The rate limiter of one source or one remote STT service.
 #[derive(Debug)]
 pub(super) struct Pace {
     source: SourceName,
     limits: Limits,
     longest_request: Duration,
-    /// Whether a metric says that its key is refused.
+    /// True when a metric shows that the key is refused.
     shows_refusals: bool,
     store: Store,
     clock: Clock,
@@ -80,7 +82,7 @@ impl Pace {
         Self { source, limits, longest_request, shows_refusals: true, store, clock, seen }
     }
 
-    /// Kept beside the sources', under a name that no source has.
+    /// Its row is stored beside the rows of the sources, under a name that no source can have.
     pub(super) fn of_engine(name: SourceName, settings: &config::RemoteEngine, store: Store, clock: Clock) -> Self {
         let limits = Limits::of(settings.requests_per_second, settings.requests_per_day, settings.requests_at_once);
         let longest_request = settings.timeout.0 + SLACK;
@@ -108,7 +110,7 @@ impl Pace {
         Ok(row)
     }
 
-    /// One try: leave and the pause before using it, or why not.
+    /// One try: a permit with the wait before its use, or the reason why there is none.
     async fn once(&self, precedence: Precedence) -> Result<Result<(Pass, Duration), Held>, StoreError> {
         let now = self.clock.now();
         if !self.limits.any() {
@@ -205,7 +207,8 @@ impl Gate for Pace {
                     telemetry::out_of_reach(Side::Database, &format!("cannot see a source's pace: {err}"));
                     Held { reason: "the shared pace cannot be read", pause: PATIENCE }
                 }
-                // Nothing is counted, and pauses will be asked for again: no reason to stand still.
+                // Without configured limits nothing has to be counted, and the platform repeats its pauses. So a
+                // database error does not block requests.
                 Err(_) => return Ok(Pass::default()),
             };
             if from.elapsed() + held.pause.min(LOOK) > PATIENCE || held.pause > PATIENCE {
@@ -250,12 +253,12 @@ fn after(now: Timestamp, pause: Duration) -> i64 {
     now.as_millisecond().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// [`CLOCK_TOLERANCE`], for adding.
+/// [`CLOCK_TOLERANCE`] as a `Duration`.
 const TOLERANCE: Duration = CLOCK_TOLERANCE.unsigned_abs();
 
 impl PaceRow {
-    /// Takes back what no clock that agrees with the database's can have set: moments further ahead than any rule puts
-    /// them. False when there is nothing of the kind.
+    /// Resets values that a correct clock cannot have set: moments further ahead than any rule allows. True when
+    /// something was reset.
     fn put_right(&mut self, limits: Limits, now: Timestamp) -> bool {
         let before = self.clone();
         let longest_hold = match self.held_for.as_deref() {
@@ -276,12 +279,12 @@ impl PaceRow {
         *self != before
     }
 
-    /// Nothing to take back when the next answer is a good one.
+    /// True when a good answer would change nothing.
     fn is_well(&self) -> bool {
         self.failures == 0 && self.openings == 0 && !self.is_refused()
     }
 
-    /// Whether the last that was heard is that the key is not taken.
+    /// True when the platform's latest answer refused the key.
     fn is_refused(&self) -> bool {
         self.held_for.as_deref() == Some(REFUSED)
     }
@@ -305,7 +308,7 @@ impl PaceRow {
         Err(Held { reason, pause })
     }
 
-    /// Takes one request out of what is allowed and says how long it has to wait; changes nothing when it may not.
+    /// Takes one permit and returns the wait before its use. Changes nothing when there is no permit.
     fn admit(
         &mut self,
         limits: Limits,
@@ -329,7 +332,7 @@ impl PaceRow {
                 let pause = until((today + 1) * DAY_MS, now);
                 return Err(match precedence {
                     Precedence::First | Precedence::Check => Held { reason: "the day's requests are used up", pause },
-                    // What the day keeps for others shrinks as it goes on.
+                    // The reserved share shrinks during the day.
                     Precedence::Rest => {
                         let soon = Duration::from_secs(600);
                         Held { reason: "the day's other requests are kept for calls", pause: pause.min(soon) }
@@ -355,7 +358,7 @@ impl PaceRow {
             Precedence::Rest => next.asked_rest += 1,
         }
         if next.openings > 0 || next.is_refused() {
-            // This one request finds out whether the platform is back; everybody else waits for it.
+            // This one request tests whether the platform works again. All other requests wait for its result.
             next.held_until = after(now, LONGEST_REQUEST);
             next.held_for = if next.is_refused() { next.held_for } else { Some("broken".to_owned()) };
         }
@@ -363,8 +366,9 @@ impl PaceRow {
         Ok(wait)
     }
 
-    /// What of today's budget is kept from requests of this precedence: for the rest of the day, as many as the day
-    /// before had that came first, or a share of the budget where that is more; never less than a hundredth.
+    /// The part of today's budget that requests of this precedence may not use. It is the largest of four values:
+    /// yesterday's number of first requests scaled to the rest of the day, what remains of that number today,
+    /// [`KEPT_PERCENT`] of the budget scaled to the rest of the day, and [`LEAST_PERCENT`] of the budget.
     fn kept(&self, budget: i64, precedence: Precedence, now: Timestamp) -> i64 {
         if precedence == Precedence::First {
             return 0;
@@ -372,12 +376,12 @@ impl PaceRow {
         let left_ms = DAY_MS - now.as_millisecond().rem_euclid(DAY_MS);
         let share = |of: i64| i64::try_from(i128::from(of) * i128::from(left_ms) / i128::from(DAY_MS)).unwrap_or(of);
         let percent = |of: i64| i64::try_from(i128::from(budget) * i128::from(of) / 100).unwrap_or(budget);
-        // A budget of one request has nothing to share out.
+        // A budget of one request cannot be shared.
         let least = percent(LEAST_PERCENT).max(1).min(budget - 1);
         share(self.first_before).max(share(percent(KEPT_PERCENT))).max(self.first_before - self.asked_first).max(least)
     }
 
-    /// Takes in what came of a request.
+    /// Updates the row from the answer of a request.
     fn learn(&mut self, answered: Answered, now: Timestamp) {
         match answered {
             Answered::AskedAgain => {}
@@ -391,7 +395,7 @@ impl PaceRow {
                 }
             }
             Answered::Throttled { pause } => {
-                // It answers, so it lives.
+                // A throttled answer shows that the platform is up.
                 self.openings = 0;
                 self.failures += 1;
                 let doublings = u32::try_from(self.failures - 1).unwrap_or(0).min(10);
@@ -399,7 +403,7 @@ impl PaceRow {
                 self.hold(after(now, pause.unwrap_or(unnamed)), "throttled");
             }
             Answered::Refused => {
-                // It answers, so it lives.
+                // A refusal shows that the platform is up.
                 self.openings = 0;
                 (self.held_until, self.held_for) = (after(now, REFUSED_PAUSE), Some(REFUSED.to_owned()));
             }
@@ -409,7 +413,7 @@ impl PaceRow {
                     let doublings = u32::try_from(self.openings).unwrap_or(0).min(10);
                     let pause = FIRST_OPENING.saturating_mul(2_u32.pow(doublings)).min(LONGEST_OPENING);
                     self.openings += 1;
-                    // Replaces the hold under which it was tried.
+                    // Replaces the hold that was in force during the test request.
                     (self.held_until, self.held_for) = (after(now, pause), Some("broken".to_owned()));
                 }
             }

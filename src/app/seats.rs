@@ -1,7 +1,6 @@
-//! The right to compute: so many jobs at once, live calls before a backfill's. A live call never waits for a backfill: it
-//! takes its seat at once, and a backfill's job that is one too many then gives way in the middle of its recording. What
-//! it still does until it gets there, and beside the live call on other seats, it does on a thread that gets what the
-//! others leave. So a backfill has every core while nobody else wants one, and a live call hardly feels it.
+//! CPU slots. Live calls pre-empt backfill jobs: a live call takes a slot at once, and a backfill job over the limit
+//! pauses mid-recording. Backfill jobs run at idle priority, so a live call loses little time to them. Without live
+//! calls a backfill uses every core.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,28 +11,28 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::BackfillCpu;
 
-/// How often one that gives way looks whether it is wanted at all any more.
+/// How often a paused job checks whether its attempt is over.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Whose work it is.
+/// Priority of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// Somebody waits for the result.
+    /// A live call. Its result is wanted soon.
     Live,
-    /// It may wait for all that is live.
+    /// A backfill job. It may wait for all live calls.
     Patient,
 }
 
-/// A computation that did not come to its end.
+/// A computation that ended early.
 #[derive(Debug, thiserror::Error)]
 #[error("it stopped: {0}")]
 pub struct Stopped(String);
 
-/// Where a thread cannot be told apart from its process, patient work gives way by its seats alone.
+/// On systems without thread priorities, backfill jobs pause by their slots only.
 fn leave_the_cores_to_others() {
-    // `SCHED_IDLE` (sched(7)), and what the thread starts has it too. A mere niceness is not enough: whoever wakes up
-    // beside such a thread waits for the end of its slice, some milliseconds, each of the fifty times that a call does.
-    // Refused, it is no worse than without.
+    // `SCHED_IDLE` (sched(7)). Threads that this thread starts inherit it. A higher nice
+    // value is not enough: a thread that wakes up beside such a thread waits some milliseconds for the end of its time
+    // slice, and a call wakes up about fifty times. A failed call changes nothing, so the result is ignored.
     #[cfg(target_os = "linux")]
     let _ = thread_priority::set_thread_priority_and_policy(
         thread_priority::thread_native_id(),
@@ -42,7 +41,7 @@ fn leave_the_cores_to_others() {
     );
 }
 
-/// Seats of one kind. Clones share them.
+/// Slots of one kind. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Seats(Arc<Inner>);
 
@@ -51,9 +50,9 @@ struct Inner {
     count: usize,
     patient: BackfillCpu,
     taken: Mutex<Taken>,
-    /// For those who wait for their first seat.
+    /// Wakes tasks that wait for their first slot.
     given_back: Notify,
-    /// For those who gave theirs away.
+    /// Wakes threads that paused and wait to get their slot back.
     changed: Condvar,
 }
 
@@ -65,7 +64,7 @@ struct Taken {
 
 impl Inner {
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        // A count is right whatever its holder was about to do.
+        // The counts are valid even after a panic of the lock holder.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +74,7 @@ impl Inner {
         self.changed.notify_all();
     }
 
-    /// Live work minds live work alone.
+    /// Live calls count other live calls only, so a backfill job never delays them.
     fn take(&self, urgency: Urgency) -> bool {
         let mut taken = self.taken();
         let may = match urgency {
@@ -112,12 +111,12 @@ impl Seats {
         }))
     }
 
-    /// Waits for a seat.
+    /// Waits for a slot.
     pub async fn take(&self, urgency: Urgency) -> Seat {
         let inner = &*self.0;
         loop {
             let mut given_back = pin!(inner.given_back.notified());
-            // From here on nothing given back is missed.
+            // After this line no notification is lost.
             given_back.as_mut().enable();
             if inner.take(urgency) {
                 return Seat { inner: self.0.clone(), urgency, held: AtomicBool::new(true) };
@@ -127,7 +126,7 @@ impl Seats {
     }
 }
 
-/// A seat; given back when dropped.
+/// A slot. Drop releases it.
 #[derive(Debug)]
 pub struct Seat {
     inner: Arc<Inner>,
@@ -136,11 +135,11 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Runs what takes a core where it may block, with the seat. A thread that leaves the cores to others is a new one
-    /// each time: what it has left it may not take back.
+    /// Runs blocking work with the slot. Backfill work gets a new thread each time, because a thread cannot leave idle
+    /// priority again.
     ///
     /// # Errors
-    /// [`Stopped`] when it panicked, or no thread can be had.
+    /// [`Stopped`] when the work panicked, or when no thread could be started.
     pub async fn compute<T: Send + 'static>(self, work: impl FnOnce(Self) -> T + Send + 'static) -> Result<T, Stopped> {
         if self.urgency == Urgency::Live || self.inner.patient == BackfillCpu::Normal {
             let span = tracing::Span::current();
@@ -150,15 +149,15 @@ impl Seat {
         let (done, result) = oneshot::channel();
         let thread = std::thread::Builder::new().name("patient".to_owned()).spawn(move || {
             leave_the_cores_to_others();
-            // Nobody listens any more when the attempt has been dropped.
+            // The receiver is gone when the attempt was dropped.
             let _ = done.send(work(self));
         });
         thread.map_err(|err| Stopped(format!("no thread: {err}")))?;
         result.await.map_err(|_| Stopped("it panicked".to_owned()))
     }
 
-    /// Where more seats are taken than there are, patient work gives its own up: this blocks the thread until there is
-    /// one to spare, or until `over`. To be called now and then by patient work; costs next to nothing.
+    /// When more slots are taken than exist, a backfill job releases its slot. This call then blocks the thread until a
+    /// slot is free or `over` returns true. Backfill work must call it regularly; it costs almost nothing.
     pub fn give_way(&self, over: impl Fn() -> bool) {
         if self.urgency == Urgency::Live || !self.held.load(Ordering::SeqCst) {
             return;
@@ -236,7 +235,7 @@ mod tests {
             let (working, gone) = (working.clone(), gone.clone());
             move || {
                 while working.load(Ordering::SeqCst) {
-                    // It asks only while it has given its seat away.
+                    // `over` is only called while the job is paused.
                     patient.give_way(|| {
                         gone.store(true, Ordering::SeqCst);
                         false

@@ -1,7 +1,8 @@
-//! An object store made of S3 requests.
+//! The S3 object store: `ObjectStore` over S3 requests.
 //!
-//! No correctness rests on what the service promises beyond storing bytes: every write carries digests and is looked at
-//! again afterwards, every read is recomputed, and the database row, not a conditional write, decides who wins.
+//! It relies on the service only to store bytes. Every write carries digests and is checked afterwards. Every read is
+//! hashed again. The database row decides between concurrent writers, because not every service supports conditional
+//! writes.
 
 use std::path::Path;
 
@@ -20,14 +21,14 @@ use super::{Body, CallPrefix, Entry, EntryKind, Erased, Health, ObjectHead, Obje
 use crate::config::{Objects, Sse};
 use crate::domain::{Artifact, ArtifactKey};
 
-/// Larger bodies are sent in parts; both far above S3's least part of 5 MiB.
+/// Larger bodies are uploaded in parts. Both values are far above S3's minimum part size of 5 MiB.
 const MULTIPART_ABOVE_BYTES: u64 = 64 * 1024 * 1024;
 const PART_BYTES: usize = 16 * 1024 * 1024;
-/// Deletes of one erasure under way at once.
+/// Concurrent deletes of one erasure.
 const DELETES_AT_ONCE: usize = 8;
-/// Where the probes of `check` live, apart from every call.
+/// Prefix of the probes of `check`, outside the prefixes of the calls.
 const PROBE_PREFIX: &str = "aftercall-probe/";
-/// All keys of artifacts begin with this.
+/// Prefix of all artifact keys.
 const ARTIFACT_PREFIX: &str = "v1/";
 
 /// A bucket of an S3-compatible service.
@@ -40,7 +41,7 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// A store in the configured bucket; no request is made.
+    /// A store in the configured bucket. It makes no request.
     ///
     /// # Errors
     /// [`ObjectError::Configuration`] names the missing or unusable setting.
@@ -53,7 +54,8 @@ impl S3Store {
         })
     }
 
-    /// The same, sending bodies above this size in parts of that size (S3 wants at least 5 MiB a part).
+    /// Sets the size above which a body is uploaded in parts, and the size of a part, both in bytes. S3 requires at
+    /// least 5 MiB per part.
     #[must_use]
     pub fn with_parts(self, multipart_above_bytes: u64, part_bytes: usize) -> Self {
         Self { multipart_above_bytes, part_bytes, ..self }
@@ -75,7 +77,7 @@ impl S3Store {
         self.requests.put(artifact.key.as_str(), &artifact.content_type, body, &sending).await
     }
 
-    /// A body in parts. Nothing is visible before the last request, and a failure takes the parts back.
+    /// Uploads a body in parts. The object becomes visible with the last request. A failure aborts the upload.
     async fn put_in_parts(&self, artifact: &Artifact, body: &Body) -> Result<Sent> {
         let key = artifact.key.as_str();
         let upload = self.requests.begin_upload(key, &artifact.content_type, &artifact.sha256).await?;
@@ -87,7 +89,7 @@ impl S3Store {
             },
         };
         if sent.is_err() {
-            // Best effort: what stays behind is found and removed by the erasure of the call.
+            // Best effort: the erasure of the call finds and removes a remaining upload.
             let _ = self.requests.abort_upload(key, &upload).await;
         }
         sent
@@ -120,7 +122,7 @@ impl S3Store {
         }
     }
 
-    /// Takes an object back that the service did not encrypt as asked.
+    /// Deletes an object that the service did not encrypt as configured.
     async fn confirm_encryption(&self, key: &str, sent: &Sent) -> Result<()> {
         let wanted = match self.sse {
             Sse::None => return Ok(()),
@@ -135,7 +137,7 @@ impl S3Store {
         Err(ObjectError::NotEncrypted { place: self.place(), key: key.to_owned(), wanted, answered })
     }
 
-    /// What the service holds now must be what was sent.
+    /// Checks that the service stores what was sent.
     async fn confirm_stored(&self, artifact: &Artifact) -> Result<()> {
         let key = artifact.key.as_str();
         let Some(stored) = self.head(&artifact.key).await? else {
@@ -165,7 +167,7 @@ impl S3Store {
         }
     }
 
-    /// Copies a body, never more of it than there should be, and verifies it. `to` names what is written, for errors.
+    /// Copies a body and verifies it. It stops at the expected size. `dest` is the target's name for errors.
     async fn read_into<W>(&self, artifact: &Artifact, mut from: Incoming<'_>, to: &mut W, dest: &Path) -> Result<()>
     where
         W: AsyncWrite + Unpin + Send,
@@ -186,7 +188,7 @@ impl S3Store {
         }
     }
 
-    /// Everything stored under a prefix, unfinished uploads included.
+    /// Everything stored under a prefix, including unfinished uploads.
     async fn everything_under(&self, prefix: &str) -> Result<Vec<Entry>> {
         let mut entries = self.requests.versions_under(prefix).await?;
         entries.extend(self.requests.uploads_under(prefix).await?);
@@ -200,7 +202,7 @@ impl S3Store {
         }
     }
 
-    /// The keys the record names that the service still answers for, with their versions.
+    /// The keys of the record that can still be read, with their versions.
     async fn readable(&self, known: &[ArtifactKey]) -> Result<Vec<(String, Option<String>)>> {
         let mut left = Vec::new();
         for key in known {
@@ -291,7 +293,7 @@ impl ObjectStore for S3Store {
         });
         let mut deletes = deletes.buffer_unordered(DELETES_AT_ONCE);
         let mut first_failure = None;
-        // One refused delete does not keep the others.
+        // A refused delete does not stop the others.
         while let Some(done) = deletes.next().await {
             first_failure = first_failure.or(done.err());
         }
@@ -326,7 +328,7 @@ impl ObjectStore for S3Store {
         let sent = self.write_probe(&key, &bytes).await?;
         self.confirm_encryption(&key, &sent).await?;
         let read = self.read_probe(&key).await;
-        // Removed even when it could not be read; then the first failure is the one to tell.
+        // The probe is removed even after a failed read. Then the read failure is returned.
         let removed = self.requests.delete(&key, sent.version.as_deref()).await;
         if read? != bytes {
             return Err(self.wrong(&key, "the probe came back changed".to_owned()));
@@ -340,7 +342,7 @@ impl ObjectStore for S3Store {
     }
 }
 
-/// The next `size` bytes, fewer before the end, none at it.
+/// The next `size` bytes; fewer at the end; empty after the end.
 async fn read_part(from: &mut (impl AsyncRead + Unpin), size: usize) -> std::io::Result<Bytes> {
     let mut part = BytesMut::with_capacity(size);
     let mut limited = from.take(size as u64);

@@ -1,4 +1,4 @@
-//! Sizes and digests of what is written and read.
+//! Sizes and digests of written and read bytes.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,26 +10,26 @@ use super::Result;
 use super::error::ObjectError;
 use crate::domain::{Artifact, Sha256};
 
-/// How much of a file is in memory at a time.
+/// Block size of file reads.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// What was counted and hashed of a body.
+/// Size and SHA-256 of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest {
     pub size_bytes: u64,
     pub sha256: Sha256,
 }
 
-/// The same of a body that is sent to a service.
+/// Digests of a body that is sent to a service.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sending {
     pub digest: Digest,
-    /// RFC 1864 `Content-MD5`: the one transport check every S3-compatible store knows.
+    /// `Content-MD5` (RFC 1864), the only transport check that every S3-compatible store supports.
     pub md5: [u8; 16],
 }
 
 impl Digest {
-    /// Says in words how this differs from what the artifact should be.
+    /// Describes how this differs from the artifact's record. None when they are equal.
     pub(super) fn difference(&self, artifact: &Artifact) -> Option<String> {
         if self.size_bytes != artifact.size_bytes {
             return Some(format!("{} bytes instead of {}", self.size_bytes, artifact.size_bytes));
@@ -37,7 +37,7 @@ impl Digest {
         (self.sha256 != artifact.sha256).then(|| format!("sha256 {} instead of {}", self.sha256, artifact.sha256))
     }
 
-    /// Refuses bytes to be stored that are not the described ones.
+    /// Refuses bytes that do not match the artifact's record.
     pub(super) fn as_described(&self, artifact: &Artifact) -> Result<()> {
         match self.difference(artifact) {
             Some(difference) => Err(ObjectError::BodyChanged { key: artifact.key.to_string(), difference }),
@@ -46,7 +46,7 @@ impl Digest {
     }
 }
 
-/// Counts and hashes what passes.
+/// Counts and hashes a stream of blocks.
 #[derive(Default)]
 pub(super) struct Hasher {
     size_bytes: u64,
@@ -103,7 +103,7 @@ fn read(path: &Path, seen: impl FnMut(&[u8])) -> Result<()> {
     pass(&mut file, &mut io::sink(), seen).map_err(|failure| failed(failure.into_inner()))
 }
 
-/// Which end of a copy failed.
+/// The failed side of a copy.
 pub(super) enum CopyFailure {
     Read(io::Error),
     Write(io::Error),
@@ -117,7 +117,7 @@ impl CopyFailure {
     }
 }
 
-/// Copies to the end, hashing on the way.
+/// Copies to the end and hashes the bytes.
 pub(super) fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<Digest, CopyFailure> {
     let mut hasher = Hasher::default();
     pass(from, to, |block| hasher.update(block))?;
@@ -139,7 +139,7 @@ fn pass(from: &mut impl Read, to: &mut impl Write, mut seen: impl FnMut(&[u8])) 
     }
 }
 
-/// Base64 with padding (RFC 4648 section 4), as `Content-MD5` and `x-amz-checksum-*` want it.
+/// Base64 with padding (RFC 4648 section 4), as `Content-MD5` and `x-amz-checksum-*` require.
 pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

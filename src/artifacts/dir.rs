@@ -1,5 +1,5 @@
-//! Objects as files of a local directory: `<root>/<key>`, written so that a crash at any moment leaves either no
-//! object or the whole object. Modes are 0700 and 0600; the media type follows from the extension.
+//! The local object store: `<root>/<key>` in a directory. A crash at any moment leaves either no object or the complete
+//! object. File modes are 0700 and 0600. The media type follows from the extension.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -22,24 +22,25 @@ use super::local::{TEMPORARY, parent, persist, sync_dir, temporary_in};
 use super::{Body, CallPrefix, Entry, EntryKind, Erased, Health, ObjectHead, ObjectStore, Result, blocking};
 use crate::domain::{Artifact, ArtifactKey};
 
-/// An erasure of the same call may remove the directory between its making and its use; a few tries outlast it.
+/// A concurrent erasure of the call may remove the directory between its creation and its use. A few tries are enough
+/// then.
 const PUT_TRIES: u32 = 3;
 
 /// The durable local directory.
 #[derive(Debug, Clone)]
 pub struct DirStore {
     root: PathBuf,
-    /// The size of the last object that found no room, 0 when there is none: what a probe has to find room for.
+    /// Size of the latest object that did not fit, 0 when there is none. A probe must find this much space.
     wanted_bytes: Arc<AtomicU64>,
 }
 
-/// Room that a probe looks for at least.
+/// Smallest probe.
 const PROBE_BYTES: u64 = 65_536;
-/// And at most, however large the object was.
+/// Largest probe, for any object size.
 const MOST_PROBE_BYTES: u64 = 256 << 20;
 
 impl DirStore {
-    /// A store in this directory, which is made at the first write.
+    /// A store in this directory. The first write creates the directory.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self { root, wanted_bytes: Arc::default() }
@@ -53,7 +54,7 @@ impl DirStore {
         ObjectError::Missing { place: self.place(), key: key.to_string() }
     }
 
-    /// A root that is gone is a lost mount, not an empty store: nothing may be proven by it.
+    /// Fails when the root is missing. A missing root is a lost mount, not an empty store, so it proves nothing.
     fn require_root(&self) -> Result<()> {
         match fs::metadata(&self.root) {
             Ok(meta) if meta.is_dir() => Ok(()),
@@ -83,7 +84,7 @@ impl DirStore {
         }
     }
 
-    /// Makes `dir` below the root, each new entry made durable in its parent.
+    /// Creates `dir` below the root and makes each new directory entry durable.
     fn make_dirs(&self, dir: &Path) -> Result<()> {
         if !self.root.is_dir() {
             DirBuilder::new()
@@ -105,7 +106,7 @@ impl DirStore {
         Ok(())
     }
 
-    /// Opens an object and refuses one of another size before a byte of it is read.
+    /// Opens an object. An object of another size is refused before it is read.
     fn open(&self, artifact: &Artifact) -> Result<(File, PathBuf)> {
         let path = self.path(&artifact.key);
         let failed = |err: io::Error| match err.kind() {
@@ -212,7 +213,7 @@ impl DirStore {
         Ok(Health { place: self.place(), server_date: None })
     }
 
-    /// Sends all objects after `after`, in the order of their keys.
+    /// Sends all objects after `after`, sorted by key.
     fn walk(&self, after: &str, send: &mpsc::Sender<Result<Entry>>) -> Result<()> {
         self.require_root()?;
         for org in sorted_names(&self.root.join("v1"))? {
@@ -267,11 +268,11 @@ impl ObjectStore for DirStore {
 
     fn list_all(&self, after: Option<String>) -> BoxStream<'static, Result<Entry>> {
         let store = self.clone();
-        // The walk waits for its reader: a listing of millions needs no more memory than one of ten.
+        // The walk waits for the reader, so the memory use does not grow with the number of objects.
         let (send, receive) = mpsc::channel(256);
         tokio::task::spawn_blocking(move || {
             if let Err(err) = store.walk(after.as_deref().unwrap_or_default(), &send) {
-                // A reader that has gone away no longer wants to know.
+                // The receiver may be gone.
                 let _ = send.blocking_send(Err(err));
             }
         });
@@ -288,7 +289,7 @@ impl ObjectStore for DirStore {
         blocking(move || store.delete_now(&key)).await
     }
 
-    /// A directory's listing is the directory itself, so the known keys add nothing here.
+    /// The directory listing is complete, so the known keys are not needed here.
     async fn delete_prefix(&self, call: &CallPrefix, _known: &[ArtifactKey]) -> Result<Erased> {
         let (store, call) = (self.clone(), call.clone());
         blocking(move || store.delete_prefix_now(&call)).await
@@ -315,7 +316,7 @@ impl ObjectStore for DirStore {
     }
 }
 
-/// A file that begins like this and takes up this much room.
+/// Writes a file with this start and this size in bytes.
 fn write_probe(path: &Path, begins: &[u8], room: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(begins)?;
@@ -345,13 +346,13 @@ fn write_whole(artifact: &Artifact, body: &Body, dir: &Path, path: &Path) -> Res
     persist(temporary, path)
 }
 
-/// The file under a temporary name in `dir`; none on another file system, or on one without hard links.
+/// Links the file under a temporary name in `dir`. None on another file system, or where hard links do not exist.
 fn second_name(from: &Path, dir: &Path) -> Option<TempPath> {
     let linked = tempfile::Builder::new().prefix(TEMPORARY).make_in(dir, |name| fs::hard_link(from, name));
     Some(linked.ok()?.into_temp_path())
 }
 
-/// Makes the file of this name durable and an object.
+/// Makes the file durable and renames it to the object's path.
 fn take_over(artifact: &Artifact, name: TempPath, path: &Path) -> Result<()> {
     let failed = |err| ObjectError::from_io("write", path, err);
     let file = File::open(&name).map_err(failed)?;
@@ -360,7 +361,8 @@ fn take_over(artifact: &Artifact, name: TempPath, path: &Path) -> Result<()> {
     file.sync_all().map_err(failed)?;
     let temporary = name.to_path_buf();
     name.persist(path).map_err(|err| failed(err.error))?;
-    // Renaming does nothing where both are names of one file already, rename(2): then it was stored before.
+    // rename(2) does nothing when both names belong to one file. Then the object was stored before, and the temporary
+    // name is still there.
     match fs::remove_file(&temporary) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(failed(err)),
         _ => {}
@@ -368,7 +370,7 @@ fn take_over(artifact: &Artifact, name: TempPath, path: &Path) -> Result<()> {
     sync_dir(parent(path))
 }
 
-/// The names in a directory, sorted; none where it does not exist.
+/// The names in a directory, sorted. Empty where the directory does not exist.
 fn sorted_names(dir: &Path) -> Result<Vec<String>> {
     let failed = |err| ObjectError::from_io("list", dir, err);
     let entries = match fs::read_dir(dir) {
@@ -393,7 +395,7 @@ fn entries_of(dir: &Path, prefix: &str) -> Result<Vec<Entry>> {
         let path = dir.join(&name);
         let meta = match fs::symlink_metadata(&path) {
             Ok(meta) => meta,
-            // Gone between listing and looking: another process erased it.
+            // Another process erased it after the listing.
             Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
             Err(err) => return Err(ObjectError::from_io("look at", &path, err)),
         };
@@ -405,7 +407,7 @@ fn entries_of(dir: &Path, prefix: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Whether everything under `prefix` sorts at or before `after`.
+/// True when everything under `prefix` sorts at or before `after`.
 fn before(prefix: &str, after: &str) -> bool {
     prefix < after && !after.starts_with(prefix)
 }

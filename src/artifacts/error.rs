@@ -1,4 +1,4 @@
-//! What can go wrong between this program and an object store, in words that name the thing and the remedy.
+//! Errors of the object stores. Each message names the object and the remedy.
 
 use std::error::Error;
 use std::io;
@@ -7,37 +7,37 @@ use std::time::Duration;
 
 use crate::domain::{Classify, Fault, Side};
 
-/// A failure of the object store, or of the local file that was to be stored.
+/// A failure of the object store, or of the local file to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// The object is not there.
+    /// The object does not exist.
     #[error("{key} is not in {place}")]
     Missing { place: String, key: String },
-    /// What the store holds or answered is not what was written.
+    /// The stored or returned content differs from what was written.
     #[error("{key} in {place} is not what was written: {difference}")]
     WrongContent { place: String, key: String, difference: String },
-    /// The bytes to be stored are not the bytes that were described; nothing was stored.
+    /// The bytes to be stored do not match their description. Nothing was stored.
     #[error("the bytes for {key} are not the ones described: {difference}")]
     BodyChanged { key: String, difference: String },
-    /// The store knows who we are and says no, or does not know us.
+    /// The store refused the credentials or the action.
     #[error("{place} denied {action} ({said}); check the access key and what its policy allows")]
     Denied { place: String, action: &'static str, said: String },
-    /// The store has no room left, or a quota is used up.
+    /// The store is full, or a quota is used up.
     #[error("{place} has no room for {action} ({said}); raise its quota or free space, work goes on by itself")]
     Full { place: String, action: &'static str, said: String },
-    /// There is no such bucket, or it is somewhere else.
+    /// The bucket does not exist, or it is in another region.
     #[error("{place} cannot be used for {action}: {said}")]
     NoBucket { place: String, action: &'static str, said: String },
-    /// No room left.
+    /// The local disk is full.
     #[error("no space left for {}; free space or move it to a larger disk, work goes on by itself", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
-    /// The file system lets us read but not write, or not even that.
+    /// The file system does not allow this user to write, or to read.
     #[error("{} cannot be used by this user ({source}); check its owner and mode, and that it is not mounted read-only", path.display())]
     NotWritable { path: PathBuf, source: io::Error },
     /// The store asked for a pause.
     #[error("{place} asked for a pause of {} s ({said})", retry_after.as_secs_f64())]
     Throttled { place: String, retry_after: Duration, said: String },
-    /// No answer, an unfinished answer or a 5xx.
+    /// No answer, an incomplete answer or a 5xx.
     #[error("{place} did not complete {action}")]
     Unavailable {
         place: String,
@@ -45,16 +45,16 @@ pub enum ObjectError {
         #[source]
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// The store does not take the request as it is made.
+    /// The store refused the request as invalid.
     #[error("{place} rejected {action}: {said}")]
     Rejected { place: String, action: &'static str, said: String },
-    /// The store did not confirm the encryption that `objects.sse` asks for; the object was taken back.
+    /// The store did not confirm the encryption of `objects.sse`. The object was deleted again.
     #[error("{place} did not confirm objects.sse = \"{wanted}\" for {key} (it answered {answered})")]
     NotEncrypted { place: String, key: String, wanted: &'static str, answered: String },
     /// Something of an erased call can still be listed or read.
     #[error("{left} entries of {prefix} are still in {place}, the first is {example}")]
     StillThere { place: String, prefix: String, left: u64, example: String },
-    /// A setting is missing or makes no sense.
+    /// A setting is missing or invalid.
     #[error("{key}: {reason}")]
     Configuration { key: &'static str, reason: String },
     /// Another failure of the local file system.
@@ -63,7 +63,7 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
-    /// Sorts a file-system error by what a reader can do about it.
+    /// Classifies a file-system error by its remedy.
     pub(crate) fn from_io(action: &'static str, path: &Path, source: io::Error) -> Self {
         use io::ErrorKind as Kind;
         let path = path.to_owned();
@@ -79,9 +79,9 @@ impl Classify for ObjectError {
     fn fault(&self) -> Fault {
         match self {
             Self::Throttled { retry_after, .. } => Fault::Throttled { retry_after: *retry_after },
-            // A disk that is full or mounted read-only, a bucket that is full, denies us, refuses what we send or is not
-            // there: it is mended by hand, and every waiting job with it. Dead-lettering them all would only add a redrive to the repair, so
-            // the worker rests and tries.
+            // An operator must fix a full or read-only disk, and a bucket that is full, missing or refuses us. The fix
+            // applies to all waiting jobs. Dead-lettering them would only add a redrive, so the worker pauses and
+            // retries.
             Self::Full { .. }
             | Self::Denied { .. }
             | Self::NoBucket { .. }

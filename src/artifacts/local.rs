@@ -1,4 +1,4 @@
-//! Local files that appear whole or not at all.
+//! Local files that are complete or do not exist.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,15 +8,15 @@ use tempfile::NamedTempFile;
 use super::Result;
 use super::error::ObjectError;
 
-/// Start of names that are no keys (a key's name has no leading dot), so a listing can tell them from objects.
+/// Prefix of temporary names. A key's name has no leading dot, so a listing can separate them from objects.
 pub(super) const TEMPORARY: &str = ".tmp-";
 
-/// The directory a file is in.
+/// The directory that contains a file.
 pub(super) fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// A file of mode 0600 that vanishes unless it is [persisted](persist).
+/// A file of mode 0600. It is deleted unless it is [persisted](persist).
 pub(super) fn temporary_in(dir: &Path) -> Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(TEMPORARY)
@@ -24,7 +24,7 @@ pub(super) fn temporary_in(dir: &Path) -> Result<NamedTempFile> {
         .map_err(|err| ObjectError::from_io("create a file in", dir, err))
 }
 
-/// Gives a written file its name: bytes first, then the name, then the directory that holds it.
+/// Renames a written file to its name. The bytes are made durable first, then the name, then the directory.
 pub(super) fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {
     temporary.as_file().sync_all().map_err(|err| ObjectError::from_io("write", path, err))?;
     temporary.persist(path).map_err(|err| ObjectError::from_io("write", path, err.error))?;

@@ -1,5 +1,5 @@
-//! Where artifacts are kept: one trait, two real stores. `dir` is a durable local directory, `s3` any
-//! S3-compatible service. What is true of both is written once, in `tests/it/objects.rs`.
+//! Object storage for artifacts: one trait and two stores. `dir` is a durable local directory, `s3` is any
+//! S3-compatible service. `tests/it/objects.rs` tests both with the same suite.
 
 mod bucket;
 mod digest;
@@ -29,18 +29,18 @@ pub use error::ObjectError;
 
 type Result<T, E = ObjectError> = std::result::Result<T, E>;
 
-/// What is to be stored.
+/// The content to be stored.
 #[derive(Clone)]
 pub enum Body {
     Bytes(Bytes),
-    /// A local file; it is read more than once and must not change meanwhile.
+    /// A local file. It is read more than once and must not change meanwhile.
     File(PathBuf),
-    /// A local file that was made for the store: described as it was written, and nobody ever writes to it again (a new
-    /// one of its name is another file). A store on the same file system takes it over as it is.
+    /// A local file that was written for the store. Its size and digest were taken while it was written, and it is
+    /// never written again. A store on the same file system links it without a copy.
     Made(PathBuf),
 }
 
-/// All keys of one call and nothing else.
+/// Prefix of all keys of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallPrefix(String);
 
@@ -51,7 +51,7 @@ impl CallPrefix {
         Self(ArtifactKey::call_prefix(org, call))
     }
 
-    /// As the store sees it; ends in `/`.
+    /// The prefix as text; it ends with `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,41 +64,41 @@ impl fmt::Display for CallPrefix {
     }
 }
 
-/// What an entry of a listing is.
+/// Type of a listing entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
-    /// What a read answers.
+    /// The version that a read returns.
     Current,
-    /// An older version, still in the store.
+    /// An older version that is still stored.
     Superseded,
     DeleteMarker,
-    /// A multipart upload nobody completed.
+    /// A multipart upload that was never completed.
     Upload,
-    /// A file a crash left behind before it got its name.
+    /// A temporary file that a crash left behind.
     Temporary,
 }
 
-/// One line of a listing. The key is text: a store may hold what this program never wrote.
+/// One entry of a listing. The key is text, because a store may contain objects of other programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub key: String,
     pub size_bytes: u64,
     pub modified: Option<Timestamp>,
     pub kind: EntryKind,
-    /// Version id, or upload id of an [`EntryKind::Upload`].
+    /// Version id, or the upload id of an [`EntryKind::Upload`].
     pub version: Option<String>,
 }
 
-/// What the store says about an object without its bytes.
+/// Metadata of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectHead {
     pub size_bytes: u64,
     pub content_type: Option<String>,
-    /// As recorded at writing, where the store keeps such a thing.
+    /// The digest that was recorded at writing, where the store keeps it.
     pub sha256: Option<Sha256>,
 }
 
-/// What an erasure took away.
+/// Counts of an erasure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
     /// Current objects.
@@ -109,56 +109,56 @@ pub struct Erased {
     pub unfinished: u64,
 }
 
-/// The answer of a store that works.
+/// Result of a successful check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     pub place: String,
     pub server_date: Option<Timestamp>,
 }
 
-/// A place for artifacts. Every write is durable and whole when it returns, every read is checked against the
-/// digest it was written with.
+/// An object store for artifacts. A write is durable and complete when it returns. A read is verified against the
+/// digest of the write.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// The store in words: `directory …`, `bucket … at …`.
     fn place(&self) -> String;
 
-    /// Stores the body under the artifact's key. Repeating it is harmless.
+    /// Stores the body under the artifact's key. Idempotent.
     async fn put(&self, artifact: &Artifact, body: Body) -> Result<()>;
 
     /// The object's bytes, verified.
     async fn get(&self, artifact: &Artifact) -> Result<Bytes>;
 
-    /// The object as a file, verified; `dest` appears whole or not at all.
+    /// Writes the object to `dest`, verified. `dest` is complete or does not exist.
     async fn get_to_file(&self, artifact: &Artifact, dest: &Path) -> Result<()>;
 
-    /// Size and type, `None` where there is no such object.
+    /// Size and type. `None` where the object does not exist.
     async fn head(&self, key: &ArtifactKey) -> Result<Option<ObjectHead>>;
 
     /// All current objects after this key, sorted by key.
     fn list_all(&self, after: Option<String>) -> BoxStream<'static, Result<Entry>>;
 
-    /// Everything of a call: versions, delete markers, unfinished uploads and temporary files too.
+    /// Everything of a call, including versions, delete markers, unfinished uploads and temporary files.
     async fn list_call(&self, call: &CallPrefix) -> Result<Vec<Entry>>;
 
-    /// Removes every version of one object; one that is not there is removed already.
+    /// Removes every version of one object. A missing object is no error.
     async fn delete(&self, key: &ArtifactKey) -> Result<()>;
 
-    /// Removes everything of a call, irrevocably. `known` are the keys the record names: they are removed even when
-    /// the store's listing does not show them.
+    /// Removes everything of a call for good. `known` are the keys of the record. They are removed even when the
+    /// listing does not show them.
     async fn delete_prefix(&self, call: &CallPrefix, known: &[ArtifactKey]) -> Result<Erased>;
 
-    /// Fails with [`ObjectError::StillThere`] while anything of the call can be listed or any known key be read.
+    /// Fails with [`ObjectError::StillThere`] while anything of the call can be listed, or any known key can be read.
     async fn verify_empty(&self, call: &CallPrefix, known: &[ArtifactKey]) -> Result<()>;
 
-    /// Writes, reads and removes a probe: the store works for this program as it is configured.
+    /// Writes, reads and removes a probe object to test the configuration.
     async fn check(&self) -> Result<Health>;
 
     /// The store's own clock, where it has one.
     async fn server_date(&self) -> Result<Option<Timestamp>>;
 }
 
-/// The store the configuration names. No request is made and nothing is created.
+/// The configured store. It makes no request and creates nothing.
 ///
 /// # Errors
 /// [`ObjectError::Configuration`] names the missing setting.
@@ -185,7 +185,7 @@ pub async fn artifact_of_file(org: OrgUid, call: CallUid, kind: ArtifactKind, pa
     Ok(describe(org, call, kind, digest))
 }
 
-/// Describes a file as its maker has: that many bytes, with that digest.
+/// Describes a file by the size (bytes) and digest that were taken while it was written.
 #[must_use]
 pub fn artifact_of_made(org: OrgUid, call: CallUid, kind: ArtifactKind, size_bytes: u64, sha256: Sha256) -> Artifact {
     describe(org, call, kind, digest::Digest { size_bytes, sha256 })
@@ -201,7 +201,7 @@ fn describe(org: OrgUid, call: CallUid, kind: ArtifactKind, digest: digest::Dige
     }
 }
 
-/// Runs file-system work where it may wait.
+/// Runs blocking file-system work on a blocking thread.
 async fn blocking<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -216,7 +216,7 @@ where
     })
 }
 
-/// Counts a write against the job that makes it.
+/// Counts a write in the usage of the current job.
 fn count_write(artifact: &Artifact) {
     telemetry::used(Use::ObjectWrites, 1);
     telemetry::used(Use::BytesStored, artifact.size_bytes);

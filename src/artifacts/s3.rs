@@ -1,5 +1,5 @@
-//! The requests of an S3-compatible service. All use of the AWS SDK is in this file and under `s3/`; what is done with
-//! these requests is in `bucket.rs`.
+//! Requests to an S3-compatible service. Only this file and `s3/` use the AWS SDK. `bucket.rs` builds the store from
+//! these requests.
 
 mod listing;
 mod refusal;
@@ -31,15 +31,15 @@ use super::{ObjectHead, Result};
 use crate::config::{Objects, Sse};
 use crate::domain::{Sha256, chain};
 
-/// Tries of one request inside the SDK, pauses between them doubling.
+/// Tries of one request inside the SDK. The pause doubles after each.
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// User metadata that holds our own digest (`x-amz-meta-sha256`).
+/// User metadata with our own digest (`x-amz-meta-sha256`).
 const SHA256_METADATA: &str = "sha256";
 
-/// A bucket and how to ask it.
+/// A client for one bucket.
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
     client: Client,
@@ -47,11 +47,11 @@ pub(super) struct Requests {
     pub place: String,
     sse: Option<ServerSideEncryption>,
     timeout: Duration,
-    /// The digests that this service takes with a whole body; clones share what one of them has found out.
+    /// The digests that this service accepts for a whole body. Clones share the result of the first try.
     digests: Arc<Digests>,
 }
 
-/// What the service says of a write.
+/// The service's answer to a write.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub version: Option<String>,
@@ -59,18 +59,18 @@ pub(super) struct Sent {
     pub encryption: Option<String>,
 }
 
-/// What the service says of an object.
+/// The service's answer about a stored object.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub head: ObjectHead,
     pub sent: Sent,
 }
 
-/// A part that has arrived.
+/// An uploaded part.
 #[derive(Debug)]
 pub(super) struct Part(CompletedPart);
 
-/// A body on its way here.
+/// A body that is being received.
 pub(super) struct Incoming<'a> {
     requests: &'a Requests,
     pub size_bytes: Option<u64>,
@@ -78,7 +78,7 @@ pub(super) struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// The next block; a body that stops coming is an error, not a wait.
+    /// The next block. A stalled body is an error after the timeout.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         let next = tokio::time::timeout(self.requests.timeout, self.body.try_next()).await;
         let next = next.map_err(|_| self.requests.unavailable("a read", "the body stopped coming"))?;
@@ -87,7 +87,7 @@ impl Incoming<'_> {
 }
 
 impl Requests {
-    /// A client for the configured bucket; no request is made.
+    /// A client for the configured bucket. It makes no request.
     pub(super) fn new(config: &Objects) -> Result<Self> {
         let missing = |key| ObjectError::Configuration { key, reason: "must be set for objects.kind = \"s3\"".into() };
         let secret = config.secret_access_key.as_ref().ok_or_else(|| missing("objects.secret_access_key"))?;
@@ -110,7 +110,7 @@ impl Requests {
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_PAUSE)
             .with_max_backoff(LONGEST_PAUSE);
-        // Plain http needs no CA certificates and must not ask for them.
+        // Plain http works on a machine without CA certificates.
         let http = if config.endpoint.starts_with("http://") {
             aws_smithy_http_client::Builder::new().build_http()
         } else {
@@ -124,9 +124,10 @@ impl Requests {
             .timeout_config(timeouts)
             .retry_config(retries)
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(timeout).build())
-            // The SDK's defaults (a checksum of its own choice with every write, as a trailer of an aws-chunked body, and
-            // `x-amz-checksum-mode` with every read) are refused by B2, GCS, R2, OSS, Ceph RGW 16 and others. Every body
-            // carries digests of our own making instead, and every read is checked against the record's.
+            // The SDK's defaults are refused by B2, GCS, R2, OSS, Ceph RGW 16 and others. With these defaults every
+            // write has a checksum of the SDK's choice as a trailer of an aws-chunked body, and every read has
+            // `x-amz-checksum-mode`. Here every body carries our own digests, and every read is checked against the
+            // record's.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         let mut place = format!("bucket {}", config.bucket);
@@ -157,7 +158,7 @@ impl Requests {
         ObjectError::Unavailable { place: self.place.clone(), action, cause: cause.into() }
     }
 
-    /// `None` where there is no such object.
+    /// `None` where the object does not exist.
     pub(super) async fn look_at(&self, key: &str) -> Result<Option<Stored>> {
         let answer = match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(answer) => answer,
@@ -174,7 +175,7 @@ impl Requests {
         Ok(Some(Stored { head, sent: Sent { version: answer.version_id, encryption } }))
     }
 
-    /// `None` where there is no such object.
+    /// `None` where the object does not exist.
     pub(super) async fn get(&self, key: &str) -> Result<Option<Incoming<'_>>> {
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(answer) => {
@@ -186,7 +187,7 @@ impl Requests {
         }
     }
 
-    /// Deletes this version for good; one that is not there is deleted already.
+    /// Deletes this version for good. A missing version is no error.
     pub(super) async fn delete(&self, key: &str, version: Option<&str>) -> Result<()> {
         let asked = self.client.delete_object().bucket(&self.bucket).key(key);
         match asked.set_version_id(version.map(str::to_owned)).send().await {
@@ -196,7 +197,7 @@ impl Requests {
         }
     }
 
-    /// The service's clock, told even by a refusal.
+    /// The service's clock. A refusal carries it too.
     pub(super) async fn date(&self) -> Result<Option<Timestamp>> {
         let date = DateHeader::default();
         let asked = self.client.head_bucket().bucket(&self.bucket).customize().interceptor(date.clone());
@@ -209,7 +210,7 @@ impl Requests {
     }
 }
 
-/// Keeps the `Date` of the last answer.
+/// Interceptor that keeps the `Date` header of the latest answer.
 #[derive(Debug, Clone, Default)]
 struct DateHeader(Arc<Mutex<Option<Timestamp>>>);
 

@@ -1,4 +1,4 @@
-//! Speech-to-text services on other machines: `[[engine]]`.
+//! Remote STT services: `[[engine]]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::domain::SourceName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RemoteKind {
-    /// OpenAI's transcriptions, also spoken by speaches, vLLM and the whisper.cpp server.
+    /// OpenAI's transcription API. speaches, vLLM and the whisper.cpp server implement it too.
     Openai,
     Deepgram,
 }
 
-/// What an OpenAI-compatible service is asked to answer with.
+/// The answer format that is requested from an OpenAI-compatible service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerFormat {
@@ -30,31 +30,31 @@ pub enum AnswerFormat {
     DiarizedJson,
 }
 
-/// A service, for the organisations it names and no others.
+/// A remote STT service. Audio of organisations that are not listed is never sent.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteEngine {
-    /// What provenance and the ledger call it.
+    /// Its name in provenance and in the ledger.
     pub name: String,
     pub kind: RemoteKind,
-    /// Up to and including the version: `https://api.openai.com/v1`, `https://api.deepgram.com/v1`.
+    /// Base URL including the version: `https://api.openai.com/v1`, `https://api.deepgram.com/v1`.
     pub base_url: Url,
     pub model: String,
     pub api_key: Option<SecretString>,
     pub api_key_file: Option<PathBuf>,
-    /// Where the key is read again.
+    /// The files that the key can be read from again.
     #[serde(skip)]
     pub key_files: KeyFiles,
-    /// Organisations, as the platform names them, whose voices may go there.
+    /// Organisations whose audio may be sent to the service, by the platform's names.
     pub organizations: Vec<String>,
-    /// Only calls of these sources; empty: of all.
+    /// Only calls of these sources. Empty: all sources.
     #[serde(default)]
     pub sources: Vec<SourceName>,
-    /// Of each channel that is sent; in whatever currency the operator counts.
+    /// Price per minute of each channel that is sent, in the operator's currency.
     pub price_per_minute: Option<f64>,
-    /// What it is asked to answer with; absent: speakers where the model's name says that it tells them apart.
+    /// Requested answer format. Absent: `diarized_json` where the model's name says that it diarizes.
     pub response_format: Option<AnswerFormat>,
-    /// Text that is to guide it. It makes words where there are none: absent unless the operator knows better.
+    /// Prompt for the model. A prompt can produce words that nobody said, so it is absent by default.
     pub prompt: Option<String>,
     #[serde(default = "default_timeout")]
     pub timeout: Span,
@@ -68,23 +68,23 @@ const fn default_timeout() -> Span {
 }
 
 impl RemoteEngine {
-    /// Whether this organisation's calls from this source may go there.
+    /// True when calls of this organisation from this source may be sent to the service.
     #[must_use]
     pub fn may_hear(&self, source: &SourceName, organization: Option<&str>) -> bool {
         let named = |organization: &str| self.organizations.iter().any(|one| one.eq_ignore_ascii_case(organization));
         organization.is_some_and(named) && (self.sources.is_empty() || self.sources.contains(source))
     }
 
-    /// What it costs, for a reader.
+    /// The price in words.
     #[must_use]
     pub fn price(&self) -> String {
         self.price_per_minute.map_or_else(|| "an unnamed price".to_owned(), |price| format!("{price} a minute"))
     }
 
-    /// What its pace is kept under, beside those of the sources.
+    /// The name of its rate limiter, stored beside the rate limiters of the sources.
     ///
     /// # Errors
-    /// A name that cannot be one.
+    /// The name is not valid.
     pub fn pace_name(&self) -> Result<SourceName> {
         Ok(SourceName::parse(&format!("engine-{}", self.name))?)
     }
@@ -144,7 +144,7 @@ mod tests {
         assert!(said(ENGINE).contains("organizations"));
         let all = format!("{ENGINE}organizations = [\"o\"]");
         assert!(said(&format!("{all}\nprice_per_minute = -1.0")).contains("engine `heard`: price_per_minute"));
-        // A cap that nothing is counted against would never hold.
+        // Without a price the budget could never take effect.
         assert!(said(&format!("[transcript]\nbudget = 5.0\n{all}")).contains("price_per_minute"));
         assert!(said(&format!("{all}\n{all}")).contains("used twice"));
     }

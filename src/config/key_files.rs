@@ -1,4 +1,4 @@
-//! Keys that come from files: a key that was changed there is taken up without a restart.
+//! Keys that come from files. A changed key is read again without a restart.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{RemoteEngine, Source, read_secret};
 
-/// The files that keys come from. They are read again when somebody refuses what they held before.
+/// The files of key and secret. They are read again after a refusal.
 #[derive(Debug, Clone, Default)]
 pub struct KeyFiles {
     pub(super) key: Option<PathBuf>,
@@ -15,7 +15,7 @@ pub struct KeyFiles {
 }
 
 impl KeyFiles {
-    /// Whether any key comes from a file, and may be another one now.
+    /// True when at least one key comes from a file.
     #[must_use]
     pub const fn any(&self) -> bool {
         self.key.is_some() || self.secret.is_some()
@@ -23,7 +23,7 @@ impl KeyFiles {
 }
 
 impl RemoteEngine {
-    /// Reads the key's file, where there is one, as it is now.
+    /// Reads the key's file again, where there is one.
     ///
     /// # Errors
     /// Names the engine, the setting and the file.
@@ -34,7 +34,7 @@ impl RemoteEngine {
 }
 
 impl Source {
-    /// Reads the files of key and secret, where there are such, as they are now.
+    /// Reads the files of key and secret again, where they exist.
     ///
     /// # Errors
     /// Names the source, the setting and the file.

@@ -1,4 +1,4 @@
-//! The layers a configuration is made of, and which of them is to blame when it cannot be used.
+//! The layers of a configuration. An error names the layer that causes it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,21 @@ use config::{ConfigBuilder, Environment, File, FileFormat};
 use super::{Config, DEFAULT_FILE, is_secret};
 
 const DEFAULTS: &str = include_str!("../config.default.toml");
-/// Of a variable `AFTERCALL__SECTION__KEY`.
+/// Prefix of the variables `AFTERCALL__SECTION__KEY`.
 const PREFIX: &str = "AFTERCALL";
 const SEPARATOR: &str = "__";
 
-/// The defaults, a file's text, the environment: later ones win.
+/// Defaults, file and environment. A later layer overrides an earlier one.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
-    /// Where it stands, and what it says.
+    /// Path and text of the file.
     file: Option<(PathBuf, String)>,
-    /// By the names as they were given.
+    /// Variables of the environment, by their original names.
     variables: BTreeMap<String, String>,
 }
 
 impl Layers {
-    /// `file`, or `./aftercall.toml` where there is one, and the environment.
+    /// Reads `file`, or `./aftercall.toml` where it exists, and the environment.
     pub fn read(file: Option<&Path>) -> Result<Self> {
         let found = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
         let file = match file.map(Path::to_owned).or_else(found) {
@@ -41,7 +41,7 @@ impl Layers {
     }
 
     /// # Errors
-    /// Where the text is no TOML.
+    /// The text is not valid TOML.
     pub fn of_text(text: &str) -> Result<Self> {
         let read = toml::from_str::<toml::Table>(text);
         read.map_err(|err| anyhow!("configuration: {}", misread(text, &err)))?;
@@ -52,23 +52,22 @@ impl Layers {
         Self { file: Some((PathBuf::from("configuration"), text.to_owned())), variables: BTreeMap::new() }
     }
 
-    /// The configuration that all layers make together. Where they make none the error begins with the file or the
-    /// variable it comes from.
+    /// The configuration of all layers together. An error begins with the file or the variable that causes it.
     pub fn config(&self) -> Result<Config> {
         self.with(|_| true).map_err(|err| self.explained(err))
     }
 
-    /// The same as a table, unread.
+    /// The merged layers as a table.
     pub fn table(&self) -> Result<toml::Table> {
         Ok(self.builder(|_| true).build()?.try_deserialize()?)
     }
 
-    /// The same before secrets are read from their files.
+    /// The configuration before secrets are read from their files.
     pub fn unfilled(&self) -> Result<Config> {
         read(&self.builder(|_| true).build()?).map_err(|err| self.explained(err))
     }
 
-    /// Whether the file or the environment sets this key of a section.
+    /// True when the file or the environment sets this key of a section.
     pub fn is_set(&self, section: &str, key: &str) -> bool {
         let in_file = self.file.as_ref().and_then(|(_, text)| text.parse::<toml::Table>().ok());
         let in_file = in_file.is_some_and(|table| {
@@ -80,7 +79,7 @@ impl Layers {
 
     fn explained(&self, err: anyhow::Error) -> anyhow::Error {
         let names = || self.variables.keys().map(String::as_str);
-        // Without any one of these all is well.
+        // Without any one of these variables the configuration is valid.
         let decisive: Vec<&str> = names().filter(|name| self.with(|other| other != *name).is_ok()).collect();
         if !decisive.is_empty() {
             return err.context(decisive.join(", "));
@@ -115,7 +114,7 @@ impl Layers {
     }
 }
 
-/// Ours among all variables.
+/// Our variables among all variables.
 fn variables(all: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>) -> Result<BTreeMap<String, String>> {
     let prefix = format!("{PREFIX}{SEPARATOR}");
     let ours = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -127,12 +126,12 @@ fn variables(all: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>
         .collect()
 }
 
-/// Reads the merged layers; an error names the key and says what would do.
+/// Reads the merged layers. An error names the key and the expected values.
 fn read(merged: &config::Config) -> Result<Config> {
     serde_path_to_error::deserialize(merged.clone()).map_err(|err| {
         let key = err.path().to_string();
         if is_secret(&key) {
-            // What is wrong with it is said without showing it.
+            // The message must not show the secret.
             return anyhow!("{key}: is not a text; write it in quotes");
         }
         let reason = plainly(merged, &key).unwrap_or_else(|| err.into_inner().to_string());
@@ -140,7 +139,8 @@ fn read(merged: &config::Config) -> Result<Config> {
     })
 }
 
-/// Why a text is no TOML, and where: never the text itself, which may be a key that lacks a quote.
+/// Why a text is not valid TOML, with line and column. The line itself is never shown, because it may be a key without
+/// a quote.
 #[must_use]
 pub fn misread(text: &str, err: &toml::de::Error) -> String {
     let place = err.span().and_then(|span| text.get(..span.start)).map(|before| {
@@ -151,8 +151,8 @@ pub fn misread(text: &str, err: &toml::de::Error) -> String {
     format!("{}{}", place.unwrap_or_default(), err.message())
 }
 
-/// What the TOML reader says about the same key: it lists the words that would do. It is stricter with numbers that
-/// should be texts, so its word counts only where both find fault with the same thing.
+/// The message of the TOML reader for the same key, because it lists the valid words. The TOML reader is stricter about
+/// numbers in place of texts. So its message is used only when both readers reject the same key.
 fn plainly(merged: &config::Config, key: &str) -> Option<String> {
     let table: toml::Table = merged.clone().try_deserialize().ok()?;
     let err = serde_path_to_error::deserialize::<_, Config>(toml::Value::Table(table)).err()?;

@@ -1,4 +1,4 @@
-//! What `check` says of a configuration that can be read: settings of which one is ignored, files that are not there.
+//! Warnings of `check` about a readable configuration: settings that are ignored, and missing files.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use anyhow::Result;
 use super::Config;
 use super::layers::Layers;
 
-/// One remark. Its text begins with the setting's name.
+/// One warning. Its text begins with the setting's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remark {
-    /// It works, but hardly as it was meant.
+    /// The configuration works, but probably not as intended.
     Doubtful(String),
-    /// A worker would not start with it.
+    /// A worker would not start.
     Unusable(String),
 }
 
 impl Config {
-    /// What is to be said of the configuration that [`Config::load`] would read.
+    /// The warnings about the configuration that [`Config::load`] would read.
     ///
     /// # Errors
     /// As [`Config::load`].

@@ -1,4 +1,4 @@
-//! The shape of the configuration: one struct per table of the file, refusing keys it does not know.
+//! The types of the configuration: one struct per table of the file. Unknown keys are refused.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::write_back::HttpWriteBack;
 use super::{KeyFiles, Span, parse_span};
 use crate::domain::{DualChannels, RetentionTerm, SourceName};
 
-/// The whole effective configuration.
+/// The complete effective configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -48,7 +48,7 @@ pub struct Store {
     pub schema_wait: Span,
 }
 
-/// Which object store.
+/// The type of object store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectsKind {
@@ -56,7 +56,7 @@ pub enum ObjectsKind {
     S3,
 }
 
-/// Server-side encryption asked of an S3 store and confirmed in its answers.
+/// Server-side encryption that is requested from an S3 store. The store's answers must confirm it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Sse {
     #[serde(rename = "none")]
@@ -82,13 +82,13 @@ pub struct Objects {
     pub timeout: Span,
 }
 
-/// What a backfill gets of the cores.
+/// CPU priority of backfill jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillCpu {
-    /// What everything else on the machine leaves.
+    /// Idle priority: only what other processes leave.
     Idle,
-    /// As much as anything else.
+    /// Normal priority.
     Normal,
 }
 
@@ -111,7 +111,7 @@ pub struct Worker {
     pub backoff_base: Span,
     pub backoff_max: Span,
     pub keep_finished_jobs: Span,
-    /// Names a step boundary at which jobs stop dead; for tests of crash recovery.
+    /// Name of a step boundary at which jobs stop. For tests of crash recovery.
     pub park_at: String,
 }
 
@@ -135,23 +135,23 @@ pub struct Audio {
     pub memory_cap_bytes: u64,
 }
 
-/// Which speech engine may make words.
+/// Which speech engine may transcribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineChoice {
-    /// A model of this machine that knows the call's language, where there is one; else a configured service that may
-    /// hear the call's organisation.
+    /// A local model that knows the call's language, where there is one. Otherwise a configured remote STT service that
+    /// may hear the call's organisation.
     Auto,
     Off,
-    /// Models of this machine only; one must be there.
+    /// Local models only. At least one must be installed.
     Embedded,
 }
 
-/// Who tells the voices on one channel apart.
+/// The diarizer for one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiarizerChoice {
-    /// What is compiled in.
+    /// The compiled-in diarizer.
     Own,
     /// Neural models, in builds with the feature `diarizer`.
     Neural,
@@ -166,7 +166,7 @@ pub struct TranscriptSettings {
     pub models_dir: PathBuf,
     pub mirror: String,
     pub beam: u32,
-    /// Most that engines on other machines may cost in `budget_window`, in the currency of their prices.
+    /// Largest cost of remote STT services in `budget_window`, in the currency of their prices.
     pub budget: Option<f64>,
     pub budget_window: Span,
     pub patience: Span,
@@ -188,16 +188,16 @@ pub struct Api {
     pub max_body_bytes: usize,
     pub timeout: Span,
     pub connections_per_address: usize,
-    /// Addresses and networks that many clients speak through.
+    /// Addresses and networks of reverse proxies.
     #[serde(deserialize_with = "networks")]
     pub proxies: Vec<IpNet>,
 }
 
-/// What keeps the process running looks at it here.
+/// Listener for the orchestrator and the scraper.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ops {
-    /// Where health and metrics have a listener of their own; none: they have not.
+    /// Separate listener for health and metrics. None: no separate listener.
     #[serde(deserialize_with = "address_or_none")]
     pub listen: Option<SocketAddr>,
 }
@@ -221,7 +221,7 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpN
     Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -252,14 +252,14 @@ pub struct Reconcile {
     pub pages_per_poll: u64,
 }
 
-/// What the work used.
+/// The usage ledger.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
     pub keep: Span,
 }
 
-/// The wire contract a source speaks.
+/// The wire contract of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DialectName {
@@ -268,18 +268,18 @@ pub enum DialectName {
     Atoms,
 }
 
-/// How the API key travels, where a platform's documents disagree.
+/// How the API key is sent. A platform's documents may disagree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthMode {
-    /// Both headers at once.
+    /// In both headers.
     #[default]
     Both,
     XApiKey,
     Bearer,
 }
 
-/// Where the organisation id travels.
+/// Where the organisation id is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrganizationPlacement {
@@ -293,14 +293,14 @@ pub enum OrganizationPlacement {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PacketLossUnit {
-    /// Percent where the document says so, unknown elsewhere.
+    /// Percent where the platform's document says so, unknown otherwise.
     #[default]
     Auto,
     Percent,
     Ratio,
 }
 
-/// Where outcomes are written besides our own record.
+/// Where outcomes are written in addition to our own record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteBack {
@@ -309,12 +309,12 @@ pub enum WriteBack {
     Record,
     /// The platform's metadata (Zudu).
     Metadata,
-    /// The request described in `[source.http]`.
+    /// The request of `[source.http]`.
     Http,
 }
 
 impl WriteBack {
-    /// What a delivery to it is called; none where nothing is delivered.
+    /// The target name of its deliveries. None where nothing is delivered.
     #[must_use]
     pub const fn target(self) -> Option<&'static str> {
         match self {
@@ -342,7 +342,7 @@ impl<'de> Deserialize<'de> for Poll {
     }
 }
 
-/// One call platform account.
+/// One platform account.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
@@ -353,7 +353,7 @@ pub struct Source {
     pub api_key_file: Option<PathBuf>,
     pub api_secret: Option<SecretString>,
     pub api_secret_file: Option<PathBuf>,
-    /// Where key and secret are read again.
+    /// The files that key and secret can be read from again.
     #[serde(skip)]
     pub key_files: KeyFiles,
     #[serde(default)]
@@ -375,42 +375,43 @@ pub struct Source {
     pub requests_per_day: Option<u64>,
     pub requests_per_second: Option<f64>,
     pub requests_at_once: Option<u64>,
-    /// How long after a call's end the platform keeps its recording; what goes soonest is fetched first.
+    /// How long the platform keeps a recording after the end of its call. Recordings that are deleted soonest are
+    /// fetched first.
     pub recordings_kept: Option<Span>,
     #[serde(default)]
     pub write_back: WriteBack,
     #[serde(default)]
     pub dual_channels: DualChannels,
-    /// Days to keep this source's calls; the `[retention]` term where absent.
+    /// Retention term of this source's calls in days. Absent: the term of `[retention]`.
     pub retention_days: Option<RetentionTerm>,
     pub http: Option<HttpWriteBack>,
     #[serde(default)]
     pub agent: Vec<Agent>,
 }
 
-/// What is known of a source's agent.
+/// Known facts about an agent of a source.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {
-    /// The platform's id of it; absent: every agent of the source that has no table of its own.
+    /// The platform's id of the agent. Absent: every agent of the source without its own table.
     pub id: Option<String>,
-    /// What it is known to say: greeting, prompt, script.
+    /// Text that the agent is known to say, such as greeting, prompt or script.
     pub text: Option<String>,
     pub text_file: Option<PathBuf>,
-    /// It is no person: what its voice sounds like may be kept.
+    /// The agent is a synthetic voice, so its voice profile may be stored.
     #[serde(default)]
     pub synthetic: bool,
 }
 
 impl Source {
-    /// What this agent is known to say.
+    /// Text that this agent is known to say.
     #[must_use]
     pub fn agent_text(&self, id: Option<&str>) -> Option<&str> {
         self.agent_of(id).and_then(|agent| agent.text.as_deref())
     }
 
-    /// The agent of a call, where it is declared to be no person. Which agent spoke has to be known: one nobody names
-    /// may be anybody.
+    /// The agent of a call, where it is declared synthetic. The call must name its agent, because an unnamed agent may
+    /// be a person.
     #[must_use]
     pub fn synthetic_agent<'a>(&self, id: Option<&'a str>) -> Option<&'a str> {
         id.filter(|id| self.agent_of(Some(id)).is_some_and(|agent| agent.synthetic))

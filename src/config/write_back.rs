@@ -1,5 +1,5 @@
-//! `[source.http]`: a write-back request described by templates. It is tried on a sample call when the configuration
-//! is read, so that a template nobody could fill in is found before a call waits for it.
+//! `[source.http]`: a delivery request described by templates. It is rendered for a sample call when the configuration
+//! is read. So an unusable template is reported before a call depends on it.
 
 mod template;
 #[cfg(test)]
@@ -21,24 +21,24 @@ use self::template::{compiles, for_urls, plain, render, sample};
 
 use crate::domain::{Classify, Fault, Side};
 
-/// A write-back request for users who own the call record's service. Everything but the method is a template over
-/// the document of a call (its members are listed in this file).
+/// A delivery request for operators with their own record service. Everything except the method is a template over the
+/// document of a call. This file lists the members of the document.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpWriteBack {
     #[serde(default = "default_method")]
     pub method: String,
-    /// Every value inserted is percent-encoded: it stays inside its step of the path, or its part of the query.
+    /// Every inserted value is percent-encoded, so it cannot leave its path segment or query parameter.
     pub url: String,
     #[serde(default)]
     pub headers: BTreeMap<String, SecretString>,
-    /// Gives JSON unless a content-type among the headers says otherwise; the whole document when absent.
+    /// The body. It must be JSON unless a header names another content type. Absent: the whole document.
     pub body: Option<String>,
-    /// Ask with GET first and send `If-Match` with the `ETag` it answers.
+    /// Send a GET first, and send its `ETag` as `If-Match`.
     #[serde(default)]
     pub if_match: bool,
-    /// A failure inside an answer of success: an expression over `status` and `answer`, the parsed JSON of the answer (null
-    /// where it is none). True: the delivery has failed and is tried again.
+    /// Detects a failure inside a 2xx answer: an expression over `status` and `answer`, the parsed JSON of the answer
+    /// (null where it is not JSON). True: the delivery has failed and is retried.
     pub failed_if: Option<String>,
 }
 
@@ -46,7 +46,7 @@ fn default_method() -> String {
     "PATCH".to_owned()
 }
 
-/// What templates may use.
+/// Members that templates may use.
 const MEMBERS: [&str; 9] = [
     "call",
     "outcome",
@@ -58,18 +58,18 @@ const MEMBERS: [&str; 9] = [
     "retain_until",
     "idempotency_key",
 ];
-/// The receiver's record as read, which bodies may use too.
+/// The receiver's current record. Only bodies may use it.
 const REMOTE: &str = "remote";
-/// What `failed_if` may use.
+/// Members that `failed_if` may use.
 const ANSWER: [&str; 2] = ["status", "answer"];
 
-/// Why the request cannot be made.
+/// Why the request cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// The table is at fault.
+    /// The configuration table is invalid.
     #[error("source.http.{field}: {reason}")]
     Table { field: String, reason: String },
-    /// A value of the call has no place there.
+    /// A value of the call cannot be inserted.
     #[error("source.http.{field}: {reason}")]
     Call { field: String, reason: String },
 }
@@ -96,26 +96,26 @@ impl RequestError {
         Self::Call { field: field.to_owned(), reason: reason.to_string() }
     }
 
-    /// The key in a file's `index`-th source, and the reason.
+    /// The error with the key of the file's `index`-th source.
     pub(super) fn in_source(&self, index: usize) -> String {
         let (Self::Table { field, reason } | Self::Call { field, reason }) = self;
         format!("source[{index}].http.{field}: {reason}")
     }
 }
 
-/// A body as it is sent.
+/// A body to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Body {
     pub text: String,
-    /// What it says, where it is JSON.
+    /// The parsed body, where it is JSON.
     pub json: Option<Value>,
 }
 
 impl HttpWriteBack {
-    /// Tries everything on a sample call.
+    /// Renders all templates for a sample call.
     ///
     /// # Errors
-    /// [`RequestError::Table`] with the field that nothing could be made of.
+    /// [`RequestError::Table`] with the invalid field.
     pub fn check(&self) -> Result<(), RequestError> {
         self.method()?;
         let (plain, for_urls) = (plain(UndefinedBehavior::Chainable), for_urls(UndefinedBehavior::Chainable));
@@ -134,7 +134,7 @@ impl HttpWriteBack {
         self.check_failed_if()
     }
 
-    /// Tries `failed_if` on answers as receivers give them.
+    /// Evaluates `failed_if` on typical answers.
     fn check_failed_if(&self) -> Result<(), RequestError> {
         let Some(expression) = &self.failed_if else { return Ok(()) };
         let wrong = |reason: String| RequestError::table("failed_if", reason);
@@ -158,10 +158,11 @@ impl HttpWriteBack {
         Ok(())
     }
 
-    /// Whether an answer of success tells of a failure. `answer` is null where it is no JSON.
+    /// True when a 2xx answer reports a failure. `answer` is null where it is not JSON.
     ///
     /// # Errors
-    /// [`RequestError::Table`] when `failed_if` cannot be worked out for this answer; it never repeats a value.
+    /// [`RequestError::Table`] when `failed_if` cannot be evaluated for this answer. The message never contains a
+    /// value.
     pub fn fails(&self, status: u16, answer: &Value) -> Result<bool, RequestError> {
         let Some(expression) = &self.failed_if else { return Ok(false) };
         let environment = plain(UndefinedBehavior::Chainable);
@@ -173,10 +174,10 @@ impl HttpWriteBack {
         Ok(value.is_true())
     }
 
-    /// The method.
+    /// The HTTP method.
     ///
     /// # Errors
-    /// [`RequestError::Table`] when there is none of this name.
+    /// [`RequestError::Table`] when the method does not exist.
     pub fn method(&self) -> Result<Method, RequestError> {
         let wrong = |reason: String| RequestError::table("method", reason);
         if self.method.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -185,7 +186,7 @@ impl HttpWriteBack {
         Method::from_bytes(self.method.as_bytes()).map_err(|_| wrong(format!("`{}` is no HTTP method", self.method)))
     }
 
-    /// Where the record of this call is.
+    /// The URL of this call's record.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -203,10 +204,10 @@ impl HttpWriteBack {
         Ok(url)
     }
 
-    /// The headers, those of the table marked as secrets.
+    /// The headers. The values of the table are marked as sensitive.
     ///
     /// # Errors
-    /// [`RequestError`]; it never repeats a value.
+    /// [`RequestError`]. The message never contains a value.
     pub fn headers(&self, document: &Value) -> Result<HeaderMap, RequestError> {
         self.headers_by(&plain(UndefinedBehavior::Strict), document)
     }
@@ -226,10 +227,10 @@ impl HttpWriteBack {
         Ok(headers)
     }
 
-    /// The body, over the receiver's record as read (null where it was not).
+    /// The body. `remote` is the receiver's record (null where it was not read).
     ///
     /// # Errors
-    /// [`RequestError`], also where the headers promise JSON and it is none.
+    /// [`RequestError`], also where the headers declare JSON and the body is not JSON.
     pub fn body(&self, document: &Value, remote: &Value, headers: &HeaderMap) -> Result<Body, RequestError> {
         let Some(template) = &self.body else {
             return Ok(Body { text: document.to_string(), json: Some(document.clone()) });
@@ -240,7 +241,7 @@ impl HttpWriteBack {
         let parsed = serde_json::from_str(&text);
         match parsed {
             Ok(json) => Ok(Body { text, json: Some(json) }),
-            // Nothing at all was asked for.
+            // An empty template means an empty body.
             Err(_) if template.trim().is_empty() || !promises_json(headers) => Ok(Body { text, json: None }),
             Err(err) => {
                 let (line, column) = (err.line(), err.column());
@@ -254,7 +255,7 @@ impl HttpWriteBack {
     }
 }
 
-/// `application/json`, `application/merge-patch+json` and the like (RFC 6839 section 3.1).
+/// `application/json`, `application/merge-patch+json` and similar types (RFC 6839 section 3.1).
 fn promises_json(headers: &HeaderMap) -> bool {
     let named = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = named.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! smallest.ai Atoms: `data.logs`, pages from 1, no text in lists, recordings as empty strings until they are there.
+//! smallest.ai Atoms: `data.logs`, pages from 1, no text in lists. A recording that does not exist yet is an empty
+//! string.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::sample::{Api, SampleCall, SampleText};
 use super::text;
 
 const DEFAULT_LIMIT: usize = 5;
-/// More is silently this much.
+/// A larger limit is reduced to this without an error.
 const MAX_LIMIT: usize = 500;
 const MAX_SEARCH: usize = 100;
 
@@ -36,14 +37,14 @@ pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<As
     success(&json!({ "logs": logs, "pagination": pagination }))
 }
 
-/// The ids to look for.
+/// Body of a search.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Searched {
     call_ids: Vec<String>,
 }
 
-/// Finds retries, too, which the list leaves out.
+/// Finds calls by id, including retries, which the list leaves out.
 pub(super) async fn search(
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
@@ -59,7 +60,7 @@ pub(super) async fn search(
     success(&json!({ "total": logs.len(), "logs": logs, "requestedCount": searched.call_ids.len() }))
 }
 
-/// No `createdAt` in this answer; the id carries that time.
+/// This answer has no `createdAt`. The id contains that time.
 pub(super) async fn detail(State(inner): State<Arc<Inner>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let Some(entry) = inner.calls().get(Api::Atoms, &id) else {
         return not_found();
@@ -118,7 +119,7 @@ fn common(call: &SampleCall) -> Value {
     })
 }
 
-/// Turns with roles and wall-clock times; without roles the plain strings the specification's example shows.
+/// Turns with roles and wall-clock times. Without roles, plain strings as in the specification's example.
 fn transcript(call: &SampleCall) -> Value {
     let spoken = &*call.turns;
     match call.text {

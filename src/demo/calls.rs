@@ -1,4 +1,4 @@
-//! The sample calls: which recording, what the platform says about it, and how it should end.
+//! The sample calls: recording, platform data and expected outcome of each.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::recordings::{self, Sheet};
 use super::sample::{Api, SampleAudio, SampleCall, SampleRecording, SampleText, atoms_id};
 use super::{DemoError, source_name};
 
-/// A call of the demo.
+/// A sample call.
 #[derive(Debug, Clone)]
 pub struct Sample {
     pub call: SampleCall,
-    /// The name its source has in [`super::sources_toml`].
+    /// The name of its source in [`super::sources_toml`].
     pub source: &'static str,
-    /// How its job ends; `NotEligible` where there is none.
+    /// The expected outcome. `NotEligible` where no job is expected.
     pub expected: Outcome,
 }
 
@@ -25,9 +25,9 @@ type Spoken = (&'static str, fn() -> SampleAudio);
 
 struct Line {
     api: Api,
-    /// Atoms ids are made from the call's time.
+    /// Empty for Atoms: its ids are derived from the call's time.
     id: &'static str,
-    /// Minutes since the call ended.
+    /// Minutes since the end of the call.
     ago_min: u64,
     spoken: Option<Spoken>,
     text: SampleText,
@@ -195,7 +195,7 @@ const TABLE: [Line; 14] = [
     },
 ];
 
-/// The demo's calls; they ended minutes to days before `now`.
+/// The sample calls. They ended minutes to days before `now`.
 pub fn sample_calls(now: Timestamp) -> Result<Vec<Sample>, DemoError> {
     let sheet = Sheet::read()?;
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);

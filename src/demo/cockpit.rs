@@ -1,4 +1,4 @@
-//! KrosAI Cockpit API 1.3.0: `data`, `page` from 1, `limit` 20; the same calls in other words, and no text in lists.
+//! KrosAI Cockpit API 1.3.0: `data`, `page` from 1, `limit` 20. The same calls with other names, and no text in lists.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const MAX_LIMIT: usize = 100;
 const PHONE_NUMBER_ID: &str = "0b0f6c0e-0000-4000-8000-0000000000aa";
 const STATUSES: [&str; 5] = ["completed", "failed", "in_progress", "no_answer", "busy"];
 
-/// `offset` is no parameter of this document and is ignored: who pages by it sees page 1 for ever.
+/// This document has no `offset`, so it is ignored. A client that pages by offset gets page 1 every time.
 pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
     let Ok(organization) = organization(&inner, &headers) else {
         return foreign_organization();
@@ -103,7 +103,7 @@ fn common(call: &SampleCall, recording_url: Option<&str>) -> Value {
     })
 }
 
-/// The organisation asked for; without the header the first one, silently, as the document says.
+/// The requested organisation. Without the header it is the first one, as the document says.
 fn organization(inner: &Inner, headers: &HeaderMap) -> Result<Option<String>, ()> {
     let calls = inner.calls();
     let mut known = calls.of(Api::KrosaiCockpit).iter().map(|entry| &entry.call.organization);
@@ -131,7 +131,7 @@ fn by_status<'a>(calls: impl Iterator<Item = &'a SampleCall>) -> Map<String, Val
     counts.into_iter().map(|(word, count)| (word.to_owned(), json!(count))).collect()
 }
 
-/// A bare array, as the document has it.
+/// A bare array, as in the document.
 fn by_day(entries: &[Arc<Entry>]) -> Value {
     let mut days: BTreeMap<String, Vec<&SampleCall>> = BTreeMap::new();
     for entry in entries {

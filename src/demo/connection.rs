@@ -1,4 +1,4 @@
-//! A listener whose connections can be cut from inside a handler: how a neighbour that dies mid-answer looks.
+//! A listener whose connections a handler can reset. It simulates a server that dies while it answers.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// What a handler knows of the connection it answers on.
+/// The connection of a handler's request.
 #[derive(Debug, Clone)]
 pub struct Connection {
     cut: Arc<AtomicBool>,
@@ -20,12 +20,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Nothing more is sent: the client sees a reset.
+    /// Sends nothing more. The client sees a reset.
     pub(super) fn cut(&self) {
         self.cut.store(true, Ordering::Release);
     }
 
-    /// Waits until the server stops: an answer that never comes.
+    /// Waits until the server stops, so that the answer never comes.
     pub(super) async fn until_stop(&self) {
         self.stop.cancelled().await;
     }
@@ -69,7 +69,8 @@ pub(super) struct CuttableStream {
 }
 
 impl CuttableStream {
-    /// The stream, unless it was cut. Without lingering the close is a reset and nothing queued is delivered late.
+    /// The stream, unless it was cut. With zero linger the close sends a reset, and no queued bytes are delivered
+    /// later.
     fn live(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         if self.cut.load(Ordering::Acquire) {
             self.stream.set_zero_linger()?;

@@ -1,4 +1,4 @@
-//! The calls a platform holds, and what has happened to each.
+//! The calls of a platform and their state.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::sample::{Api, SampleAudio, SampleCall, SampleRecording};
 
-/// A call with what clients have done to it.
+/// A call and the changes that clients made to it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub call: SampleCall,
@@ -23,12 +23,12 @@ impl Entry {
         Self { call, looks: AtomicU32::new(0), metadata, effects: AtomicU64::new(0) }
     }
 
-    /// Counts a look at this call; says whether its recording is there in this answer.
+    /// Counts a request for this call. True when the answer shows the recording.
     pub(super) fn look(&self) -> bool {
         self.there(self.looks.fetch_add(1, Ordering::AcqRel))
     }
 
-    /// Whether a list shows the recording.
+    /// True when a list shows the recording.
     pub(super) fn listed(&self) -> bool {
         self.there(self.looks.load(Ordering::Acquire))
     }
@@ -45,7 +45,7 @@ impl Entry {
         self.metadata.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lays `changes` over the metadata, member by member. A repeated change has no second effect.
+    /// Merges `changes` into the metadata, member by member. A repeated change has no second effect.
     pub(super) fn merge_metadata(&self, changes: &Map<String, Value>) {
         let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         let before = metadata.clone();
@@ -70,7 +70,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Adds a call, in place of one with the same id.
+    /// Adds a call. It replaces a call with the same id.
     pub(super) fn add(&mut self, call: SampleCall) {
         let api = call.api;
         self.remove(api, &call.id.clone());
@@ -109,7 +109,7 @@ impl Entries {
         self.files.get(&(api, file.to_owned())).map(|(_, audio)| audio.clone())
     }
 
-    /// The id of the call a recording belongs to.
+    /// The id of the call that a recording belongs to.
     pub(super) fn owner(&self, api: Api, file: &str) -> Option<String> {
         self.files.get(&(api, file.to_owned())).map(|(entry, _)| entry.call.id.clone())
     }

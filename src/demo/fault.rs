@@ -1,4 +1,4 @@
-//! What a hook may answer in place of the platform's own answer.
+//! Faults that a hook can inject in place of the platform's own answer.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,42 +17,42 @@ use super::sample::Api;
 const PIECE: usize = 16 * 1024;
 static ZEROS: [u8; PIECE] = [0; PIECE];
 
-/// One way for a neighbour to misbehave.
+/// One injected fault.
 #[derive(Debug, Clone)]
 pub enum FaultAnswer {
-    /// This answer, without doing anything.
+    /// This answer. The request is not carried out.
     Status { code: u16, headers: Vec<(&'static str, String)>, body: String },
-    /// 200 with a web page where data was asked for.
+    /// 200 with a web page in place of data.
     Html,
-    /// 200 with no byte.
+    /// 200 with an empty body.
     Empty,
-    /// The true answer's first bytes, declared to be all of it.
+    /// The first bytes of the real answer, declared as the complete answer.
     Truncate(usize),
-    /// The true answer's head and first bytes, then the connection breaks.
+    /// The head and the first bytes of the real answer, then a broken connection.
     ResetAfter(usize),
-    /// The true answer's head and first bytes, then silence until the server stops.
+    /// The head and the first bytes of the real answer, then silence until the server stops.
     StallAfter(usize),
-    /// Silence until the server stops; nothing is done.
+    /// Silence until the server stops. The request is not carried out.
     Hang,
-    /// A reset before anything is done.
+    /// A reset. The request is not carried out.
     Drop,
-    /// Everything asked for is done, then a reset instead of the answer.
+    /// The request is carried out, then a reset replaces the answer.
     CommitThenDrop,
-    /// 200 that announces this many bytes, then that many zeros.
+    /// 200 with this content length, then that many zeros.
     HugeLength(u64),
-    /// 200 with this many zeros, announced by nothing.
+    /// 200 with this many zeros and no content length.
     HugeBody(u64),
 }
 
 impl FaultAnswer {
-    /// A status with an error body as KrosAI writes it.
+    /// A status with an error body in KrosAI's form.
     #[must_use]
     pub fn status(code: u16) -> Self {
         Self::Status { code, headers: vec![], body: json!({ "error": "injected fault" }).to_string() }
     }
 
-    /// The platform's own 429, asking for a pause of so many seconds. KrosAI documents `Retry-After: 1.5`, which is no
-    /// HTTP integer; Atoms says it in the body alone; Zudu documents none.
+    /// The platform's own 429 with a pause in seconds. KrosAI documents `Retry-After: 1.5`, which is not an HTTP
+    /// integer. Atoms names the pause in the body only. Zudu documents none.
     #[must_use]
     pub fn throttled(api: Api, seconds: f64) -> Self {
         let (headers, body) = match api {
@@ -70,7 +70,8 @@ impl FaultAnswer {
         Self::Status { code: 429, headers, body: body.to_string() }
     }
 
-    /// Carries the fault out. `answer` does what the request asks; it is not polled where nothing is to be done.
+    /// Carries out the fault. `answer` carries out the request. It is not polled where the request must not be carried
+    /// out.
     pub(super) async fn carry_out(self, connection: Connection, answer: impl Future<Output = Response>) -> Response {
         match self {
             Self::Status { code, headers, body } => written(code, &headers, body),
@@ -131,7 +132,7 @@ enum End {
     Silence,
 }
 
-/// The bytes are handed over piece by piece, so that all of them are on their way before the end.
+/// The bytes are sent piece by piece, so that all of them leave before the connection ends.
 async fn broken_off(answer: Response, length: usize, end: End, connection: Connection) -> Response {
     let (mut head, body) = answer.into_parts();
     let bytes = whole(body).await;

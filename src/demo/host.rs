@@ -1,4 +1,4 @@
-//! The recording host: signed links that expire, ranges (RFC 9110 section 14), an entity tag per file.
+//! The recording host: signed links with an expiry, ranges (RFC 9110 section 14), an entity tag per file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::entries::Entry;
 use super::platform::Inner;
 use super::sample::{Api, SampleCall};
 
-/// Signs the links. It protects nothing: the recordings are part of the program.
+/// Key of the links' signatures. It is not a secret, because the recordings are part of the program.
 const SIGNING_KEY: &[u8] = b"sample platform";
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ pub(super) struct Signature {
     exp: i64,
 }
 
-/// The links of one answer: where the client reached us, and when the links expire.
+/// The links of one answer, with the server's address as the client knows it, and the expiry.
 pub(super) struct Links<'a> {
     inner: &'a Inner,
     base: String,
@@ -34,14 +34,14 @@ pub(super) struct Links<'a> {
 }
 
 impl<'a> Links<'a> {
-    /// `headers` are the request's: links lead to the host that was asked, as everything is one listener.
+    /// `headers` are the request's headers. Links use its host, because one listener serves everything.
     pub(super) fn new(inner: &'a Inner, headers: &HeaderMap) -> Self {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let base = inner.recording_base.clone().unwrap_or_else(|| format!("http://{host}"));
         Self { inner, base, expires_at: inner.now() + inner.link_ttl }
     }
 
-    /// The link to the mixed recording, where there is one to show.
+    /// The link to the mixed recording, where it is visible.
     pub(super) fn mono(&self, call: &SampleCall) -> Option<String> {
         let own = call.audio.as_ref().map(|audio| self.sign(call.api, &call.file(audio)));
         call.recording_url.clone().or(own)
@@ -52,7 +52,7 @@ impl<'a> Links<'a> {
         call.dual_audio.as_ref().map(|audio| self.sign(call.api, &call.dual_file(audio)))
     }
 
-    /// [`Links::mono`] in an answer about this very call, which counts as a look.
+    /// [`Links::mono`] in an answer about one call. The answer counts as a request for the call.
     pub(super) fn looked(&self, entry: &Entry) -> Option<String> {
         entry.look().then(|| self.mono(&entry.call)).flatten()
     }
@@ -114,11 +114,11 @@ pub(super) async fn recording(
 enum Asked {
     Whole,
     Part(Range<usize>),
-    /// A range beyond the end.
+    /// A range after the end.
     Nothing,
 }
 
-/// One range is honoured; several, malformed ones and those of another version are answered with the whole file.
+/// One valid range is served. Several ranges, malformed ranges and ranges of another version get the whole file.
 fn asked_range(headers: &HeaderMap, tag: &str, length: usize) -> Asked {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_RANGE).is_some_and(|wanted| wanted != tag) {
@@ -149,7 +149,7 @@ fn signature(folder: &str, file: &str, exp: i64) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
+/// Percent-encodes everything except the unreserved characters (RFC 3986 section 2.3).
 fn path_segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {

@@ -20,7 +20,7 @@ use super::text;
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 100;
-/// A list shows this much of a transcript.
+/// Characters of a transcript that a list shows.
 const PREVIEW: usize = 34;
 
 pub(super) type Asked = HashMap<String, String>;
@@ -125,7 +125,7 @@ fn row(entry: &Entry, links: &Links<'_>) -> Value {
     let mut body = common(call, links.listed(entry).as_deref());
     body["endpoint_id"] = json!(call.agent);
     body["phone_number_id"] = json!("pn_sample");
-    // Neither labelled nor whole: the sample in the document ends in dots.
+    // The text is unlabelled and truncated. The document's example ends in dots.
     body["transcript"] = json!(text::transcript(call).map(|_| {
         let words: String = text::joined(call, " ", |turn| turn.text.clone()).chars().take(PREVIEW).collect();
         format!("{words}...")
@@ -151,7 +151,7 @@ fn common(call: &SampleCall, recording_url: Option<&str>) -> Value {
     })
 }
 
-/// A call's times in whole seconds, where the duration is exactly what lies between answer and end.
+/// The times of a call in whole seconds. The duration is exactly the time between answer and end.
 pub(super) struct Times {
     pub created: Timestamp,
     pub answered: Option<Timestamp>,
@@ -176,7 +176,7 @@ struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// A bare date is taken as its first moment, at both ends: the document does not say otherwise.
+    /// A date without a time means its first moment, for both ends, because the document does not say otherwise.
     fn read(asked: &'a Asked) -> Option<Self> {
         let moment = |name: &str| match asked.get(name) {
             None => Some(None),
@@ -202,7 +202,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// The events of a finished call; both KrosAI documents use these.
+/// The events of a finished call. Both KrosAI documents use them.
 pub(super) fn timeline(call: &SampleCall) -> Vec<Value> {
     let times = Times::of(call);
     let event = |n: u32, kind: &str, at: Timestamp, data: Value| json!({ "id": event_id(call, n), "event_type": kind, "created_at": text::seconds(at), "event_data": data });

@@ -1,8 +1,8 @@
-//! The sample platform: four dialects over real HTTP on loopback, its calls and their recordings, for `aftercall demo`
-//! and for tests.
+//! The sample platform for `aftercall demo` and for tests. It serves four dialects over real HTTP on loopback, with
+//! calls and recordings.
 //!
-//! It renders the JSON of the platforms' documents itself and shares nothing with the client in `wire`: two sides of one
-//! misunderstanding would agree.
+//! It builds the JSON of the platforms' documents itself and shares no code with the client in `wire`. Shared code
+//! would hide a misreading of the documents.
 
 mod atoms;
 mod calls;
@@ -35,7 +35,7 @@ use serde_json::json;
 
 use crate::domain::{Classify, Fault, Outcome, Side};
 
-/// Why there is no sample platform.
+/// Why the sample platform cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     #[error("the sheet of the sample recordings cannot be read")]
@@ -56,7 +56,7 @@ impl Classify for DemoError {
     }
 }
 
-/// What [`sources_toml`] calls the source of this kind.
+/// The name of the source of this kind in [`sources_toml`].
 #[must_use]
 pub const fn source_name(api: Api) -> &'static str {
     match api {
@@ -67,7 +67,7 @@ pub const fn source_name(api: Api) -> &'static str {
     }
 }
 
-/// A platform with these calls; the receiver knows those that are written back to it.
+/// A platform with these calls. Its receiver has a record of each call that gets a delivery.
 #[must_use]
 pub fn sample_platform(samples: &[Sample], clock: Clock) -> Platform {
     let platform = Platform::builder(clock).calls(samples.iter().map(|sample| sample.call.clone())).build();
@@ -79,15 +79,15 @@ pub fn sample_platform(samples: &[Sample], clock: Clock) -> Platform {
     platform
 }
 
-/// The calls dated relative to `now`, and the platform that serves them.
+/// The calls, dated relative to `now`, and the platform that serves them.
 pub fn sample(now: Timestamp, clock: Clock) -> Result<(Vec<Sample>, Platform), DemoError> {
     let samples = sample_calls(now)?;
     let platform = sample_platform(&samples, clock);
     Ok((samples, platform))
 }
 
-/// The four sources of a sample platform with [`Keys::default`] at `base_url` (`http://127.0.0.1:PORT`), as they would
-/// stand in `aftercall.toml`.
+/// The four sources of a sample platform with [`Keys::default`] at `base_url` (`http://127.0.0.1:PORT`), in the form of
+/// `aftercall.toml`.
 #[must_use]
 pub fn sources_toml(base_url: &str) -> String {
     let keys = Keys::default();
@@ -99,7 +99,7 @@ pub fn sources_toml(base_url: &str) -> String {
             api.base_path(),
         )
     };
-    // The document of this form names no unit; this platform is ours and counts in percent.
+    // The document of this form names no unit. The sample platform reports percent.
     let percent = "packet_loss_unit = \"percent\"\n";
     let metadata = format!("api_secret = \"{}\"\nwrite_back = \"metadata\"\n", keys.zudu_secret);
     let http = format!(

@@ -1,4 +1,4 @@
-//! The sample platform: four dialects, a recording host and a record receiver behind one listener.
+//! The sample platform: four dialects, a recording host and a delivery receiver on one listener.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ use super::sample::{Api, SampleCall};
 use super::watch::{Asked, Kind, Log, RequestInfo, Requests, Watch, watch};
 use super::{DemoError, atoms, cockpit, host, krosai, receiver, zudu};
 
-/// Open answers are dropped this long after a stop was asked for.
+/// Open answers are dropped this long after a stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Tells the platform the time; it decides which links have expired.
+/// Clock of the platform. It decides which links have expired.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What clients must present.
+/// Credentials that clients must send.
 #[derive(Debug, Clone)]
 pub struct Keys {
     pub krosai: String,
@@ -52,7 +52,7 @@ impl Default for Keys {
     }
 }
 
-/// In which order lists are answered; no document promises one.
+/// Order of lists. No document promises one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ListOrder {
     #[default]
@@ -60,22 +60,22 @@ pub enum ListOrder {
     OldestFirst,
 }
 
-/// What Zudu's answer about one call holds.
+/// Members of Zudu's answer about one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ZuduDetail {
-    /// The documented members: no recording, no text, no opt-out mark. They stand in the list only.
+    /// Only the documented members: no recording, no text, no opt-out mark. Only the list has those.
     #[default]
     Documented,
-    /// Everything the list has.
+    /// All members of the list.
     Full,
 }
 
-/// Settings of a platform that is not built yet.
+/// Settings of a platform before it is built.
 pub struct Builder {
     inner: Inner,
 }
 
-/// The sample platform. Clones are handles on the same calls and the same request log.
+/// The sample platform. Clones share the calls and the request log.
 #[derive(Debug, Clone)]
 pub struct Platform {
     inner: Arc<Inner>,
@@ -108,7 +108,7 @@ impl Inner {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The calls of a platform in list order that `wanted` lets through: their number, and those of one page.
+    /// The calls of a platform in list order that pass `wanted`: their total number and one page.
     pub(super) fn page(
         &self,
         api: Api,
@@ -126,7 +126,7 @@ impl Inner {
 }
 
 impl Builder {
-    /// How long a recording link works; 1 hour unless set, as KrosAI's page says.
+    /// How long a recording link is valid. The default is 1 hour, as in KrosAI's documents.
     #[must_use]
     pub const fn link_ttl(mut self, ttl: SignedDuration) -> Self {
         self.inner.link_ttl = ttl;
@@ -157,14 +157,15 @@ impl Builder {
         self
     }
 
-    /// Scheme and host of recording links where it is not the host that was asked (a second listener of this platform).
+    /// Scheme and host of recording links, where they differ from the request's host (a second listener of this
+    /// platform).
     #[must_use]
     pub fn recording_base(mut self, base: impl Into<String>) -> Self {
         self.inner.recording_base = Some(base.into());
         self
     }
 
-    /// Asked about every request; where it names a fault, that is the answer.
+    /// Hook that is called for every request. A returned fault replaces the answer.
     #[must_use]
     pub fn faults(self, hook: impl Fn(&RequestInfo) -> Option<FaultAnswer> + Send + Sync + 'static) -> Self {
         self.inner.log.set_hook(Some(Arc::new(hook)));
@@ -185,7 +186,7 @@ impl Builder {
 }
 
 impl Platform {
-    /// A platform without calls that takes the time from `clock`.
+    /// A platform without calls that uses `clock`.
     #[must_use]
     pub fn builder(clock: Clock) -> Builder {
         Builder {
@@ -203,12 +204,12 @@ impl Platform {
         }
     }
 
-    /// Adds a call, or replaces the one with this id.
+    /// Adds a call, or replaces the call with this id.
     pub fn add_call(&self, call: SampleCall) {
         self.inner.entries.write().unwrap_or_else(PoisonError::into_inner).add(call);
     }
 
-    /// Forgets a call: from now on it is 404.
+    /// Removes a call. From now on it is answered with 404.
     pub fn remove_call(&self, api: Api, id: &str) {
         self.inner.entries.write().unwrap_or_else(PoisonError::into_inner).remove(api, id);
     }
@@ -228,24 +229,24 @@ impl Platform {
         self.inner.log.requests()
     }
 
-    /// Forgets them, and counts anew: a long run would be of nothing but them.
+    /// Clears the request log and its counters, so that the log does not fill the memory of a long run.
     pub fn forget_requests(&self) {
         self.inner.log.forget();
     }
 
-    /// What Zudu's metadata of a call holds now.
+    /// Zudu's current metadata of a call.
     #[must_use]
     pub fn metadata(&self, call_id: &str) -> Option<Value> {
         self.inner.calls().get(Api::Zudu, call_id).map(|entry| Value::Object(entry.metadata()))
     }
 
-    /// How many of Zudu's updates changed something.
+    /// The number of Zudu updates that changed something.
     #[must_use]
     pub fn effects(&self, call_id: &str) -> u64 {
         self.inner.calls().get(Api::Zudu, call_id).map_or(0, |entry| entry.effects())
     }
 
-    /// Puts a record on the receiver, at its first version.
+    /// Adds a record at version 1 to the receiver.
     pub fn register_record(&self, call_id: &str, body: Value) {
         self.inner.records.register(call_id, body);
     }
@@ -268,7 +269,7 @@ impl Platform {
     }
 }
 
-/// A platform being served. Dropping it stops it.
+/// A running platform. Drop stops it.
 #[derive(Debug)]
 pub struct Running {
     pub addr: SocketAddr,
@@ -289,7 +290,7 @@ impl Running {
         format!("http://{}{}", self.addr, api.base_path())
     }
 
-    /// Takes no more connections, ends the open ones, and waits for that.
+    /// Accepts no more connections, ends the open ones, and waits for their end.
     pub async fn stop(mut self) {
         self.stop.cancel();
         let Some(mut task) = self.task.take() else {

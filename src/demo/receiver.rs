@@ -1,5 +1,5 @@
-//! The call record service of a user who has one: versions, conditions and idempotency keys, as a write-back over
-//! `http` meets them (RFC 9110 section 13; `Idempotency-Key` after the IETF draft of that name).
+//! A sample call-record service with versions, conditions and idempotency keys, as the target of deliveries over `http`
+//! (RFC 9110 section 13; `Idempotency-Key` follows the IETF draft of that name).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::platform::Inner;
 
-/// What the receiver holds about one call.
+/// The receiver's record of one call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// 1 when registered, one more with every change; the `ETag` is `"v1"`.
+    /// 1 when registered, plus one for every change. The `ETag` is `"v1"`.
     pub version: u64,
-    /// Changes that were carried out.
+    /// Number of changes that were carried out.
     pub effects: u64,
     pub body: Value,
 }
@@ -32,7 +32,7 @@ impl Record {
     }
 }
 
-/// What was asked under an idempotency key, and how that came out.
+/// A request with an idempotency key and its result.
 struct Remembered {
     call_id: String,
     asked: Value,
@@ -45,13 +45,13 @@ struct Held {
     by_key: HashMap<String, Remembered>,
 }
 
-/// What is made of an `Idempotency-Key`.
+/// How the receiver treats an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IdempotencyKeys {
     /// A repeated request gets its first answer.
     #[default]
     Remembered,
-    /// As by most services: a repeated request is carried out once more.
+    /// A repeated request is carried out again, as in most services.
     Ignored,
 }
 

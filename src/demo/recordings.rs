@@ -1,4 +1,4 @@
-//! The sample recordings, compiled in, and the sheet that says who speaks when in them. `recordings/make.py` made both.
+//! The sample recordings, compiled in, and the sheet of their turns. `recordings/make.py` made both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,37 +22,37 @@ macro_rules! recordings {
 }
 
 recordings! {
-    /// A parcel that is late; 34 s.
+    /// A late parcel; 34 s.
     delivery = "delivery.mp3" Mp3,
-    /// A reminder of a visit; 22 s.
+    /// A reminder of an appointment; 22 s.
     reminder = "reminder.mp3" Mp3,
     /// A hotel room; 30 s of AAC at 44.1 kHz in MP4.
     booking = "booking.mp4" Mp4,
     /// A night call to a clinic, mixed; 31 s.
     clinic = "clinic.mp3" Mp3,
-    /// The same with the caller left and the agent right; they overlap once.
+    /// The same call with the caller left and the agent right. They overlap once.
     clinic_dual = "clinic-dual.mp3" Mp3,
     /// A meter that shows an error, with a pause of 2.6 s; 22 s.
     late = "late.mp3" Mp3,
     /// Tickets; 14 s.
     wordless = "wordless.mp3" Mp3,
-    /// A header that promises 21 s and the first 4 of them; no frame starts in the rest.
+    /// The header declares 21 s. Only the first 4 s decode; the rest contains no frame.
     damaged = "damaged.mp3" Mp3,
-    /// One word in 1.2 s, for calls by the thousand.
+    /// One word in 1.2 s, for tests with thousands of calls.
     tiny = "tiny.mp3" Mp3,
 }
 
 /// Length of [`tiny`] in milliseconds.
 pub const TINY_MS: u64 = 1186;
 
-/// What is said in [`tiny`].
+/// The turns of [`tiny`].
 #[must_use]
 pub fn tiny_turns() -> Arc<[ProviderTurn]> {
     let words = vec![ProviderWord { text: "Hello.".to_owned(), start_ms: Some(60), end_ms: Some(586) }];
     Arc::from([turn(Role::Agent, "Hello.".to_owned(), (60, 586), words)])
 }
 
-/// Who says what in one recording, and when.
+/// The turns of one recording with times.
 #[derive(Debug, Clone)]
 pub struct Dialogue {
     pub duration_ms: u64,

@@ -1,4 +1,4 @@
-//! A call of the sample platform, before any dialect has put it into its own words.
+//! A call of the sample platform, independent of the dialects.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::domain::{CallChannel, CallStatus, Container, Direction, Network, Prov
 
 use super::recordings;
 
-/// Seconds a sample call rings before it is answered.
+/// Time from the start of a sample call to its answer.
 const RINGING: Duration = Duration::from_secs(5);
 
-/// The contract a call is served under.
+/// The contract that serves a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Api {
     /// KrosAI call logs: `calls`, `limit` and `offset`.
@@ -28,7 +28,7 @@ pub enum Api {
 impl Api {
     pub const ALL: [Self; 4] = [Self::KrosaiV1, Self::KrosaiCockpit, Self::Zudu, Self::Atoms];
 
-    /// What follows the listener's address in the `base_url` of a source of this kind.
+    /// The path after the listener's address in the `base_url` of a source of this kind.
     #[must_use]
     pub const fn base_path(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Api {
     }
 }
 
-/// The bytes of a recording; clones share them.
+/// The bytes of a recording. Clones share them.
 #[derive(Clone)]
 pub struct SampleAudio {
     pub bytes: Bytes,
@@ -62,13 +62,13 @@ pub struct SampleAudio {
 }
 
 impl SampleAudio {
-    /// A recording that is part of the program.
+    /// A compiled-in recording.
     #[must_use]
     pub const fn embedded(bytes: &'static [u8], container: Container) -> Self {
         Self { bytes: Bytes::from_static(bytes), container }
     }
 
-    /// How the platforms' URLs end; Zudu writes `.mp4` where our originals say `.m4a`.
+    /// The extension in the platforms' URLs. Zudu writes `.mp4` where our originals have `.m4a`.
     pub(super) const fn extension(&self) -> &'static str {
         match self.container {
             Container::Mp4 => "mp4",
@@ -87,12 +87,12 @@ impl fmt::Debug for SampleAudio {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleRecording {
     Ready,
-    /// Not in the first so many answers about this very call (details and link requests).
+    /// Hidden in the first answers about this call (details and link requests), this many times.
     AfterLooks(u32),
     Never,
 }
 
-/// What the platform offers of the words that were spoken.
+/// The words that the platform provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleText {
     None,
@@ -100,11 +100,11 @@ pub enum SampleText {
     Unlabelled,
     /// One text with `[Agent]:` and `[Caller]:`.
     Labelled,
-    /// Structured turns with roles, where the dialect has them; labelled text elsewhere.
+    /// Turns with roles, where the dialect has them; otherwise labelled text.
     Turns,
 }
 
-/// A call as the sample platform holds it. Tests change fields of [`SampleCall::new`] or [`SampleCall::numbered`].
+/// A call of the sample platform. Tests change fields of [`SampleCall::new`] or [`SampleCall::numbered`].
 #[derive(Debug, Clone)]
 pub struct SampleCall {
     pub api: Api,
@@ -115,26 +115,26 @@ pub struct SampleCall {
     pub direction: Direction,
     pub channel: CallChannel,
     pub status: CallStatus,
-    /// A status word to send instead of the documented one.
+    /// A status word that replaces the documented one.
     pub status_word: Option<String>,
-    /// The platform's word for why the call ended.
+    /// The platform's word for the end reason.
     pub end_reason: String,
     pub caller_number: String,
     pub platform_number: String,
     pub ended_at: Timestamp,
     pub duration_ms: u64,
     pub audio: Option<SampleAudio>,
-    /// A twin with the caller left and the agent right (Atoms only).
+    /// A second recording with the caller left and the agent right (Atoms only).
     pub dual_audio: Option<SampleAudio>,
     pub recording: SampleRecording,
-    /// Sent instead of a link to our own recording host.
+    /// A URL that replaces the link to our own recording host.
     pub recording_url: Option<String>,
     pub turns: Arc<[ProviderTurn]>,
     pub text: SampleText,
     pub opt_out: bool,
     pub network: Network,
     pub metadata: serde_json::Map<String, serde_json::Value>,
-    /// The call this one tried again (Atoms leaves those out of its list).
+    /// The call that this one retried (Atoms leaves retries out of its list).
     pub retry_of: Option<String>,
 }
 
@@ -179,7 +179,8 @@ impl SampleCall {
         }
     }
 
-    /// One of thousands: the shortest recording, one labelled utterance, an id of the platform's form made from `n`.
+    /// One of thousands of calls: the shortest recording, one labelled utterance, and an id in the platform's form made
+    /// from `n`.
     #[must_use]
     pub fn numbered(api: Api, n: u32, ended_at: Timestamp) -> Self {
         let mut call = Self::new(api, "", ended_at);
@@ -201,7 +202,7 @@ impl SampleCall {
         self.spoken_from() - RINGING
     }
 
-    /// When somebody picked up.
+    /// When the call was answered.
     #[must_use]
     pub fn answered_at(&self) -> Option<Timestamp> {
         (self.duration_ms > 0).then(|| self.spoken_from())
@@ -211,7 +212,7 @@ impl SampleCall {
         self.ended_at - Duration::from_millis(self.duration_ms)
     }
 
-    /// The dialled pair, caller and callee.
+    /// The calling and the called number.
     pub(super) fn numbers(&self) -> (&str, &str) {
         match self.direction {
             Direction::Inbound => (&self.caller_number, &self.platform_number),

@@ -1,4 +1,4 @@
-//! What the dialects' JSON is made of: transcripts as text, times as text, pages.
+//! Shared parts of the dialects' JSON: transcripts as text, times as text, page counts.
 
 use jiff::Timestamp;
 
@@ -6,7 +6,7 @@ use crate::domain::{ProviderTurn, Role};
 
 use super::sample::{SampleCall, SampleText};
 
-/// The transcript as one text, as far as the call has one.
+/// The transcript as one text, where the call has one.
 pub(super) fn transcript(call: &SampleCall) -> Option<String> {
     match call.text {
         SampleText::None => None,
@@ -17,7 +17,7 @@ pub(super) fn transcript(call: &SampleCall) -> Option<String> {
     }
 }
 
-/// The words of all turns.
+/// The text of all turns.
 pub(super) fn joined(call: &SampleCall, between: &str, line: impl Fn(&ProviderTurn) -> String) -> String {
     call.turns.iter().map(line).collect::<Vec<_>>().join(between)
 }
@@ -52,7 +52,7 @@ pub(super) fn seconds(at: Timestamp) -> String {
     format!("{at:.0}")
 }
 
-/// Pages of `limit` needed for `total`.
+/// Number of pages of `limit` for `total` rows.
 pub(super) const fn pages(total: usize, limit: usize) -> usize {
     total.div_ceil(limit)
 }

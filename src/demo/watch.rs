@@ -1,4 +1,4 @@
-//! Every request is written down, may be answered by a fault, and must carry the platform's credentials.
+//! Middleware of the sample platform. It records every request, injects faults and checks the credentials.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,10 +15,10 @@ use super::platform::Inner;
 use super::sample::Api;
 use super::{atoms, krosai, receiver, zudu};
 
-/// What a request is for.
+/// The type of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// A page of calls, however asked for.
+    /// A page of calls, in any form.
     List,
     /// One call.
     Detail,
@@ -28,27 +28,28 @@ pub enum Kind {
     Recording,
     /// A change of a platform's own call (Zudu).
     WriteBack,
-    /// The receiver's record of a call, read.
+    /// A read of the receiver's record of a call.
     RecordRead,
-    /// The receiver's record of a call, written.
+    /// A write of the receiver's record of a call.
     RecordWrite,
     /// Statistics, events, hang-up.
     Other,
 }
 
-/// One request as it came in.
+/// One received request.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
     pub kind: Kind,
-    /// Absent for the receiver.
+    /// None for the receiver.
     pub api: Option<Api>,
     pub call_id: Option<String>,
     pub method: String,
     pub path: String,
     pub query: Option<String>,
-    /// Names in lower case; credentials, ranges, conditions, codings and idempotency keys only.
+    /// Names in lower case. Only credentials, ranges, conditions, codings and idempotency keys are kept.
     pub headers: Vec<(String, String)>,
-    /// 1 for the first request of this kind about this call (or, without a call, of this kind and platform).
+    /// 1 for the first request of this kind about this call. Without a call, requests of this kind and platform are
+    /// counted.
     pub nth: u64,
 }
 
@@ -60,7 +61,7 @@ impl RequestInfo {
     }
 }
 
-/// Decides which requests are answered by a fault.
+/// Decides which requests get a fault.
 pub type Hook = Arc<dyn Fn(&RequestInfo) -> Option<FaultAnswer> + Send + Sync>;
 
 /// All requests up to one moment, in order of arrival.
@@ -68,18 +69,18 @@ pub type Hook = Arc<dyn Fn(&RequestInfo) -> Option<FaultAnswer> + Send + Sync>;
 pub struct Requests(Vec<Arc<RequestInfo>>);
 
 impl Requests {
-    /// All of them.
+    /// All requests.
     pub fn iter(&self) -> impl Iterator<Item = &RequestInfo> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// How many there were of a kind.
+    /// The number of requests of a kind.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
         self.iter().filter(|request| request.kind == kind).count()
     }
 
-    /// How many there were of a kind about one call.
+    /// The number of requests of a kind about one call.
     #[must_use]
     pub fn of(&self, kind: Kind, call_id: &str) -> usize {
         self.iter().filter(|request| request.kind == kind && request.call_id.as_deref() == Some(call_id)).count()
@@ -135,7 +136,7 @@ impl Log {
     }
 }
 
-/// What the middleware of one route knows.
+/// State of the middleware of one route.
 #[derive(Clone)]
 pub(super) struct Watch {
     pub platform: Arc<Inner>,
@@ -143,7 +144,7 @@ pub(super) struct Watch {
     pub kind: Kind,
 }
 
-/// Whose route it is.
+/// The owner of a route.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Asked {
     Platform(Api),
@@ -222,7 +223,7 @@ impl Watch {
             .then(zudu::unauthorized),
             Asked::Platform(Api::Atoms) => (!is_bearer(headers, &keys.atoms)).then(atoms::unauthorized),
             Asked::Receiver => (!is_bearer(headers, &keys.receiver)).then(receiver::unauthorized),
-            // Storage hosts refuse a signed link that also brings other credentials.
+            // Storage hosts refuse a signed link that is sent with other credentials.
             Asked::RecordingHost => headers
                 .contains_key("authorization")
                 .then(|| (StatusCode::BAD_REQUEST, "only one auth mechanism allowed").into_response()),

@@ -1,4 +1,4 @@
-//! Zudu AI: an envelope with `status`, pages from 0, times in milliseconds of the epoch, metadata that can be written.
+//! Zudu AI: an envelope with `status`, pages from 0, times in milliseconds of the epoch, writable metadata.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::sample::{Api, SampleCall, SampleText};
 use super::text;
 
 const DEFAULT_LIMIT: usize = 20;
-/// The bound of the sibling list of batch calls; this list names none.
+/// The limit of the sibling list of batch calls. The document of this list names none.
 const MAX_LIMIT: usize = 100;
 
 /// The body of a list request.
@@ -33,7 +33,7 @@ pub(super) struct Wanted {
     filter_criteria: Map<String, Value>,
 }
 
-/// Takes no parameters: the document shows none. The first page of 20.
+/// The first page of 20. It takes no parameters, because the document shows none.
 pub(super) async fn list(State(inner): State<Arc<Inner>>, headers: HeaderMap) -> Response {
     page(&inner, &headers, Wanted::default())
 }
@@ -86,7 +86,7 @@ pub(super) async fn detail(State(inner): State<Arc<Inner>>, Path(id): Path<Strin
     success("Call retrieved successfully", &body)
 }
 
-/// Only `metadata` is carried out: nothing of ours may change what a call was.
+/// Changes only `metadata`. A client must not change what a call was.
 pub(super) async fn update(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<String>,
@@ -130,7 +130,7 @@ fn row(entry: &Entry, recording_url: Option<&str>) -> Value {
     body
 }
 
-/// The members the page of `GET /api/calls/{callId}` shows, and no other.
+/// Exactly the members that the page of `GET /api/calls/{callId}` shows.
 fn brief(entry: &Entry) -> Value {
     let call = &entry.call;
     let (from, to) = call.numbers();
@@ -158,7 +158,7 @@ fn merge(body: &mut Value, extra: Value) {
     }
 }
 
-/// `Agent: …` and `User: …` lines, or the bare words.
+/// `Agent: …` and `User: …` lines, or the words only.
 fn transcript(call: &SampleCall) -> Option<String> {
     match call.text {
         SampleText::None => None,
@@ -187,7 +187,7 @@ fn latency(call: &SampleCall) -> Value {
     )
 }
 
-/// ENDED says nothing of the outcome; the disconnection reason does.
+/// ENDED does not tell whether the call was answered; the disconnection reason does.
 fn status(call: &SampleCall) -> &str {
     let word = match call.status {
         CallStatus::Queued | CallStatus::Ringing => "REGISTERED",
@@ -199,7 +199,7 @@ fn status(call: &SampleCall) -> &str {
     call.status_word.as_deref().unwrap_or(word)
 }
 
-/// The UUID beside `call_id`, which no path takes.
+/// The UUID beside `call_id`. No path accepts it.
 fn record_id(call_id: &str) -> String {
     let hash = hex::encode(Sha256::digest(call_id));
     format!("{}-{}-4{}-8{}-{}", &hash[..8], &hash[8..12], &hash[13..16], &hash[17..20], &hash[20..32])

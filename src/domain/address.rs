@@ -1,5 +1,5 @@
-//! Where something is on the web, path and query kept as they were written. A signature covers them byte for byte, and a
-//! URL parser rewrites them: it takes `/./` and `%2e` out, and encodes `'`.
+//! Web addresses that keep path and query byte for byte. A signature covers these bytes, and a URL parser changes them:
+//! it removes `/./` and `%2e`, and encodes `'`.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use url::{Position, Url};
 
 use super::id::ParseError;
 
-/// An absolute `http` or `https` URL without credentials. `Debug` hides the query, which may be a signature.
+/// An absolute `http` or `https` URL without credentials. `Debug` hides the query, because it may contain a signature.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// What the URL standard makes of it: scheme, host and port are taken from here, and from nowhere else.
+    /// The URL as the URL standard parses it. Only scheme, host and port are taken from here.
     url: Url,
-    /// Path and query as they are asked for.
+    /// Path and query as they are requested.
     target: String,
 }
 
 impl Address {
-    /// Reads a URL as somebody wrote it.
+    /// Parses a URL and keeps its path and query.
     ///
     /// # Errors
     /// [`ParseError`] for another scheme, a missing host or embedded credentials.
@@ -42,7 +42,7 @@ impl Address {
         Ok(Self { url, target: sendable(target) })
     }
 
-    /// Where a `Location` leads from here (RFC 9110 section 10.2.2); none where no recording can be.
+    /// Resolves a `Location` header (RFC 9110 section 10.2.2). None where the result is not a valid address.
     #[must_use]
     pub fn join(&self, location: &[u8]) -> Option<Self> {
         let text = text_of(location);
@@ -50,14 +50,14 @@ impl Address {
         let text = without_breaks(&text);
         let target = match scheme_of(&text) {
             Some(rest) if rest.starts_with(['/', '\\']) => after_host(rest.trim_start_matches(['/', '\\'])).to_owned(),
-            // `https:path`, which nobody means: as the URL standard reads it.
+            // `https:path` is read as the URL standard does.
             Some(_) => url[Position::BeforePath..Position::AfterQuery].to_owned(),
             None => self.resolved(&text),
         };
         Self::of(url, &target).ok()
     }
 
-    /// Path and query of a reference without a scheme. Only the dots at its beginning lead anywhere.
+    /// Path and query of a reference without a scheme. Only leading dot segments are resolved.
     fn resolved(&self, reference: &str) -> String {
         let path = self.path();
         let mut rest = reference.split('#').next().unwrap_or_default();
@@ -84,19 +84,19 @@ impl Address {
         }
     }
 
-    /// What the URL standard makes of it: who is asked, and how. Never log this.
+    /// The URL as the URL standard parses it. It decides the host and the scheme of the request. Never log this.
     #[must_use]
     pub const fn url(&self) -> &Url {
         &self.url
     }
 
-    /// Host and port, the port only where it is not the scheme's own.
+    /// Host and port. The port is included only where it is not the scheme's default.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.url[Position::BeforeHost..Position::AfterPort]
     }
 
-    /// Path and query as they are asked for (RFC 9112 section 3.2.1). Never log this.
+    /// Path and query of the request (RFC 9112 section 3.2.1). Never log this.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
@@ -106,7 +106,7 @@ impl Address {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// The same place without query and fragment.
+    /// The address without query and fragment.
     #[must_use]
     pub fn without_query(mut self) -> Self {
         self.url.set_query(None);
@@ -116,7 +116,7 @@ impl Address {
     }
 }
 
-/// As it is asked for. Never log this.
+/// The full address as it is requested. Never log this.
 impl From<Address> for String {
     fn from(address: Address) -> Self {
         format!("{}{}", &address.url[..Position::BeforePath], address.target)
@@ -129,24 +129,24 @@ impl fmt::Debug for Address {
     }
 }
 
-/// What the URL standard passes over: control characters and spaces around a URL, tabs and line breaks within.
+/// Removes what the URL standard ignores: control characters and spaces around a URL, tabs and line breaks inside it.
 fn without_breaks(text: &str) -> String {
     text.trim_matches(|c: char| c <= ' ').replace(['\t', '\n', '\r'], "")
 }
 
-/// What follows `scheme:`, where a reference has a scheme.
+/// The text after `scheme:`, where a reference has a scheme.
 fn scheme_of(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(':')?;
     let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     (scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(of_scheme)).then_some(rest)
 }
 
-/// Path and query of what follows `https://`.
+/// Path and query of the text after `https://`.
 fn after_host(written: &str) -> &str {
     written.find(['/', '\\', '?', '#']).map_or("", |at| &written[at..])
 }
 
-/// A header's bytes; those of an old encoding are encoded one by one.
+/// The bytes of a header as text. Bytes that are not UTF-8 are percent-encoded.
 fn text_of(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -161,7 +161,7 @@ fn text_of(bytes: &[u8]) -> String {
     }
 }
 
-/// Path and query that can stand in a request line: what no request may hold is encoded, everything else stays.
+/// Path and query for a request line. Only bytes that a request must not contain are encoded.
 fn sendable(written: &str) -> String {
     let written = written.split('#').next().unwrap_or_default();
     let mut target = String::with_capacity(written.len() + 1);
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn who_is_asked_is_what_the_url_standard_says() {
-        // What other readers have taken for the host.
+        // Other parsers read another host from these URLs.
         for text in
             ["https://evil.test\\@h.test/a", "https://evil.test/@h.test", "https:evil.test", "https://evil.test?@h"]
         {

@@ -1,4 +1,4 @@
-//! What is stored of a call, and the only place where object keys are built.
+//! The artifacts of a call. Object keys are built only here.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{CallUid, OrgUid, ParseError};
 use super::recording::Container;
 
-/// A SHA-256 digest (FIPS 180-4), shown in hex.
+/// A SHA-256 digest (FIPS 180-4). It is shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
@@ -61,7 +61,7 @@ impl From<Sha256> for String {
     }
 }
 
-/// The kinds of artifact a call can have.
+/// The kinds of artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ArtifactKind {
     /// The bytes as downloaded.
@@ -75,7 +75,7 @@ pub enum ArtifactKind {
 }
 
 impl ArtifactKind {
-    /// File name shown to people: `original.mp3`, `audio.flac`, …
+    /// File name for people: `original.mp3`, `audio.flac`, …
     #[must_use]
     pub fn name(self) -> String {
         format!("{}.{}", self.stem(), self.extension())
@@ -100,7 +100,7 @@ impl ArtifactKind {
         }
     }
 
-    /// Media type under which the object is stored.
+    /// Media type of the stored object.
     #[must_use]
     pub const fn content_type(self) -> ContentType {
         match self {
@@ -116,15 +116,15 @@ impl ArtifactKind {
 pub struct ContentType(&'static str);
 
 impl ContentType {
-    /// As in an HTTP header.
+    /// The text for an HTTP header.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
     }
 }
 
-/// The key of an object: `v1/<org_uid>/<call_uid>/<kind>-<sha256[..16]>.<ext>`. Built from our own ids only, so
-/// nothing a platform sends can steer where bytes land; content-addressed within one call.
+/// The key of an object: `v1/<org_uid>/<call_uid>/<kind>-<sha256[..16]>.<ext>`. It contains only our own ids, so a
+/// platform's data cannot change where bytes are stored. Within one call it is content-addressed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ArtifactKey(String);
@@ -141,16 +141,16 @@ impl ArtifactKey {
         Self(format!("{prefix}{}-{}.{}", kind.stem(), &digest[..16], kind.extension()))
     }
 
-    /// The prefix that holds all of a call and nothing else; ends in `/`.
+    /// The prefix of all objects of one call; it ends with `/`.
     #[must_use]
     pub fn call_prefix(org: OrgUid, call: CallUid) -> String {
         format!("v1/{org}/{call}/")
     }
 
-    /// Reads a key written by [`Self::new`].
+    /// Reads a key that [`Self::new`] wrote.
     ///
     /// # Errors
-    /// [`ParseError`] for a key of another shape, above all one that climbs out of its prefix.
+    /// [`ParseError`] for any other shape, such as a key that leaves its prefix.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let bad = ParseError::new("artifact key", "is not v1/<org>/<call>/<name>");
         let parts: Vec<&str> = text.split('/').collect();
@@ -163,7 +163,7 @@ impl ArtifactKey {
         Ok(Self(text.to_owned()))
     }
 
-    /// The key as the object store sees it.
+    /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -199,10 +199,10 @@ pub struct Artifact {
     pub content_type: String,
 }
 
-/// Schema name written into every manifest.
+/// Schema name in every manifest.
 pub const MANIFEST_SCHEMA: &str = "aftercall.manifest/1";
 
-/// Everything stored of a call and how it was made. Written last: a manifest never names an object that is not there.
+/// All stored artifacts of a call and how they were made. It is written last, so it never names a missing object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub schema: String,
@@ -210,7 +210,7 @@ pub struct Manifest {
     pub transcript_version: Option<u32>,
     pub artifacts: Vec<Artifact>,
     pub engine: Option<super::transcript::EngineInfo>,
-    /// Settings that shaped the output.
+    /// Settings that affect the output.
     pub parameters: serde_json::Value,
 }
 

@@ -1,4 +1,4 @@
-//! A call as its source tells it, in our units and words.
+//! A call as its source reports it, in our units and terms.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::id::{CallId, PhoneNumber};
 use super::recording::RecordingUrl;
 use super::transcript::Role;
 
-/// Who dialled, seen from the voice platform.
+/// Direction of the call, seen from the voice platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -15,17 +15,17 @@ pub enum Direction {
     Outbound,
 }
 
-/// What carried the conversation.
+/// The medium of the conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallChannel {
     Phone,
     Web,
-    /// Text only: there is never a recording, so never a job.
+    /// Text only. Such a call never has a recording, so it never gets a job.
     Chat,
 }
 
-/// Where a call stands at its source.
+/// The status of a call at its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallStatus {
@@ -37,12 +37,12 @@ pub enum CallStatus {
     Busy,
     NoAnswer,
     Cancelled,
-    /// A word we do not know; `SourceCall::status_raw` keeps it. Counted, never processed.
+    /// An unknown word. `SourceCall::status_raw` keeps it. Such calls are counted, never processed.
     Unknown,
 }
 
 impl CallStatus {
-    /// How far a call with this status has got: of two rows of one call the further one is the later one.
+    /// Rank of the status. Of two rows of one call, the row with the higher rank is the later one.
     #[must_use]
     pub const fn reached(self) -> u8 {
         match self {
@@ -74,7 +74,7 @@ pub enum EndReason {
     Other,
 }
 
-/// What the platform charged. Amounts of different units are never added up.
+/// The platform's charge. Amounts in different units are never added.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     pub amount: f64,
@@ -87,28 +87,28 @@ pub struct Cost {
 pub enum CostUnit {
     Cents,
     Credits,
-    /// The platform does not say.
+    /// The platform does not name the unit.
     Unknown,
 }
 
-/// Network figures the platform measured; a recording does not hold them.
+/// Network figures from the platform. A recording does not contain them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Network {
-    /// Connection latency, taken as one-way delay.
+    /// Connection latency, used as one-way delay.
     pub latency_ms: Option<f64>,
     pub jitter_ms: Option<f64>,
-    /// The number as written, whatever its unit.
+    /// The number as the platform wrote it, in any unit.
     pub packet_loss_raw: Option<f64>,
-    /// The same in percent, where the unit is documented or configured.
+    /// Packet loss in percent, where the unit is documented or configured.
     pub packet_loss_percent: Option<f64>,
     /// The platform's own mean opinion score.
     pub mos: Option<f64>,
     pub codec: Option<String>,
-    /// Thinking time of the agent (median); not a transmission delay.
+    /// The agent's median thinking time. It is not a transmission delay.
     pub platform_response_ms: Option<f64>,
 }
 
-/// One word of a platform's transcript; times in milliseconds of the recording.
+/// One word of a platform's transcript. Times are milliseconds of the recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProviderWord {
     pub text: String,
@@ -116,7 +116,7 @@ pub struct ProviderWord {
     pub end_ms: Option<u64>,
 }
 
-/// One turn of a platform's transcript, roles as given there.
+/// One turn of a platform's transcript with the platform's role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProviderTurn {
     pub role: Role,
@@ -124,11 +124,11 @@ pub struct ProviderTurn {
     pub start_ms: Option<u64>,
     pub end_ms: Option<u64>,
     pub words: Vec<ProviderWord>,
-    /// The times were derived from a wall clock, not from the audio.
+    /// The times come from a wall clock, not from the audio.
     pub approximate: bool,
 }
 
-/// A call as its source tells it. List rows and details are both this; [`SourceCall::merged_over`] joins them.
+/// A call as its source reports it. List rows and details share this type; [`SourceCall::merged_over`] joins them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceCall {
     pub id: CallId,
@@ -140,11 +140,11 @@ pub struct SourceCall {
     pub from_number: Option<PhoneNumber>,
     pub to_number: Option<PhoneNumber>,
     pub status: CallStatus,
-    /// The platform's word, kept for revision.
+    /// The platform's word. It is kept so that a later version can map it again.
     pub status_raw: Option<String>,
     pub end_reason: Option<EndReason>,
     pub created_at: Option<Timestamp>,
-    /// `created_at` was derived (from an id, from a start time); a given one replaces it.
+    /// `created_at` was derived from an id or a start time. A value from the platform replaces it.
     pub created_at_derived: bool,
     pub answered_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
@@ -153,7 +153,7 @@ pub struct SourceCall {
     pub duration_ms: Option<u64>,
     pub cost: Option<Cost>,
     pub recording_url: Option<RecordingUrl>,
-    /// A twin with one leg per channel.
+    /// A second recording with one leg per channel.
     pub dual_url: Option<RecordingUrl>,
     pub turns: Vec<ProviderTurn>,
     pub language: Option<String>,
@@ -161,14 +161,15 @@ pub struct SourceCall {
     pub network: Network,
     pub metadata: Option<serde_json::Value>,
     pub analysis: Option<serde_json::Value>,
-    /// The platform's version tag of its record, where it gives one (for `If-Match`).
+    /// The platform's version tag of its record, where it sends one (for `If-Match`).
     pub etag: Option<String>,
-    /// The whole JSON as received, without signed query strings; of an opted-out call only id, times, status, organisation.
+    /// The whole JSON as received, without signed query strings. An opted-out call keeps only id, times, status and
+    /// organisation.
     pub raw: serde_json::Value,
 }
 
 impl SourceCall {
-    /// A call of which only the id is known.
+    /// A call with only its id.
     #[must_use]
     pub fn named(id: CallId) -> Self {
         Self {
@@ -203,7 +204,7 @@ impl SourceCall {
         }
     }
 
-    /// The human's number: inbound calls come from them, outbound calls go to them.
+    /// The human's number. It is the calling number of an inbound call and the called number of an outbound call.
     #[must_use]
     pub fn caller_number(&self) -> Option<&PhoneNumber> {
         match self.direction {
@@ -213,13 +214,13 @@ impl SourceCall {
         }
     }
 
-    /// Whether there is after-call work: completed, spoken, and not opted out of storage.
+    /// True when the call needs after-call work: completed, spoken, and not opted out of storage.
     #[must_use]
     pub fn eligible(&self) -> bool {
         self.status == CallStatus::Completed && self.channel != CallChannel::Chat && !self.opt_out
     }
 
-    /// The same call with the signatures taken out of its recordings' URLs.
+    /// The same call without the signatures in its recording URLs.
     #[must_use]
     pub fn without_permissions(self) -> Self {
         Self {
@@ -229,7 +230,8 @@ impl SourceCall {
         }
     }
 
-    /// This detail laid over a list row: a value of the detail wins, an absent one never erases the row's.
+    /// Merges this detail over a list row. The detail's values win. A value missing in the detail keeps the row's
+    /// value.
     #[must_use]
     pub fn merged_over(self, row: Self) -> Self {
         let keep_row_created = self.created_at.is_none() || (self.created_at_derived && row.created_at.is_some());
@@ -268,14 +270,14 @@ impl SourceCall {
     }
 }
 
-/// The first, unless only the second leads anywhere.
+/// The first URL, unless only the second can be fetched.
 fn fetchable(first: Option<RecordingUrl>, second: Option<RecordingUrl>) -> Option<RecordingUrl> {
     let leads = |url: &RecordingUrl| url.as_url().is_ok();
     if first.as_ref().is_some_and(leads) || !second.as_ref().is_some_and(leads) { first.or(second) } else { second }
 }
 
 impl Network {
-    /// These figures, with `under` filling in what is absent here.
+    /// Merges these figures over `under`, which fills the missing ones.
     #[must_use]
     pub fn merged_over(self, under: Self) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Faults decide what happens next: every part's error says which of five things it is, and the worker
-//! looks at nothing else.
+//! Classification of errors. Every module's error type reports one of five faults. The worker decides by the fault
+//! only.
 
 use std::error::Error;
 use std::time::Duration;
@@ -7,34 +7,34 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What to do about an error.
+/// How to handle an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Try again later, with growing pauses, a bounded number of times.
+    /// Retry with growing pauses, a limited number of times.
     Transient,
-    /// The other side named a pause; keep it.
+    /// The other side asked for this pause.
     Throttled { retry_after: Duration },
-    /// Nothing is wrong yet: look again quietly until this moment.
+    /// Not an error yet: snooze until this moment.
     NotReady { until: Timestamp },
-    /// Trying again changes nothing: dead-letter at once.
+    /// A retry cannot help: dead-letter at once.
     Permanent,
-    /// Someone else owns this work now: write nothing.
+    /// Another attempt owns this work: write nothing.
     Fenced,
 }
 
-/// Which side a failure came from, so that a reader of a dead letter knows whom to ask.
+/// The side that caused a failure. It tells the reader of a dead letter where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// The call platform's API.
+    /// The platform's API.
     Source,
     /// The host that serves recordings.
     RecordingHost,
-    /// The recording's own bytes.
+    /// The bytes of the recording.
     Recording,
     ObjectStore,
     Database,
-    /// A write-back receiver.
+    /// A delivery receiver.
     Receiver,
     /// A speech-to-text engine.
     Engine,
@@ -43,7 +43,7 @@ pub enum Side {
     Configuration,
 }
 
-/// The step of a job in which something happened.
+/// The step of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -63,7 +63,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The word used in logs, metrics, dead letters and `--where 'stage=…'`.
+    /// The word in logs, metrics, dead letters and `--where 'stage=…'`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl Stage {
 }
 
 impl Side {
-    /// The word used in dead letters and logs.
+    /// The word in dead letters and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -102,11 +102,11 @@ impl Side {
     }
 }
 
-/// Implemented by every part's error type.
+/// Implemented by every module's error type.
 pub trait Classify: Error + Send + Sync + 'static {
-    /// What to do about it.
+    /// How to handle the error.
     fn fault(&self) -> Fault;
-    /// Whose side it was.
+    /// The side that caused the error.
     fn side(&self) -> Side;
 }
 

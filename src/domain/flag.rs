@@ -1,4 +1,4 @@
-//! The flags of a call's record: what its recording is like, and what became of it outside.
+//! Flags of a call record: properties of its recording, and the state of its objects and deliveries.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::quality::Flag;
 
-/// What became of a call's objects and deliveries.
+/// Flags about a call's objects and deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordFlag {
-    /// An object that the record names is not in the object store, or has another size there.
+    /// An object of the record is missing in the object store, or it has another size there.
     MissingObject,
-    /// The receiver's record was written without the condition that is asked for: it has no strong `ETag`.
+    /// The delivery was sent without `If-Match`, because the receiver's record has no strong `ETag`.
     Unconditional,
 }
 
 impl RecordFlag {
-    /// Every one of them.
+    /// All record flags.
     pub const ALL: [Self; 2] = [Self::MissingObject, Self::Unconditional];
 
     /// The word in JSON.
@@ -56,7 +56,7 @@ impl fmt::Display for CallFlag {
     }
 }
 
-/// A word that is no flag; it shows those that are.
+/// An unknown flag. The message lists the known ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no flag `{word}`; there are {known}")]
 pub struct UnknownFlag {

@@ -1,4 +1,4 @@
-//! Identifiers that cross a border, each with the `parse` that lets it in.
+//! Identifiers from outside. Each type has a `parse` function that validates it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Why a text was refused as an identifier; names what it was meant to be.
+/// Why a text is not a valid identifier. It names the expected type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {reason}")]
 pub struct ParseError {
@@ -19,7 +19,7 @@ impl ParseError {
         Self { what, reason }
     }
 
-    /// What is wrong, without what it was meant to be.
+    /// The reason without the type.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         self.reason
@@ -55,17 +55,17 @@ macro_rules! text_newtype {
     };
 }
 
-/// The platform's own id of a call: opaque, never used as a path (object keys use [`CallUid`]).
+/// The platform's own id of a call. It is opaque and never part of a path (object keys use [`CallUid`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CallId(String);
 text_newtype!(CallId);
 
 impl CallId {
-    /// Accepts 1 to 200 characters without control characters.
+    /// Accepts 1 to 200 bytes without control characters.
     ///
     /// # Errors
-    /// [`ParseError`] for an empty, over-long or control-character text.
+    /// [`ParseError`] for an empty text, a longer one, or one with control characters.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() {
             return Err(ParseError::new("call id", "is empty"));
@@ -86,7 +86,7 @@ impl fmt::Display for CallId {
     }
 }
 
-/// The name a source has in the configuration; what `--source` and records call it.
+/// The name of a source in the configuration, in `--source` and in the records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceName(String);
@@ -112,17 +112,17 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// A telephone number as the platform wrote it. `Debug` shows the last two digits only.
+/// A telephone number as the platform wrote it. `Debug` shows only the last two digits.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PhoneNumber(String);
 text_newtype!(PhoneNumber);
 
 impl PhoneNumber {
-    /// Accepts 1 to 128 characters without control characters (platforms also send SIP addresses).
+    /// Accepts 1 to 128 bytes without control characters (platforms also send SIP addresses).
     ///
     /// # Errors
-    /// [`ParseError`] for an empty, over-long or control-character text.
+    /// [`ParseError`] for an empty text, a longer one, or one with control characters.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
             return Err(ParseError::new("phone number", "must be 1 to 128 printable characters"));
@@ -145,13 +145,13 @@ macro_rules! uuid_newtype {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new one, ordered by time of making (UUID version 7, RFC 9562 section 5.7).
+            /// A new id, ordered by creation time (UUID version 7, RFC 9562 section 5.7).
             #[must_use]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The id in 32 hexadecimal digits, as a trace is named (W3C Trace Context): every line about one thing has it.
+            /// The id in 32 hexadecimal digits (W3C Trace Context). All log lines about one call carry it.
             #[must_use]
             pub fn trace_id(self) -> String {
                 self.0.simple().to_string()

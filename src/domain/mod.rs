@@ -1,5 +1,5 @@
-//! Plain types of the subject, without I/O: what a call, a recording, a transcript, an artifact and a
-//! retention term are. Everything else in the crate speaks in these words; this module imports none of it.
+//! Domain types without I/O: call, recording, transcript, artifact, retention term. Every other module uses these
+//! types. This module imports none of the others.
 
 pub mod address;
 pub mod artifact;

@@ -1,4 +1,4 @@
-//! How a finished job ended. An outcome is not an error: each is a final, explained state of a call.
+//! Outcomes of `process_call`. An outcome is not an error. It is a final, explained state of a call.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::id::ParseError;
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident => $word:literal,)+) => {
-        /// The typed end of `process_call`.
+        /// The outcome of `process_call`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Outcome { $($(#[$doc])* $name,)+ }
@@ -18,7 +18,7 @@ macro_rules! outcomes {
             /// Every outcome, in declaration order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The word used in records, JSON and `--where 'outcome=…'`.
+            /// The word in records, JSON and `--where 'outcome=…'`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
@@ -30,37 +30,37 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// Everything was done.
+    /// All steps were done.
     Done => "done",
-    /// The recording holds no speech.
+    /// The recording contains no speech.
     NoSpeech => "no_speech",
     /// No recording appeared within the grace period.
     NoRecording => "no_recording",
-    /// The recording's URL answers 404 or 410 for good.
+    /// The recording's URL keeps answering 404 or 410.
     SourceExpired => "source_expired",
     /// The source no longer knows the call.
     Vanished => "vanished",
-    /// Older than its retention term when first seen; no byte of it was asked for.
+    /// The call was past its retention term when first seen. Nothing was fetched.
     PastRetention => "past_retention",
     /// The platform marks the call as opted out of storage.
     OptedOut => "opted_out",
-    /// Not completed, or text only: there is nothing to do for it.
+    /// Not completed, or text only. There is nothing to process.
     NotEligible => "not_eligible",
-    /// What the URL serves is a page or a message, not audio.
+    /// The URL serves a page or a message, not audio.
     NotARecording => "not_a_recording",
-    /// Audio in a container or codec that cannot be read.
+    /// Audio in an unsupported container or codec.
     UnsupportedMedia => "unsupported_media",
-    /// More than half of the audio is lost or nothing decodes; the original is kept.
+    /// More than half of the audio is lost, or nothing decodes. The original is kept.
     Damaged => "damaged",
     /// Longer than the configured limit.
     TooLong => "too_long",
     /// More bytes than the configured limit.
     TooLarge => "too_large",
-    /// The recording URL points to an address the guard refuses.
+    /// The recording's URL points to an address that the address guard refuses.
     RefusedUrl => "refused_url",
-    /// All done except words: no text came with the call and no engine may make one.
+    /// All steps except the words: the platform sent no text, and no engine may transcribe.
     NoEngine => "no_engine",
-    /// Somebody ended its job by hand; the reason is theirs.
+    /// An operator cancelled the job. The record has the operator's reason.
     Cancelled => "cancelled",
     /// Erased under retention or on request.
     Erased => "erased",

@@ -1,5 +1,5 @@
-//! The quality document (`aftercall.quality/1`). A figure that could not be measured is null, and the object
-//! that holds it, or `reasons`, says why; nothing here is a guess.
+//! The quality document (`aftercall.quality/1`). A figure that could not be measured is null. The reason is in the
+//! object that contains the figure, or in `reasons`.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::recording::RecordingState;
 
-/// Schema name written into every quality document.
+/// Schema name in every quality document.
 pub const QUALITY_SCHEMA: &str = "aftercall.quality/1";
 
-/// All that is known of how a call sounds.
+/// All quality figures of a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     pub schema: String,
@@ -19,7 +19,7 @@ pub struct Quality {
     pub loudness: Loudness,
     pub normalization: Normalization,
     pub signal: Signal,
-    /// Loudness per role, where legs or timed turns allow.
+    /// Loudness per role, where legs or timed turns allow it.
     pub legs: Option<Legs>,
     pub conversation: Option<Conversation>,
     pub network: Option<NetworkFigures>,
@@ -27,12 +27,12 @@ pub struct Quality {
     pub platform_response_ms: Option<f64>,
     pub mos: Mos,
     pub flags: Vec<Flag>,
-    /// Why a whole member above is null, by its name.
+    /// Why a member above is null, by the member's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, String>,
 }
 
-/// The recording as it came.
+/// Format of the recording as received.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceFormat {
     /// `mp3`, `aac`, `pcm_s16le`, `flac`, `vorbis`, …
@@ -41,9 +41,9 @@ pub struct SourceFormat {
     pub channels: u16,
     /// Bits per second, averaged over the file.
     pub bit_rate: Option<u64>,
-    /// How long the recording should be, by its own headers and bytes.
+    /// Expected length of the recording by its headers and bytes, milliseconds.
     pub expected_ms: u64,
-    /// How much of that did not decode.
+    /// The part of the expected length that did not decode, milliseconds.
     pub lost_ms: u64,
     pub state: RecordingState,
 }
@@ -59,12 +59,12 @@ pub struct Loudness {
     pub reason: Option<String>,
 }
 
-/// What was done to the level, and what came out.
+/// The applied gain and the resulting level.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Normalization {
     pub target_lufs: f64,
     pub gain_db: f64,
-    /// The most the limiter took off a peak.
+    /// Largest attenuation by the limiter, dB.
     pub limited_db: f64,
     pub output_integrated_lufs: Option<f64>,
     pub output_true_peak_dbtp: Option<f64>,
@@ -72,20 +72,20 @@ pub struct Normalization {
     pub reason: Option<String>,
 }
 
-/// Figures of the waveform itself.
+/// Figures of the waveform.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     /// Share of samples in runs of three or more at full scale, 0 to 1.
     pub clipping_ratio: f64,
-    /// Mean of the samples as recorded, of the channel where it is furthest from zero; full scale 1.
+    /// Mean of the samples as recorded, in the channel with the largest mean. Full scale is 1.
     pub dc_offset: f64,
     /// 10th percentile of the frame levels.
     pub noise_floor_dbfs: Option<f64>,
-    /// An estimate: loud frames over the noise floor.
+    /// An estimate: the level of loud frames above the noise floor.
     pub snr_db: Option<f64>,
-    /// Highest frequency with content worth the name.
+    /// Highest frequency with significant content.
     pub bandwidth_hz: Option<u32>,
-    /// Stretches of digital silence of 20 ms or more inside sound.
+    /// Number of runs of digital silence of 20 ms or more inside sound.
     pub dropouts: u32,
     pub dropout_ms: u64,
 }
@@ -97,30 +97,32 @@ pub struct Legs {
     pub caller: Option<Leg>,
 }
 
-/// One role's loudness.
+/// Loudness of one role.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leg {
     pub integrated_lufs: Option<f64>,
 }
 
-/// Who talked how much, and how long the caller waited.
+/// Talk times of the speakers and response times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
     pub speech_ms: u64,
-    /// Share of the call in which nobody speaks, 0 to 1.
+    /// Share of the call without speech, 0 to 1.
     pub silence_ratio: f64,
     pub longest_silence_ms: u64,
-    /// What goes by roles is `None`, with the reason beside it, where no role is known or too much of the speech has none.
+    /// Figures by role are `None` where no role is known, or where too much of the speech has no role. The reason
+    /// stands beside them.
     pub agent_talk_ms: Option<u64>,
     pub caller_talk_ms: Option<u64>,
     pub overlap_ms: Option<u64>,
     pub interruptions: Option<u32>,
-    /// From the caller's last sound to the agent's first; negative where the agent cut in.
+    /// From the end of the caller's speech to the start of the agent's, milliseconds. Negative where the agent
+    /// interrupted.
     pub response_ms: Option<Percentiles>,
     pub method: ConversationMethod,
 }
 
-/// What told the speakers apart.
+/// The method that separated the speakers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConversationMethod {
@@ -140,43 +142,43 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-/// The platform's network figures, passed through.
+/// The platform's network figures, unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NetworkFigures {
     pub latency_ms: Option<f64>,
     pub jitter_ms: Option<f64>,
     pub packet_loss_percent: Option<f64>,
-    /// As written by the platform, unit unknown or not.
+    /// The number as the platform wrote it, also where its unit is unknown.
     pub packet_loss_raw: Option<f64>,
     pub codec: Option<String>,
-    /// The leg the figures belong to, where the platform says so.
+    /// The leg of the figures, where the platform names it.
     pub leg: Option<String>,
-    /// Always `provider`: a recording holds no network figures.
+    /// Always `provider`, because a recording contains no network figures.
     pub source: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// A mean opinion score and what it rests on (`mos_cqe`: conversational quality, estimated; ITU-T P.800.1).
+/// A mean opinion score and its basis (`mos_cqe`: conversational quality, estimated; ITU-T P.800.1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mos {
     pub mos_cqe: Option<f64>,
     pub r_factor: Option<f64>,
     /// `ITU-T G.107`, or `provider` when the platform gave its own score.
     pub method: String,
-    /// Inputs that were not measured but taken.
+    /// Inputs that were assumed, not measured.
     pub assumed: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Things a reader should know at a glance.
+/// Important properties of the recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flag {
-    /// Peaks kept the gain from reaching the loudness target.
+    /// Peaks limited the gain, so the loudness target was not reached.
     PeakLimited,
-    /// The record's duration and the recording's differ by more than 2 s and 2 %.
+    /// The durations of record and recording differ by more than 2 s and 2 %.
     DurationMismatch,
     Clipped,
     LowLevel,
@@ -189,23 +191,23 @@ pub enum Flag {
     SizeMismatch,
     /// Two channels with the same sound.
     DualMono,
-    /// Two channels with opposite signs: one was inverted before mixing.
+    /// Two channels with opposite signs. One was inverted before mixing.
     AntiPhase,
-    /// When the call ended was not given; another time stands in for it.
+    /// The platform gave no end time. Another time replaces it.
     EndEstimated,
     Redacted,
-    /// The platform's text is not what the recording says.
+    /// The platform's text does not match the recording.
     TextMisfit,
-    /// The times that came with the text are not those of the recording.
+    /// The times of the text do not match the recording.
     TimesMisfit,
-    /// The middle of the wave was not at zero: that was taken out before the gain.
+    /// The waveform had a DC offset. It was removed before the gain.
     DcOffset,
-    /// High-efficiency AAC: its core was decoded, without the upper half of the band.
+    /// High-efficiency AAC. Only its core was decoded, without the upper half of the band.
     HeAacCore,
 }
 
 impl Flag {
-    /// Every one of them.
+    /// All flags.
     pub const ALL: &'static [Self] = &[
         Self::PeakLimited,
         Self::DurationMismatch,

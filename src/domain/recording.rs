@@ -1,4 +1,4 @@
-//! What is known of a recording before and after it has been read.
+//! Types of a recording: its URL, its container and its state after decoding.
 
 use std::fmt;
 
@@ -8,8 +8,7 @@ use url::Url;
 use super::address::Address;
 use super::id::ParseError;
 
-/// Where a source says a recording can be fetched: a short-lived capability. `Debug` hides the query, which may be a
-/// signature.
+/// The URL of a recording: a capability with a short life. `Debug` hides the query, because it may contain a signature.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct RecordingUrl(Told);
@@ -17,7 +16,7 @@ pub struct RecordingUrl(Told);
 #[derive(Clone, PartialEq, Eq)]
 enum Told {
     Usable(Address),
-    /// What stood in its place, without a query, and why nothing can be fetched from there.
+    /// The text without its query, and the reason why it cannot be fetched.
     Unusable {
         text: String,
         why: ParseError,
@@ -25,7 +24,7 @@ enum Told {
 }
 
 impl RecordingUrl {
-    /// Accepts absolute `http` and `https` URLs with a host; whether the host may be asked is the fetcher's decision.
+    /// Accepts absolute `http` and `https` URLs with a host. The fetcher decides later whether the host is allowed.
     ///
     /// # Errors
     /// [`ParseError`] for another scheme, a missing host or embedded credentials.
@@ -33,8 +32,8 @@ impl RecordingUrl {
         Address::parse(text).map(|address| Self(Told::Usable(address)))
     }
 
-    /// What a source told, whatever it is: a URL that nothing can be fetched from is no missing recording, and whoever
-    /// asks for the recording is told why there is none.
+    /// Keeps any text from a source. An unusable URL is not the same as a missing recording, so the reason is kept for
+    /// the fetcher.
     #[must_use]
     pub fn told(text: &str) -> Self {
         Self(match Address::parse(text) {
@@ -46,10 +45,10 @@ impl RecordingUrl {
         })
     }
 
-    /// The whole URL, signature included, as the URL standard reads it. Never log this.
+    /// The whole URL with its signature, as the URL standard parses it. Never log this.
     ///
     /// # Errors
-    /// Why nothing can be fetched from there.
+    /// Why the URL cannot be fetched.
     pub const fn as_url(&self) -> Result<&Url, &ParseError> {
         match self.address() {
             Ok(address) => Ok(address.url()),
@@ -57,10 +56,10 @@ impl RecordingUrl {
         }
     }
 
-    /// Where it is asked for, path and query as the source wrote them. Never log this.
+    /// The address with path and query as the source wrote them. Never log this.
     ///
     /// # Errors
-    /// Why nothing can be fetched from there.
+    /// Why the URL cannot be fetched.
     pub const fn address(&self) -> Result<&Address, &ParseError> {
         match &self.0 {
             Told::Usable(address) => Ok(address),
@@ -68,7 +67,7 @@ impl RecordingUrl {
         }
     }
 
-    /// The URL without query and fragment, fit for logs and records.
+    /// The URL without query and fragment, for logs and records.
     #[must_use]
     pub fn without_query(&self) -> String {
         match self.clone().without_permission().0 {
@@ -77,7 +76,7 @@ impl RecordingUrl {
         }
     }
 
-    /// Where the recording is, without the signature that lets one have it.
+    /// The URL without its signature.
     #[must_use]
     pub fn without_permission(self) -> Self {
         Self(match self.0 {
@@ -119,7 +118,7 @@ pub enum DualChannels {
     AgentLeft,
 }
 
-/// A recording's container, decided by its bytes, never by its name.
+/// A recording's container. Its bytes decide, never its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Container {
@@ -139,12 +138,12 @@ pub enum Container {
     Au,
     /// Sony Wave64.
     Wave64,
-    /// None of these; kept as it came.
+    /// Any other container. It is kept as received.
     Other,
 }
 
 impl Container {
-    /// Every container that is known; what is in none of them is [`Self::Other`].
+    /// Every known container. Anything else is [`Self::Other`].
     pub const KNOWN: [Self; 10] = [
         Self::Mp3,
         Self::Mp4,
@@ -158,7 +157,7 @@ impl Container {
         Self::Wave64,
     ];
 
-    /// Extension of stored originals.
+    /// File extension of stored originals.
     #[must_use]
     pub const fn extension(self) -> &'static str {
         match self {
@@ -195,7 +194,7 @@ impl Container {
     }
 }
 
-/// How much of a recording survived decoding.
+/// How much of a recording could be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordingState {

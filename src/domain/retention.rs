@@ -1,4 +1,4 @@
-//! How long a call is kept, from when, and where its erasure stands.
+//! Retention of a call: its term, the start of the term, and the state of its erasure.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::call::SourceCall;
 use super::id::ParseError;
 use super::times::LONGEST_CALL;
 
-/// How long content is kept: whole days of 86,400 s in UTC, never local days.
+/// How long content is kept, in whole days of 86,400 s in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct RetentionTerm {
@@ -15,7 +15,7 @@ pub struct RetentionTerm {
 }
 
 impl RetentionTerm {
-    /// The term that applies where nothing else is said.
+    /// The default term.
     pub const DEFAULT: Self = Self { days: 90 };
 
     /// Accepts 0 (content is never stored) to 36,500 days.
@@ -35,7 +35,7 @@ impl RetentionTerm {
         self.days
     }
 
-    /// Whether content may be stored at all.
+    /// True when content must never be stored.
     #[must_use]
     pub const fn stores_nothing(self) -> bool {
         self.days == 0
@@ -55,7 +55,7 @@ impl From<RetentionTerm> for i64 {
     }
 }
 
-/// The moment a term counts from.
+/// The moment at which a term starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetentionBasis {
@@ -79,7 +79,7 @@ impl RetentionBasis {
     }
 }
 
-/// When a call's content must be gone, and what that was counted from. Never absent.
+/// When a call's content must be erased, and from which moment the term counts. Every call has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetainUntil {
     pub at: Timestamp,
@@ -87,7 +87,7 @@ pub struct RetainUntil {
 }
 
 impl RetainUntil {
-    /// Call end, else answer + duration, else creation, else `first_seen`, plus the term.
+    /// The start is the call's end, else answer + duration, else creation, else `first_seen`. The term is added to it.
     #[must_use]
     pub fn of(call: &SourceCall, first_seen: Timestamp, term: RetentionTerm) -> Self {
         let (from, basis) = Self::basis(call, first_seen);
@@ -96,8 +96,8 @@ impl RetainUntil {
     }
 
     fn basis(call: &SourceCall, first_seen: Timestamp) -> (Timestamp, RetentionBasis) {
-        // What lies far after the call was first heard of would keep it for ever: the end of the year 9998 is
-        // somebody's "never".
+        // A moment far after the call was first seen would keep the call forever. Some platforms write the end of the
+        // year 9998 for "never".
         let told = |at: &Timestamp| at.duration_since(first_seen) <= LONGEST_CALL;
         let (ended_at, created_at) = (call.ended_at.filter(told), call.created_at.filter(told));
         if let Some(ended) = ended_at.filter(|_| !call.ended_at_estimated) {
@@ -116,16 +116,16 @@ impl RetainUntil {
     }
 }
 
-/// Where a call stands between kept and erased. Only ever moves down this list.
+/// Erasure state of a call. It only moves down this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetentionState {
     Active,
-    /// Decided: the content has left the API, its objects are about to go.
+    /// Decided: the API no longer shows the content, and its objects will be deleted.
     Condemned,
     /// The object store still shows something after deletion.
     Blocked,
-    /// Objects proven gone and the record scrubbed; a tombstone refuses the call's return.
+    /// The objects are proven to be gone and the record is scrubbed. A tombstone prevents a new import of the call.
     Erased,
 }
 

@@ -1,26 +1,29 @@
-//! Text that somebody said: how it fits on a line, and whether something was taken out of it.
+//! Spoken text: line breaks and redaction marks.
 
 use super::transcript::Role;
 
-/// The text on one line: every break, with the white space around it, becomes one space. Inside a line nothing changes.
+/// The text on one line. Every line break becomes one space, together with the white space around it. Other characters
+/// do not change.
 #[must_use]
 pub fn folded(text: &str) -> String {
     let parts: Vec<&str> = text.split(is_line_break).map(str::trim).filter(|part| !part.is_empty()).collect();
     parts.join(" ")
 }
 
-/// Everything some reader takes for the end of a line (classes BK, CR, LF and NL of Unicode line breaking, UAX #14).
+/// True for every character that a reader may treat as the end of a line (classes BK, CR, LF and NL of Unicode line
+/// breaking, UAX #14).
 #[must_use]
 pub const fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Bracketed capitals that describe a sound instead of hiding a word, by their first word.
+/// First words of bracketed capitals that describe a sound and redact nothing.
 const SOUNDS: &str = "APPLAUSE BEEP BLANK COUGH CROSSTALK INAUDIBLE LAUGHTER MUSIC NOISE PAUSE SILENCE SPEAKER SPEECH \
                       UNINTELLIGIBLE";
 
-/// Whether a platform took something out of this text: `[ACCOUNTNUMBER_1]`, `<SSN>`, `[redacted]`, `****`. Such a text
-/// is never re-made from the audio, which still holds what was removed; so a doubtful mark counts as one.
+/// True when a platform removed something from this text: `[ACCOUNTNUMBER_1]`, `<SSN>`, `[redacted]`, `****`. Such a
+/// text is never transcribed again from the audio, because the audio still contains what was removed. So an uncertain
+/// mark counts as a redaction.
 #[must_use]
 pub fn has_redaction_tags(text: &str) -> bool {
     text.contains("***") || bracketed(text, '[', ']') || bracketed(text, '<', '>')

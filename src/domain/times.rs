@@ -1,31 +1,31 @@
-//! Which of the times a platform tells of a call can be believed.
+//! Plausibility of the times that a platform reports.
 //!
-//! Clocks that were never set, values that were never filled in and records that were made later all come as times. One
-//! that contradicts the others would decide how long a call is kept, so it counts as not told.
+//! Platforms send times of clocks that were never set, of empty fields, and of records that were made later. A time
+//! that contradicts the others would decide how long a call is kept, so it is dropped.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::call::{CallStatus, SourceCall};
 
-/// The first moment of the year 2000. What lies before it is a zero of somebody's clock.
+/// The first moment of the year 2000. An earlier time is the zero of a clock.
 const FIRST: Timestamp = Timestamp::constant(946_684_800, 0);
 
-/// A call ends this long after it was answered (created, where that is not told) at the latest. Calls last hours; the rest
-/// is for clocks that are wrong by a day, and for the time until somebody answers.
+/// Longest time between the answer and the end of a call (from creation, where no answer is reported). Calls last
+/// hours. The rest covers clocks that are wrong by a day, and the time until the answer.
 pub const LONGEST_CALL: SignedDuration = SignedDuration::from_hours(48);
 
-/// A record is made at most this long after its call began. Some platforms make it once the call is over.
+/// A record is created at most this long after the start of its call. Some platforms create it after the call.
 const RECORDED_WITHIN: SignedDuration = SignedDuration::from_hours(48);
 
-/// Whether a moment is more than the zero of a clock.
+/// True when a moment is not the zero of a clock.
 #[must_use]
 pub fn is_set(at: Timestamp) -> bool {
     at >= FIRST
 }
 
 impl SourceCall {
-    /// The same call with those times only that can be believed. An end that is not told or not believed is estimated
-    /// from the start and the duration, where both are known and the call is over.
+    /// The same call with plausible times only. A missing or implausible end is estimated from start and duration,
+    /// where both are known and the call is over.
     #[must_use]
     pub fn with_believable_times(mut self) -> Self {
         self.created_at = self.created_at.filter(|at| is_set(*at));

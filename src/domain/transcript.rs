@@ -1,18 +1,18 @@
-//! The transcript document (`aftercall.transcript/1`): who said what, or that nobody knows who did.
+//! The transcript document (`aftercall.transcript/1`): words, speakers and roles. Unknown roles are marked as unknown.
 
 use serde::{Deserialize, Serialize};
 
-/// Schema name written into every transcript document.
+/// Schema name in every transcript document.
 pub const TRANSCRIPT_SCHEMA: &str = "aftercall.transcript/1";
 
-/// What part a speaker plays in the call. A wrong role is worse than none, so `Unknown` is an honest answer.
+/// The role of a speaker. A wrong role is worse than none, so uncertain speakers get `Unknown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Agent,
-    /// The human on the line, whatever the direction of the call.
+    /// The human on the line, for any direction of the call.
     Caller,
-    /// Whoever the call was passed to.
+    /// The person to whom the call was transferred.
     Transfer,
     /// Voicemail, menus and announcements.
     System,
@@ -20,12 +20,12 @@ pub enum Role {
 }
 
 impl Role {
-    /// Reads what platforms and people call a role. `None` for any other word, which names nobody we know.
+    /// Reads the role words of platforms and people. `None` for any other word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         Some(match word.trim().to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
             "agent" | "assistant" | "bot" | "ai" => Self::Agent,
-            // The human on the line is the caller, whatever the direction of the call.
+            // The human on the line is the caller, for any direction of the call.
             "user" | "caller" | "customer" | "human" => Self::Caller,
             "transfer" | "transfer_target" => Self::Transfer,
             "system" => Self::System,
@@ -34,7 +34,7 @@ impl Role {
         })
     }
 
-    /// What the written forms call this role; `Unknown` has no name, because naming it would be a guess.
+    /// The label in the text forms. `Unknown` has none, because a label would be a guess.
     #[must_use]
     pub const fn label(self) -> Option<&'static str> {
         match self {
@@ -58,7 +58,7 @@ pub enum TextSource {
     ProviderAligned,
 }
 
-/// What a role rests on.
+/// The evidence for a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
@@ -66,11 +66,11 @@ pub enum Evidence {
     Channel,
     Voice,
     Text,
-    /// Somebody looked, and said so.
+    /// Corrected by a person.
     Correction,
 }
 
-/// What made the words, when we did.
+/// The engine that transcribed, where we transcribed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineInfo {
     pub name: String,
@@ -80,7 +80,7 @@ pub struct EngineInfo {
     pub parameters: serde_json::Value,
 }
 
-/// One voice of the call.
+/// One speaker of the call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Speaker {
     pub id: u32,
@@ -88,44 +88,44 @@ pub struct Speaker {
     /// 0 to 1; null where the role was given, not estimated.
     pub confidence: Option<f64>,
     pub evidence: Option<Evidence>,
-    /// The leg of the recording that is this speaker's alone: 0 left, 1 right.
+    /// The channel that contains only this speaker: 0 left, 1 right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<u8>,
 }
 
 impl Speaker {
-    /// Somebody of whom nothing is known but that they speak.
+    /// A speaker without a role.
     #[must_use]
     pub const fn nameless(id: u32) -> Self {
         Self { id, role: Role::Unknown, confidence: None, evidence: None, channel: None }
     }
 }
 
-/// Whose words an utterance is, as far as anybody can say.
+/// Word-to-speaker assignment of an utterance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Attribution {
     pub role: Role,
     pub evidence: Option<Evidence>,
-    /// 0 to 1; null where the role was given, or the speaker has none. Of words that may be somebody else's, said while both
-    /// spoke, the role is unknown whatever the speaker's, and this is how likely they are the speaker's.
+    /// 0 to 1; null where the role was given, or where the speaker has none. Words during overlapping speech may belong
+    /// to another speaker. Then the role is unknown, and this is the probability that the words belong to the speaker.
     pub confidence: Option<f64>,
 }
 
 impl Attribution {
-    /// For words that may be somebody else's than the speaker's.
+    /// For words that may belong to another speaker.
     #[must_use]
     pub const fn doubtful(confidence: f64) -> Self {
         Self { role: Role::Unknown, evidence: None, confidence: Some(confidence) }
     }
 
-    /// Whether the words may be somebody else's than the speaker's.
+    /// True when the words may belong to another speaker.
     #[must_use]
     pub const fn is_doubtful(&self) -> bool {
         matches!(self, Self { role: Role::Unknown, confidence: Some(_), .. })
     }
 }
 
-/// A stretch of one speaker, milliseconds from the start of the recording.
+/// A segment of one speaker, milliseconds from the start of the recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     pub speaker: u32,
@@ -133,7 +133,7 @@ pub struct Turn {
     pub end_ms: u64,
 }
 
-/// One word with its place in the recording, where known.
+/// One word with its times in the recording, where known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Word {
     pub text: String,
@@ -145,7 +145,7 @@ pub struct Word {
     pub heard: Option<bool>,
 }
 
-/// What one speaker said until somebody else did.
+/// The words of one speaker until another one speaks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Utterance {
     pub speaker: u32,
@@ -153,11 +153,11 @@ pub struct Utterance {
     pub end_ms: Option<u64>,
     pub text: String,
     pub confidence: Option<f64>,
-    /// Whether the audio holds these words; null where nobody looked.
+    /// Whether the audio contains these words; null where it was not checked.
     pub heard: Option<bool>,
     #[serde(default)]
     pub words: Vec<Word>,
-    /// Filled in once the speakers are known; a document of an earlier version has none.
+    /// Set once the speakers are known. Documents of earlier versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Attribution>,
 }
@@ -173,7 +173,7 @@ pub struct Transcript {
     pub speakers: Vec<Speaker>,
     pub turns: Vec<Turn>,
     pub utterances: Vec<Utterance>,
-    /// The platform removed something sensitive from the text; it is never re-made from the audio.
+    /// The platform redacted the text. It is never transcribed again from the audio.
     #[serde(default)]
     pub redacted: bool,
     /// Why words or times are missing.

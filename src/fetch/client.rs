@@ -1,6 +1,6 @@
-//! The HTTP clients recordings are asked with: no proxy, no cookies, no keys, redirects followed by hand so that
-//! every hop passes the guard. They send path and query as the address has them: clients that take parsed URLs rewrite
-//! what a signature covers.
+//! The HTTP clients for recordings: no proxy, no cookies, no keys. Redirects are followed by our own code, so that
+//! every hop passes the address guard. Path and query are sent byte for byte. Clients that take parsed URLs change
+//! bytes that a signature covers, so this one builds on hyper.
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
@@ -24,12 +24,12 @@ use super::guard::{HostPolicy, Lookup, RefusedAddress, Route};
 use crate::domain::{Address, chain};
 
 const AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
-/// Idle connections to a recording host are of little use and their addresses age.
+/// Idle connections to a recording host are rarely reused, and their addresses become outdated.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 
 type Client = legacy::Client<HttpsConnector<HttpConnector<Lookup>>, Empty<Bytes>>;
 
-/// One client per [`Route`], made when first needed.
+/// One client per [`Route`], created on first use.
 #[derive(Debug)]
 pub(super) struct Clients {
     connect_timeout: Duration,
@@ -41,24 +41,24 @@ pub(super) struct Clients {
 #[derive(Debug)]
 struct Made {
     client: Client,
-    /// Why every https connection of this client is going to fail: the system has no CA certificates.
+    /// Why every https connection of this client will fail: the system has no CA certificates.
     no_roots: Option<String>,
 }
 
-/// How much of a recording is asked for.
+/// The part of a recording that is requested.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanted<'a> {
     Whole,
-    /// From this byte on, of the version that the validator names.
+    /// From this byte on, of the version with this validator.
     Rest {
         first: u64,
         validator: Option<&'a str>,
     },
-    /// One byte: the answer's header tells how many there are.
+    /// One byte. The answer's header contains the total size.
     Size,
 }
 
-/// The last answer of a chain of redirects and the host that gave it.
+/// The last answer of a redirect chain, and its host.
 pub(super) struct Answer {
     pub host: String,
     pub response: Response<Incoming>,
@@ -69,7 +69,7 @@ impl Clients {
         Self { connect_timeout, guarded: OnceLock::new(), trusted: OnceLock::new(), trusted_plain: OnceLock::new() }
     }
 
-    /// Asks for the recording, or for a part of it, following redirects as far as the policy and the limit allow.
+    /// Requests the recording, or a part of it. It follows redirects within the policy and the limit.
     pub(super) async fn get(
         &self,
         address: &Address,
@@ -105,8 +105,8 @@ impl Clients {
         made.as_ref().map_err(|reason| FetchError::Client(reason.clone()))
     }
 
-    /// A client that trusts the system's CA certificates, or, where there are none, nobody: what the guard refuses is
-    /// refused all the same.
+    /// A client with the system's CA certificates. Without CA certificates the client trusts no server, but the address
+    /// guard still reports refused addresses.
     fn with_roots(&self, lookup: Lookup) -> Result<Made, String> {
         match HttpsConnectorBuilder::new().with_provider_and_platform_verifier(crypto()) {
             Ok(builder) => Ok(Made {
@@ -147,7 +147,7 @@ fn crypto() -> Arc<CryptoProvider> {
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
 }
 
-/// None for what no request can hold.
+/// None where the address makes no valid request.
 fn request(address: &Address, wanted: Wanted<'_>) -> Option<Request<Empty<Bytes>>> {
     let uri = Uri::builder()
         .scheme(address.url().scheme())

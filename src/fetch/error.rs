@@ -1,4 +1,4 @@
-//! What can go wrong between a recording's URL and the spooled file. No variant holds a URL: its query is a secret.
+//! Errors of a download. No variant contains a URL, because its query is a secret.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use crate::domain::{Classify, Fault, Side};
 /// Why there is no spooled recording.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// This host may not be asked, or the URL names none; no byte was sent anywhere.
+    /// This host must not be contacted, or the URL names none. Nothing was sent.
     #[error("{} refused: {reason}", refused(host.as_deref()))]
     RefusedUrl { host: Option<String>, reason: &'static str },
-    /// 400, 401 or 403: what an expired signature looks like. A fresh URL may be asked for once.
+    /// 400, 401 or 403, the typical answers to an expired signature. The job may request a fresh URL once.
     #[error("recording host `{host}` denied the download with status {status}; the URL may have expired")]
     Denied { host: String, status: u16 },
-    /// 404 or 410: not there yet, or not there any more; the call's age tells which.
+    /// 404 or 410: not available yet, or deleted. The call's age decides which.
     #[error("recording host `{host}` has no such recording (status {status})")]
     Gone { host: String, status: u16 },
-    /// An answer without a body: not there yet.
+    /// An answer without a body: not available yet.
     #[error("recording host `{host}` answered with an empty body")]
     Empty { host: String },
     /// The body is something else, such as an error page.
@@ -26,19 +26,19 @@ pub enum FetchError {
     NotARecording { host: String, what: &'static str, size_bytes: u64 },
     #[error("the recording is larger than fetch.max_bytes = {limit_bytes} (at least {size_bytes} bytes)")]
     TooLarge { limit_bytes: u64, size_bytes: u64 },
-    /// Silent or slower than `fetch.min_bytes_per_second`.
+    /// No data, or slower than `fetch.min_bytes_per_second`.
     #[error("recording host `{host}` sent only {received_bytes} bytes in {} s", window.as_secs_f64())]
     TooSlow { host: String, received_bytes: u64, window: Duration },
     #[error("the download did not end within fetch.total_timeout = {} s", limit.as_secs())]
     TimedOut { limit: Duration },
-    /// The body ended too early, several times; what came is kept for the next attempt where it can be continued.
+    /// The body ended early several times. A partial download that can be resumed is kept for the next attempt.
     #[error("the download from `{host}` broke off after {received_bytes} of {} bytes: {cause}", expected(*expected_bytes))]
     Interrupted { host: String, received_bytes: u64, expected_bytes: Option<u64>, cause: String },
     #[error("recording host `{host}` asked for a pause (status {status})")]
     Throttled { host: String, status: u16, retry_after: Option<Duration> },
     #[error("recording host `{host}` failed with status {status}")]
     ServerError { host: String, status: u16 },
-    /// No connection: name not found, refused, TLS failure.
+    /// No connection: name not found, refused, or TLS failure.
     #[error("recording host `{host}` cannot be reached: {cause}")]
     Unreachable { host: String, cause: String },
     #[error("more than {limit} redirects on the way to the recording")]
@@ -48,7 +48,7 @@ pub enum FetchError {
     /// The spool file cannot be written.
     #[error("cannot write {} ({source}); {}", path.display(), remedy(source))]
     Spool { path: PathBuf, source: io::Error },
-    /// No client can be made, above all where the system has no CA certificates.
+    /// No client can be built, usually because the system has no CA certificates.
     #[error("no https client: {0}; install the system's CA certificates (package ca-certificates)")]
     Client(String),
 }
@@ -72,7 +72,7 @@ fn remedy(source: &io::Error) -> &'static str {
 }
 
 impl FetchError {
-    /// Whether what has arrived so far is worth keeping for the next attempt.
+    /// True when the partial download should be kept for the next attempt.
     pub(super) const fn keeps_partial(&self) -> bool {
         matches!(
             self,
@@ -88,8 +88,8 @@ impl FetchError {
 }
 
 impl Classify for FetchError {
-    /// [`Self::Empty`] and [`Self::Gone`] are called transient here; the job, which knows the call's age, turns them
-    /// into "not ready yet" or an outcome, and asks for a fresh URL once on [`Self::Denied`].
+    /// [`Self::Empty`] and [`Self::Gone`] are transient here. The job knows the call's age and turns them into "not
+    /// ready yet" or an outcome. On [`Self::Denied`] the job requests a fresh URL once.
     fn fault(&self) -> Fault {
         match self {
             Self::Throttled { retry_after: Some(retry_after), .. } => Fault::Throttled { retry_after: *retry_after },

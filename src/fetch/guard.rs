@@ -1,5 +1,5 @@
-//! Which hosts may be asked for a recording. URLs arrive in webhooks and API answers: without this, whoever can send
-//! one could make the worker read from the inside of its own network (server-side request forgery).
+//! The address guard: which hosts may serve a recording. Recording URLs come from outside. Without the guard, a sender
+//! of a URL could make the worker read from its own internal network (server-side request forgery).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,8 +16,8 @@ use url::{Host, Url};
 
 use super::error::FetchError;
 
-/// IPv4 ranges nobody outside may steer us to: the IANA special-purpose registry (RFC 6890 and its updates),
-/// multicast (RFC 5771), and Azure's metadata host, the one that lies in public space.
+/// Refused IPv4 ranges: the IANA special-purpose registry (RFC 6890 and its updates), multicast (RFC 5771), and Azure's
+/// metadata host, which is in public address space.
 const REFUSED_V4: [Ipv4Net; 16] = [
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
@@ -37,11 +37,11 @@ const REFUSED_V4: [Ipv4Net; 16] = [
     v4([240, 0, 0, 0], 4),
 ];
 
-/// All global unicast IPv6 there is (RFC 4291 section 2.5.4). What lies outside is loopback, unique local, link-local,
-/// multicast, IPv4-mapped (`::ffff:0:0/96`) or NAT64 (`64:ff9b::/96`), the last two being IPv4 in disguise.
+/// All global unicast IPv6 addresses (RFC 4291 section 2.5.4). Other addresses are loopback, unique local, link-local,
+/// multicast, IPv4-mapped (`::ffff:0:0/96`) or NAT64 (`64:ff9b::/96`). The last two contain an IPv4 address.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0], 3);
 
-/// Parts of it that are not destinations: Teredo and other protocol assignments, documentation, 6to4.
+/// Refused parts of that range: Teredo and other protocol assignments, documentation, 6to4.
 const REFUSED_V6: [Ipv6Net; 4] =
     [v6([0x2001, 0], 23), v6([0x2001, 0x0db8], 32), v6([0x2002, 0], 16), v6([0x3fff, 0], 20)];
 
@@ -55,7 +55,7 @@ const fn v6(start: [u16; 2], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
 }
 
-/// Whether an address is out of bounds for a host the configuration does not name.
+/// True for an address that only a configured host may have.
 fn is_refused(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => REFUSED_V4.iter().any(|net| net.contains(&address)),
@@ -63,17 +63,17 @@ fn is_refused(address: IpAddr) -> bool {
     }
 }
 
-/// What one source's configuration says about hosts of recordings.
+/// The host rules of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostPolicy {
-    /// Named in `recording_hosts`: any port, plain http and private addresses too.
+    /// Hosts of `recording_hosts`. Any port, plain http and private addresses are allowed.
     named: BTreeSet<String>,
-    /// The platform's API exactly as configured (scheme, host, port): the operator already trusts it with keys.
+    /// The platform's API exactly as configured (scheme, host, port). The operator already sends keys to it.
     own: Option<url::Origin>,
 }
 
 impl HostPolicy {
-    /// Any public host over https, and nothing else.
+    /// Any public host over https, nothing else.
     #[must_use]
     pub fn public_only() -> Self {
         Self::default()
@@ -85,10 +85,10 @@ impl HostPolicy {
         Self { named: recording_hosts.iter().map(|host| plain(host)).collect(), own: Some(base_url.origin()) }
     }
 
-    /// How this URL may be asked.
+    /// The client for this URL.
     ///
     /// # Errors
-    /// [`FetchError::RefusedUrl`] when it may not be asked at all.
+    /// [`FetchError::RefusedUrl`] when the URL is not allowed.
     pub(super) fn route(&self, url: &Url) -> Result<Route, FetchError> {
         let Some(host) = url.host() else { return Err(refused("", "the URL has no host")) };
         let name = plain(&host.to_string());
@@ -105,7 +105,7 @@ impl HostPolicy {
             Host::Ipv6(address) => Some(IpAddr::V6(address)),
             Host::Domain(_) => None,
         };
-        // A literal never reaches the resolver.
+        // An IP literal never reaches the resolver, so it is checked here.
         if literal.is_some_and(is_refused) {
             return Err(refused(&name, PRIVATE));
         }
@@ -116,14 +116,14 @@ impl HostPolicy {
     }
 }
 
-/// Which client asks.
+/// The client for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     /// https to public addresses.
     Guarded,
-    /// https to a host the configuration trusts, wherever it is.
+    /// https to a configured host at any address.
     Trusted,
-    /// Plain http to such a host.
+    /// Plain http to a configured host.
     TrustedPlain,
 }
 
@@ -134,12 +134,12 @@ fn refused(host: &str, reason: &'static str) -> FetchError {
     FetchError::RefusedUrl { host: Some(host.to_owned()).filter(|host| !host.is_empty()), reason }
 }
 
-/// A host as it is compared: lower case, no brackets, no final dot.
+/// A host in the form for comparison: lower case, no brackets, no final dot.
 fn plain(host: &str) -> String {
     host.trim().trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// A name had no address that may be asked. Travels through the HTTP client's error chain.
+/// A name had no allowed address. The error passes through the HTTP client's error chain.
 #[derive(Debug)]
 pub(super) struct RefusedAddress(String);
 
@@ -160,10 +160,10 @@ impl std::error::Error for RefusedAddress {}
 /// The system's resolver.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lookup {
-    /// With every address.
+    /// Returns every address.
     Open,
-    /// Without the addresses that are out of bounds. The check is here, on the very addresses the connection is then
-    /// made to, so a name that changes its answer between check and use gains nothing.
+    /// Removes refused addresses. The check is on the addresses that the connection then uses. So a name that changes
+    /// its answer between check and connect does not pass the guard.
     Guarded,
 }
 
@@ -182,7 +182,7 @@ impl Service<Name> for Lookup {
     fn call(&mut self, name: Name) -> Self::Future {
         let lookup = *self;
         Box::pin(async move {
-            // Port 0 is replaced by the URL's own.
+            // The connector replaces port 0 by the URL's port.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             match lookup {
                 Self::Open => Ok(found.into_iter()),

@@ -1,5 +1,5 @@
-//! A recording's URL becomes a spooled file: limits on bytes, time and rate, a guard on hosts, resuming, a digest.
-//! Recordings are asked for without any key of ours: the URL is the whole permission.
+//! Download of a recording. Input: a URL. Output: a spooled file with its digest. It enforces limits on bytes, time and
+//! rate, checks hosts, and resumes broken downloads. No key of ours is sent, because the URL itself grants access.
 
 mod client;
 mod error;
@@ -29,36 +29,36 @@ pub use guard::HostPolicy;
 pub use told::{Change, Told};
 pub use unpack::LooksLikeAudio;
 
-/// How often a broken transfer is continued within one fetch.
+/// How often a broken download is resumed within one fetch.
 const RESUMES: u32 = 4;
-/// The most parts in which a host that sends no whole body is asked for it.
+/// The largest number of parts requested from a host that sends the body in parts only.
 const MOST_PARTS: u32 = 1024;
-/// How much larger a body may be for being packed: this part of the limit, and a head.
+/// A packed body may be larger than the limit by this fraction of it, plus a header.
 const PACKING_SHARE: u64 = 64;
 const PACKING_BYTES: u64 = 4096;
 
-/// A recording on disk, as it was before it was packed for its way.
+/// A recording on disk with its content codings removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     pub path: PathBuf,
     pub size_bytes: u64,
     pub sha256: Sha256,
-    /// What the host called it; hosts are often wrong.
+    /// The host's content type, which is often wrong.
     pub content_type: Option<String>,
-    /// Up to the first 4096 bytes.
+    /// The first bytes, at most 4096.
     pub head: Vec<u8>,
-    /// What the host said of the body as it sent it.
+    /// The host's headers about the body as sent.
     pub told: Told,
-    /// The host sent less than it said there was, or what it packed ended too early.
+    /// The host sent less than it announced, or the packed body ended early.
     pub is_short: bool,
 }
 
-/// Pauses and windows that tests shorten.
+/// Pauses and windows. Tests shorten them.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// The stretch over which the least rate is measured, and the longest silence before an answer.
+    /// The window of the rate measurement, and the longest wait for an answer.
     pub window: Duration,
-    /// Pause before the first resume; it doubles.
+    /// Pause before the first resume. It doubles each time.
     pub resume_pause: Duration,
 }
 
@@ -80,31 +80,31 @@ pub struct Fetcher {
 /// How one answer ended.
 enum Answered {
     Whole,
-    /// There is more, and the host gives it to whoever asks for it.
+    /// More bytes exist, and the host sends them on request.
     Part,
-    /// There is more, and the host does not give it.
+    /// More bytes exist, and the host does not send them.
     Short,
 }
 
 impl Fetcher {
-    /// A fetcher with these limits, which knows audio when it sees it; nothing is connected.
+    /// A fetcher with these limits. `looks_like_audio` recognises audio by its first bytes. It opens no connection.
     #[must_use]
     pub fn new(limits: &Fetch, looks_like_audio: LooksLikeAudio) -> Self {
         let clients = Clients::new(limits.connect_timeout.0);
         Self { limits: limits.clone(), timing: Timing::default(), clients, looks_like_audio }
     }
 
-    /// The same with other pauses.
+    /// Sets other pauses and windows.
     #[must_use]
     pub fn with_timing(self, timing: Timing) -> Self {
         Self { timing, ..self }
     }
 
-    /// Downloads to `dest`, which appears whole or not at all. A transfer that broke leaves `<dest>.part` and
-    /// `<dest>.resume`; the next fetch of the same recording to the same place continues there.
+    /// Downloads to `dest`, which is complete or does not exist. A broken download leaves `<dest>.part` and
+    /// `<dest>.resume`. The next fetch of the same recording to the same path resumes it.
     ///
     /// # Errors
-    /// [`FetchError`]; none of them repeats the URL's query.
+    /// [`FetchError`]. No message contains the URL's query.
     pub async fn fetch(&self, url: &RecordingUrl, policy: &HostPolicy, dest: &Path) -> Result<Fetched, FetchError> {
         let address = address_of(url)?;
         policy.route(address.url())?;
@@ -124,7 +124,7 @@ impl Fetcher {
         }
     }
 
-    /// Asks what the host says of a recording, without fetching it.
+    /// Requests the host's data about a recording without a download.
     ///
     /// # Errors
     /// [`FetchError`], as for a fetch.
@@ -136,7 +136,7 @@ impl Fetcher {
         Told::of_size(status, headers).ok_or_else(|| told::refusal(answer.host, status, headers))
     }
 
-    /// Unpacks what has arrived, where it is packed, and gives it its name.
+    /// Unpacks the download, where it is packed, and renames it to its final name.
     async fn settle(
         &self,
         address: &Address,
@@ -180,7 +180,7 @@ impl Fetcher {
         }
     }
 
-    /// One request, and as much of the body as it brings.
+    /// One request, and as much of the body as it returns.
     async fn attempt(
         &self,
         address: &Address,
@@ -204,7 +204,7 @@ impl Fetcher {
             (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) if in_parts => {
                 return Ok(Answered::Short);
             }
-            // The host's idea of the rest is not ours: from the beginning, then.
+            // The host's answer does not continue our bytes, so the download restarts from the beginning.
             (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) if first > 0 => {
                 partial.restart().await?;
                 return Err(interrupted(host, partial, "the host continues something else"));
@@ -229,7 +229,7 @@ impl Fetcher {
         if status != StatusCode::ACCEPTED {
             return received;
         }
-        // "Not yet", unless the recording came with it all the same.
+        // 202 means "not yet", unless the body is the recording.
         match received {
             Err(FetchError::NotARecording { .. }) => Err(FetchError::Empty { host }),
             Ok(_) if !(self.looks_like_audio)(&partial.head) => Err(FetchError::Empty { host }),
@@ -237,7 +237,7 @@ impl Fetcher {
         }
     }
 
-    /// Takes in the body until it ends, breaks, grows too large or trickles.
+    /// Receives the body until it ends, breaks, exceeds the limit or becomes too slow.
     async fn receive(
         &self,
         host: String,
@@ -249,7 +249,7 @@ impl Fetcher {
         let mut ticks = tokio::time::interval(window);
         ticks.tick().await;
         let mut at_last_tick = partial.received_bytes;
-        // What is packed looks like nothing before it is unpacked.
+        // Packed bytes cannot be recognised before they are unpacked.
         let (is_packed, most) = (partial.codings().is_packed(), self.most_bytes(partial));
         loop {
             let chunk = tokio::select! {
@@ -293,7 +293,7 @@ impl Fetcher {
         Ok(Answered::Whole)
     }
 
-    /// How large a body may be on its way.
+    /// Largest size of the body as sent, in bytes.
     fn most_bytes(&self, partial: &Partial) -> u64 {
         let limit_bytes = self.limits.max_bytes;
         let packing = if partial.codings().is_packed() { limit_bytes / PACKING_SHARE + PACKING_BYTES } else { 0 };
@@ -309,7 +309,7 @@ impl Fetcher {
 /// The next piece of a body.
 async fn chunk(response: &mut Response<Incoming>) -> Result<Option<Bytes>, hyper::Error> {
     while let Some(frame) = response.body_mut().frame().await {
-        // Trailers are no part of it.
+        // Trailers are not part of the body.
         if let Ok(data) = frame?.into_data() {
             return Ok(Some(data));
         }
@@ -321,10 +321,10 @@ fn address_of(url: &RecordingUrl) -> Result<&Address, FetchError> {
     url.address().map_err(|why| FetchError::RefusedUrl { host: None, reason: why.reason() })
 }
 
-/// Removes a fetched file and everything an attempt may have left beside it.
+/// Removes a fetched file and all files that an attempt may have left beside it.
 ///
 /// # Errors
-/// [`FetchError::Spool`] when something is there and cannot be removed.
+/// [`FetchError::Spool`] when a file exists and cannot be removed.
 pub async fn discard(dest: &Path) -> Result<(), FetchError> {
     for path in [dest.to_owned(), partial::part(dest), partial::resume_path(dest)] {
         match tokio::fs::remove_file(&path).await {

@@ -1,4 +1,4 @@
-//! The file a download grows in, and what is needed to continue it later.
+//! A download in progress: its file, and the data that is needed to resume it.
 
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use super::told::{self, Told};
 use crate::coding::Codings;
 use crate::domain::{RecordingUrl, Sha256};
 
-/// First bytes kept in memory, enough for anyone who wants to know what a recording is.
+/// First bytes kept in memory, enough to recognise a recording.
 pub(super) const HEAD_BYTES: usize = 4096;
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// What the next attempt must know to ask for the rest of the very same representation.
+/// The data that the next attempt needs to request the rest of the same representation.
 #[derive(Debug, Serialize, Deserialize)]
 struct Resume {
-    /// Digest of the URL without its query: the signature changes, the recording does not.
+    /// Digest of the URL without its query. The signature changes, the recording does not.
     source: Sha256,
     validator: String,
     received_bytes: u64,
@@ -31,7 +31,7 @@ struct Resume {
     content_encoding: String,
 }
 
-/// A body that has arrived whole, under its provisional name.
+/// A completely received body under its temporary name.
 #[derive(Debug)]
 pub(super) struct Received {
     pub part: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Received {
     pub head: Vec<u8>,
 }
 
-/// A download under way in `<dest>.part`.
+/// A download in progress in `<dest>.part`.
 #[derive(Debug)]
 pub(super) struct Partial {
     dest: PathBuf,
@@ -49,18 +49,19 @@ pub(super) struct Partial {
     hasher: sha2::Sha256,
     pub received_bytes: u64,
     pub head: Vec<u8>,
-    /// A strong `ETag` or `Last-Modified` for `If-Range` (RFC 9110 section 13.1.5); without one there is no resuming.
+    /// A strong `ETag` or `Last-Modified` for `If-Range` (RFC 9110 section 13.1.5). Without one a download cannot be
+    /// resumed.
     pub validator: Option<String>,
     pub total_bytes: Option<u64>,
     pub content_type: Option<String>,
     content_encoding: String,
     tag: Option<String>,
-    /// Where the answer that is being read ends, if it is only a part of the body.
+    /// The end of the current answer, where the answer is only a part of the body.
     pub part_end: Option<u64>,
 }
 
 impl Partial {
-    /// Continues what an earlier attempt left, or begins anew.
+    /// Resumes an earlier attempt's download, or starts a new one.
     pub(super) async fn open(url: &RecordingUrl, dest: &Path) -> Result<Self, FetchError> {
         let failed = |source| FetchError::Spool { path: dest.to_owned(), source };
         let mut options = OpenOptions::new();
@@ -91,7 +92,8 @@ impl Partial {
         Ok(this)
     }
 
-    /// Reads what is there again: the digest must cover it. `false` when the file is shorter than it should be.
+    /// Reads the existing bytes again, because the digest must cover them. `false` when the file is shorter than it
+    /// should be.
     async fn adopt(&mut self, resume: Resume) -> io::Result<bool> {
         if self.file.metadata().await?.len() < resume.received_bytes {
             return Ok(false);
@@ -111,7 +113,7 @@ impl Partial {
         Ok(self.received_bytes == resume.received_bytes)
     }
 
-    /// Forgets everything that has arrived.
+    /// Discards all received bytes.
     pub(super) async fn restart(&mut self) -> Result<(), FetchError> {
         self.hasher = sha2::Sha256::default();
         self.received_bytes = 0;
@@ -123,14 +125,14 @@ impl Partial {
         self.tag = None;
         self.part_end = None;
         let emptied = async {
-            // Seeking first waits for writes still under way.
+            // The seek first waits for pending writes.
             self.file.seek(SeekFrom::Start(0)).await?;
             self.file.set_len(0).await
         };
         emptied.await.map_err(|source| self.failed(source))
     }
 
-    /// Notes what the host says of the body it is about to send from its beginning.
+    /// Records the host's headers about a body that it sends from its beginning.
     pub(super) fn begin(&mut self, headers: &HeaderMap) {
         self.total_bytes = told::length(headers);
         self.content_type = told::content_type(headers);
@@ -139,21 +141,21 @@ impl Partial {
         self.tag = told::tag(headers);
     }
 
-    /// Notes that only this much of a body comes with this answer, from its beginning.
+    /// Records that this answer contains only the first part of the body.
     pub(super) const fn begin_part(&mut self, part: told::Part) {
         self.total_bytes = part.total;
         self.part_end = Some(part.end);
     }
 
-    /// Whether a partial answer begins exactly where ours ends and belongs to the same body.
+    /// True when a partial answer starts exactly after our bytes and belongs to the same body.
     pub(super) fn continues(&mut self, headers: &HeaderMap) -> bool {
         let Some(part) = told::part(headers) else { return false };
         let same_size = match (self.total_bytes, part.total) {
             (Some(before), Some(now)) => before == now,
-            // Without a validator the size is all there is to go by.
+            // Without a validator only the size can be compared.
             _ => self.validator.is_some(),
         };
-        // A host that serves ranges but does not know `If-Range` would continue a body that has changed meanwhile.
+        // A host that serves ranges but ignores `If-Range` would continue a body that has changed.
         let tag = told::text(headers, ETAG);
         let is_tag = self.validator.as_deref().is_some_and(|validator| validator.starts_with('"'));
         let same_tag = tag.is_none_or(|tag| !is_tag || self.validator.as_deref() == Some(tag));
@@ -166,7 +168,7 @@ impl Partial {
         fits
     }
 
-    /// What the host has said of the body, as far as that is known by now.
+    /// The host's data about the body, as far as known.
     pub(super) fn told(&self) -> Told {
         Told { size_bytes: Some(self.received_bytes), tag: self.tag.clone() }
     }
@@ -188,7 +190,7 @@ impl Partial {
         self.head.extend_from_slice(bytes.get(..room).unwrap_or_default());
     }
 
-    /// Makes the file durable; it has its provisional name still.
+    /// Makes the file durable under its temporary name.
     pub(super) async fn close(mut self) -> Result<Received, FetchError> {
         let done = async {
             self.file.flush().await?;
@@ -203,7 +205,7 @@ impl Partial {
         })
     }
 
-    /// Leaves what has arrived for the next attempt; whatever goes wrong here only costs that attempt bytes.
+    /// Keeps the received bytes for the next attempt. An error here only means that the next attempt downloads more.
     pub(super) async fn keep(mut self) {
         let Some(validator) = self.validator.take().filter(|_| self.received_bytes > 0) else {
             return self.discard().await;
@@ -236,7 +238,8 @@ impl Partial {
     }
 }
 
-/// Reads and removes the note: should this attempt die without another, the file may hold anything.
+/// Reads and removes the resume note. If this attempt dies, the file may be inconsistent, so the note must not survive
+/// it.
 async fn take_resume(dest: &Path) -> Option<Resume> {
     let path = resume_path(dest);
     let note = tokio::fs::read(&path).await.ok()?;

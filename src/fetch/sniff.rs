@@ -1,16 +1,16 @@
-//! Bodies that are plainly not a recording. What kind of recording it is, `audio` decides.
+//! Detects bodies that are text and so cannot be a recording. `audio` detects the recording's format.
 
-/// Enough of a body to tell text from audio.
+/// Number of bytes that separate text from audio reliably.
 pub(super) const SNIFF_BYTES: usize = 512;
 
-/// Names the kind of text a body begins with; `None` for what may be a recording. Every container and codec read here
-/// has a byte in its first dozens that no text has.
+/// The kind of text at the start of a body. `None` for a possible recording. Every supported container and codec has a
+/// non-text byte in its first dozens of bytes.
 pub(super) fn text_kind(head: &[u8]) -> Option<&'static str> {
     let head = head.get(..SNIFF_BYTES).unwrap_or(head);
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // The cut may go through a character.
+        // The cut may be inside a character.
         Err(err) if err.error_len().is_none() && err.valid_up_to() > 0 => {
             std::str::from_utf8(head.get(..err.valid_up_to()).unwrap_or_default()).unwrap_or_default()
         }

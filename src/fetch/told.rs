@@ -1,5 +1,4 @@
-//! What a host says of a recording in its headers: its size, its version, which part it sends, and what an answer
-//! without one means.
+//! A host's headers about a recording: size, version, part of the body, and the meaning of an error answer.
 
 use std::time::Duration;
 
@@ -12,33 +11,33 @@ use serde::{Deserialize, Serialize};
 
 use super::error::FetchError;
 
-/// The longest pause a recording host can ask for.
+/// The longest accepted pause of a recording host.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// A `Last-Modified` this much older than `Date` cannot hide a second change in the same second
-/// (RFC 9110 section 8.8.2.2).
+/// A `Last-Modified` this many seconds older than `Date` cannot hide a second change within the same second (RFC 9110
+/// section 8.8.2.2).
 const STRONG_DATE_SECONDS: i64 = 60;
 
-/// What a host says of a recording, at one moment.
+/// A host's data about a recording at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
-    /// As it is sent, packed or not.
+    /// The size as sent, packed or not.
     pub size_bytes: Option<u64>,
     /// Entity tag, or else the time of the last change.
     pub tag: Option<String>,
 }
 
-/// What two answers about one recording say together.
+/// The comparison of two answers about one recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Same,
     Longer,
     Shorter,
-    /// The host does not say enough: only another download tells.
+    /// The headers do not decide it. Only another download can.
     Untold,
 }
 
 impl Told {
-    /// What has become of the recording since this was told.
+    /// Compares this earlier answer with a newer one.
     #[must_use]
     pub fn since(&self, now: &Self) -> Change {
         match (self.size_bytes, now.size_bytes) {
@@ -50,7 +49,7 @@ impl Told {
         }
     }
 
-    /// Of an answer to a question for one byte.
+    /// Reads the answer to a request for one byte.
     pub(super) fn of_size(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
         let size_bytes = match status {
             StatusCode::PARTIAL_CONTENT => part(headers).and_then(|part| part.total),
@@ -64,11 +63,11 @@ impl Told {
     }
 }
 
-/// Which part of a body an answer holds (`Content-Range: bytes 100-199/200`, RFC 9110 section 14.4).
+/// The part of a body in an answer (`Content-Range: bytes 100-199/200`, RFC 9110 section 14.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
     pub first: u64,
-    /// The byte after the last one.
+    /// The position after the last byte.
     pub end: u64,
     pub total: Option<u64>,
 }
@@ -89,19 +88,19 @@ pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
     text(headers, CONTENT_TYPE).map(str::to_owned)
 }
 
-/// The words of the `Content-Encoding` headers, for a note.
+/// The words of the `Content-Encoding` headers, for the resume note.
 pub(super) fn content_encoding(headers: &HeaderMap) -> String {
     let words = headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     words.collect::<Vec<_>>().join(",")
 }
 
-/// What tells one version from another, however weakly.
+/// A version tag, weak or strong.
 pub(super) fn tag(headers: &HeaderMap) -> Option<String> {
     let tag = text(headers, ETAG).map(|tag| tag.trim().trim_start_matches("W/"));
     tag.or_else(|| text(headers, LAST_MODIFIED)).map(str::to_owned)
 }
 
-/// A validator strong enough for `If-Range`.
+/// A validator that is strong enough for `If-Range`.
 pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
     if let Some(tag) = text(headers, ETAG) {
         return tag.starts_with('"').then(|| tag.to_owned());
@@ -111,7 +110,7 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
     (age.as_secs() >= STRONG_DATE_SECONDS).then(|| modified.to_owned())
 }
 
-/// What an answer without a recording means.
+/// The error for an answer without a recording.
 pub(super) fn refusal(host: String, status: StatusCode, headers: &HeaderMap) -> FetchError {
     let retry_after = pause_asked_for(headers);
     let status = status.as_u16();
@@ -126,7 +125,7 @@ pub(super) fn refusal(host: String, status: StatusCode, headers: &HeaderMap) -> 
     }
 }
 
-/// `Retry-After` as seconds, also decimal ones, or as a date compared with the host's own `Date`.
+/// `Retry-After` in seconds, also decimal, or as a date that is compared with the host's own `Date`.
 fn pause_asked_for(headers: &HeaderMap) -> Option<Duration> {
     let asked = text(headers, RETRY_AFTER)?.trim();
     let seconds = match asked.parse::<f64>() {

@@ -1,4 +1,4 @@
-//! A body that has arrived becomes the recording: codings come off, and what is no recording is turned away.
+//! Turns a received body into the recording: removes content codings and refuses bodies that are not a recording.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -14,16 +14,16 @@ use crate::coding;
 use crate::coding::{Coding, Codings, End, Layer};
 use crate::domain::Sha256;
 
-/// As much as whoever tells audio from other bytes wants to see.
+/// Number of bytes that audio recognition needs.
 const SNIFF_BYTES: u64 = 64 * 1024;
 const BLOCK_BYTES: usize = 256 * 1024;
-/// Layers of gzip that nobody has named.
+/// Most gzip layers that are removed without being named.
 const MOST_UNNAMED: usize = 3;
 
-/// Tells by its first bytes whether something is audio.
+/// Recognises audio by its first bytes.
 pub type LooksLikeAudio = fn(&[u8]) -> bool;
 
-/// How a body is unpacked.
+/// Rules of unpacking.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub codings: Codings,
@@ -38,14 +38,14 @@ pub(super) struct Plain {
     pub size_bytes: u64,
     pub sha256: Sha256,
     pub head: Vec<u8>,
-    /// The packed bytes ended too early; what they held up to there is kept.
+    /// The packed bytes ended early. The unpacked part is kept.
     pub is_short: bool,
 }
 
-/// Unpacks what has been received and gives it its name. What is refused leaves nothing.
+/// Unpacks the received body and renames it to its final name. A refused body is removed.
 ///
 /// # Errors
-/// [`FetchError`]: too large, empty, no recording, or a disk that fails.
+/// [`FetchError`]: too large, empty, not a recording, or a disk error.
 pub(super) fn settle(received: Received, dest: &Path, rules: &Rules) -> Result<Plain, FetchError> {
     let failed = |source| FetchError::Spool { path: dest.to_owned(), source };
     let part = received.part.clone();
@@ -67,7 +67,7 @@ pub(super) fn settle(received: Received, dest: &Path, rules: &Rules) -> Result<P
     settled
 }
 
-/// Where the bytes are.
+/// The file with the current bytes.
 enum Content {
     Part(PathBuf),
     Layer(NamedTempFile),
@@ -89,7 +89,7 @@ fn unpacked<'a>(received: Received, dest: &'a Path, rules: &'a Rules) -> Result<
     for coding in rules.codings.outermost_first() {
         peeling.take_off(coding, |_| true)?;
     }
-    // What nobody has named is taken off only to get at something that is known.
+    // A layer that was not named is removed only when its content is known.
     let is_known = |inside: &[u8]| {
         coding::is_gzip(inside) || sniff::text_kind(inside).is_some() || (rules.looks_like_audio)(inside)
     };
@@ -101,7 +101,7 @@ fn unpacked<'a>(received: Received, dest: &'a Path, rules: &'a Rules) -> Result<
     Ok(peeling)
 }
 
-/// A body on its way out of its layers.
+/// A body while its layers are removed.
 struct Peeling<'a> {
     dest: &'a Path,
     rules: &'a Rules,
@@ -110,11 +110,12 @@ struct Peeling<'a> {
 }
 
 impl Peeling<'_> {
-    /// Takes one coding off, if the bytes are packed with it and hold what is wanted; otherwise they stay as they are.
+    /// Removes one coding when the bytes are packed with it and pass `wanted`. Otherwise the bytes stay as they are.
     fn take_off(&mut self, coding: Coding, wanted: impl Fn(&[u8]) -> bool) -> Result<bool, FetchError> {
         for layer in coding.layers(&self.plain.head) {
             let (file, plain, end) = self.unpack(*layer)?;
-            // Packers store what they cannot make smaller: frames of audio are seen through a packing without a mark.
+            // Packers store incompressible bytes unchanged. So audio frames can be visible inside a packed body without
+            // magic bytes.
             let is_plain =
                 || -> Result<bool, FetchError> { Ok(!layer.has_mark() && self.looks_like_audio(self.content.path())?) };
             let is_wanted = match end {
@@ -127,7 +128,7 @@ impl Peeling<'_> {
                     let inside = self.head_of(file.path())?;
                     wanted(&inside) && ((self.rules.looks_like_audio)(&inside) || !is_plain()?)
                 }
-                // The beginning of a recording, packed once more or not. Junk that unpacks at all soon stops.
+                // The beginning of a recording, possibly packed once more. Junk that happens to unpack stops early.
                 End::Broken => {
                     let is_beginning = coding::is_gzip(&plain.head) || self.looks_like_audio(file.path())?;
                     is_beginning && (plain.size_bytes > self.plain.size_bytes / 2 || !is_plain()?)
@@ -154,7 +155,7 @@ impl Peeling<'_> {
         Ok(head)
     }
 
-    /// Turns away what is no recording.
+    /// Refuses a body that is not a recording.
     fn check(&self) -> Result<(), FetchError> {
         let (host, size_bytes) = (self.rules.host.clone(), self.plain.size_bytes);
         if size_bytes == 0 {
@@ -191,7 +192,7 @@ impl Peeling<'_> {
     }
 }
 
-/// A file whose digest and first bytes are taken as it is written.
+/// A file whose digest and first bytes are recorded while it is written.
 struct Digested<'a> {
     file: BufWriter<&'a mut File>,
     hasher: sha2::Sha256,

@@ -1,17 +1,17 @@
-//! Who is alive: every worker beats a row; the jobs of a silent one go back to the queue. The database's clock
-//! judges, so that workers with wrong clocks neither die nor live too long.
+//! Heartbeats. Every worker updates its row. The jobs of a worker without a heartbeat are requeued. The database's
+//! clock decides, so that wrong clocks of workers have no effect.
 
 use std::time::Duration;
 
 use super::{Queue, QueueError};
 use crate::store::{Db, on_pool};
 
-/// What a rescue did.
+/// Result of a requeue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rescued {
-    /// Jobs given back to the queue.
+    /// Jobs that were requeued.
     pub returned: u64,
-    /// Jobs that have used up their attempts by killing their workers: dead letters now.
+    /// Jobs whose workers died on every allowed attempt. They are dead letters now.
     pub dead_lettered: u64,
 }
 
@@ -27,7 +27,7 @@ macro_rules! now_ms {
 }
 
 impl Queue {
-    /// Enters a worker, or beats its heart.
+    /// Registers a worker, or updates its heartbeat.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -58,7 +58,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a worker that stops in good order off the list.
+    /// Removes a worker that stops normally.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -71,7 +71,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Notes why a worker takes no work, or that it does again.
+    /// Stores why a worker takes no jobs. `None` when it takes jobs again.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -85,7 +85,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The workers that have not left: name, host, build, and why one takes no work.
+    /// The registered workers: name, host, build, and why a worker takes no jobs.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -97,7 +97,7 @@ impl Queue {
         .await?))
     }
 
-    /// How many workers have beaten within `silent_after`.
+    /// The number of workers with a heartbeat within `silent_after`.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -112,8 +112,9 @@ impl Queue {
         Ok(count as u64)
     }
 
-    /// Gives back the running jobs of every worker silent for `silent_after`. With zero, of every worker but `me`:
-    /// right only where nobody else can be alive, as on a machine whose data directory lock this process holds.
+    /// Requeues the running jobs of every worker without a heartbeat for `silent_after`. Zero means every worker except
+    /// `me`. Zero is only correct where no other worker can be alive, such as on a machine whose data directory lock
+    /// this process holds.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -129,7 +130,7 @@ impl Queue {
     }
 }
 
-// What a dead worker had begun goes first: it keeps the moment it was due, and comes before everybody's front.
+// A requeued job gets priority 1 and keeps its due time, so jobs that a dead worker had begun run first.
 async fn rescue_sqlite(
     tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
     me: &str,

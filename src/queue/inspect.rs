@@ -1,4 +1,4 @@
-//! Looking at jobs and steering them: lists, dead letters, retry, cancel, what is due.
+//! Inspection and control of jobs: lists, dead letters, retry, cancel, due jobs.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ pub struct JobView {
     pub state: JobState,
     pub attempt: i64,
     pub max_attempts: i64,
-    /// Our id of what it is about.
+    /// Our id of the job's subject.
     pub subject: Option<String>,
     pub payload: Value,
     pub failure: Option<Failure>,
-    /// The worker's last word where it left no [`Failure`].
+    /// The latest error, where there is no [`Failure`].
     pub last_error: Option<String>,
-    /// It has been asked to wait, and does.
+    /// The job waits because another side asked for a pause.
     pub throttled: bool,
     pub next_at: Option<Timestamp>,
     pub queued_at: Option<Timestamp>,
-    /// When its last attempt began.
+    /// When its latest attempt began.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
 }
@@ -68,8 +68,7 @@ macro_rules! columns {
     };
 }
 
-/// The states of jobs that have not ended: a list, so that the index on `state` serves, which knows nothing of
-/// `finalized_at`.
+/// The states of unfinished jobs. A list of states can use the index on `state`, which does not contain `finalized_at`.
 macro_rules! unfinished {
     () => {
         "('available', 'pending', 'retryable', 'running', 'scheduled')"
@@ -77,7 +76,7 @@ macro_rules! unfinished {
 }
 
 impl Queue {
-    /// Jobs, newest first: unfinished ones and dead letters, and with `finished` the rest too.
+    /// Jobs, newest first: unfinished jobs and dead letters. With `finished` the others too.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -100,7 +99,7 @@ impl Queue {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// Every job about a subject, newest first.
+    /// Every job of a subject, newest first.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -119,8 +118,8 @@ impl Queue {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// The state of the newest job of a kind about a subject, read inside the caller's transaction: a second connection
-    /// would be one too many while every other waits for this transaction to end.
+    /// The state of the newest job of a kind and subject, read in the caller's transaction. A second connection could
+    /// deadlock while all other connections wait for this transaction.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -137,8 +136,8 @@ impl Queue {
         Ok(state.as_deref().map(JobState::of))
     }
 
-    /// Puts a dead letter, or a job that waits between attempts, back to work now. False when it is neither, or when
-    /// its work has been enqueued anew and is not finished.
+    /// Makes a dead letter, or a job that waits between attempts, available now. False when the job is neither. False
+    /// also when the same work was enqueued again and is unfinished.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -157,7 +156,7 @@ impl Queue {
         }
     }
 
-    /// Ends an unfinished job for good. False when there is none with this id.
+    /// Cancels an unfinished job. False when no job has this id.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -169,7 +168,7 @@ impl Queue {
         }
     }
 
-    /// Ends a job for good that waits or is a dead letter, in the caller's transaction. False when it is neither.
+    /// Cancels a waiting job or a dead letter in the caller's transaction. False when the job is neither.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -185,7 +184,7 @@ impl Queue {
         Ok(ended == 1)
     }
 
-    /// Removes every trace of the jobs about a subject except a running one, in the caller's transaction.
+    /// Deletes the jobs of a subject in the caller's transaction, except `except` and running jobs.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -211,7 +210,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Removes the dead letters of a kind about a subject.
+    /// Deletes the dead letters of a kind and subject.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -237,8 +236,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Jobs that run now or could run within `horizon`. Those of kinds this build does not know never could; those
-    /// that have been asked to wait since before `patience`, again and again, count only when their moment has come.
+    /// The number of jobs that run now or become due within `horizon`. Jobs of kinds that this build does not know are
+    /// not counted. A job that has been throttled without interruption since before `patience` counts only when it is
+    /// due now.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -249,7 +249,7 @@ impl Queue {
         let count: i64 = match self.store.db() {
             Db::Sqlite(pool) => {
                 sqlx::query_scalar(
-                    // `+kind`: through the index on `state`, past the many finished jobs.
+                    // `+kind` makes SQLite use the index on `state`, which skips the many finished jobs.
                     concat!(
                         "SELECT COUNT(*) FROM river_job WHERE state IN ",
                         unfinished!(),
@@ -283,7 +283,7 @@ impl Queue {
         Ok(count as u64)
     }
 
-    /// Unfinished jobs and dead letters by kind and state, and the age of the oldest one that could run, seconds.
+    /// Unfinished jobs and dead letters by kind and state, and the age of the oldest available job in seconds.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -317,7 +317,7 @@ impl Queue {
         Ok((counts, oldest.unwrap_or(0.0).max(0.0)))
     }
 
-    /// Unfinished jobs in a lane: what a backfill looks at before it feeds more.
+    /// Available and running jobs of a lane. A backfill checks this before it enqueues more.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -331,7 +331,7 @@ impl Queue {
         Ok(count as u64)
     }
 
-    /// Makes every waiting job due this much earlier: how tests turn the clock for the queue.
+    /// For tests: makes every waiting job due this much earlier.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -359,7 +359,7 @@ impl Queue {
     }
 }
 
-/// Whether a list shows jobs that ended well.
+/// Whether a list includes completed and cancelled jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
     Left,
@@ -367,20 +367,20 @@ pub enum Finished {
 }
 
 impl JobView {
-    /// The kind, when this build knows it.
+    /// The kind, where this build knows it.
     #[must_use]
     pub fn known_kind(&self) -> Option<Kind> {
         self.kind.parse().ok()
     }
 
-    /// How long its last attempt took, milliseconds; none before its end.
+    /// Duration of the latest attempt in milliseconds. None before its end.
     #[must_use]
     pub fn took_ms(&self) -> Option<u64> {
         let took = self.finished_at?.duration_since(self.started_at?);
         u64::try_from(took.as_millis()).ok()
     }
 
-    /// The stage of the last failure.
+    /// The stage of the latest failure.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
         self.failure.as_ref().and_then(|failure| failure.stage)

@@ -1,8 +1,8 @@
-//! The job queue: River (one schema and API on SQLite and PostgreSQL) behind a small surface of our own, so that
-//! what the product promises can be tested here and the engine swapped without touching a job.
+//! The job queue: River (one schema and API on SQLite and PostgreSQL) behind a small interface of our own. The
+//! interface lets us test the product's guarantees here and replace the engine without a change to the jobs.
 //!
-//! Added to River: completion in the caller's transaction is fenced by job, attempt and worker; a dead worker is
-//! known by its silent heartbeat, not by the age of its jobs.
+//! Two things are added to River. A completion in the caller's transaction is fenced by job, attempt and worker. A dead
+//! worker is detected by its missing heartbeat, not by the age of its jobs.
 
 mod heartbeat;
 mod inspect;
@@ -60,12 +60,12 @@ impl Classify for QueueError {
     }
 }
 
-/// Which stream of work a job belongs to. Each has its own slots, so none waits behind another.
+/// The lane of a job. Each lane has its own slots, so no lane waits for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Calls that have just ended.
     Live,
-    /// Calls fed by a backfill.
+    /// Calls that a backfill enqueued.
     Backfill,
     /// Schedules, deliveries, retention.
     Upkeep,
@@ -87,7 +87,7 @@ impl Lane {
 
 macro_rules! kinds {
     ($($kind:ident $args:ident $word:literal;)+) => {
-        /// The kinds of job. Every process registers all of them, so that none is ever unknown to a leader.
+        /// The kinds of job. Every process registers all of them, so that a leader knows every kind.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind { $($kind,)+ }
 
@@ -165,20 +165,22 @@ impl FromStr for Kind {
     }
 }
 
-/// Unfinished jobs of one tenant, in one lane, that keep their priority: about what one worker runs at once.
+/// Unfinished jobs of one tenant and lane that keep their priority. It is about the number of jobs that one worker runs
+/// at once.
 const IN_FRONT: i64 = 8;
-/// River's last.
+/// River's lowest priority.
 const LAST_PRIORITY: i16 = 4;
 
-/// A job about to be enqueued.
+/// A job to enqueue.
 #[derive(Debug, Clone)]
 pub struct NewJob {
     pub kind: Kind,
-    /// While an unfinished job of this kind has the same key, another coalesces with it.
+    /// Deduplication key. A job is not enqueued while an unfinished job of this kind has the same key.
     pub unique: String,
-    /// Our id of what it is about, for finding its jobs again. Never a platform's id or number.
+    /// Our id of the job's subject, to find its jobs. Never a platform's id or a phone number.
     pub subject: Option<String>,
-    /// Whose work it is. Of one tenant's flood only so many jobs keep their priority; the rest come behind everybody's.
+    /// The tenant of the job. Only a limited number of one tenant's jobs keep their priority. Further jobs get a lower
+    /// one.
     pub tenant: Option<String>,
     pub payload: Value,
     pub lane: Lane,
@@ -190,7 +192,7 @@ pub struct NewJob {
 impl NewJob {
     fn options(&self) -> InsertOpts {
         use riverqueue::JobState::{Available, Pending, Retryable, Running, Scheduled};
-        // River's own default counts a completed job as a duplicate; here the record's outcome decides that.
+        // By default River counts a completed job as a duplicate. Here the record's outcome decides that.
         let unfinished = [Available, Pending, Retryable, Running, Scheduled];
         InsertOpts::default()
             .with_queue(self.lane.as_str())
@@ -200,15 +202,15 @@ impl NewJob {
     }
 }
 
-/// What became of an enqueue.
+/// Result of an enqueue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enqueued {
     pub id: i64,
-    /// It met an unfinished job with the same key; nothing was added.
+    /// An unfinished job with the same key exists. Nothing was added.
     pub duplicate: bool,
 }
 
-/// Why a job did not do its work: what a dead letter shows.
+/// Why a job failed. Dead letters show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub stage: Option<Stage>,
@@ -219,27 +221,27 @@ pub struct Failure {
     pub cause: String,
 }
 
-/// A job in a handler's hands.
+/// A job during an attempt.
 #[derive(Debug)]
 pub struct Job {
     pub id: i64,
     pub kind: Kind,
     pub payload: Value,
     pub lane: Lane,
-    /// How often it was started, this time among them.
+    /// Number of starts, including this one.
     pub attempt: i32,
     pub max_attempts: i32,
-    /// How often a look came too early: [`Verdict::LookAgain`] so far.
+    /// Number of attempts that came too early: [`Verdict::LookAgain`] so far.
     pub looks: u32,
-    /// Since when it has been asked to wait, and nothing else: milliseconds since 1970.
+    /// Since when every attempt was throttled, milliseconds since 1970.
     pub throttled_since: Option<i64>,
-    /// Ends when the worker must stop now.
+    /// Cancelled when the worker must stop now.
     pub cancelled: CancellationToken,
     ticket: Ticket,
     progress: Progress,
 }
 
-/// Proof of who may complete a job: this attempt, by this worker.
+/// Fencing token: only this attempt of this worker may complete the job.
 #[derive(Debug, Clone)]
 pub(crate) struct Ticket {
     pub(crate) job: i64,
@@ -248,7 +250,7 @@ pub(crate) struct Ticket {
     context: Option<ContextDebug>,
 }
 
-/// River's context prints nothing useful.
+/// River's context has no useful debug output.
 #[derive(Clone)]
 struct ContextDebug(WorkContext);
 
@@ -273,7 +275,7 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Opens the queue in the store's database, whose tables the store has brought up to date.
+    /// Opens the queue in the store's database. The store has migrated its tables.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -285,7 +287,7 @@ impl Queue {
         Ok(Self { client, store: store.clone(), standings: Arc::default() })
     }
 
-    /// Enqueues a job in the caller's transaction: it exists if and only if that commits.
+    /// Enqueues a job in the caller's transaction. The job exists if and only if the transaction commits.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -298,8 +300,8 @@ impl Queue {
         insert(&self.client, tx, new).await
     }
 
-    /// Whether a tenant has as many unfinished jobs of this priority as it may. A fetch takes the first priority first,
-    /// so one tenant's hundred thousand jobs are not in front of another's one.
+    /// True when a tenant has the maximum number of unfinished jobs of this priority. Workers fetch by priority, so one
+    /// tenant's hundred thousand jobs do not delay another tenant's single job.
     async fn crowded(&self, tx: &mut Tx, tenant: &str, lane: Lane, priority: i16) -> Result<bool, QueueError> {
         const SQLITE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM river_job WHERE finalized_at IS NULL \
                               AND json_extract(args, '$.tenant') = $1 AND queue = $2 AND priority = $3 LIMIT $4)";
@@ -319,8 +321,8 @@ impl Queue {
         Ok(count >= most)
     }
 
-    /// Completes a job in the caller's transaction. False when the job is no longer this attempt's: then the caller
-    /// must roll back and write nothing.
+    /// Completes a job in the caller's transaction. False when another attempt owns the job. Then the caller must roll
+    /// back and write nothing.
     ///
     /// # Errors
     /// [`QueueError`].

@@ -1,6 +1,6 @@
-//! A job that has moved forward has used up none of its attempts: only those count that came to the same place. River
-//! counts every start, so the job's row says at which start it last moved forward, and its last attempt lies so much
-//! further away.
+//! Progress of jobs. A job that has made progress has used none of its attempts, so only attempts without progress
+//! count. River counts every start. So the job's row stores the start with the latest progress, and its maximum of
+//! attempts moves up accordingly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Job, Queue, QueueError};
 use crate::store::{Db, Tx};
 
-/// Where a job's metadata names the start at which it last moved forward.
+/// Metadata key of the start at which the job last made progress.
 pub(super) const PROGRESSED: &str = "progressed";
 
-/// How far one attempt has come: the handler says it, the runner asks.
+/// Progress of one attempt. The handler sets it and the runner reads it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
-    /// The start at which an earlier attempt moved the job forward; 0: none did.
+    /// The start at which an earlier attempt made progress; 0 when none did.
     pub before: i32,
     now: Arc<AtomicBool>,
 }
@@ -30,13 +30,13 @@ impl Progress {
 }
 
 impl Job {
-    /// Starts since the job last moved forward, this one among them; 0: it has moved forward within this one.
+    /// Starts since the latest progress, including this one. 0 when this attempt has made progress.
     #[must_use]
     pub fn attempts_used(&self) -> i32 {
         if self.progress.made() { 0 } else { (self.attempt - self.progress.before).max(1) }
     }
 
-    /// Whether a failure now is the last one allowed.
+    /// True when a failure now is the last allowed one.
     #[must_use]
     pub fn is_last_attempt(&self) -> bool {
         !self.progress.made() && self.attempt >= self.max_attempts
@@ -44,8 +44,8 @@ impl Job {
 }
 
 impl Queue {
-    /// Notes that this attempt has moved its job forward: by something that lasts and that the next attempt does not do
-    /// again. The attempts so far are given back. Written once per attempt at most; called outside of any transaction.
+    /// Records that this attempt made progress: it finished something durable that the next attempt will not repeat.
+    /// The attempts so far are restored. It is written at most once per attempt. Call it outside of any transaction.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -78,8 +78,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Puts a dead letter back to work with all its attempts, in the caller's transaction. False when it is none any
-    /// more, or when its work has been enqueued anew and is not finished.
+    /// Makes a dead letter available with all its attempts, in the caller's transaction. False when it is no longer a
+    /// dead letter. False also when the same work was enqueued again and is unfinished.
     ///
     /// # Errors
     /// [`QueueError`].

@@ -1,4 +1,5 @@
-//! Moments of jobs, reckoned by the database where this machine's clock is wrong: River would write its own.
+//! Snoozes and retries by the database's clock, for workers whose clock is wrong. River would write times by the
+//! worker's clock.
 
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use super::runner::{LOOKS, THROTTLED_SINCE};
 use super::{Queue, QueueError, Ticket, Verdict};
 use crate::store::Db;
 
-/// A job that is to wait.
+/// The wait of a job.
 struct Wait {
     state: &'static str,
     pause: Duration,
-    /// Attempts that the wait gives back: as River counts, a job that only waits has used none.
+    /// Attempts that the wait restores. A job that only waits has used none, as in River.
     gives_back: i32,
     metadata: Map<String, Value>,
     error: Option<Value>,
@@ -46,8 +47,8 @@ impl Wait {
 }
 
 impl Queue {
-    /// Has a job wait by the database's clock, as its verdict says. False where the verdict is another, or the job is no
-    /// longer this attempt's.
+    /// Makes a job wait by the database's clock, as its verdict says. False where the verdict is not a wait, or where
+    /// another attempt owns the job.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -66,7 +67,7 @@ impl Queue {
              $8::jsonb || jsonb_build_object('at', to_char(clock_timestamp() AT TIME ZONE 'UTC', \
              'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))) END \
              WHERE id = $1 AND state = 'running' AND attempt = $2 AND attempted_by[array_length(attempted_by, 1)] = $3";
-        // SQLite has this machine's clock: nothing there can be wrong about it.
+        // SQLite uses this machine's clock, so the clocks cannot differ.
         let Db::Postgres(pool) = self.store.db() else { return Ok(false) };
         let Some(wait) = Wait::of(verdict, ticket.attempt, looks) else { return Ok(false) };
         if wait.error.is_some() && ticket.attempt >= max_attempts {
@@ -87,13 +88,13 @@ impl Queue {
         Ok(changed == 1)
     }
 
-    /// Makes jobs available whose moment has come by the database's clock: a leader's work, for when every worker's
-    /// clock is wrong and there is none.
+    /// Makes due jobs available by the database's clock. A leader does this normally. There is no leader when every
+    /// worker's clock is wrong.
     ///
     /// # Errors
     /// [`QueueError`].
     pub async fn wake(&self) -> Result<(), QueueError> {
-        // No conflict of unique keys: all unfinished states are of one key already.
+        // The change cannot violate a unique key, because all unfinished states share one key.
         const WAKE: &str = "UPDATE river_job SET state = 'available' \
                             WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= clock_timestamp()";
         if let Db::Postgres(pool) = self.store.db() {
@@ -102,7 +103,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Notes how far a worker's clock is ahead of the database's, milliseconds.
+    /// Stores how far a worker's clock is ahead of the database's clock, milliseconds.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -116,7 +117,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The hosts of workers whose clocks are further than `tolerance` from the database's, and by how much, milliseconds.
+    /// The hosts of workers whose clocks differ from the database's clock by more than `tolerance`, with the difference
+    /// in milliseconds.
     ///
     /// # Errors
     /// [`QueueError`].

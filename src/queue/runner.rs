@@ -1,4 +1,4 @@
-//! Running jobs: River's client with our verdicts.
+//! Runs jobs: River's client with our own verdicts.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -21,57 +21,57 @@ use crate::domain::Side;
 use crate::store::Db;
 use crate::telemetry;
 
-/// No job of any kind runs this long; past it something is stuck beyond its own limits.
+/// Time limit of every job. A job that exceeds it hangs despite its own limits.
 const JOB_TIMEOUT: Duration = Duration::from_secs(8 * 3600);
-/// River's rescue by age comes long after ours by heartbeat; it must be later than the job timeout.
+/// River's own requeue by age. It must be later than the job timeout, and far later than our requeue by heartbeat.
 const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
-/// Between looks at a job that went to another owner.
+/// Time between two checks of a job that another attempt owns.
 const LOOK: Duration = Duration::from_secs(1);
-/// Where a job's metadata counts its looks.
+/// Metadata key of the number of early attempts.
 pub(super) const LOOKS: &str = "looks";
-/// And where it says that it failed and was put off, though River took that for a snooze.
+/// Metadata key that marks a failed job which River stores as snoozed.
 const RETRYING: &str = "retrying";
-/// And where, since when it has been throttled.
+/// Metadata key of the time since which the job is throttled.
 pub(super) const THROTTLED_SINCE: &str = "throttled_since";
 
-/// How a handler's run of a job ended.
+/// Result of an attempt.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Done. The handler has completed the job in its own transaction, or had nothing to write.
+    /// Done. The handler completed the job in its own transaction, or it had nothing to write.
     Complete,
-    /// Nothing is wrong, it was only too early. Costs no attempt, and is counted as a look.
+    /// Snooze because it was too early. It uses no attempt, and it is counted in [`Job::looks`].
     LookAgain(Duration),
-    /// Nothing is wrong, there is a time to wait for. Costs no attempt.
+    /// Snooze until a known time. It uses no attempt.
     Snooze(Duration),
-    /// Somebody asked for a pause. Costs no attempt, and is shown as the job's failure meanwhile.
+    /// Another side asked for a pause. It uses no attempt, and the job shows the failure meanwhile.
     Throttled { failure: Failure, after: Duration, since_ms: i64 },
-    /// Try again after this pause, as long as attempts are left.
+    /// Retry after this pause while attempts are left.
     Retry { failure: Failure, after: Duration },
-    /// Trying again changes nothing.
+    /// A retry cannot help.
     DeadLetter(Failure),
-    /// Another worker owns the job now, or retention its call: nothing may be written.
+    /// Another attempt owns the job, or retention owns its call. Nothing must be written.
     Fenced,
-    /// The worker was told to stop: give the job back without counting the attempt.
+    /// The worker was stopped. The job is requeued and the attempt is not counted.
     Interrupted,
 }
 
-/// Does the work of jobs.
+/// Carries out jobs.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Runs one attempt.
     async fn run(&self, job: Job) -> Verdict;
 
-    /// What every log line of the attempt stands in.
+    /// Tracing span of all log lines of the attempt.
     fn span(&self, job: &Job) -> Span {
         tracing::info_span!("job", job.id = job.id, job.kind = %job.kind, job.attempt = job.attempt)
     }
 }
 
-/// Whether this machine's clock agrees with the database's, by which the queue's moments are compared.
+/// Whether this machine's clock agrees with the database's clock. The queue compares times by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timekeeping {
     Right,
-    /// It does not: this worker leads nothing, and the moments of its jobs are reckoned by the database.
+    /// The clocks differ. This worker is never the leader, and the database computes the times of its jobs.
     Wrong,
 }
 
@@ -83,7 +83,7 @@ pub struct Lanes {
     pub upkeep: usize,
 }
 
-/// The error River records for a failed attempt; carries its own pause.
+/// The error that River records for a failed attempt. It carries its own pause.
 #[derive(Debug, Clone)]
 struct RetryLater {
     cause: String,
@@ -98,7 +98,7 @@ impl fmt::Display for RetryLater {
 
 impl std::error::Error for RetryLater {}
 
-/// Hands River's jobs to the handler.
+/// Passes River's jobs to the handler.
 #[derive(Clone)]
 pub(crate) struct Runner {
     handler: Arc<dyn Handler>,
@@ -186,7 +186,7 @@ impl Runner {
             verdict = AssertUnwindSafe(self.handler.run(job)).catch_unwind() => {
                 verdict.unwrap_or_else(|_| self.panicked(row, progress))
             }
-            // Dropping the handler's future stops it at its next await; what it started in a transaction rolls back.
+            // Dropping the handler's future stops it at its next await. An open transaction is rolled back.
             () = cancelled.cancelled() => Verdict::Interrupted,
         };
         if throttled_since.is_some() && !matches!(verdict, Verdict::Throttled { .. }) {
@@ -200,13 +200,13 @@ impl Runner {
             && self.timekeeping == Timekeeping::Wrong
             && self.queue.put_off(&ticket, (row.max_attempts, looks), &verdict).await?
         {
-            // The job is in another state by now: River's completion then matches no row.
+            // The job has another state now, so River's completion matches no row.
             return Ok(WorkOutcome::Complete);
         }
         match (standing, verdict) {
             (Standing::Elsewhere, _) => self.abandon(context, &ticket).await,
-            // Ended already, as a rule by the handler's own transaction: River's completion then matches no row.
-            // Fenced while still ours: not the job but its call went to another owner, so there is nothing to do.
+            // Ended: usually the handler's own transaction completed the job, so River's completion matches no row.
+            // Fenced while the job is still ours: another owner has the call, so there is nothing to do.
             (Standing::Ended, _) | (Standing::Mine, Verdict::Complete | Verdict::Fenced) => Ok(WorkOutcome::Complete),
             (Standing::Mine, Verdict::LookAgain(pause)) => {
                 context.metadata_set(LOOKS, looks.saturating_add(1))?;
@@ -227,7 +227,7 @@ impl Runner {
                 if !progress.made() {
                     return Err(RetryLater { cause: failure.cause, after }.into());
                 }
-                // What has moved forward has used up no attempt, and River takes none for a snooze.
+                // An attempt with progress uses none. River restores the attempt only for a snooze.
                 context.metadata_set(RETRYING, true)?;
                 Ok(WorkOutcome::Snooze(after))
             }
@@ -235,7 +235,7 @@ impl Runner {
         }
     }
 
-    /// A bug in the handler: tried again like any failure. What the panic said is not kept, it may quote a transcript.
+    /// A bug is retried like any failure. The panic message is dropped, because it may quote a transcript.
     fn panicked(&self, row: &riverqueue::JobRow, progress: &Progress) -> Verdict {
         tracing::error!(job.id = row.id, job.kind = row.kind, "the job panicked: a bug in this program");
         let doublings = u32::try_from(row.attempt - progress.before - 1).unwrap_or(0).min(20);
@@ -248,7 +248,7 @@ impl Runner {
         Verdict::Retry { failure, after: (self.backoff_base * 2_u32.pow(doublings)).min(self.backoff_max) }
     }
 
-    /// Whose the job is by now. Without the database there is no answer to give either, so this waits for it.
+    /// Ownership check of the job. Without the database nothing could be recorded either, so it waits for the database.
     async fn standing(&self, context: &WorkContext, ticket: &Ticket) -> Standing {
         loop {
             match self.queue.standing(ticket).await {
@@ -262,8 +262,8 @@ impl Runner {
         }
     }
 
-    /// River's own completion looks at `state = 'running'` alone, so whatever we answered now could end the job under
-    /// its new owner's hands. Wait until that owner is through, then the answer matches no row.
+    /// River's own completion checks only `state = 'running'`. An answer now could end the job while its new owner
+    /// works on it. So this waits until the new owner is done; then the answer matches no row.
     async fn abandon(&self, context: &WorkContext, ticket: &Ticket) -> Result<WorkOutcome, riverqueue::BoxError> {
         tracing::warn!(job.id = ticket.job, "another worker owns this job now, leaving it alone");
         let mut look = tokio::time::interval(LOOK);
@@ -279,7 +279,7 @@ impl Runner {
     }
 }
 
-/// A queue at work.
+/// A running queue.
 pub struct Running {
     handle: riverqueue::RunHandle,
 }
@@ -291,7 +291,7 @@ impl fmt::Debug for Running {
 }
 
 impl Running {
-    /// Stops fetching and lets running jobs finish within the drain grace; then takes them back, uncounted.
+    /// Stops fetching and lets running jobs finish within the drain grace. Then it requeues them, uncounted.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -299,13 +299,13 @@ impl Running {
         Ok(self.handle.stop().await?)
     }
 
-    /// Asks for an immediate stop; [`Running::drain`] then returns soon.
+    /// Returns a function that requests an immediate stop. [`Running::drain`] then returns soon.
     pub fn stopper(&self) -> impl Fn() + Send + 'static {
         let stopper = self.handle.stopper();
         move || stopper.stop_and_cancel()
     }
 
-    /// Ends when the queue does, which unasked it only does on a failure.
+    /// Waits for the end of the queue. Without a stop it ends only on a failure.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -314,14 +314,13 @@ impl Running {
     }
 }
 
-/// How often finished jobs past their term are looked for: often enough that they hardly outlive it.
+/// Interval of the deletion of old finished jobs. It is short, so that they do not outlive their term by much.
 fn cleaning(keep: Duration) -> Duration {
     (keep / 10).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
 impl Queue {
-    /// Starts working jobs as `worker`, which must be in the worker table already (see [`Queue::beat`]), on a machine
-    /// whose clock is right.
+    /// Runs jobs as `worker`, which must be registered (see [`Queue::beat`]). The machine's clock must be right.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -335,7 +334,7 @@ impl Queue {
         self.start_keeping(worker, handler, lanes, settings, Timekeeping::Right)
     }
 
-    /// The same on a machine whose clock may be wrong.
+    /// As [`Queue::start`], on a machine whose clock may be wrong.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -361,7 +360,7 @@ impl Queue {
             Db::Sqlite(pool) => Client::builder(pool.clone()),
             Db::Postgres(pool) => Client::builder(pool.clone()),
         };
-        // A leader goes by its own clock: with a wrong one it would rescue jobs that run and forget those just finished.
+        // A leader uses its own clock. With a wrong one it would requeue running jobs and delete new finished jobs.
         let builder = match timekeeping {
             Timekeeping::Right => builder,
             Timekeeping::Wrong => builder.without_leader_election(),
@@ -377,13 +376,13 @@ impl Queue {
             .with_job_cleaner_interval(cleaning(settings.keep_finished_jobs.0))
             .with_completed_job_retention(finished)
             .with_cancelled_job_retention(finished)
-            // Dead letters stay until somebody decides about them.
+            // Dead letters stay until an operator decides.
             .with_discarded_job_retention(Retention::Keep)
             .with_rescue_after(RESCUE_BY_AGE);
         let client = builder
             .id(worker)
             .workers(workers)
-            // A newer build's kinds wait for a newer build instead of using up their attempts here.
+            // Jobs of kinds that only a newer build knows wait for that build, so they do not use up attempts here.
             .fetch_only_known_kinds(true)
             .fetch_cooldown(settings.cooldown.0.max(Duration::from_millis(1)))
             .job_timeout(JOB_TIMEOUT)

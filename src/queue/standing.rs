@@ -1,5 +1,5 @@
-//! Whose a job is by the time an attempt at it has ended. Attempts that end together ask together, so that a look, which
-//! River does not take, costs little where very many short jobs end.
+//! Checks that an attempt still owns its job before it is finished. River does not check this. Checks of attempts that
+//! end together are batched into one query, so that many short jobs stay cheap.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,17 +9,17 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use super::{Queue, QueueError, Ticket};
 use crate::store::Db;
 
-/// Whose a job is by now, seen from one attempt.
+/// Result of the ownership check of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Mine,
-    /// Given back, or in another attempt's hands.
+    /// Requeued, or owned by another attempt.
     Elsewhere,
-    /// It has reached an end from which it does not come back by itself.
+    /// The job has ended for good.
     Ended,
 }
 
-/// Questions that wait for the next look; whoever has the turn asks them all.
+/// Pending checks. The task with the turn runs one query for all of them.
 #[derive(Default)]
 pub(super) struct Standings {
     waiting: Mutex<Vec<Question>>,
@@ -31,7 +31,7 @@ struct Question {
     answer: oneshot::Sender<Option<Seen>>,
 }
 
-/// What the database says of a job.
+/// The job's row in the database.
 #[derive(Debug, Clone)]
 struct Seen {
     attempt: i64,
@@ -63,7 +63,7 @@ impl Standings {
 }
 
 impl Queue {
-    /// Whose a job is by now, seen from one attempt.
+    /// Checks whether this attempt owns its job.
     pub(crate) async fn standing(&self, ticket: &Ticket) -> Result<Standing, QueueError> {
         loop {
             let mut answered = self.standings.put(ticket.job);
@@ -71,19 +71,19 @@ impl Queue {
             let seen = match answered.try_recv() {
                 Ok(seen) => seen,
                 Err(TryRecvError::Empty) => self.ask_for_all(ticket.job).await?,
-                // An asker that failed or was stopped took the others' questions with it: they ask again.
+                // The task with the turn failed or was stopped and dropped the pending checks. The check is repeated.
                 Err(TryRecvError::Closed) => continue,
             };
             return Ok(seen.map_or(Standing::Ended, |seen| seen.standing(ticket)));
         }
     }
 
-    /// Answers everybody who waits; what is seen of one's own job.
+    /// Runs all pending checks and returns the row of the caller's own job.
     async fn ask_for_all(&self, own: i64) -> Result<Option<Seen>, QueueError> {
         let questions = self.standings.take();
         let seen = self.seen(questions.iter().map(|question| question.job).collect()).await?;
         for question in questions {
-            // Whoever has stopped waiting needs no answer.
+            // The receiver may be gone.
             let _ = question.answer.send(seen.get(&question.job).cloned());
         }
         Ok(seen.get(&own).cloned())

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-/// A job's state, in our words.
+/// A job's state in our terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     Available,
     Running,
-    /// Waiting for its moment: snoozed, or between attempts.
+    /// Waits for its due time: snoozed, or between attempts.
     Scheduled,
     Retryable,
     Completed,
@@ -18,7 +18,7 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Of River's word.
+    /// Maps River's word.
     pub(super) fn of(text: &str) -> Self {
         match text {
             "running" => Self::Running,
@@ -45,7 +45,7 @@ impl JobState {
         }
     }
 
-    /// Whether the job has ended.
+    /// True when the job has ended.
     #[must_use]
     pub const fn is_finished(self) -> bool {
         matches!(self, Self::Completed | Self::Cancelled | Self::DeadLetter)

@@ -1,16 +1,16 @@
-//! What can go wrong when a call platform is asked something.
+//! Errors of requests to a platform.
 
 use std::time::Duration;
 
 use crate::domain::{Classify, Fault, Side, SourceName};
 use crate::wire::WireError;
 
-/// How long to leave a platform alone that says "too many requests" without saying how long.
+/// Pause after "too many requests" without a named pause.
 const UNNAMED_PAUSE: Duration = Duration::from_secs(30);
-/// How long to leave a platform alone that refuses the key.
+/// Pause after a platform refused the key.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
-/// A question to a source that got no usable answer. Never holds a URL's query, a key or a body.
+/// A request to a source without a usable answer. It never contains a URL's query, a key or a body.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("source `{source_name}`: {key}: {reason}")]
@@ -67,7 +67,7 @@ pub enum SourceError {
         #[source]
         cause: WireError,
     },
-    /// A key of several organisations answers for the wrong one when the header is lost on the way.
+    /// A key of several organisations answers for the wrong one when a proxy drops the header.
     #[error(
         "source `{source_name}`: the platform answered for another organisation than organization_id names; check \
          organization_id and organization_in"
@@ -84,7 +84,7 @@ impl Classify for SourceError {
                 Fault::Throttled { retry_after: retry_after.unwrap_or(UNNAMED_PAUSE) }
             }
             Self::Held { pause, .. } => Fault::Throttled { retry_after: *pause },
-            // Somebody has to mend the key: what needs it waits for that and loses nothing meanwhile.
+            // An operator must fix the key. Jobs that need it wait and use no attempts meanwhile.
             Self::WrongKey { .. } => Fault::Throttled { retry_after: REFUSED_PAUSE },
             Self::Unreachable { .. } | Self::Unavailable { .. } | Self::NotTheApi { .. } | Self::Forbidden { .. } => {
                 Fault::Transient
@@ -114,7 +114,7 @@ impl Classify for SourceError {
     }
 }
 
-/// What an error body says, fit for a log: short, one line, and without anything that could be a number or a key.
+/// The message of an error body for a log: short, on one line, without words that may be a number or a key.
 pub(super) fn said(body: &[u8]) -> String {
     let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else { return "no reason given".to_owned() };
     let member = |key: &str| match body.get(key) {

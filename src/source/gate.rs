@@ -1,19 +1,18 @@
-//! Leave to ask: who may send a request to a platform, and when. What the leave rests on (a budget, a pause the
-//! platform asked for, a platform that is down) is shared by all workers and lives behind this.
+//! Permission to call a platform: rate limit, daily budget, Retry-After and circuit breaker, shared by all workers.
 
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-/// What is served first when there is not enough for all.
+/// Priority of a request when there are not enough permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precedence {
-    /// Details of calls that have a job, tail polls.
+    /// Details of calls with a job, and polls of the newest calls.
     First,
-    /// Full passes and the listings of backfills: what is left.
+    /// Full passes and listings of backfills. They get the remaining permits.
     Rest,
-    /// Somebody wants to know whether the platform answers: asked whatever is held, one page.
+    /// A check whether the platform answers. It ignores all holds, and it reads one page.
     Check,
 }
 
@@ -29,47 +28,47 @@ impl Precedence {
     }
 }
 
-/// Why there is no leave, and for how long.
+/// Why there is no permit, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub reason: &'static str,
     pub pause: Duration,
 }
 
-/// A leave for one request.
+/// A permit for one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Names the request where only so many may be under way.
+    /// Id of the request, where the number of concurrent requests is limited.
     pub id: Option<String>,
 }
 
-/// What came of a request, as far as the next one is concerned.
+/// Result of a request, as far as it affects the next ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
-    /// An answer, and the pause that its rate headers ask for where they say that nothing is left.
+    /// An answer. `rest` is the rest of the rate window, where the rate headers say that it is used up.
     Well { rest: Option<Duration> },
-    /// Too many requests; how long to stay away, where it was said.
+    /// Too many requests, with the pause where the platform named one.
     Throttled { pause: Option<Duration> },
-    /// None, or one that says that the platform is in trouble.
+    /// No answer, or an answer that reports a failure of the platform.
     Badly,
-    /// The account's key is not taken: nobody else needs to ask with it.
+    /// The platform refused the account's key, so other requests with this key would fail too.
     Refused,
-    /// A connection that broke and is made anew at once: only the last try tells something.
+    /// A broken connection that is retried at once. Only the last try counts.
     AskedAgain,
 }
 
-/// Gives leave to ask.
+/// A rate limiter.
 #[async_trait]
 pub trait Gate: Send + Sync + fmt::Debug {
-    /// Waits a little for leave; says how long to stay away when that is longer.
+    /// Waits a short time for a permit. A longer wait is returned as an error.
     async fn enter(&self, precedence: Precedence) -> Result<Pass, Held>;
-    /// Tells what came of it.
+    /// Reports the result of the request.
     async fn leave(&self, pass: Pass, answered: Answered);
-    /// Tells that the key is another one now: that the one before was refused counts no more.
+    /// Reports a new key. The refusal of the old key no longer counts.
     async fn renewed(&self);
 }
 
-/// Lets everybody through: where nobody shares a source.
+/// A gate without limits, for a source that is not shared.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Open;
 

@@ -1,4 +1,4 @@
-//! One question and its answer over HTTP: timeouts, a bound on the body, and what each status means.
+//! One HTTP request to a platform and its answer: timeouts, body limit, and the meaning of each status.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,14 +22,14 @@ use crate::telemetry::Use;
 use crate::wire::retry::{PauseHeaders, pause};
 use crate::wire::{Method, Request, WireError};
 
-/// Longest answer taken in: about 160 hour-long calls with every word timed.
+/// Longest accepted answer in bytes. It holds about 160 hour-long calls with a time for every word.
 pub(super) const LONGEST_BODY: usize = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Tries after the first, only for connections that broke.
+/// Retries of broken connections.
 const QUICK_RETRIES: usize = 2;
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The API host of one source. Keys go to it and nowhere else: redirects are not followed.
+/// The API host of one source. Keys are sent to this host only, so redirects are not followed.
 #[derive(Debug)]
 pub(super) struct Api {
     source_name: SourceName,
@@ -46,23 +46,23 @@ pub(super) struct Answer {
     pub etag: Option<String>,
 }
 
-/// Whether a broken connection is tried again at once.
+/// Whether a broken connection is retried at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     MayBeRepeated,
     Last,
 }
 
-/// What a question is about: by that it is told what its refusal means.
+/// Subject of a request. It decides what a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
-    /// The account's calls: who may not see them has a wrong key.
+    /// The account's calls. A refusal means a wrong key.
     Account,
-    /// One call, which may be another's.
+    /// One call. It may belong to another account.
     Call,
 }
 
-/// A question as it is sent.
+/// A request as it is sent.
 #[derive(Debug, Clone, Copy)]
 struct Question<'a> {
     request: &'a Request,
@@ -71,7 +71,7 @@ struct Question<'a> {
     precedence: Precedence,
 }
 
-/// A question that was answered with "no such thing", apart from everything that is an error anyway.
+/// The answer, or "not found". Everything else is an error.
 #[derive(Debug)]
 pub(super) enum Asked {
     Found(Answer),
@@ -86,7 +86,8 @@ impl Api {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED));
         let mut builder = reqwest::Client::builder();
         if base.scheme() == "http" {
-            // Certificates are never looked at, and a machine without any must still reach a platform on loopback.
+            // Plain http needs no certificates, and a machine without CA certificates must still reach a platform on
+            // loopback.
             builder = builder.tls_certs_only([]);
         }
         let client = builder
@@ -95,20 +96,20 @@ impl Api {
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT)
-            // The environment is read by `config` alone.
+            // Only `config` reads the environment.
             .no_proxy()
             .build()
             .map_err(|err| wrong("base_url", format!("no HTTP client can be made: {err}")))?;
         Ok(Self { source_name, base, client, keys, gate: Arc::new(Open) })
     }
 
-    /// The same, asking only when this gate gives leave.
+    /// Sets the gate that every request must pass.
     pub fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
         self.gate = gate;
         self
     }
 
-    /// Reads the files of the keys again. True when they hold others than before.
+    /// Reads the key files again. True when a key has changed.
     pub async fn read_keys_again(&self) -> bool {
         let renewed = self.keys.others_than(&self.keys.current()).is_some();
         if renewed {
@@ -117,12 +118,12 @@ impl Api {
         renewed
     }
 
-    /// Asks, and takes 404 and 410 for an answer.
+    /// Sends a request. 404 and 410 are answers, not errors.
     pub async fn ask(&self, request: &Request, about: About, precedence: Precedence) -> Result<Asked, SourceError> {
         self.put(Question { request, about, idempotency_key: None, precedence }).await
     }
 
-    /// The same for a change of a call, which may be asked for twice.
+    /// Sends a change of a call. The idempotency key makes a repeat safe.
     pub async fn write(&self, request: &Request, idempotency_key: &str) -> Result<Asked, SourceError> {
         let (about, precedence) = (About::Call, Precedence::First);
         self.put(Question { request, about, idempotency_key: Some(idempotency_key), precedence }).await
@@ -135,7 +136,8 @@ impl Api {
             let attempt = if last { Attempt::Last } else { Attempt::MayBeRepeated };
             self.with_leave(question, attempt)
         };
-        // Only for connections that broke, and only at once: every longer pause is the job's, whose waiting is durable.
+        // Only broken connections are retried here, and only at once. For a longer pause the job is snoozed, because
+        // the queue keeps waits durably.
         let quickly = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
             .with_max_times(QUICK_RETRIES)
@@ -220,7 +222,7 @@ impl Api {
         Ok(url)
     }
 
-    /// Takes the codings off an answer, whatever was asked for: proxies on the way pack as they like.
+    /// Removes content codings of any kind, because proxies may add codings that were not requested.
     fn unpacked(&self, body: Vec<u8>, headers: &HeaderMap, path: &str) -> Result<Vec<u8>, SourceError> {
         let codings = headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         coding::unpack_bytes(body, &Codings::of(codings), LONGEST_BODY).map_err(|_| self.too_large(path))
@@ -256,7 +258,8 @@ impl Api {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let html = body.trim_ascii_start().first() == Some(&b'<');
         match code {
-            // A web server's own 404 page means a wrong address; were it taken for "no such call", every call would vanish.
+            // A web server's own 404 page means a wrong address. If it counted as "no such call", every call would
+            // vanish.
             200..=299 | 404 | 410 if html => Err(SourceError::NotTheApi { source_name, path, status: code }),
             200..=299 => Ok(Asked::Found(Answer { body, etag: text(ETAG).map(str::to_owned) })),
             300..=399 => Err(SourceError::Redirected { source_name, path, status: code }),
@@ -264,7 +267,8 @@ impl Api {
             401 | 403 => Err(SourceError::WrongKey { source_name, host: self.host(), status: code }),
             404 | 410 => Ok(Asked::NotFound),
             408 | 425 | 429 | 500..=599 => {
-                // The window's end is told with every answer; it explains this one only if the window is used up.
+                // Every answer contains the end of the rate window. It explains this answer only when the window is
+                // used up.
                 let reset = text(HeaderName::from_static("x-ratelimit-reset")).filter(|_| code == 429);
                 let pauses = PauseHeaders { retry_after: text(RETRY_AFTER), rate_limit_reset: reset, date: text(DATE) };
                 match (code, pause(pauses, &body)) {
@@ -289,7 +293,7 @@ impl Api {
     }
 }
 
-/// How long the platform's rate window goes on, when an answer says that nothing of it is left.
+/// The rest of the platform's rate window, when an answer says that the window is used up.
 fn used_up(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if text("x-ratelimit-remaining")?.trim() != "0" {

@@ -1,4 +1,4 @@
-//! The headers that carry an account's keys, read again from their files when the platform refuses them.
+//! The headers with an account's keys. The key files are read again after a refusal.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use super::SourceError;
 use crate::config;
 use crate::wire::{Credentials, Dialect};
 
-/// The keys of one account, as headers.
+/// The keys of one account as headers.
 pub(super) struct Keys {
     settings: config::Source,
     dialect: Dialect,
@@ -25,18 +25,19 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     /// # Errors
-    /// [`SourceError::Configuration`] when a key is missing or cannot stand in a header.
+    /// [`SourceError::Configuration`] when a key is missing or is not valid in a header.
     pub fn new(settings: config::Source, dialect: Dialect) -> Result<Self, SourceError> {
         let current = Mutex::new(Arc::new(headers(&settings, &dialect)?));
         Ok(Self { settings, dialect, current })
     }
 
-    /// The headers as they were last read.
+    /// The headers as last read.
     pub fn current(&self) -> Arc<HeaderMap> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Other headers than these, which were refused: read meanwhile, or now. None where the files hold the same.
+    /// Headers that differ from the refused ones. Another request may have read them meanwhile, or they are read now.
+    /// None where the files have not changed.
     pub fn others_than(&self, refused: &HeaderMap) -> Option<Arc<HeaderMap>> {
         let current = self.current();
         if *current != *refused {

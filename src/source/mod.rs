@@ -1,5 +1,5 @@
-//! A call platform, asked over HTTP: its list, one call, a fresh link to a recording, a word written back. What the
-//! platforms differ in is `wire`'s business; what their answers mean for a job is this part's.
+//! The client of a platform's API: list calls, get a call, refresh a recording's URL, write metadata. `wire` contains
+//! the differences between the platforms. This module contains what their answers mean for a job.
 
 mod error;
 mod gate;
@@ -24,7 +24,7 @@ pub use error::{REFUSED_PAUSE, SourceError};
 pub use gate::{Answered, Gate, Held, Pass, Precedence};
 pub use walk::Walk;
 
-/// Pages looked through for the list row of one call, where only the list has what is needed.
+/// Most pages of the search for one call's list row. The search is needed where only the list has all data.
 const LOOKUP_PAGES: u64 = 50;
 
 /// One configured platform account.
@@ -37,10 +37,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes the client; nothing is asked yet. A rustls crypto provider must have been installed.
+    /// Builds the client without a request. A rustls crypto provider must be installed.
     ///
     /// # Errors
-    /// [`SourceError::Configuration`] when a key is missing or cannot stand in a header.
+    /// [`SourceError::Configuration`] when a key is missing or is not valid in a header.
     pub fn new(config: &config::Source) -> Result<Self, SourceError> {
         let dialect = dialect(config);
         let keys = Keys::new(config.clone(), dialect.clone())?;
@@ -52,26 +52,26 @@ impl Source {
         })
     }
 
-    /// The same, asking only when this gate gives leave.
+    /// Sets the gate that every request must pass.
     #[must_use]
     pub fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
         self.api = self.api.behind(gate);
         self
     }
 
-    /// Whether calls of this platform can say that nothing of them may be stored.
+    /// True when calls of this platform can carry an opt-out of storage.
     #[must_use]
     pub fn tells_opt_out(&self) -> bool {
         self.dialect.tells_opt_out()
     }
 
-    /// Reads the files that its keys come from again. True when they hold others than before.
+    /// Reads the key files again. True when a key has changed.
     pub async fn read_keys_again(&self) -> bool {
         self.api.read_keys_again().await
     }
 
-    /// The first page of the list, asked for whatever is held: whether the platform answers and takes the key. What it
-    /// answers is told to whoever shares the source.
+    /// Reads the first page of the list regardless of holds, to check that the platform answers and accepts the key.
+    /// The result is reported to the shared gate.
     ///
     /// # Errors
     /// As [`Self::list_page`].
@@ -79,14 +79,14 @@ impl Source {
         self.page_of(None, Precedence::Check).await
     }
 
-    /// What `--source` and records call it.
+    /// The source's name in `--source` and in the records.
     #[must_use]
     pub const fn name(&self) -> &SourceName {
         &self.name
     }
 
-    /// One page of the list: everything, completed or not, in the platform's order. `None` begins. A page whose answer
-    /// is too long to take in is asked for again in halves.
+    /// One page of the list in the platform's order, with calls of every status. `None` starts at the beginning. When
+    /// an answer is too long, the page is requested again in halves.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -129,15 +129,15 @@ impl Source {
         }
     }
 
-    /// A pass over the whole list, for the calls made or ended inside `window`.
+    /// A pass over the whole list that returns the calls created or ended inside `window`.
     #[must_use]
     pub fn walk(&self, window: Window) -> Walk<'_> {
         Walk::new(self, window)
     }
 
-    /// Whether lists obey a date filter, tried on calls that an unfiltered list shows: none of those before the date
-    /// may come, and none of those after it may be missing. `None` where this platform has no such filter, or too few
-    /// calls to tell.
+    /// Checks that lists obey a date filter, on calls of an unfiltered list. Calls before the date must be missing, and
+    /// calls after it must all be there. `None` where the platform has no such filter, or where there are too few
+    /// calls.
     ///
     /// # Errors
     /// As [`Self::list_page`].
@@ -154,7 +154,7 @@ impl Source {
         Ok(Some(!filtered.calls.is_empty() && none_before && after.all(|call| has(&call.id))))
     }
 
-    /// All calls made or ended inside `window`, oldest first: the platform may delete them soonest.
+    /// All calls created or ended inside `window`, oldest first, because the platform may delete the oldest first.
     ///
     /// # Errors
     /// As [`Self::list_page`].
@@ -162,7 +162,7 @@ impl Source {
         let mut walk = self.walk(window);
         let mut found = HashMap::new();
         while let Some(rows) = walk.next().await? {
-            // A call that comes again has got further.
+            // A later row of a call has a later status.
             found.extend(rows.into_iter().map(|call| (call.id.clone(), call)));
         }
         let mut calls: Vec<SourceCall> = found.into_values().collect();
@@ -170,7 +170,7 @@ impl Source {
         Ok(calls)
     }
 
-    /// One call as the platform tells it now; `None` when it does not know it (any more).
+    /// The platform's current data of one call. `None` when the platform does not know the call (any more).
     ///
     /// # Errors
     /// [`SourceError`].
@@ -186,8 +186,8 @@ impl Source {
         }
     }
 
-    /// The call, fresh and as whole as this platform can tell it: its detail over the list row, which is looked up
-    /// where only the list tells what is needed. `None` when the call has vanished.
+    /// The call with all data that the platform has now: its detail merged over its list row. The row is searched where
+    /// only the list has all data. `None` when the call has vanished.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -208,7 +208,7 @@ impl Source {
         }))
     }
 
-    /// A link to the recording that is good right now; `None` when the platform has none.
+    /// A link to the recording that is valid now. `None` when the platform has none.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -220,7 +220,7 @@ impl Source {
                     Ok(None) | Err(WireError::NotFound) => {}
                     Err(cause) => return Err(self.unreadable(request.path, cause)),
                 },
-                // Not every generation of these APIs has the route: the call itself is asked instead.
+                // Some versions of these APIs do not have this route. The link is then taken from the call itself.
                 Ok(Asked::NotFound)
                 | Err(SourceError::NotTheApi { status: 404, .. } | SourceError::Rejected { .. }) => {}
                 Err(err) => return Err(err),
@@ -235,7 +235,7 @@ impl Source {
         }))
     }
 
-    /// Writes `outcome` into the platform's own record, under `metadata.aftercall`, which the platform merges.
+    /// Delivers `outcome` to the platform's own record, under `metadata.aftercall`. The platform merges it.
     ///
     /// # Errors
     /// [`SourceError`]; [`SourceError::NoSuchPath`] when the platform does not know the call.
@@ -248,7 +248,7 @@ impl Source {
         self.dialect.read_written(&answer.body).map_err(|cause| self.unreadable(request.path, cause))
     }
 
-    /// The list's row of a call, looked for where its time says, within bounds.
+    /// Searches the list row of a call around the call's time, within a page limit.
     async fn list_row(&self, call: &SourceCall) -> Result<Option<SourceCall>, SourceError> {
         let made = call.created_at.or(call.answered_at);
         let mut walk = self.walk(made.map_or(Window::ALWAYS, |at| Window { from: at, to: at })).urgent();
@@ -261,7 +261,8 @@ impl Source {
         Ok(None)
     }
 
-    /// Refuses calls of another organisation than the one that was asked for, and fills in ours where none is told.
+    /// Refuses calls of another organisation than the configured one. Sets the configured one where the call names
+    /// none.
     fn checked(&self, mut call: SourceCall) -> Result<SourceCall, SourceError> {
         match (&call.org_id, &self.organization_id) {
             (Some(theirs), Some(ours)) if self.dialect.organization.is_some() && !theirs.eq_ignore_ascii_case(ours) => {

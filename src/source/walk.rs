@@ -1,4 +1,4 @@
-//! Going through a platform's whole list without trusting its order, its filters or its paging.
+//! A pass over a platform's whole list. It does not rely on the list's order, filters or paging.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -11,49 +11,49 @@ use super::{Precedence, Source, SourceError};
 use crate::domain::{CallId, Classify, Fault, SourceCall};
 use crate::wire::{Cursor, Page, UnreadableRow, Window};
 
-/// How far before a window the list must have come, in falling order, before the rest is taken for older.
+/// A list in descending order must reach this far before the window before its rest counts as older.
 const MARGIN: SignedDuration = SignedDuration::from_hours(24);
-/// Steps back in time that must have been seen before an order is believed.
+/// Steps back in time that are needed before a descending order is assumed.
 const STEPS_TO_BELIEVE: usize = 10;
-/// Pages in a row, all older than what is looked for, at which a poll for the newest leaves a list that falls on the
-/// whole but not strictly (Atoms lists by last change). What it misses so, the next whole pass finds.
+/// Consecutive pages of older calls after which a poll of the newest calls stops. It applies to lists that descend
+/// mostly but not strictly (Atoms lists by last change). The next full pass finds what the poll missed.
 const OLD_PAGES: usize = 3;
 
-/// Tries of one page. A pass of a hundred pages would never end if each passing fault began it anew, and what it has
-/// seen is not durable; so it waits a little itself, and leaves long waits to the job.
+/// Retries of one page. What a pass has seen is not durable, so a pass of a hundred pages would never end if each
+/// transient error restarted it. It waits a short time itself; for a longer wait the job is snoozed.
 const TRIES_AFTER_THE_FIRST: usize = 4;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 enum Place {
     At(Cursor),
-    /// From the top again: what came, or moved up, while the pages were read.
+    /// From the top again, for rows that were added or moved up while the pages were read.
     Again(Cursor),
     End,
 }
 
-/// Whether creation times have only ever fallen so far.
+/// Checks whether creation times have only descended so far.
 #[derive(Default)]
 struct Order {
     last: Option<Timestamp>,
     steps: usize,
     rises: usize,
     broken: bool,
-    /// Pages in a row that lie wholly before the window.
+    /// Consecutive pages that lie completely before the window.
     old_pages: usize,
 }
 
-/// Ids remembered of the top of a list, to know it again at the end of a pass.
+/// Ids remembered from the top of a list, to recognise it at the end of a pass.
 const TOP: usize = 10_000;
-/// Ids remembered of what was read last: rows move by as many as come while pages are read. Twice as many are kept at
-/// most, so a pass over millions of calls takes no more memory than one over thousands.
+/// Ids remembered from the latest rows. New calls shift rows while pages are read. At most twice as many are kept, so
+/// the memory does not grow with the number of calls.
 const RECENT: usize = 20_000;
 
-/// Pages in a row that show rows but none that can be read, after which a list is left: a server that repeats such a page
-/// for ever cannot be told from one that goes on.
+/// Consecutive pages with only unreadable rows after which the pass stops. A server that repeats such a page forever
+/// cannot be recognised otherwise.
 const BARREN_PAGES: usize = 20;
 
-/// Which calls a pass has seen, and how far they had got, as far as that can matter.
+/// The calls that a pass has seen, and their status ranks, as far as they can matter.
 #[derive(Default)]
 struct Seen {
     top: HashMap<CallId, u8>,
@@ -62,18 +62,18 @@ struct Seen {
     count: u64,
 }
 
-/// What a row says that was not known.
+/// What is new in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum News {
-    /// There is this call.
+    /// A new call.
     Call,
-    /// The call has got further than the row before said.
+    /// A known call with a later status.
     Further,
     Nothing,
 }
 
-/// A pass over a source's list. Each call comes once, and again where another row of it has got further; the pass ends
-/// at a page without any news.
+/// A pass over a source's list. It returns each call once, and again when another row has a later status. The pass ends
+/// at a page without anything new.
 pub struct Walk<'a> {
     source: &'a Source,
     precedence: Precedence,
@@ -85,7 +85,7 @@ pub struct Walk<'a> {
     place: Place,
     order: Order,
     pages: u64,
-    /// Of the last page: calls that came before, and rows that cannot be read.
+    /// Data of the latest page: calls that were returned before, and unreadable rows.
     again: HashSet<CallId>,
     unreadable: Vec<UnreadableRow>,
     barren: usize,
@@ -111,20 +111,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A poll for the newest calls: its requests come before those of passes, and it believes the list's order sooner.
+    /// A poll of the newest calls. Its requests precede those of other passes, and it stops earlier in a descending
+    /// list.
     #[must_use]
     pub fn tail(self) -> Self {
         Self { reach: Reach::Tail, margin: SignedDuration::ZERO, ..self }.urgent()
     }
 
-    /// A pass whose requests come before those of other passes.
+    /// A pass whose requests precede those of other passes.
     #[must_use]
     pub const fn urgent(mut self) -> Self {
         self.precedence = Precedence::First;
         self
     }
 
-    /// Leaves out what was made before the window and its margin; for a source seen to obey date filters.
+    /// Leaves out calls that were created before the window and its margin. Only for a source that was seen to obey
+    /// date filters.
     #[must_use]
     pub fn filtered(mut self) -> Self {
         let since = self.window.from.checked_sub(self.margin).ok();
@@ -134,14 +136,14 @@ impl<'a> Walk<'a> {
         self
     }
 
-    /// Goes on where an earlier pass stood.
+    /// Resumes where an earlier pass stopped.
     #[must_use]
     pub fn resumed(mut self, at: Cursor) -> Self {
         self.place = Place::At(at);
         self
     }
 
-    /// Where this pass stands, to be gone on from later; `None` at its end, which is soon read again.
+    /// The position of this pass, to resume it later. `None` at its end, because the rest is read quickly.
     #[must_use]
     pub const fn place(&self) -> Option<&Cursor> {
         match &self.place {
@@ -150,8 +152,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next calls inside the window, or rows that cannot be read; `None` at the end. Passing faults are waited out for some seconds; after an
-    /// error the place is kept and can be tried again.
+    /// The next calls inside the window, or unreadable rows. `None` at the end. Transient errors are retried for some
+    /// seconds. After an error the position is kept and can be tried again.
     ///
     /// # Errors
     /// As [`Source::list_page`].
@@ -164,7 +166,7 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// The calls of the next page that lie inside the window, which may be none; `None` at the end.
+    /// The calls of the next page inside the window, possibly none. `None` at the end.
     ///
     /// # Errors
     /// As [`Source::list_page`].
@@ -173,7 +175,7 @@ impl<'a> Walk<'a> {
         Ok(page.map(|calls| calls.into_iter().filter(|call| self.window.contains(call)).collect()))
     }
 
-    /// The calls of the next page that say something new, wherever they lie in time.
+    /// The new calls of the next page, at any time.
     pub(super) async fn next_page(&mut self) -> Result<Option<Vec<SourceCall>>, SourceError> {
         let (cursor, again) = match &self.place {
             Place::At(cursor) => (cursor.clone(), false),
@@ -199,7 +201,7 @@ impl<'a> Walk<'a> {
             }
             news != News::Nothing
         });
-        // The top of the list was counted when it came first.
+        // The top of the list was counted on the first read.
         self.unreadable = if again { Vec::new() } else { page.unreadable };
         self.barren = if rows == 0 && !self.unreadable.is_empty() { self.barren + 1 } else { 0 };
         let goes_on = !calls.is_empty() || (1..BARREN_PAGES).contains(&self.barren);
@@ -207,7 +209,7 @@ impl<'a> Walk<'a> {
         self.place = match page.next {
             Some(next) if !again && goes_on && !passed => Place::At(next),
             _ if !again && self.pages > 1 => Place::Again(first()),
-            // A page of nothing but new calls: there are more of them than one page holds.
+            // A page of only new calls: there may be more of them than fit on one page.
             Some(next) if again && !calls.is_empty() && calls.len() == rows => Place::Again(next),
             _ => Place::End,
         };
@@ -232,25 +234,25 @@ impl<'a> Walk<'a> {
             .await
     }
 
-    /// Different calls seen so far, inside the window or not.
+    /// The number of different calls seen so far, inside the window or not.
     #[must_use]
     pub const fn listed(&self) -> u64 {
         self.seen.count
     }
 
-    /// Whether a call of the last page had come before, with a row that had not got as far.
+    /// True when a call of the latest page was returned before with an earlier status.
     #[must_use]
     pub fn came_before(&self, id: &CallId) -> bool {
         self.again.contains(id)
     }
 
-    /// The rows of the last page that cannot be read.
+    /// The unreadable rows of the latest page.
     #[must_use]
     pub fn unreadable(&self) -> &[UnreadableRow] {
         &self.unreadable
     }
 
-    /// Pages asked for so far.
+    /// The number of pages requested so far.
     #[must_use]
     pub const fn pages(&self) -> u64 {
         self.pages
@@ -280,7 +282,7 @@ impl Seen {
 }
 
 impl Order {
-    /// Takes in a page and says whether the list is past the window.
+    /// Adds a page. Returns whether the list is past the window.
     fn take_in(&mut self, calls: &[SourceCall], window: Window, margin: SignedDuration) -> Past {
         for call in calls {
             match (call.created_at, self.last) {
@@ -309,13 +311,13 @@ impl Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Past {
     NotYet,
-    /// Pages of nothing but older calls, in an order that falls on the whole.
+    /// Pages with only older calls, in an order that mostly descends.
     Probably,
-    /// Creation times have only fallen, and all of the last page lies well before the window.
+    /// Creation times have only descended, and the latest page lies well before the window.
     Surely,
 }
 
-/// How much of a list a pass wants to see.
+/// How much of a list a pass reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Whole,

@@ -1,16 +1,17 @@
-//! Something that everybody needs is out of reach: everybody finds out, and one line a minute says so.
+//! Outages of the database and the object store. Every request meets the outage, but the log contains one line per
+//! minute.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::domain::Side;
 
-/// Between two lines about the same outage.
+/// Time between two lines about the same outage.
 const BETWEEN: Duration = Duration::from_secs(60);
-/// What worked so soon after a failure was on its way before it: the outage is not over.
+/// A success within this time after a failure started before it, so the outage is not over.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
-/// A part of the installation that may be out of reach.
+/// A component that may be unavailable.
 #[derive(Debug)]
 pub struct Outage {
     part: &'static str,
@@ -25,7 +26,7 @@ struct Going {
     failures: u64,
 }
 
-/// What is to be said of a failure.
+/// What to log about a failure.
 #[derive(Debug, PartialEq, Eq)]
 enum Say {
     Begins,
@@ -36,7 +37,7 @@ enum Say {
 static DATABASE: Outage = Outage::new("database");
 static OBJECTS: Outage = Outage::new("object store");
 
-/// The outage of a side that all work stands on; none where failures are a job's own.
+/// The outage of a component that all work needs. None for other sides, where failures concern a single job.
 #[must_use]
 pub fn outage(side: Side) -> Option<&'static Outage> {
     match side {
@@ -46,14 +47,15 @@ pub fn outage(side: Side) -> Option<&'static Outage> {
     }
 }
 
-/// Notes that the database or the object store could not be used: one line when that begins, one a minute.
+/// Reports a failed use of the database or the object store. One line is logged at the start of an outage and one per
+/// minute.
 pub fn out_of_reach(side: Side, cause: &str) {
     if let Some(outage) = outage(side) {
         outage.failed(cause);
     }
 }
 
-/// Notes that the database or the object store was used: one line when that ends an outage.
+/// Reports a successful use of the database or the object store. One line is logged when an outage ends.
 pub fn within_reach(side: Side) {
     if let Some(outage) = outage(side) {
         outage.works();
@@ -61,13 +63,13 @@ pub fn within_reach(side: Side) {
 }
 
 impl Outage {
-    /// Nothing is wrong with `part` so far.
+    /// A component without an outage.
     #[must_use]
     pub const fn new(part: &'static str) -> Self {
         Self { part, going: Mutex::new(None) }
     }
 
-    /// It could not be used.
+    /// Reports a failed use.
     pub fn failed(&self, cause: &str) {
         let part = self.part;
         match self.fail(Instant::now()) {
@@ -79,7 +81,7 @@ impl Outage {
         }
     }
 
-    /// It was used.
+    /// Reports a successful use.
     pub fn works(&self) {
         if let Some((lasted, failures)) = self.end(Instant::now()) {
             tracing::warn!(part = self.part, lasted_s = lasted.as_secs_f64().round(), failures, "within reach again");

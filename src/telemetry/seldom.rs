@@ -1,5 +1,5 @@
-//! Lines of the queue engine and the database driver: in an outage they say the same of every queue, connection and try.
-//! Once a minute is enough.
+//! Limits log lines of the queue engine and the database driver to one per minute. In an outage they log the same line
+//! for every queue, connection and try.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::{Context, Filter};
 const BETWEEN: Duration = Duration::from_secs(60);
 const TARGETS: [&str; 2] = ["riverqueue", "sqlx"];
 
-/// Lets a line of theirs through once a minute, by the place in its source.
+/// Filter that lets each source line of these crates through once per minute.
 #[derive(Debug, Default)]
 pub(super) struct Seldom(Mutex<HashMap<Identifier, Instant>>);
 

@@ -1,5 +1,5 @@
-//! smallest.ai Atoms: pages from 1, seconds, ids that tell the time, lists without transcripts, recordings that are
-//! an empty text until they are there.
+//! smallest.ai Atoms: pages from 1, times in seconds, ids that contain the creation time, lists without transcripts. A
+//! recording that does not exist yet is an empty text.
 
 pub mod render;
 
@@ -16,11 +16,11 @@ use super::time::{as_moment, between_ms, moment};
 use super::{Cursor, Page, RecordingLink, Request, WireError};
 use crate::domain::{CallChannel, CallId, Cost, CostUnit, Network, ProviderTurn, RecordingUrl, SourceCall};
 
-/// What every row has.
+/// Members of every row.
 const NAMES: Names = Names { id: "callId", status: "status" };
 
-/// `callAttemptFilter`: without it calls that were retried attempts are left out. Sorting by creation and the date
-/// filters are not asked for: they answer 504 on large accounts.
+/// Without `callAttemptFilter` the list leaves out retried attempts. Sorting by creation and date filters are not used,
+/// because they answer 504 on large accounts.
 pub(super) fn list(at: &Cursor) -> Request {
     let mut request = Request::get("/conversation");
     request.query = vec![
@@ -77,8 +77,8 @@ pub(super) fn read_recording(body: &[u8]) -> Result<Option<RecordingLink>, WireE
     Ok(url(text(&data, &["presignedUrl"])).map(link))
 }
 
-/// Reads the body of a post-conversation webhook. A hint, not a record: it is not asked for over the platform's own
-/// API, so a call is always fetched again before anything is done.
+/// Reads the body of a post-conversation webhook. It is only a hint, because it does not come from the platform's own
+/// API. So a call is always fetched again before it is processed.
 ///
 /// # Errors
 /// [`WireError`] when it names no call.
@@ -90,10 +90,10 @@ pub fn post_conversation(body: &[u8]) -> Result<SourceCall, WireError> {
     }
 }
 
-/// Reads a list row, a detail or a webhook's `metadata`: the same words at different places.
+/// Reads a list row, a detail or a webhook's `metadata`. They have the same members at different places.
 fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
     let either = |plain: &[&str], data: &str| text(call, plain).or_else(|| text(call, &["callData", data]));
-    // `_id` is a database id that no path takes.
+    // `_id` is a database id that no path accepts.
     let id = call_id(fields::id(call, &["callId"]), asked)?;
     let kind = text(call, &["type"]).or_else(|| text(call, &["conversationType"]));
     let end_reason = either(&["disconnectionReason"], "disconnectionReason").map(|word| end_reason(&word));
@@ -103,7 +103,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
     let created = given.or_else(|| time_in_id(id.as_str()));
     let answered = moment(call, &["callData", "answerTime"]).or_else(|| moment(call, &["answerTime"]));
     let ended = moment(call, &["callData", "endTime"]).or_else(|| moment(call, &["endTime"]));
-    // Seconds here; the same word means milliseconds under /agent and /analytics, which are not asked.
+    // Seconds here. Under /agent and /analytics the same member is in milliseconds; those routes are not used.
     let duration_ms =
         number(call, &["duration"]).or_else(|| number(call, &["callData", "callDuration"])).and_then(seconds_as_ms);
     Ok(finished(SourceCall {
@@ -137,7 +137,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
     }))
 }
 
-/// `CALL-<13 digits of epoch milliseconds>-<hex>` tells when the call was made; details say it nowhere else.
+/// `CALL-<13 digits of epoch milliseconds>-<hex>` contains the creation time. Details have it nowhere else.
 fn time_in_id(id: &str) -> Option<Timestamp> {
     let digits = id.strip_prefix("CALL-")?.split('-').next()?;
     let plain = digits.len() == 13 && digits.bytes().all(|b| b.is_ascii_digit());
@@ -155,7 +155,7 @@ fn channel(kind: Option<String>) -> CallChannel {
     }
 }
 
-/// Turns with a wall clock time start that long after the call was answered, roughly.
+/// The start of a turn with a wall-clock time is its distance to the answer of the call, approximately.
 fn turns(call: &Value, answered: Option<Timestamp>) -> Vec<ProviderTurn> {
     let Some(items) = fields::list(call, &["transcript"]) else {
         return text(call, &["transcript"]).map(|text| transcript::read(&text)).unwrap_or_default();

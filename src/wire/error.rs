@@ -1,32 +1,32 @@
-//! Why an answer could not be read.
+//! Errors of reading an answer.
 
-/// What was wrong with a platform's answer. Holds no part of the answer but its member names and error codes.
+/// Why a platform's answer could not be read. It contains only member names and error codes of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// A web page where JSON should be: a proxy, a login page, a wrong address.
+    /// A web page in place of JSON, from a proxy, a login page or a wrong address.
     #[error("the answer is an HTML page, not JSON")]
     Html,
     #[error("the answer is empty")]
     Empty,
-    /// Not JSON at all, or cut short.
+    /// Not JSON, or truncated.
     #[error("the answer is not JSON (line {line}, column {column})")]
     NotJson { line: usize, column: usize },
-    /// JSON within JSON beyond what any record has.
+    /// Nested deeper than any record.
     #[error("the answer is nested more than {} levels deep", super::scan::DEEPEST)]
     TooDeep,
-    /// JSON, but not what the contract says.
+    /// JSON that does not match the contract.
     #[error("`{path}` is not {expected}")]
     Shape { path: &'static str, expected: &'static str },
-    /// An error in a successful status (`status: "error"`, `status: false`).
+    /// An error with a successful HTTP status (`status: "error"`, `status: false`).
     #[error("the platform refused: {said}")]
     Refused { said: String },
-    /// A refusal that says there is no such call.
+    /// A refusal because the call does not exist.
     #[error("the platform does not know this call")]
     NotFound,
-    /// The record of another call than the one asked for.
+    /// The record of another call than the requested one.
     #[error("the platform answered with another call than `{asked}`")]
     OtherCall { asked: String },
-    /// `.` and `..` are path steps in every URL parser, percent-encoded or not.
+    /// Every URL parser treats `.` and `..` as path steps, also percent-encoded.
     #[error("the call id cannot stand in a URL path")]
     UnusableId,
 }

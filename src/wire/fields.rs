@@ -1,22 +1,22 @@
-//! Reading members of JSON whose documents contradict each other: every one is optional, and a member of
-//! the wrong type counts as absent instead of spoiling the whole record.
+//! Reads members of JSON. The platforms' documents contradict each other, so every member is optional. A member of the
+//! wrong type counts as absent and does not invalidate the record.
 
 use serde_json::Value;
 
 use super::WireError;
 use super::scan::{self, Answer, Names};
 
-/// Parses a body, telling a web page and a cut-off answer apart.
+/// Parses a body. It reports a web page and a truncated answer as different errors.
 pub(super) fn json(body: &[u8]) -> Result<Value, WireError> {
     scan::whole(bare(body)?)
 }
 
-/// Parses an answer whose lists at these paths are read row by row.
+/// Parses an answer and reads the lists at these paths row by row.
 pub(super) fn page(body: &[u8], paths: &[&[&str]], names: Names) -> Result<Answer, WireError> {
     scan::page(bare(body)?, paths, names)
 }
 
-/// The body without its byte order mark and the space around it.
+/// The body without its byte order mark and surrounding white space.
 fn bare(body: &[u8]) -> Result<&[u8], WireError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match body.first() {
@@ -26,12 +26,12 @@ fn bare(body: &[u8]) -> Result<&[u8], WireError> {
     }
 }
 
-/// The member at the end of `path`, `null` counting as absent.
+/// The member at the end of `path`. `null` counts as absent.
 pub(super) fn member<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |at, key| at.get(key)).filter(|found| !found.is_null())
 }
 
-/// A text that is not empty. Ids also come as numbers, or as a list of one.
+/// A text that is not empty. Ids may also be numbers, or a list with one item.
 pub(super) fn text(value: &Value, path: &[&str]) -> Option<String> {
     let found = match member(value, path)? {
         Value::Array(items) => items.first()?,
@@ -44,7 +44,7 @@ pub(super) fn text(value: &Value, path: &[&str]) -> Option<String> {
     }
 }
 
-/// An id, to the letter: ids are opaque, white space included.
+/// An id without any change. Ids are opaque, including white space.
 pub(super) fn id(value: &Value, path: &[&str]) -> Option<String> {
     match member(value, path)? {
         Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
@@ -52,12 +52,12 @@ pub(super) fn id(value: &Value, path: &[&str]) -> Option<String> {
     }
 }
 
-/// A finite number, also one written as text.
+/// A finite number, also as text.
 pub(super) fn number(value: &Value, path: &[&str]) -> Option<f64> {
     as_number(member(value, path)?)
 }
 
-/// As [`number`], of a value at hand.
+/// As [`number`], for a given value.
 pub(super) fn as_number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -72,7 +72,7 @@ pub(super) fn count(value: &Value, path: &[&str]) -> Option<u64> {
     number(value, path).filter(|number| (0.0..1e15).contains(number)).map(|number| number as u64)
 }
 
-/// A yes or no, also as text or number.
+/// A boolean, also as text or number.
 pub(super) fn flag(value: &Value, path: &[&str]) -> Option<bool> {
     match member(value, path)? {
         Value::Bool(flag) => Some(*flag),
@@ -86,17 +86,17 @@ pub(super) fn flag(value: &Value, path: &[&str]) -> Option<bool> {
     }
 }
 
-/// A list, if it is one.
+/// A list.
 pub(super) fn list<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Vec<Value>> {
     member(value, path)?.as_array()
 }
 
-/// An object, if it is one.
+/// An object.
 pub(super) fn object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     member(value, path).filter(|found| found.is_object())
 }
 
-/// A length in seconds, possibly with a fraction, as whole milliseconds. Lengths beyond 30 years are not lengths.
+/// A length in seconds, possibly with a fraction, as whole milliseconds. Lengths beyond 30 years are refused.
 pub(super) fn seconds_as_ms(seconds: f64) -> Option<u64> {
     whole_ms(seconds * 1000.0)
 }

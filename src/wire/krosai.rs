@@ -1,5 +1,6 @@
-//! KrosAI. Two of its documents describe the same URL with two forms: "Call logs" (`calls`, limit and offset) and
-//! the Cockpit API (`data`, page and limit). Requests carry both forms' parameters, answers show which it was.
+//! KrosAI. Two of its documents describe the same URL with two forms: "Call logs" (`calls`, limit and offset) and the
+//! Cockpit API (`data`, page and limit). Requests carry the parameters of both forms. The answer shows which form it
+//! has.
 
 pub mod call_logs;
 pub mod cockpit;
@@ -16,10 +17,10 @@ use super::time::moment;
 use super::{Cursor, LossUnit, Page, RecordingLink, Request, WireError};
 use crate::domain::{CallId, Cost, CostUnit, Network, SourceCall};
 
-/// What every row has.
+/// Members of every row.
 const NAMES: Names = Names { id: "id", status: "status" };
 
-/// Which document's form.
+/// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     CallLogs,
@@ -30,15 +31,15 @@ pub(super) fn list(at: &Cursor) -> Request {
     let mut request = Request::get("/calls");
     request.query =
         vec![("limit", at.limit.to_string()), ("offset", at.offset.to_string()), ("page", at.number(1).to_string())];
-    // The call logs' own name for it; the Cockpit form has dates for its trends only and leaves this unread.
+    // The call logs' name of the filter. The Cockpit form has dates for its trends only, and ignores this.
     request.query.extend(at.since.map(|since| ("from_date", since.to_string())));
     request
 }
 
-/// Reads a list in either form, and says which it was.
+/// Reads a list in either form, and returns the form.
 ///
 /// # Errors
-/// [`WireError`] when it is neither.
+/// [`WireError`] when it has neither form.
 pub fn read_page(body: &[u8], at: &Cursor, unit: LossUnit) -> Result<(Form, Page), WireError> {
     let Answer { envelope: answer, lists } = fields::page(body, &[&["calls"], &["data"]], NAMES)?;
     let found = lists.into_iter().zip([Form::CallLogs, Form::Cockpit]).find_map(|(rows, form)| Some((form, rows?)));
@@ -62,7 +63,7 @@ pub(super) fn read_detail(body: &[u8], asked: &CallId, unit: LossUnit) -> Result
     read_call(call, form_of(call), unit, Some(asked))
 }
 
-/// An error object with a successful status, or something else altogether.
+/// An error object with a successful status, or an unknown shape.
 fn refusal(answer: &Value, path: &'static str, expected: &'static str) -> WireError {
     match text(answer, &["code"]).or_else(|| text(answer, &["error"])) {
         Some(said) => WireError::Refused { said },
@@ -70,7 +71,7 @@ fn refusal(answer: &Value, path: &'static str, expected: &'static str) -> WireEr
     }
 }
 
-/// A lone call does not come in an envelope: the members only one document has decide.
+/// A single call has no envelope, so the members that only one document has decide.
 fn form_of(call: &Value) -> Form {
     let has = |path: &[&str]| member(call, path).is_some();
     let call_logs = has(&["cost_cents"])
@@ -118,7 +119,7 @@ fn read_call(call: &Value, form: Form, unit: LossUnit, asked: Option<&CallId>) -
 
 fn cost(call: &Value) -> Option<Cost> {
     let amount = number(call, &["cost_cents"]).or_else(|| number(call, &["cost"]))?;
-    // Only answers of ours name a unit.
+    // Only our own answers name a unit.
     let unit = match text(call, &["cost_unit"]).as_deref() {
         Some("credits") => CostUnit::Credits,
         Some("unknown") => CostUnit::Unknown,
@@ -133,7 +134,7 @@ fn network(call: &Value, form: Form, unit: LossUnit) -> Network {
     let percent_per_unit = match (unit, form) {
         (LossUnit::Percent, _) | (LossUnit::Documented, Form::Cockpit) => Some(1.0),
         (LossUnit::Ratio, _) => Some(100.0),
-        // "0.01" in a document that names no unit: a good call or a bad one.
+        // The document names no unit, so "0.01" may mean a good call or a bad one.
         (LossUnit::Documented, Form::CallLogs) => None,
     };
     Network {
@@ -171,27 +172,27 @@ fn seconds(ms: u64) -> Value {
     json!(ms.saturating_add(500) / 1000)
 }
 
-/// A number as these documents write theirs: whole ones without a fraction.
+/// A number as these documents write it: whole numbers without a fraction.
 #[must_use]
 pub fn number_shown(number: f64) -> Value {
-    // Beyond 2^53 not every whole number has a double of its own.
+    // Beyond 2^53 a double cannot represent every whole number.
     if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 { json!(number as i64) } else { json!(number) }
 }
 
-/// What a call cost in cents; null where its unit is another one, or not known.
+/// The cost of a call in cents. Null where its unit is another one or unknown.
 fn cents(cost: Option<Cost>) -> Value {
     json!(cost.filter(|cost| cost.unit == CostUnit::Cents).map(|cost| number_shown(cost.amount)))
 }
 
-/// Whether a request names an organisation in its `x-organization-id` header; only Cockpit's document has it.
+/// Whether a request has the header `x-organization-id`. Only Cockpit's document has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrganizationHeader {
     Present,
     Absent,
 }
 
-/// Which form a list request asks a server of both for; `None` when it does not show. Our own requests carry both
-/// forms' paging, and read as Call logs.
+/// The form that a list request to a server of both forms selects. `None` when the request does not show it. Our own
+/// requests carry the paging of both forms and count as Call logs.
 pub fn form_asked<'a>(query_keys: impl IntoIterator<Item = &'a str>, header: OrganizationHeader) -> Option<Form> {
     let mut cockpit = header == OrganizationHeader::Present;
     for key in query_keys {
@@ -216,13 +217,13 @@ pub fn recording(link: &RecordingLink, format: &str) -> Value {
     })
 }
 
-/// An error body, of both forms.
+/// An error body, the same in both forms.
 #[must_use]
 pub fn error(message: &str, code: &str, details: Option<&Value>) -> Value {
     json!({ "error": message, "code": code, "details": details })
 }
 
-/// The body of a 429; the same number goes into `Retry-After`, fraction and all.
+/// The body of a 429. `Retry-After` contains the same number, with its fraction.
 #[must_use]
 pub fn rate_limited(retry_after_seconds: f64) -> Value {
     json!({ "error": "Rate limit exceeded", "code": "RATE_LIMIT_EXCEEDED", "retry_after": retry_after_seconds })

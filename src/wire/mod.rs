@@ -1,7 +1,7 @@
-//! The platforms' dialects: their JSON, units, paging and headers to and from the words of `domain`.
+//! The platforms' dialects: their JSON, units, paging and headers, converted to and from the types of `domain`.
 //!
-//! Everything here is a pure function: a [`Request`] is described, bytes are read, values are rendered. `source`
-//! speaks as a client, the sample platform and our own API as servers. Units are converted nowhere else.
+//! Everything here is a pure function: it describes a [`Request`], reads bytes, or renders values. `source` uses it as
+//! a client; the sample platform and our own API use it as servers. Units are converted only here.
 
 pub mod atoms;
 mod error;
@@ -25,19 +25,19 @@ pub use page::{Cursor, Page, UnreadableRow, Window};
 
 use crate::domain::{CallId, RecordingUrl, SourceCall};
 
-/// Whose wire contract is spoken.
+/// The platform that defines the wire contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
-    /// Both of its documents' forms; each answer shows which.
+    /// Both forms of its documents. Each answer shows its form.
     Krosai,
     Zudu,
     Atoms,
 }
 
-/// How `packet_loss` is to be read.
+/// The unit of `packet_loss`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LossUnit {
-    /// Percent where the document says so, unknown elsewhere.
+    /// Percent where the document says so, unknown otherwise.
     #[default]
     Documented,
     Percent,
@@ -45,7 +45,7 @@ pub enum LossUnit {
     Ratio,
 }
 
-/// Which headers carry KrosAI's key: its documents disagree.
+/// The headers that carry KrosAI's key. Its documents disagree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KeyHeaders {
     #[default]
@@ -54,22 +54,22 @@ pub enum KeyHeaders {
     Bearer,
 }
 
-/// The organisation named in every request. KrosAI takes the user's first one when none is named.
+/// The organisation of every request. KrosAI uses the user's first one when a request names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Organization {
     Header(String),
     Query(String),
 }
 
-/// What proves who asks.
+/// Credentials of an account.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     pub key: SecretString,
-    /// Zudu's second half.
+    /// The second key of Zudu.
     pub secret: Option<SecretString>,
 }
 
-/// How one platform account is spoken to.
+/// The dialect of one platform account.
 #[derive(Debug, Clone)]
 pub struct Dialect {
     pub platform: Platform,
@@ -78,7 +78,7 @@ pub struct Dialect {
     pub organization: Option<Organization>,
 }
 
-/// The HTTP methods the dialects use.
+/// The HTTP methods of the dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     Get,
@@ -90,7 +90,7 @@ pub enum Method {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     pub method: Method,
-    /// Starts with `/`; ids in it are percent-encoded.
+    /// Starts with `/`. Ids in it are percent-encoded.
     pub path: String,
     pub query: Vec<(&'static str, String)>,
     pub body: Option<Value>,
@@ -102,7 +102,7 @@ impl Request {
     }
 }
 
-/// Where a recording can be had now, and what the platform says of it.
+/// A valid link to a recording, with the platform's data about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordingLink {
     pub url: RecordingUrl,
@@ -112,25 +112,25 @@ pub struct RecordingLink {
 }
 
 impl Dialect {
-    /// The first page of everything. No filter is sent: the documents disagree on their values, and a filter that
-    /// misses a spelling would hide calls for ever.
+    /// The first page of the unfiltered list. The documents disagree on filter values, and a filter with a wrong
+    /// spelling would hide calls forever. So no filter is sent.
     #[must_use]
     pub const fn first_page(&self) -> Cursor {
         Cursor::first(match self.platform {
             Platform::Krosai | Platform::Atoms => 100,
-            // Rows carry whole transcripts with words here.
+            // Rows contain whole transcripts with words here.
             Platform::Zudu => 64,
         })
     }
 
-    /// The first page of what was made at this moment or later; `None` where a platform has no such filter. To be used
-    /// only once its server was seen to obey.
+    /// The first page of calls created at this moment or later. `None` where the platform has no such filter. Use it
+    /// only for a server that was seen to obey the filter.
     #[must_use]
     pub fn first_page_since(&self, since: Timestamp) -> Option<Cursor> {
         (self.platform == Platform::Krosai).then(|| self.first_page().since(since))
     }
 
-    /// Asks for a page of calls.
+    /// The request for a page of calls.
     #[must_use]
     pub fn list(&self, at: &Cursor) -> Request {
         let request = match self.platform {
@@ -141,13 +141,13 @@ impl Dialect {
         self.with_organization(request)
     }
 
-    /// The same with another method, for a server that does not know the first.
+    /// The same request with another method, for a server that does not support the first.
     #[must_use]
     pub fn list_otherwise(&self, at: &Cursor) -> Option<Request> {
         (self.platform == Platform::Zudu).then(|| zudu::list_by_get(at))
     }
 
-    /// Asks for one call.
+    /// The request for one call.
     ///
     /// # Errors
     /// [`WireError::UnusableId`].
@@ -160,7 +160,7 @@ impl Dialect {
         })))
     }
 
-    /// Asks for a fresh link to a recording, where there is a request for just that.
+    /// The request for a fresh link to a recording, where the platform has one.
     ///
     /// # Errors
     /// [`WireError::UnusableId`].
@@ -174,8 +174,8 @@ impl Dialect {
         Ok(Some(self.with_organization(Request::get(path))))
     }
 
-    /// Writes an outcome into the platform's own record, under `metadata.aftercall`; `None` where a platform has
-    /// no such thing (all but Zudu).
+    /// The request that delivers an outcome to the platform's own record, under `metadata.aftercall`. `None` for all
+    /// platforms except Zudu.
     ///
     /// # Errors
     /// [`WireError::UnusableId`].
@@ -184,7 +184,7 @@ impl Dialect {
         Ok((self.platform == Platform::Zudu).then(|| zudu::write_metadata(&id, outcome)))
     }
 
-    /// The headers of every request to the API host, and to no other host: names and values.
+    /// Names and values of the headers with the account's keys. They must be sent to the API host only.
     #[must_use]
     pub fn headers(&self, credentials: &Credentials) -> Vec<(&'static str, SecretString)> {
         let key = || credentials.key.clone();
@@ -218,7 +218,7 @@ impl Dialect {
     /// Reads one call.
     ///
     /// # Errors
-    /// [`WireError`] when the body is not a call, or another call than `asked`.
+    /// [`WireError`] when the body is not a call, or is another call than `asked`.
     pub fn read_detail(&self, body: &[u8], asked: &CallId) -> Result<SourceCall, WireError> {
         match self.platform {
             Platform::Krosai => krosai::read_detail(body, asked, self.loss_unit),
@@ -227,10 +227,10 @@ impl Dialect {
         }
     }
 
-    /// Reads the answer to [`Self::recording`]; `None` where there is no recording.
+    /// Reads the answer to [`Self::recording`]. `None` where there is no recording.
     ///
     /// # Errors
-    /// [`WireError`] when the body is nothing of the kind.
+    /// [`WireError`] when the body has another shape.
     pub fn read_recording(&self, body: &[u8]) -> Result<Option<RecordingLink>, WireError> {
         match self.platform {
             Platform::Krosai => krosai::read_recording(body),
@@ -242,18 +242,19 @@ impl Dialect {
     /// Reads the answer to [`Self::write_metadata`].
     ///
     /// # Errors
-    /// [`WireError`] when it does not say that it was done.
+    /// [`WireError`] when the answer reports a failure.
     pub fn read_written(&self, body: &[u8]) -> Result<(), WireError> {
         zudu::read_written(body)
     }
 
-    /// A detail over its list row; an absent value of the detail never erases one of the row.
+    /// Merges a detail over its list row. A value missing in the detail keeps the row's value.
     #[must_use]
     pub fn join(&self, detail: SourceCall, row: SourceCall) -> SourceCall {
         record::joined(detail, self.as_row(row))
     }
 
-    /// A row fit to be kept: KrosAI's lists show an excerpt of the transcript, which must never pass for the whole.
+    /// A row in the form that may be stored. KrosAI's lists show an excerpt of the transcript, which must never count
+    /// as the whole, so it is removed.
     #[must_use]
     pub fn as_row(&self, mut row: SourceCall) -> SourceCall {
         if self.platform == Platform::Krosai {
@@ -262,15 +263,15 @@ impl Dialect {
         row
     }
 
-    /// Whether rows come newest first as far as is known, so that a list that has long been older than what is looked
-    /// for may be left. Atoms lists by last change.
+    /// True when rows are normally sorted newest first, so that a pass may stop once the rows are old enough. Atoms
+    /// lists by last change.
     #[must_use]
     pub fn lists_by_creation(&self) -> bool {
         self.platform != Platform::Atoms
     }
 
-    /// Whether only the list can tell what is missing: Zudu's detail leaves out the recording, the transcript and
-    /// perhaps the wish that nothing be stored, and the row at hand may be older than the recording.
+    /// True when only the list has the missing data. Zudu's detail leaves out the recording, the transcript and
+    /// possibly the opt-out of storage. The known row may be older than the recording.
     #[must_use]
     pub fn needs_fresh_row(&self, detail: &SourceCall, row: Option<&SourceCall>) -> bool {
         if self.platform != Platform::Zudu || !detail.eligible() {
@@ -282,7 +283,7 @@ impl Dialect {
         }
     }
 
-    /// Whether calls of this platform can say that nothing of them may be stored.
+    /// True when calls of this platform can carry an opt-out of storage.
     #[must_use]
     pub fn tells_opt_out(&self) -> bool {
         self.platform == Platform::Zudu
@@ -296,7 +297,7 @@ impl Dialect {
     }
 }
 
-/// An id as one step of a path (RFC 3986 section 2.3: everything but unreserved characters is encoded).
+/// An id as one path segment. Everything except unreserved characters is percent-encoded (RFC 3986 section 2.3).
 fn path_step(id: &CallId) -> Result<String, WireError> {
     let text = id.as_str();
     if matches!(text, "." | "..") {

@@ -1,4 +1,4 @@
-//! Lists: where to go on, when to stop, what lies inside a window of time.
+//! Paging of lists: the next position, the end, and time windows.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,35 +11,36 @@ use super::record;
 use super::scan::{Names, Row};
 use crate::domain::SourceCall;
 
-/// Pages after the total should have been reached: rows move while a list is read.
+/// Extra pages after the expected end, because rows move while a list is read.
 const PAGES_PAST_TOTAL: u64 = 2;
-/// Pages after a total that was less than what came. A server that makes up rows for ever is left in the end.
+/// Extra pages after a total that was smaller than the number of received rows. It stops a server that generates rows
+/// forever.
 const PAGES_PAST_DISBELIEVED: u64 = 10_000;
 
-/// Where to go on in a list. Can be stored and taken up again; its inside is the dialect's business.
+/// A position in a list. It can be stored and resumed. Its content depends on the dialect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Pages before this one. Each dialect adds its own base: 0 for Zudu, 1 for Cockpit and Atoms.
     pub(super) page: u32,
-    /// Rows before this one, counted as they came.
+    /// Rows before this one, as received.
     pub(super) offset: u64,
-    /// Rows asked for; always sent, because the documented defaults are 5, 10, 20, 50 and "all".
+    /// Requested rows. It is always sent, because the documented defaults are 5, 10, 20, 50 and "all".
     pub(super) limit: u64,
-    /// First id of the page before: a server that ignores paging repeats it for ever.
+    /// First id of the page before. A server that ignores paging repeats that page forever.
     #[serde(default)]
     first_id: Option<String>,
-    /// Rows on the first page: what the server really gives, clamped or not.
+    /// Rows on the first page: the server's real page size, even where it reduces the limit.
     #[serde(default)]
     page_rows: Option<u64>,
-    /// Only calls made at this moment or later, where the server obeys.
+    /// Only calls created at this moment or later, where the server obeys.
     #[serde(default)]
     pub(super) since: Option<Timestamp>,
 }
 
-/// What an answer says of its place in the list.
+/// What an answer says about its position in the list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Place {
-    /// Rows in the answer, those that cannot be read counted.
+    /// Rows in the answer, including unreadable ones.
     pub rows: u64,
     pub first_id: Option<String>,
     pub total: Option<u64>,
@@ -51,21 +52,23 @@ impl Cursor {
         Self { page: 0, offset: 0, limit, first_id: None, page_rows: None, since: None }
     }
 
-    /// The same, of calls made at this moment or later.
+    /// Limits the list to calls created at this moment or later.
     pub(super) const fn since(mut self, since: Timestamp) -> Self {
         self.since = Some(since);
         self
     }
 
-    /// The number of this page where the first one has the number `base`.
+    /// The number of this page, where the first page has the number `base`.
     pub(super) fn number(&self, base: u64) -> u64 {
         base + u64::from(self.page)
     }
 
-    /// The place after `place`, unless that was the end. Ends at an empty page, at a page that repeats the one
-    /// before it, and two pages after the total should have been reached; goes on when either the total or the
-    /// server's own word says there is more, and when neither says anything. A total is no reason to stop at a full
-    /// page, and one that is less than what came is not believed: some servers say how many rows the page has.
+    /// The position after `place`. `None` at the end.
+    ///
+    /// The list ends at an empty page, at a page that repeats the one before, and two pages after the expected end. It
+    /// continues when the total or `has_more` says so, and when the answer says neither. A total never ends the list at
+    /// a full page. A total that is smaller than the number of received rows is ignored, because some servers report
+    /// the rows of the page as the total.
     pub(super) fn after(&self, place: Place) -> Option<Self> {
         let repeats = self.first_id.is_some() && self.first_id == place.first_id;
         if place.rows == 0 || repeats {
@@ -89,8 +92,8 @@ impl Cursor {
         more.then_some(Self { page, offset, limit, first_id, page_rows, since: self.since })
     }
 
-    /// The same place with pages half as long, for answers too big to take in. `None` when they cannot be halved
-    /// without changing where a page begins.
+    /// The same position with half the page size, for answers that are too long. `None` when halving would change where
+    /// a page begins.
     #[must_use]
     pub fn halved(&self) -> Option<Self> {
         let even = self.limit > 1 && self.limit.is_multiple_of(2);
@@ -106,16 +109,16 @@ pub struct Page {
     pub calls: Vec<SourceCall>,
     /// `None` at the end.
     pub next: Option<Cursor>,
-    /// How many calls there are, where the platform says so.
+    /// The total number of calls, where the platform reports it.
     pub total: Option<u64>,
-    /// Rows that cannot be read, or whose id nobody can ask for. They can only be counted and named.
+    /// Unreadable rows, and rows with an unusable id. They can only be counted and named.
     pub unreadable: Vec<UnreadableRow>,
 }
 
-/// A row of a list that cannot be read.
+/// An unreadable row of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableRow {
-    /// The call's id as far as it can be seen, for people; nothing can be asked for with it.
+    /// The call's id as far as visible, for people. It cannot be used in a request.
     pub id: Option<String>,
 }
 
@@ -129,7 +132,7 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Reads the rows, each by itself.
+    /// Reads each row independently.
     pub fn read(rows: Vec<Row>, names: Names, read: impl Fn(&Value) -> Result<SourceCall, WireError>) -> Self {
         let mut listed = Self { rows: rows.len() as u64, ..Self::default() };
         let mut calls = Vec::new();
@@ -150,7 +153,7 @@ impl Listed {
         listed
     }
 
-    /// The page they make.
+    /// The page of these rows.
     pub fn page(self, at: &Cursor, total: Option<u64>, has_more: Option<bool>) -> Page {
         let first_id = self.calls.first().map(|call| call.id.to_string());
         let place = Place { rows: self.rows, first_id, total, has_more };
@@ -158,12 +161,12 @@ impl Listed {
     }
 }
 
-/// An id that cannot be used, fit for a line of a log.
+/// An unusable id in a form for log lines.
 fn shown(id: &str) -> String {
     id.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A stretch of time, its end not included.
+/// A time range. Its end is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     pub from: Timestamp,
@@ -171,10 +174,11 @@ pub struct Window {
 }
 
 impl Window {
-    /// All of time.
+    /// All times.
     pub const ALWAYS: Self = Self { from: Timestamp::MIN, to: Timestamp::MAX };
 
-    /// Whether the call was made or ended inside. One without any time counts as inside: leaving it out would lose it.
+    /// True when the call was created, answered or ended inside the window. A call without any time counts as inside,
+    /// because it would be lost otherwise.
     #[must_use]
     pub fn contains(&self, call: &SourceCall) -> bool {
         let mut times = [call.created_at, call.answered_at, call.ended_at].into_iter().flatten().peekable();
@@ -201,19 +205,19 @@ mod tests {
 
     #[test]
     fn a_total_that_lies_does_not_end_a_list() {
-        // The total is that of the page, every time, or nothing at all.
+        // The total is the page's number of rows, or 0.
         for total in [Some(100), Some(0)] {
             let second = Cursor::first(100).after(place("a", 100, total)).unwrap();
             let third = second.after(place("b", 100, total)).unwrap();
             assert_eq!(third.offset, 200);
             assert_eq!(third.after(place("c", 50, total)), None);
         }
-        // Neither does one that is merely too small, however many pages there are.
+        // A total that is too small does not end the list either, for any number of pages.
         let mut cursor = Cursor::first(100);
         for page in 0..20 {
             cursor = cursor.after(place(&page.to_string(), 100, Some(150))).unwrap();
         }
-        // A short page that is all there is ends it without another question.
+        // A short page with the complete list ends it without another request.
         assert_eq!(Cursor::first(100).after(place("a", 3, Some(3))), None);
     }
 

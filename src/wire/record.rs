@@ -1,5 +1,5 @@
-//! What every dialect does with a call's JSON: the empty record to fill, the raw copy without signatures, and the
-//! little that may be kept of a call whose owner opted out of storage.
+//! Common steps of all dialects for a call's JSON: the empty record, the raw copy without signatures, and the few
+//! members that may be kept of an opted-out call.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{WireError, status};
 use crate::domain::{CallChannel, CallId, CallStatus, Direction, Network, PhoneNumber, RecordingUrl, SourceCall};
 
-/// A call of which only the id is known.
+/// A call with only its id.
 pub(super) fn blank(id: CallId) -> SourceCall {
     SourceCall {
         id,
@@ -42,7 +42,8 @@ pub(super) fn blank(id: CallId) -> SourceCall {
     }
 }
 
-/// The JSON with the query and fragment cut off every URL in it: they may be signatures, and a signature is a key.
+/// The JSON with the query and fragment removed from every URL. They may contain signatures, and a signature grants
+/// access.
 pub(super) fn without_queries(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(without_query(text)),
@@ -64,7 +65,7 @@ fn without_query(text: &str) -> String {
     text.to_owned()
 }
 
-/// What may be kept of a call whose owner opted out of storage: id, times, status and organisation, in the raw copy too.
+/// What may be kept of a call with an opt-out of storage: id, times, status and organisation, also in the raw copy.
 pub(super) fn opted_out(call: SourceCall) -> SourceCall {
     let mut raw = Map::new();
     let mut keep = |key: &str, value: Option<String>| value.map(|value| raw.insert(key.to_owned(), value.into()));
@@ -92,15 +93,14 @@ pub(super) fn opted_out(call: SourceCall) -> SourceCall {
     }
 }
 
-/// The last step of reading a call: times that contradict each other are not believed, and nothing of an opted-out one
-/// leaves this module.
+/// The last step of reading a call. It drops implausible times, and it removes the content of an opted-out call.
 pub(super) fn finished(call: SourceCall) -> SourceCall {
     let call = call.with_believable_times();
     if call.opt_out { opted_out(call) } else { call }
 }
 
-/// A detail over its list row, with what [`SourceCall::merged_over`] cannot know: the status of a call that just
-/// "ended" rests on a reason only the row may have, a detail without a type reads as a phone call, and opting out on
+/// Merges a detail over its list row, with three rules beyond [`SourceCall::merged_over`]. The status of an "ended"
+/// call depends on a reason that only the row may have. A detail without a type reads as a phone call. An opt-out on
 /// either side empties both.
 pub(super) fn joined(detail: SourceCall, row: SourceCall) -> SourceCall {
     let channel = if detail.channel == CallChannel::Phone { row.channel } else { detail.channel };
@@ -112,8 +112,8 @@ pub(super) fn joined(detail: SourceCall, row: SourceCall) -> SourceCall {
     finished(call)
 }
 
-/// The calls of a page, each once: of several rows of one call the one that has got furthest counts, and the others fill
-/// in what it leaves out.
+/// The calls of a page, each once. Of several rows of one call the one with the latest status wins. The others fill its
+/// missing members.
 pub(super) fn one_each(calls: Vec<SourceCall>) -> Vec<SourceCall> {
     let mut places: HashMap<CallId, usize> = HashMap::with_capacity(calls.len());
     let mut each: Vec<SourceCall> = Vec::with_capacity(calls.len());
@@ -130,14 +130,14 @@ pub(super) fn one_each(calls: Vec<SourceCall>) -> Vec<SourceCall> {
     each
 }
 
-/// The id of a record, which is the asked one where it is left out and must not be another.
+/// The id of a record. The requested id is used where the record has none. Another id is an error.
 pub(super) fn call_id(given: Option<String>, asked: Option<&CallId>) -> Result<CallId, WireError> {
     match (given, asked) {
         (Some(given), Some(asked)) if !given.eq_ignore_ascii_case(asked.as_str()) => {
             Err(WireError::OtherCall { asked: asked.to_string() })
         }
         (_, Some(asked)) => Ok(asked.clone()),
-        // A character that was lost on the way was part of the name: what is left names nothing.
+        // A replaced character was part of the id, so the rest names no call.
         (Some(given), None) if given.contains('\u{fffd}') => Err(WireError::UnusableId),
         (Some(given), None) => CallId::parse(&given).map_err(|_| WireError::UnusableId),
         (None, None) => Err(WireError::Shape { path: "id", expected: "there" }),
@@ -159,12 +159,12 @@ pub(super) fn phone(text: Option<String>) -> Option<PhoneNumber> {
     PhoneNumber::parse(&text?).ok()
 }
 
-/// A recording's URL, also one that leads nowhere; an empty text means "not ready yet".
+/// A recording's URL, also an unusable one. An empty text means "not ready yet".
 pub(super) fn url(text: Option<String>) -> Option<RecordingUrl> {
     Some(RecordingUrl::told(&text?))
 }
 
-/// The URL of a twin: one that leads nowhere must not hide the recording itself.
+/// The URL of the two-channel recording. An unusable one is dropped, so that it cannot hide the mixed recording.
 pub(super) fn twin_url(text: Option<String>) -> Option<RecordingUrl> {
     RecordingUrl::parse(&text?).ok()
 }

@@ -1,5 +1,5 @@
-//! How long a platform asks to be left alone: a number of seconds that may have a fraction (which RFC 9110 does
-//! not allow and KrosAI sends), an HTTP date, a member of the body, or the end of a rate window.
+//! The pause that a platform asks for. It may be a number of seconds with a fraction (RFC 9110 does not allow it,
+//! KrosAI sends it), an HTTP date, a member of the body, or the end of a rate window.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use serde_json::Value;
 use super::fields::{json, number};
 use super::time::instant;
 
-/// No pause is longer: a mistyped answer must not park a source for years.
+/// Longest accepted pause. A mistyped answer must not stop a source for years.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Header values of an answer that speak of pauses.
+/// Header values about pauses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PauseHeaders<'a> {
     /// `Retry-After`.
     pub retry_after: Option<&'a str>,
     /// `X-RateLimit-Reset`, epoch seconds.
     pub rate_limit_reset: Option<&'a str>,
-    /// `Date`: the platform's own now, against which the two dates are held, so that no clock of ours matters.
+    /// `Date`: the platform's own time. The two dates are compared with it, so our clock does not matter.
     pub date: Option<&'a str>,
 }
 
-/// The pause asked for, counted from the answer; `None` where none can be read.
+/// The requested pause, counted from the answer. `None` where none can be read.
 #[must_use]
 pub fn pause(headers: PauseHeaders<'_>, body: &[u8]) -> Option<Duration> {
     let now = headers.date.and_then(http_date);

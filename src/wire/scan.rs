@@ -1,12 +1,11 @@
-//! JSON as platforms really send it, turned into strict JSON.
+//! A tolerant JSON reader. It turns the JSON that platforms really send into strict JSON.
 //!
-//! What is wrong with single characters and numbers is mended, because their meaning is clear or plainly absent:
-//! invalid UTF-8, lone surrogates, NUL and raw control bytes become U+FFFD (raw tabs and line ends stay what they are),
-//! NaN, infinities, numbers beyond a double and `undefined` become null, and a number that JSON cannot carry to the
-//! digit becomes a text. A comma before a closing bracket is left out. What is wrong with the structure is never
-//! mended: a guess there would make up data.
+//! It repairs single characters and numbers, where the meaning is clear. Invalid UTF-8, lone surrogates, NUL and raw
+//! control bytes become U+FFFD; raw tabs and line ends are kept. NaN, infinities, numbers beyond a double and
+//! `undefined` become null. A number that JSON cannot represent exactly becomes a text. A comma before a closing
+//! bracket is removed. The structure is never repaired, because a guess would invent data.
 //!
-//! The work is linear in the bytes, and no input makes it recurse.
+//! The work is linear in the number of bytes, and no input causes recursion.
 
 mod machine;
 mod rows;
@@ -21,10 +20,10 @@ use serde_json::Value;
 use self::machine::{Machine, Stopped};
 use super::WireError;
 
-/// Levels of lists and objects within each other that are read.
+/// Largest accepted depth of nested lists and objects.
 pub(super) const DEEPEST: usize = 64;
 
-/// Reads a body as one value and nothing behind it.
+/// Reads a body that must be exactly one value.
 pub(super) fn whole(body: &[u8]) -> Result<Value, WireError> {
     let mut text = Vec::with_capacity(body.len());
     let mut machine = Machine::writing(body, 0, &mut text);
@@ -40,12 +39,12 @@ pub(super) fn whole(body: &[u8]) -> Result<Value, WireError> {
     strict(&text)
 }
 
-/// Text of ours, which is strict JSON.
+/// Parses our own output, which is strict JSON.
 fn strict(text: &[u8]) -> Result<Value, WireError> {
     serde_json::from_slice(text).map_err(|err| WireError::NotJson { line: err.line(), column: err.column() })
 }
 
-/// Where in the body the structure breaks off; lines and columns count from 1.
+/// The position where the structure breaks. Lines and columns count from 1.
 fn not_json(body: &[u8], at: usize) -> WireError {
     let before = body.get(..at).unwrap_or(body);
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -179,7 +178,7 @@ mod tests {
         };
         assert_eq!(read(r#"{"id":"a","status":"x","y":'z'}"#, 100), Ok(100));
         assert_eq!(read(r#"{"id":"a","status":"x","y":[1"#, 100), Ok(1));
-        // Beyond the bound the answer is given up as a whole.
+        // Above the search limit the whole answer is refused.
         assert!(read(r#"{"id":"a","status":"x","y":[1"#, 3_000).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! The platforms' words for how a call stands and why it ended.
+//! The platforms' words for the status and the end reason of a call.
 
 use crate::domain::{CallStatus, EndReason};
 
@@ -8,8 +8,8 @@ fn plain(word: &str) -> String {
     if plain == "canceled" { "cancelled".to_owned() } else { plain }
 }
 
-/// The status behind a platform's word. "Ended" is said of calls nobody answered too (Zudu), so there the end
-/// reason decides; everything else ignores it.
+/// The status of a platform's word. Zudu also writes "ended" for unanswered calls, so there the end reason decides.
+/// Other words ignore the end reason.
 pub(super) fn status(word: Option<&str>, end_reason: Option<EndReason>) -> CallStatus {
     let Some(word) = word else { return CallStatus::Unknown };
     match plain(word).as_str() {
@@ -31,7 +31,7 @@ pub(super) fn status(word: Option<&str>, end_reason: Option<EndReason>) -> CallS
     }
 }
 
-/// The end reason behind a platform's word.
+/// The end reason of a platform's word.
 pub(super) fn end_reason(word: &str) -> EndReason {
     match plain(word).as_str() {
         "normal_clearing" | "normal" => EndReason::Normal,
@@ -59,7 +59,7 @@ pub(super) fn end_reason(word: &str) -> EndReason {
     }
 }
 
-/// The word rendered for an end reason; [`end_reason`] reads it back.
+/// The word written for an end reason. [`end_reason`] reads it back.
 pub(super) const fn end_reason_word(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Normal => "normal_clearing",
@@ -77,7 +77,7 @@ pub(super) const fn end_reason_word(reason: EndReason) -> &'static str {
     }
 }
 
-/// The word rendered for a status on platforms that name outcomes (KrosAI, Atoms); [`status`] reads it back.
+/// The word written for a status on platforms that name outcomes (KrosAI, Atoms). [`status`] reads it back.
 pub(super) const fn status_word(status: CallStatus) -> &'static str {
     match status {
         CallStatus::Queued => "initiated",

@@ -1,7 +1,7 @@
-//! Transcripts as platforms write them, into turns and back.
+//! Reads platforms' transcripts into turns and writes them back.
 //!
-//! The labelled form is one turn a line, `[Agent]: text`. Text without any label stays word for word under
-//! [`Role::Unknown`]: a guessed speaker is worse than none.
+//! The labelled form has one turn per line, `[Agent]: text`. Text without any label is kept unchanged under
+//! [`Role::Unknown`], because a guessed speaker is worse than none.
 
 use serde_json::Value;
 
@@ -9,10 +9,10 @@ use super::fields::{as_number, list, member, seconds_as_ms, text};
 use crate::domain::spoken::folded;
 use crate::domain::{ProviderTurn, ProviderWord, Role};
 
-/// What a platform's role word means.
+/// The meaning of a platform's role word.
 enum Spoken {
     By(Role),
-    /// Tool calls, system prompts, key presses: nobody said this.
+    /// Tool calls, system prompts and key presses. They were not spoken.
     ByNobody,
 }
 
@@ -30,13 +30,13 @@ fn turn(role: Role, text: &str) -> ProviderTurn {
     ProviderTurn { role, text: folded(text), start_ms: None, end_ms: None, words: Vec::new(), approximate: false }
 }
 
-/// `[Agent]: text`, `Agent: text`; the role and what follows.
+/// `[Agent]: text`, `Agent: text`: the role and the text.
 fn labelled(line: &str) -> Option<(Role, &str)> {
     let (head, rest) = line.trim_start().split_once(':')?;
     let head = head.trim_end();
     let bracketed = head.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
     let word = bracketed.unwrap_or(head);
-    // A line somebody labelled `System` is an announcement that was heard, unlike a system message in a list of roles.
+    // A line with the label `System` is an announcement in the audio. A system message in a list of roles is not.
     if word.eq_ignore_ascii_case("system") {
         return Some((Role::System, rest));
     }
@@ -46,7 +46,7 @@ fn labelled(line: &str) -> Option<(Role, &str)> {
     }
 }
 
-/// Reads a transcript given as one text. A line without a label continues the turn before it.
+/// Reads a transcript in one text. A line without a label continues the turn before it.
 #[must_use]
 pub fn read(text: &str) -> Vec<ProviderTurn> {
     let mut turns: Vec<(Role, String)> = Vec::new();
@@ -61,7 +61,7 @@ pub fn read(text: &str) -> Vec<ProviderTurn> {
     joined(turns.iter().map(|(role, said)| settled(*role, said)).filter(|turn| !turn.text.is_empty()))
 }
 
-/// A label that was broken over two lines shows once the turn is one line.
+/// A label that was broken over two lines becomes visible once the turn is on one line.
 fn settled(role: Role, said: &str) -> ProviderTurn {
     let read = turn(role, said);
     match labelled(&read.text).filter(|_| role == Role::Unknown) {
@@ -70,7 +70,7 @@ fn settled(role: Role, said: &str) -> ProviderTurn {
     }
 }
 
-/// Writes turns in the labelled form; turns of unknown speakers stand without a label. No newline at the end.
+/// Writes turns in the labelled form. Turns of unknown speakers have no label. There is no newline at the end.
 #[must_use]
 pub fn write(turns: &[ProviderTurn]) -> String {
     let mut out = String::new();
@@ -89,12 +89,12 @@ pub fn write(turns: &[ProviderTurn]) -> String {
     out
 }
 
-/// Reads a transcript given as a list: role-tagged turns (`content` or `text`, words with seconds), or plain texts.
+/// Reads a transcript in a list: turns with roles (`content` or `text`, words with seconds), or plain texts.
 pub(super) fn read_list(items: &[Value]) -> Vec<ProviderTurn> {
     read_timed_list(items, |_| None)
 }
 
-/// As [`read_list`]; a turn that tells no time of its own starts, roughly, where `start` says.
+/// As [`read_list`]. A turn without a time of its own gets the approximate start of `start`.
 pub(super) fn read_timed_list(items: &[Value], start: impl Fn(&Value) -> Option<u64>) -> Vec<ProviderTurn> {
     let plain: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
     if !plain.is_empty() && plain.iter().any(|line| labelled(line).is_some()) {
@@ -134,14 +134,15 @@ fn read_word(word: &Value) -> Option<ProviderWord> {
     Some(ProviderWord { text, start_ms: at("start"), end_ms: at("end") })
 }
 
-/// Consecutive turns of the same known speaker become one. Unknown speakers may be different people, so theirs stay.
+/// Merges consecutive turns of the same known speaker. Turns of unknown speakers are not merged, because they may be
+/// different people.
 pub(super) fn joined(turns: impl IntoIterator<Item = ProviderTurn>) -> Vec<ProviderTurn> {
     let mut out: Vec<ProviderTurn> = Vec::new();
     for turn in turns {
         match out.last_mut() {
             Some(last) if last.role == turn.role && turn.role != Role::Unknown => {
                 last.text.extend([" ", &turn.text]);
-                // Words that cover half of a turn would read as the whole of it.
+                // Words for only one part of a merged turn would look like the whole turn.
                 if last.words.is_empty() || turn.words.is_empty() {
                     last.words.clear();
                 } else {
@@ -156,7 +157,7 @@ pub(super) fn joined(turns: impl IntoIterator<Item = ProviderTurn>) -> Vec<Provi
     out
 }
 
-/// Whether a platform removed something sensitive from this text and left a tag such as `[ACCOUNTNUMBER_1]`.
+/// True when a platform removed something sensitive from this text and left a tag such as `[ACCOUNTNUMBER_1]`.
 #[must_use]
 pub fn holds_redaction(text: &str) -> bool {
     text.split('[').skip(1).filter_map(|rest| rest.split_once(']')).any(|(tag, _)| is_redaction_tag(tag))
@@ -175,7 +176,7 @@ fn is_redaction_tag(tag: &str) -> bool {
         && index.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Whether any turn holds a redaction tag. Such a transcript is never replaced by one made from the audio.
+/// True when any turn contains a redaction tag. Such a transcript is never replaced by one made from the audio.
 #[must_use]
 pub fn is_redacted(turns: &[ProviderTurn]) -> bool {
     turns.iter().any(|turn| holds_redaction(&turn.text))

@@ -1,5 +1,5 @@
-//! Moments as platforms write them: RFC 3339 with any offset, epoch seconds, epoch milliseconds. What lies before the
-//! year 2000 is the zero of somebody's clock and means "not set": the year 1 of Go and .NET, 1899, 1970.
+//! Times in the platforms' forms: RFC 3339 with any offset, epoch seconds, epoch milliseconds. A time before the year
+//! 2000 is the zero of a clock and means "not set": the year 1 of Go and .NET, 1899, 1970.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::fields::{as_number, member};
 use crate::domain::times;
 
-/// Epoch numbers below this are seconds (as such: the year 5138), from it on milliseconds (as such: 1973).
+/// Epoch numbers below this are seconds (as seconds: the year 5138). Numbers from this on are milliseconds (as
+/// milliseconds: 1973).
 const FIRST_MILLISECONDS: f64 = 1e11;
 
 /// The moment at the end of `path`.
@@ -17,18 +18,18 @@ pub(super) fn moment(value: &Value, path: &[&str]) -> Option<Timestamp> {
     as_moment(member(value, path)?)
 }
 
-/// As [`moment`], of a value at hand.
+/// As [`moment`], for a given value.
 pub(super) fn as_moment(value: &Value) -> Option<Timestamp> {
     instant(value).filter(|at| times::is_set(*at))
 }
 
-/// The moment as it is written, were it before there were platforms; zero and negative epochs are none.
+/// The moment as written, also before the year 2000. Zero and negative epochs give None.
 pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     if let Some(number) = as_number(value) {
         return epoch(number);
     }
     let text = value.as_str()?.trim();
-    // A time without an offset is read as UTC: all four platforms write UTC where they write an offset.
+    // A time without an offset is read as UTC, because all four platforms write UTC where they write an offset.
     text.parse::<Timestamp>()
         .ok()
         .or_else(|| text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp()))

@@ -1,5 +1,5 @@
-//! Zudu AI: pages from 0, epoch milliseconds, an envelope that can say "error" with status 200, and the only
-//! call record among the four that can be written to.
+//! Zudu AI: pages from 0, epoch milliseconds, an envelope that can report an error with status 200. Its call record is
+//! the only one of the four that accepts deliveries.
 
 pub mod render;
 
@@ -16,10 +16,10 @@ use super::{Cursor, Method, Page, Request, WireError};
 use crate::domain::{CallChannel, CallId, Cost, CostUnit, Network, ProviderTurn, SourceCall};
 
 const LIST: &str = "/api/calls";
-/// What every row has.
+/// Members of every row.
 const NAMES: Names = Names { id: "call_id", status: "call_status" };
 
-/// The documented list is a POST. `limit` must be there: without it a sibling route answers with everything.
+/// The documented list is a POST. `limit` is required, because a sibling route without it returns everything.
 pub(super) fn list(at: &Cursor) -> Request {
     let body = json!({
         "page": at.number(0),
@@ -31,14 +31,14 @@ pub(super) fn list(at: &Cursor) -> Request {
     Request { method: Method::Post, path: LIST.to_owned(), query: Vec::new(), body: Some(body) }
 }
 
-/// The older GET, whose parameters no document names.
+/// The older GET. No document names its parameters.
 pub(super) fn list_by_get(at: &Cursor) -> Request {
     let mut request = Request::get(LIST);
     request.query = vec![("page", at.number(0).to_string()), ("limit", at.limit.to_string())];
     request
 }
 
-/// Metadata is merged by the platform, so only our own member is sent. The transcript itself never is.
+/// The platform merges metadata, so only our own member is sent. The transcript is never sent.
 pub(super) fn write_metadata(id: &str, outcome: &Value) -> Request {
     let body = json!({ "metadata": { "aftercall": outcome } });
     Request { method: Method::Put, path: format!("{LIST}/{id}"), query: Vec::new(), body: Some(body) }
@@ -62,7 +62,7 @@ fn refusal(answer: &Value) -> WireError {
     let missing = |text: &Option<String>, words: &[&str]| {
         text.as_ref().is_some_and(|text| words.iter().any(|word| text.to_ascii_lowercase().starts_with(word)))
     };
-    // Only what is said of the call itself: "agent not found" must not make a call vanish.
+    // Only messages about the call itself count. "agent not found" must not make a call vanish.
     if missing(&code, &["404", "not_found", "call_not_found", "call not found"])
         || missing(&message, &["call not found"])
     {
@@ -94,7 +94,7 @@ pub(super) fn read_detail(body: &[u8], asked: &CallId) -> Result<SourceCall, Wir
 }
 
 pub(super) fn read_written(body: &[u8]) -> Result<(), WireError> {
-    // An update may answer without a body worth reading; what it must not do is say that it failed.
+    // An update may answer with an empty or meaningless body. Only a reported error counts as a failure.
     if body.trim_ascii().is_empty() {
         return Ok(());
     }
@@ -106,7 +106,7 @@ pub(super) fn read_written(body: &[u8]) -> Result<(), WireError> {
 }
 
 fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
-    // `id` is a row id that no path takes.
+    // `id` is a row id that no path accepts.
     let id = call_id(fields::id(call, &["call_id"]), asked)?;
     let end_reason = text(call, &["disconnection_reason"]).map(|word| end_reason(&word));
     let status_raw = text(call, &["call_status"]);
@@ -154,8 +154,8 @@ fn channel(word: Option<String>) -> CallChannel {
     }
 }
 
-/// Whether the call's owner opted out of storage; `None` where nothing is said. A value that cannot be understood counts
-/// as opted out: the other way round would store what somebody asked not to be stored.
+/// The opt-out of storage; `None` where the call does not have it. An unknown value counts as an opt-out, because the
+/// opposite would store what must not be stored.
 pub(super) fn storage_wish(call: &Value) -> Option<bool> {
     let path = &["opt_out_sensitive_data_storage"];
     member(call, path).map(|_| flag(call, path).unwrap_or(true))

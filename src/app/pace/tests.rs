@@ -45,7 +45,7 @@ fn full_passes_take_what_the_day_leaves() {
     assert_eq!(first, 100);
     let held = row.admit(limits, 0, Precedence::First, noon()).unwrap_err();
     assert_eq!(held.pause, Duration::from_secs(12 * 3600));
-    // The next day: as many are kept as came first the day before.
+    // On the next day as many requests are reserved as came first on the day before.
     let morning = at("2026-03-03T00:00:00Z");
     assert!(row.admit(limits, 0, Precedence::Rest, morning).is_ok());
     assert_eq!((row.first_before, row.asked_first, row.asked_rest), (100, 0, 1));
@@ -85,7 +85,7 @@ fn what_right_clocks_set_stays() {
     let mut row = PaceRow::default();
     row.admit(limits, 0, Precedence::First, noon()).unwrap();
     row.learn(Answered::Throttled { pause: Some(LONGEST_ASKED_PAUSE) }, noon());
-    // A worker a little behind looks at it.
+    // A worker whose clock is a little behind reads the row.
     let behind = noon() - Duration::from_secs(29);
     assert!(!row.clone().put_right(limits, behind), "{row:?}");
     let mut row = PaceRow::default();
@@ -114,7 +114,7 @@ fn a_pause_asked_for_holds_everybody() {
     let held = row.admit(Limits::default(), 0, Precedence::First, noon()).unwrap_err();
     assert_eq!(held.pause, Duration::from_secs(7));
     assert!(row.admit(Limits::default(), 0, Precedence::First, noon() + Duration::from_secs(7)).is_ok());
-    // A shorter one asked for later does not cut it short.
+    // A later, shorter pause does not shorten it.
     row.learn(Answered::Throttled { pause: Some(Duration::from_secs(1)) }, noon());
     assert_eq!(row.free_of_holds(noon()).unwrap_err().pause, Duration::from_secs(7));
 }

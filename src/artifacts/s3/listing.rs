@@ -1,4 +1,4 @@
-//! Listings: current objects, versions, unfinished uploads.
+//! Listings: current objects, versions and unfinished uploads.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::DateTime;
@@ -19,7 +19,7 @@ impl Requests {
             let asked = asked.set_key_marker(marker.0.clone()).set_version_id_marker(marker.1.clone());
             let page = match asked.send().await {
                 Ok(page) => page,
-                // A service without versions (R2 and others) has only current objects to list.
+                // A service without versions (R2 and others) has current objects only.
                 Err(err) if lacks(&err) => return self.list_pages(prefix.to_owned(), None).try_collect().await,
                 Err(err) => return Err(self.failed("a listing of versions", &err)),
             };
@@ -70,7 +70,7 @@ impl Requests {
         }
     }
 
-    /// A listing that claims more but does not move would never end.
+    /// Fails when a truncated listing returns the same marker again, because the loop would never end.
     fn advance<T: PartialEq>(
         &self,
         from: &(Option<T>, Option<T>),
@@ -82,7 +82,7 @@ impl Requests {
         Ok(to)
     }
 
-    /// Current objects under a prefix, page by page, sorted by key as S3 promises.
+    /// Current objects under a prefix, page by page. S3 sorts them by key.
     pub(in crate::artifacts) fn list_pages(
         &self,
         prefix: String,
@@ -127,7 +127,7 @@ fn moment(at: DateTime) -> Option<Timestamp> {
     Timestamp::new(at.secs(), at.subsec_nanos() as i32).ok()
 }
 
-/// Whether the service does not have this operation at all.
+/// True when the service does not implement this operation.
 fn lacks<E: ProvideErrorMetadata>(err: &SdkError<E>) -> bool {
     err.raw_response().is_some_and(|answer| answer.status().as_u16() == 501) || err.code() == Some("NotImplemented")
 }

@@ -1,4 +1,4 @@
-//! What a service's refusal means, and what of its words is kept.
+//! Classifies the error answers of a service, and keeps a short part of their text.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::Requests;
 use crate::artifacts::error::ObjectError;
 use crate::domain::chain;
 
-/// The longest pause a service can ask for, in seconds.
+/// The longest accepted `Retry-After`, in seconds.
 const LONGEST_RETRY_AFTER: f64 = 3600.0;
-/// Characters of a service's sentence that are kept.
+/// Characters of a service's message that are kept.
 const LONGEST_SENTENCE: usize = 300;
 
 impl Requests {
-    /// Sorts an SDK error. Only its words are kept: the SDK's own types carry whole requests and answers.
+    /// Classifies an SDK error. Only its text is kept, because the SDK's types hold whole requests and answers.
     pub(super) fn failed<E>(&self, action: &'static str, err: &SdkError<E>) -> ObjectError
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -27,7 +27,7 @@ impl Requests {
         };
         let (known, message) = match err {
             SdkError::ServiceError(service) => (service.err().code(), service.err().message()),
-            // No request could be made of the settings.
+            // The settings do not make a valid request.
             SdkError::ConstructionFailure(_) => {
                 return ObjectError::Configuration { key: "objects", reason: chain(err) };
             }
@@ -39,7 +39,7 @@ impl Requests {
             (_, "RequestTimeTooSkewed") => {
                 self.unavailable(action, "RequestTimeTooSkewed: this machine's clock and the store's disagree")
             }
-            // The bytes were damaged or held up on their way; sending them again is the remedy.
+            // The bytes were damaged or delayed in transit. A retry is the remedy.
             (400, "BadDigest" | "IncompleteBody" | "RequestTimeout" | "XAmzContentSHA256Mismatch") | (408 | 409, _) => {
                 self.unavailable(action, said)
             }
@@ -63,15 +63,16 @@ impl Requests {
     }
 }
 
-/// The code and the sentence of a refusal, on one line and of bounded length.
+/// Code and message of a refusal, on one line and of limited length.
 fn told(code: &str, message: Option<&str>) -> String {
     let words: Vec<&str> = message.unwrap_or_default().split_whitespace().collect();
     let sentence: String = words.join(" ").chars().filter(|c| !c.is_control()).take(LONGEST_SENTENCE).collect();
     if sentence.is_empty() || sentence == code { code.to_owned() } else { format!("{code}: {sentence}") }
 }
 
-/// Whether a service says that there is no room. 507 is `MinIO`'s, as is its quota's code; Ceph answers 403 with
-/// `QuotaExceeded`; Swift, and proxies in front of any, 413. No object of ours is near S3's own limit of 5 GiB a request.
+/// True when the service reports that it is full. `MinIO` answers 507 and has its own quota code. Ceph answers 403 with
+/// `QuotaExceeded`. Swift, and proxies in front of any service, answer 413. None of our objects is near S3's own limit
+/// of 5 GiB per request.
 fn is_full(status: u16, code: &str) -> bool {
     matches!(status, 413 | 507)
         || matches!(code, "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded")

@@ -1,5 +1,5 @@
-//! Writes: a whole body in one request, or in parts. Every body carries digests of our own making, and the service refuses
-//! bytes that do not match.
+//! Writes: a whole body in one request, or in parts. Every body carries our own digests, so the service refuses bytes
+//! that do not match.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,8 +14,8 @@ use crate::artifacts::error::ObjectError;
 use crate::artifacts::{Body, Result};
 use crate::domain::Sha256;
 
-/// Whether a service has refused `x-amz-checksum-sha256`, which B2, GCS, R2 and others do not know. `Content-MD5`
-/// (RFC 1864) is known to all. Kept as long as the process lives.
+/// True when the service has refused `x-amz-checksum-sha256`. B2, GCS, R2 and others do not know it. All services know
+/// `Content-MD5` (RFC 1864). The value lasts as long as the process.
 #[derive(Debug, Default)]
 pub(super) struct Digests {
     md5_alone: AtomicBool,
@@ -29,8 +29,8 @@ enum With {
 }
 
 impl Requests {
-    /// One request for a whole body. A refusal of it is tried once more with `Content-MD5` alone: what stores answer to a
-    /// checksum header they do not know has no code of its own.
+    /// Sends a whole body in one request. A refusal is retried once with `Content-MD5` only. Services have no special
+    /// code for an unknown checksum header.
     pub(in crate::artifacts) async fn put(
         &self,
         key: &str,
@@ -118,8 +118,8 @@ impl Requests {
         Ok(Part(part.build()))
     }
 
-    /// Makes the parts an object. `None` when the service does not know the upload: an earlier try, whose answer was
-    /// lost, may have ended it.
+    /// Completes the upload. `None` when the service does not know the upload: an earlier try with a lost answer may
+    /// have completed it.
     pub(in crate::artifacts) async fn end_upload(
         &self,
         key: &str,
@@ -149,8 +149,8 @@ impl Requests {
     }
 }
 
-/// Whether a refusal may be of a header: a request not understood, or one whose signature a store computed without the
-/// header that it does not know.
+/// True when an unknown header may have caused the refusal. Either the request was refused as invalid, or the service
+/// computed the signature without the header.
 fn may_be_of_a_header(refusal: &ObjectError) -> bool {
     match refusal {
         ObjectError::Rejected { .. } => true,

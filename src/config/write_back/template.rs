@@ -1,4 +1,4 @@
-//! The templates of a write-back: what may stand in them, and how they are filled in.
+//! Templates of a delivery: which members they may use, and how they are rendered.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -21,16 +21,16 @@ pub(super) fn for_urls(undefined: UndefinedBehavior) -> Environment<'static> {
     environment
 }
 
-/// A value that must not stand in a URL.
+/// A value that must not be inserted into a URL.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Unfit(&'static str);
 
-/// Percent-encodes everything but unreserved characters (RFC 3986 section 2.3). A lone `.` or `..` would still be
-/// taken for a step up (section 5.2.4), so it is refused.
+/// Percent-encodes everything except unreserved characters (RFC 3986 section 2.3). A single `.` or `..` is refused,
+/// because it would still remove a path segment (section 5.2.4).
 fn into_url(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Inserted) -> Result<(), minijinja::Error> {
     let unfit = |why| Err(minijinja::Error::new(ErrorKind::InvalidOperation, why).with_source(Unfit(why)));
-    // Only the sample may lack something: strict templates do not get this far.
+    // Only the sample call may lack a member. Strict templates fail before this.
     if value.is_undefined() {
         return Ok(out.write_str("sample")?);
     }
@@ -68,19 +68,19 @@ pub(super) fn render(
     })
 }
 
-/// Which member of the call's document is a step up, where one is.
+/// The member of the call's document that is `.` or `..`.
 fn climbing(document: &Value) -> String {
     let at = |value: &Value| matches!(value.as_str(), Some("." | ".."));
     let mut call = document["call"].as_object().into_iter().flatten();
     call.find(|(_, value)| at(value)).map(|(key, _)| format!(" (call.{key})")).unwrap_or_default()
 }
 
-/// What is wrong with a template, without anything of a header's, which may be a key.
+/// The error text of a template. The text of a header's template is not shown, because it may be a key.
 fn told(field: &str, err: &minijinja::Error) -> String {
     if field.starts_with("headers.") { err.kind().to_string() } else { err.to_string() }
 }
 
-/// Whether it is a template, and uses only what there is.
+/// Checks the template's syntax and its members.
 pub(super) fn compiles(
     environment: &Environment<'_>,
     field: &str,
@@ -109,7 +109,7 @@ pub(super) fn compiles(
     }
 }
 
-/// A call as templates see it.
+/// A sample document for templates.
 pub(super) fn sample() -> Value {
     json!({
         "call": {

@@ -108,7 +108,7 @@ fn a_failure_inside_an_answer_of_success_is_named_by_an_expression() {
     let not_ok = "answer.ok == false";
     assert!(fails(not_ok, 200, json!({ "ok": false })));
     assert!(!fails(not_ok, 200, json!({ "ok": true })));
-    // An answer without such a member, or one that is no JSON, names no failure here.
+    // An answer without the member, or one that is not JSON, reports no failure.
     assert!(!fails(not_ok, 200, json!({})) && !fails(not_ok, 204, Value::Null) && !fails(not_ok, 200, json!([1])));
     assert!(fails("answer.errors", 200, json!({ "errors": ["no such field"] })));
     assert!(!fails("answer.errors", 200, json!({ "errors": [] })));
@@ -133,7 +133,7 @@ fn a_failure_that_nobody_could_work_out_is_found_when_it_is_read() {
         let said = table(&format!("url = 'https://h/x'\nfailed_if = '{expression}'")).check().unwrap_err().in_source(0);
         assert!(said.starts_with("source[0].http.failed_if: ") && said.contains(reason), "{expression}: {said}");
     }
-    // Found only in an answer: the setting is at fault, and nothing of the answer is repeated.
+    // The error appears only with this answer. It blames the setting and shows nothing of the answer.
     let http = table("url = 'https://h/x'\nfailed_if = 'answer.n is defined and answer.n + 1 > 2'");
     http.check().unwrap();
     assert!(http.fails(200, &json!({ "n": 2 })).unwrap());

@@ -6,7 +6,7 @@ use super::*;
 
 const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A site whose recording requests are all answered by `fault`, and the link to one.
+/// A platform that answers all recording requests with `fault`, and a link to one recording.
 async fn faulty(fault: FaultAnswer) -> (Site, String) {
     let mut call = SampleCall::numbered(Api::KrosaiV1, 0, now());
     call.audio = Some(recordings::delivery());
@@ -17,7 +17,7 @@ async fn faulty(fault: FaultAnswer) -> (Site, String) {
     (site, link)
 }
 
-/// The bytes that arrived, and whether the body ended as announced.
+/// The number of received bytes, and whether the body ended as announced.
 async fn drain(answer: Response) -> (u64, bool) {
     let mut stream = answer.bytes_stream();
     let mut arrived = 0;

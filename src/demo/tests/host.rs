@@ -6,7 +6,7 @@ use super::*;
 
 const ID: &str = "call_000000";
 
-/// The link the list shows.
+/// The link in the list.
 async fn link(site: &Site) -> String {
     let list = site.read(Api::KrosaiV1, "/calls").await;
     list["calls"][0]["recording_url"].as_str().unwrap().to_owned()

@@ -1,4 +1,5 @@
-//! The platform over real loopback HTTP, read by a client that knows the documents and nothing of the platform's code.
+//! Tests of the platform over real loopback HTTP. Their client follows the documents and uses none of the platform's
+//! code.
 
 mod dialects;
 mod faults;
@@ -21,7 +22,7 @@ fn now() -> Timestamp {
     NOW.parse().unwrap()
 }
 
-/// A served platform whose clock the test turns.
+/// A running platform whose clock the test controls.
 struct Site {
     platform: Platform,
     running: Running,
@@ -55,7 +56,7 @@ impl Site {
         self.client.get(self.url(path))
     }
 
-    /// The JSON at a path of a platform, which must answer 200.
+    /// The JSON at a path of a platform. The status must be 200.
     async fn read(&self, api: Api, path: &str) -> Value {
         let request = self.get(&format!("{}{path}", api.base_path()));
         json_of(signed(request, api).send().await.unwrap()).await
@@ -73,7 +74,7 @@ impl Site {
     }
 }
 
-/// With the credentials the platform of this path documents.
+/// Adds the credentials that the platform of this path documents.
 fn signed(request: RequestBuilder, api: Api) -> RequestBuilder {
     let keys = Keys::default();
     match api {
@@ -85,7 +86,7 @@ fn signed(request: RequestBuilder, api: Api) -> RequestBuilder {
 }
 
 fn client() -> Client {
-    // Installed by whichever test comes first; the others find it there.
+    // The first test installs it. In later tests it is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().build().unwrap()
 }
@@ -95,7 +96,7 @@ async fn json_of(answer: Response) -> Value {
     answer.json().await.unwrap()
 }
 
-/// Calls of one platform, one a minute, the last ending now.
+/// Calls of one platform, one per minute. The last one ends now.
 fn many(api: Api, count: u32) -> Vec<SampleCall> {
     (0..count)
         .map(|n| SampleCall::numbered(api, n, now() - std::time::Duration::from_secs(60 * u64::from(count - 1 - n))))

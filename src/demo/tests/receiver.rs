@@ -4,7 +4,7 @@ use super::*;
 
 const PATH: &str = "/receiver/calls/call-1";
 
-/// Sends a change; the status and the version tag that came back.
+/// Sends a change. Returns the status and the version tag.
 async fn send(site: &Site, headers: &[(&'static str, &str)], body: Value) -> (StatusCode, Option<String>) {
     let request = site.client.patch(site.url(PATH)).bearer_auth(Keys::default().receiver).json(&body);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));

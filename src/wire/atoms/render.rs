@@ -1,11 +1,11 @@
-//! Atoms' side of the wire, for a server that speaks it.
+//! Atoms' JSON, written for a server of this dialect.
 
 use serde_json::{Value, json};
 
 use super::super::status::{end_reason_word, status_word};
 use crate::domain::{CallChannel, Direction, ProviderTurn, RecordingUrl, Role, SourceCall};
 
-/// A list of [`row`]s; `page` counts from 1.
+/// A list of [`row`]s. `page` counts from 1.
 #[must_use]
 pub fn list(rows: &[Value], total: u64, page: u64, limit: u64) -> Value {
     let pages = total.div_ceil(limit.max(1));
@@ -18,7 +18,7 @@ pub fn list(rows: &[Value], total: u64, page: u64, limit: u64) -> Value {
     })
 }
 
-/// A call in a list: no transcript.
+/// A call in a list, without a transcript.
 #[must_use]
 pub fn row(call: &SourceCall) -> Value {
     let mut row = common(call);
@@ -27,7 +27,7 @@ pub fn row(call: &SourceCall) -> Value {
     row
 }
 
-/// A call by itself, in its envelope: the transcript, and no creation time.
+/// One call in its envelope, with the transcript and without a creation time.
 #[must_use]
 pub fn detail(call: &SourceCall) -> Value {
     let mut detail = common(call);

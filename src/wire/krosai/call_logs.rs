@@ -1,4 +1,5 @@
-//! The "Call logs" form, as a server gives it: `calls` with limit and offset, the transcript cut short in lists.
+//! The "Call logs" form, written for a server: `calls` with limit and offset, and a short excerpt of the transcript in
+//! lists.
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use super::super::status::{end_reason_word, status_word};
 use super::super::text;
 use super::{cents, number_shown};
 
-/// Characters of a transcript shown in a list.
+/// Characters of a transcript in a list.
 const EXCERPT: usize = 40;
 
 /// A list of [`row`]s.
@@ -27,7 +28,7 @@ pub fn row(call: &SourceCall) -> Value {
     row
 }
 
-/// A call by itself.
+/// One call.
 #[must_use]
 pub fn detail(call: &SourceCall) -> Value {
     let mut detail = common(call);
@@ -63,7 +64,7 @@ fn common(call: &SourceCall) -> Value {
     })
 }
 
-/// The words without who said them, visibly cut.
+/// The words without speakers, with "..." at the cut.
 fn excerpt(call: &SourceCall) -> Option<String> {
     let words: Vec<&str> = call.turns.iter().map(|turn| turn.text.as_str()).collect();
     let words = words.join(" ");

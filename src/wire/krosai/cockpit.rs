@@ -1,4 +1,4 @@
-//! The Cockpit form, as a server gives it: `data` with page and limit, no transcript in lists.
+//! The Cockpit form, written for a server: `data` with page and limit, no transcript in lists.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::super::status::{end_reason_word, status_word};
 use super::super::text;
 use super::number_shown;
 
-/// A list of [`row`]s; `page` counts from 1.
+/// A list of [`row`]s. `page` counts from 1.
 #[must_use]
 pub fn list(rows: &[Value], total: u64, page: u64, limit: u64) -> Value {
     json!({ "data": rows, "total": total, "page": page, "limit": limit, "total_pages": total.div_ceil(limit.max(1)) })
@@ -37,7 +37,7 @@ pub fn row(call: &SourceCall) -> Value {
     })
 }
 
-/// A call by itself.
+/// One call.
 #[must_use]
 pub fn detail(call: &SourceCall) -> Value {
     let mut detail = row(call);

@@ -1,9 +1,9 @@
-//! Goes through a value token by token, with a stack of open brackets that takes a bit a level.
+//! Reads a value token by token. Its stack of open brackets needs one bit per level.
 
 use super::DEEPEST;
 use super::token::{string, word, word_length};
 
-/// The structure breaks off here.
+/// The structure breaks here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stopped;
 
@@ -16,17 +16,17 @@ enum Bracket {
 
 #[derive(Debug, Clone, Copy)]
 enum Expect {
-    /// A value: at the start, or of a member.
+    /// A value, at the start or of a member.
     Value,
-    /// A list's item or its end.
+    /// An item of a list, or the list's end.
     Item,
-    /// An object's member name or its end.
+    /// A member name of an object, or the object's end.
     Name,
     /// A comma or a closing bracket.
     After,
 }
 
-/// Open brackets, a bit each: a body of nothing but brackets takes an eighth of itself.
+/// Open brackets, one bit each. A body of only brackets needs an eighth of its size.
 #[derive(Debug, Default)]
 struct Open {
     bits: Vec<u64>,
@@ -57,44 +57,44 @@ impl Open {
     }
 }
 
-/// A walk through a body from one place on.
+/// A scan of a body from one position.
 #[derive(Debug)]
 pub(super) struct Machine<'a> {
     body: &'a [u8],
     at: usize,
-    /// Where the strict form goes.
+    /// Output of the strict form.
     out: Option<&'a mut Vec<u8>>,
     open: Open,
-    /// A comma that was read and not yet written: one before a closing bracket never is.
+    /// A comma that was read and is not yet written. A comma before a closing bracket is never written.
     comma: bool,
     too_deep: bool,
-    /// Members of the outermost objects, as many of these as `noted` says.
+    /// Members of the `noted` outermost objects.
     members: Option<&'a mut Vec<Member>>,
     noted: usize,
 }
 
-/// A member of an object, by where its name stands, without its quotes, and where its value begins.
+/// A member of an object: the position of its name without quotes, and the start of its value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
     pub name: (usize, usize),
     pub value: usize,
 }
 
-/// Members noted of one object: no platform's record has half as many.
+/// Largest number of recorded members per object. No platform's record has half as many.
 const MOST_MEMBERS: usize = 512;
 
 impl<'a> Machine<'a> {
-    /// One that only looks.
+    /// A scan without output.
     pub fn looking(body: &'a [u8], at: usize) -> Self {
         Self { body, at, out: None, open: Open::default(), comma: false, too_deep: false, members: None, noted: 1 }
     }
 
-    /// One that also writes the strict form.
+    /// A scan that writes the strict form.
     pub fn writing(body: &'a [u8], at: usize, out: &'a mut Vec<u8>) -> Self {
         Self { out: Some(out), ..Self::looking(body, at) }
     }
 
-    /// The same, noting the members of the outermost object.
+    /// Also records the members of the outermost object.
     pub fn noting(mut self, members: &'a mut Vec<Member>) -> Self {
         self.members = Some(members);
         self
@@ -104,7 +104,7 @@ impl<'a> Machine<'a> {
         self.at
     }
 
-    /// Whether something lay deeper than is read; what was written is not the value then.
+    /// True when the value is nested too deeply. Then the output is incomplete.
     pub const fn too_deep(&self) -> bool {
         self.too_deep
     }
@@ -119,12 +119,13 @@ impl<'a> Machine<'a> {
         self.body.get(self.at).copied()
     }
 
-    /// Goes through one value.
+    /// Reads one value.
     pub fn value(&mut self) -> Result<(), Stopped> {
         self.run(Expect::Value)
     }
 
-    /// Goes on behind a value inside this many objects, to the end of the outermost; all of them are noted.
+    /// Continues after a value inside this many objects, to the end of the outermost one. It records the members of all
+    /// of them.
     pub fn out_of(&mut self, objects: usize) -> Result<(), Stopped> {
         self.noted = objects;
         for _ in 0..objects {

@@ -1,8 +1,8 @@
-//! A list of calls, row by row: what is wrong with one row costs that row and no other.
+//! Reads a list of calls row by row. An error in one row affects only that row.
 //!
-//! A row whose structure breaks off has no end that could be counted to: quotes and brackets behind the break stand for
-//! anything. The next row is where an object with a row's names begins from which on everything fits: rows, the
-//! end of the list, the rest of the answer to its last byte. An answer that was cut off has no such end and is not JSON.
+//! A row with a broken structure has no countable end, because quotes and brackets after the break are unreliable. The
+//! next row starts at an object with a row's names from which everything fits: rows, the end of the list, and the rest
+//! of the answer to its last byte. A truncated answer has no such end and is not JSON.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::search::{Behind, Chain};
 use super::{not_json, strict, whole};
 use crate::wire::WireError;
 
-/// The members every row has, by which it is known: its id and its status.
+/// The members that identify a row: its id and its status.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::wire) struct Names {
     pub id: &'static str,
@@ -22,28 +22,28 @@ pub(in crate::wire) struct Names {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::wire) enum Row {
     Read(Value),
-    /// Not JSON, too deep, or no object; its id where one can be seen.
+    /// Not JSON, too deep, or not an object; with its id where visible.
     Unread {
         id: Option<String>,
     },
 }
 
-/// An answer with its lists taken out.
+/// An answer with its lists removed.
 #[derive(Debug)]
 pub(in crate::wire) struct Answer {
-    /// Everything else; where a list was taken out an empty one is left.
+    /// Everything else. An empty list replaces each removed list.
     pub envelope: Value,
-    /// The lists that were looked for, in their order; `None` for one that is not there.
+    /// The requested lists in their order. `None` for a missing one.
     pub lists: Vec<Option<Vec<Row>>>,
 }
 
-/// Bytes that may be gone through in vain, or again in search of a next row, for each byte of the answer: enough for a page
-/// of a hundred rows none of which closes its brackets.
+/// Search budget: bytes that may be scanned in vain, or again, per byte of the answer. It is enough for a page of a
+/// hundred rows without closing brackets.
 const SEARCH_PER_BYTE: usize = 256;
-/// The most of them, whatever the length: seconds.
+/// Upper limit of the search budget for any length. It corresponds to seconds.
 const LONGEST_SEARCH: usize = 1 << 30;
 
-/// Takes the lists at these paths out of an answer, row by row.
+/// Removes the lists at these paths from an answer and reads them row by row.
 pub(in crate::wire) fn page(body: &[u8], paths: &[&[&str]], names: Names) -> Result<Answer, WireError> {
     if body.first() != Some(&b'{') {
         return Ok(Answer { envelope: whole(body)?, lists: vec![None; paths.len()] });
@@ -64,14 +64,14 @@ pub(in crate::wire) fn page(body: &[u8], paths: &[&[&str]], names: Names) -> Res
     }
 }
 
-/// Why nothing can be read of the whole answer.
+/// Why nothing of the answer can be read.
 #[derive(Debug, Clone, Copy)]
 enum Broken {
     Structure,
     TooDeep,
 }
 
-/// A value that was gone through.
+/// A scanned value.
 struct Passed {
     text: Vec<u8>,
     end: usize,
@@ -82,17 +82,17 @@ fn shallow(passed: Passed) -> Result<Vec<u8>, Broken> {
     if passed.too_deep { Err(Broken::TooDeep) } else { Ok(passed.text) }
 }
 
-/// A walk through an answer.
+/// A scan of an answer.
 pub(super) struct Scan<'a> {
     pub(super) body: &'a [u8],
     pub(super) names: Names,
-    /// Bytes that may still be gone through again.
+    /// Remaining search budget in bytes.
     pub(super) search_left: usize,
-    /// Whether something broke off for want of bytes.
+    /// True when a scan reached the end of the body.
     pub(super) ran_out: bool,
-    /// Whether the row at hand, or the list's end, did so: it may have been cut off, and the answer with it.
+    /// True when the current row or the list's end reached the end of the body. Then the answer may be truncated.
     pub(super) cut_off: bool,
-    /// Where the structure broke off, at the latest.
+    /// The last position at which the structure broke.
     pub(super) furthest: usize,
 }
 
@@ -118,7 +118,7 @@ impl Scan<'_> {
         Err(Broken::Structure)
     }
 
-    /// Goes through one value, writing it.
+    /// Reads one value and writes its strict form.
     fn value(&mut self, at: usize, members: Option<&mut Vec<Member>>) -> Result<Passed, Broken> {
         let mut text = Vec::new();
         let mut machine = Machine::writing(self.body, at, &mut text);
@@ -135,7 +135,8 @@ impl Scan<'_> {
         Ok(Passed { text, end, too_deep })
     }
 
-    /// Goes through the answer's outermost object and those on the way to a list; the strict form of all but the lists.
+    /// Reads the answer's outermost object and the objects on the path to a list. Returns the strict form without the
+    /// lists.
     fn envelope(&mut self, paths: &[&[&str]], lists: &mut [Option<Vec<Row>>]) -> Result<Vec<u8>, Broken> {
         let mut text = b"{".to_vec();
         let mut path: Vec<String> = Vec::new();
@@ -185,7 +186,7 @@ impl Scan<'_> {
         if at < self.body.len() { self.broken(at) } else { Ok(text) }
     }
 
-    /// Goes through a member's name and its colon, to where the value begins.
+    /// Reads a member's name and its colon. `at` moves to the start of the value.
     fn name(&mut self, at: &mut usize, text: &mut Vec<u8>) -> Result<String, Broken> {
         if self.byte(*at) != Some(b'"') {
             return self.broken(*at);
@@ -201,7 +202,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Goes through a list inside this many objects, from its bracket to behind its end.
+    /// Reads a list inside this many objects, from its bracket to the position after its end.
     fn rows(&mut self, at: &mut usize, outer: usize) -> Result<Vec<Row>, Broken> {
         let mut rows = Vec::new();
         *at += 1;
@@ -220,7 +221,7 @@ impl Scan<'_> {
             let whole = match (&passed, behind) {
                 (Some(_), Behind::Object(next)) => Some(next),
                 (Some(passed), Behind::Comma(next) | Behind::End(next)) => {
-                    // A row that lacks a closing bracket takes in its neighbours and the end of the list.
+                    // A row without its closing bracket contains the next rows and the end of the list.
                     let fits = match behind {
                         Behind::End(end) => self.ends_at(end, outer),
                         _ => self.goes_on(next, outer) == Chain::Fits,

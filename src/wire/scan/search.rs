@@ -1,37 +1,37 @@
-//! Where a row ends that does not say so, and the next one begins.
+//! Finds the end of a broken row and the start of the next one.
 
 use std::ops::Range;
 
 use super::machine::Machine;
 use super::rows::Scan;
 
-/// What stands behind a row.
+/// What follows a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// A comma and an object, whose place this is.
+    /// A comma and an object at this position.
     Object(usize),
     /// A comma and something else.
     Comma(usize),
-    /// The end of a list, maybe of this one.
+    /// The end of a list, possibly of this one.
     End(usize),
-    /// Nothing that may stand behind a row.
+    /// Nothing that may follow a row.
     Other,
 }
 
-/// What comes of reading on from where a row may begin.
+/// Result of reading on from a possible row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chain {
     /// Items to the end of the list, and the rest of the answer.
     Fits,
-    /// Whole items, then one that breaks off: another row that cannot be read.
+    /// Complete items, then a broken one: another unreadable row.
     BreaksLater,
     BreaksAtOnce,
-    /// Items to the end of a list that is not this one: its bracket is here.
+    /// Items to the end of another list. Its bracket is at this position.
     OtherList(usize),
 }
 
 impl Scan<'_> {
-    /// What stands behind the value that ends here.
+    /// What follows the value that ends here.
     pub(super) fn behind(&self, end: usize) -> Behind {
         let at = self.skip_space(end);
         match self.byte(at) {
@@ -48,13 +48,13 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether the list ends with the bracket at `at`: all that follows fits, and holds no rows. Where it does, the bracket
-    /// belongs to a list inside a row that lacks another.
+    /// True when the list ends with the bracket at `at`: everything after it fits and contains no rows. If rows follow,
+    /// the bracket closes a list inside a broken row.
     pub(super) fn ends_at(&mut self, at: usize, outer: usize) -> bool {
         self.closes_at(at, outer) && self.fitting_row(at + 1..self.body.len(), outer).is_none()
     }
 
-    /// Whether all that follows the bracket at `at` fits, to the last byte.
+    /// True when everything after the bracket at `at` fits, to the last byte.
     fn closes_at(&mut self, at: usize, outer: usize) -> bool {
         let mut members = Vec::new();
         let mut machine = Machine::looking(self.body, at + 1).noting(&mut members);
@@ -64,12 +64,12 @@ impl Scan<'_> {
         self.searched(end - at);
         self.furthest = self.furthest.max(end);
         self.ran_out |= left.is_err() && end >= self.body.len();
-        // What has the id of a call is none of the answer's own members but a row without its bracket.
+        // A member with the name of a call's id belongs to a row with a missing bracket, not to the answer.
         let of_a_row = members.iter().any(|member| self.is_named(member, self.names.id));
         left.is_ok() && end == self.body.len() && !of_a_row
     }
 
-    /// The first row in a stretch from which on everything fits.
+    /// The first row in a range from which everything fits.
     fn fitting_row(&mut self, within: Range<usize>, outer: usize) -> Option<usize> {
         let mut at = within.start;
         while at < within.end && self.search_left > 0 {
@@ -88,13 +88,13 @@ impl Scan<'_> {
         None
     }
 
-    /// Whether a bracket that could end the list may as well be one of a row that was cut off: brackets alone follow.
+    /// True when a bracket that could end the list may belong to a truncated row, because only brackets follow.
     fn may_be_cut_off(&self, at: usize) -> bool {
         let rest = self.body.get(at + 1..).unwrap_or_default();
         self.cut_off && rest.iter().all(|byte| matches!(byte, b'}' | b' ' | b'\t' | b'\n' | b'\r'))
     }
 
-    /// Where the next row begins, or the list ends, behind a row that cannot be read.
+    /// The start of the next row, or the end of the list, after an unreadable row.
     pub(super) fn next_row(&mut self, within: Range<usize>, outer: usize) -> Option<usize> {
         let mut at = within.start;
         while at < within.end && self.search_left > 0 {
@@ -107,7 +107,7 @@ impl Scan<'_> {
                         match self.goes_on(next, outer) {
                             Chain::Fits | Chain::BreaksLater => return Some(next),
                             Chain::BreaksAtOnce => {}
-                            // A list inside the row: none of its items is the next row.
+                            // A list inside the row. None of its items is the next row.
                             Chain::OtherList(bracket) => at = at.max(bracket),
                         }
                     }
@@ -119,7 +119,7 @@ impl Scan<'_> {
         None
     }
 
-    /// Whether the object at `at` has the names of a row.
+    /// True when the object at `at` has the members of a row.
     fn looks_like_a_row(&mut self, at: usize) -> bool {
         let mut members = Vec::new();
         let mut machine = Machine::looking(self.body, at).noting(&mut members);
@@ -130,7 +130,7 @@ impl Scan<'_> {
         passed && has(self.names.id) && has(self.names.status)
     }
 
-    /// What comes of reading the items from `at` on.
+    /// Reads the items from `at` on.
     pub(super) fn goes_on(&mut self, mut at: usize, outer: usize) -> Chain {
         let mut items = 0_u64;
         loop {

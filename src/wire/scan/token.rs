@@ -1,11 +1,11 @@
-//! Strings and bare words, as strict JSON writes them.
+//! Strings and bare words, converted to strict JSON.
 
 use std::borrow::Cow;
 
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// Writes the string whose opening quote stands before `at`; returns where the byte after its closing quote is, or
-/// nothing where none closes it.
+/// Writes the string whose opening quote is before `at`. Returns the position after its closing quote, or None where
+/// there is none.
 pub(super) fn string(body: &[u8], mut at: usize, mut put: impl FnMut(&[u8])) -> Option<usize> {
     put(b"\"");
     loop {
@@ -36,19 +36,19 @@ pub(super) fn string(body: &[u8], mut at: usize, mut put: impl FnMut(&[u8])) -> 
     }
 }
 
-/// The escape at the start of `rest`: how many bytes it takes up, and what is written for it.
+/// The escape at the start of `rest`: its length in bytes, and its strict form.
 fn escape(rest: &[u8]) -> (usize, Cow<'_, [u8]>) {
     let bad = |length| (length, Cow::Borrowed(REPLACEMENT.as_bytes()));
     match rest.get(1) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => (2, Cow::Borrowed(&rest[..2])),
-        // JavaScript's way to write an apostrophe.
+        // JavaScript's escape of an apostrophe.
         Some(b'\'') => (2, Cow::Borrowed(b"'")),
         Some(b'u') => match unit(rest) {
             Some(0xd800..=0xdbff) => match rest.get(6..).and_then(unit) {
                 Some(0xdc00..=0xdfff) => (12, Cow::Borrowed(&rest[..12])),
                 _ => bad(6),
             },
-            // A lone half of a pair is no character; databases cannot keep a NUL in a text.
+            // A lone surrogate is no character. Databases cannot store a NUL in a text.
             Some(0 | 0xdc00..=0xdfff) => bad(6),
             Some(_) => (6, Cow::Borrowed(&rest[..6])),
             None => bad(1),
@@ -64,14 +64,14 @@ fn unit(rest: &[u8]) -> Option<u16> {
     u16::from_str_radix(std::str::from_utf8(digits).ok().filter(|_| plain)?, 16).ok()
 }
 
-/// How long the bare word at the start of `rest` is.
+/// The length of the bare word at the start of `rest`.
 pub(super) fn word_length(rest: &[u8]) -> usize {
     let ends =
         |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']');
     rest.iter().position(ends).unwrap_or(rest.len())
 }
 
-/// What strict JSON writes for a bare word; nothing for one that is no value.
+/// The strict form of a bare word. None for a word that is no value.
 pub(super) fn word(word: &[u8]) -> Option<Cow<'_, [u8]>> {
     if matches!(word, b"true" | b"false" | b"null") {
         return Some(Cow::Borrowed(word));
@@ -92,7 +92,7 @@ pub(super) fn word(word: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(if is_exact(text) { Cow::Borrowed(word) } else { Cow::Owned(format!("\"{text}\"").into_bytes()) })
 }
 
-/// Whether a number is written as JSON has it, and reading it loses no digit of a whole one.
+/// True when a number is valid JSON, and reading it loses no digit of a whole number.
 fn is_exact(text: &str) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
@@ -102,7 +102,7 @@ fn is_exact(text: &str) -> bool {
     if rest.is_empty() {
         return strict_whole && (text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok());
     }
-    // What was parsed as a number is well-formed but for digits that JSON wants around the point.
+    // A text that parses as a number is valid, except for the digits that JSON requires around the point.
     let fraction = rest.strip_prefix('.').map(digits);
     strict_whole && fraction != Some(0)
 }

@@ -1,4 +1,4 @@
-//! How many rows a stretch holds that cannot be read, and what their ids seem to be.
+//! Counts the unreadable rows in a range, and finds their probable ids.
 
 use std::ops::Range;
 
@@ -8,11 +8,11 @@ use super::machine::{Machine, Member};
 use super::rows::{Row, Scan};
 use super::strict;
 
-/// The longest id that is shown of a row, in characters.
+/// The longest shown id of a row, in characters.
 const LONGEST_ID: usize = 200;
 
 impl Scan<'_> {
-    /// Notes a stretch that holds one row that cannot be read, or several where its brackets say so.
+    /// Records a range with one unreadable row, or with several where its brackets show them.
     pub(super) fn unread(&self, stretch: Range<usize>, members: &[Member], rows: &mut Vec<Row>) {
         let parts = self.parts(stretch.clone());
         if let [_, _, ..] = parts.as_slice() {
@@ -23,7 +23,7 @@ impl Scan<'_> {
         }
     }
 
-    /// The stretch's objects, as far as counting quotes and brackets tells; one part where that does not come out even.
+    /// The range's objects by counting quotes and brackets. One part where the count is not even.
     fn parts(&self, stretch: Range<usize>) -> Vec<Range<usize>> {
         let (mut parts, mut level, mut begun, mut quoted, mut escaped) = (Vec::new(), 0_i64, None, false, false);
         for at in stretch.clone() {
@@ -46,7 +46,7 @@ impl Scan<'_> {
                     }
                 }
                 b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
-                // Something between two rows.
+                // Other bytes between two rows.
                 _ if level == 0 => return vec![stretch],
                 _ => {}
             }
@@ -57,13 +57,13 @@ impl Scan<'_> {
         if level == 0 && !quoted { parts } else { vec![stretch] }
     }
 
-    /// The id among the members that were read before the row broke off.
+    /// The id among the members that were read before the row broke.
     pub(super) fn noted_id(&self, members: &[Member]) -> Option<String> {
         let member = members.iter().find(|member| self.is_named(member, self.names.id))?;
         self.id_at(member.value)
     }
 
-    /// The first thing in a stretch that is named like an id.
+    /// The first member in a range with the name of an id.
     fn visible_id(&self, stretch: Range<usize>) -> Option<String> {
         let wanted = format!("\"{}\"", self.names.id);
         let text = self.body.get(stretch.clone())?;

@@ -1,4 +1,4 @@
-//! Zudu's side of the wire, for a server that speaks it.
+//! Zudu's JSON, written for a server of this dialect.
 
 use serde_json::{Value, json};
 
@@ -6,19 +6,19 @@ use super::super::status::end_reason_word;
 use super::super::text;
 use crate::domain::{CallChannel, CallStatus, CostUnit, Direction, ProviderTurn, Role, SourceCall};
 
-/// The envelope of everything that went well.
+/// The envelope of a success.
 #[must_use]
 pub fn success(message: &str, data: &Value) -> Value {
     json!({ "message": message, "status": "success", "error": null, "data": data })
 }
 
-/// The envelope of everything else; this platform may send it with status 200.
+/// The envelope of an error. This platform may send it with status 200.
 #[must_use]
 pub fn error(message: &str, code: &str) -> Value {
     json!({ "message": message, "status": "error", "error": code, "data": null })
 }
 
-/// Which list a page belongs to and where it stands.
+/// The organisation and the position of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Paging<'a> {
     pub organization_id: Option<&'a str>,
@@ -52,7 +52,7 @@ pub fn list(rows: &[Value], paging: Paging<'_>) -> Value {
     success("Calls retrieved successfully", &data)
 }
 
-/// A call in a list: everything there is.
+/// A call in a list, with all members.
 #[must_use]
 pub fn row(call: &SourceCall) -> Value {
     let ms = |at: Option<jiff::Timestamp>| at.map(jiff::Timestamp::as_millisecond);
@@ -93,7 +93,7 @@ pub fn row(call: &SourceCall) -> Value {
     })
 }
 
-/// A call by itself, in its envelope. Its documented members leave out the recording and the transcript.
+/// One call in its envelope. Its documented members leave out the recording and the transcript.
 #[must_use]
 pub fn detail(call: &SourceCall) -> Value {
     let mut detail = row(call);
@@ -105,7 +105,7 @@ pub fn detail(call: &SourceCall) -> Value {
     success("Call retrieved successfully", &detail)
 }
 
-/// This platform ends every call that got a line; its reason says how.
+/// This platform writes ENDED for every call that was dialled. The reason tells how it ended.
 const fn status_word(status: CallStatus) -> &'static str {
     match status {
         CallStatus::Queued | CallStatus::Ringing => "REGISTERED",
