@@ -271,7 +271,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn ended_since(&self, source: &SourceName, since: Timestamp) -> Result<u64, StoreError> {
         let count: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
-            "SELECT COUNT(*) FROM ledger WHERE at >= $2 AND source = $1 AND ended <> 'failed'"
+            "SELECT COUNT(*) FROM ledger WHERE at >= $2 AND source = $1 AND ended NOT IN ('failed', 'heard')"
         )
         .bind(source.as_str())
         .bind(to_ms(since))

@@ -127,6 +127,26 @@ async fn an_answer_that_cannot_be_read_is_paid_for_all_the_same() {
     }
 }
 
+/// Half an answer is asked for again at once, and both answers are paid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_an_answer_is_booked_beside_the_whole_one() {
+    let mut booked = Vec::new();
+    for requests in [1, 2] {
+        let service = Service::start(says(TEXT)).await;
+        service.trouble(move |number| (number < requests).then_some(Trouble::HalfJson));
+        let fixture = app(Backend::Sqlite, &service, "openai", ORG, "price_per_minute = 6.0\n", recordings::wordless());
+        let fixture = fixture.await;
+        run(&fixture).await;
+        fixture.advance(Duration::from_secs(400)).await;
+        fixture.run_pending().await;
+        assert_eq!(fixture.record(API, ID).await.outcome, Some(Outcome::Done));
+        assert_eq!(service.asked().len(), requests);
+        booked.push(ledger(&fixture).await.0);
+    }
+    // The half answer does not tell its length: the length that was sent counts.
+    assert!(booked[0] > 5_000 && booked[1] > booked[0] + 5_000, "{booked:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentence_said_over_and_over_is_said_once() {
     let looped = |asked: &Asked| {
