@@ -1,6 +1,7 @@
 //! Behaviour of the whole, driven through the real `App` and the real binary against fake neighbours.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod afternoon;
 mod agent_voice;
 mod api;
 mod architecture;

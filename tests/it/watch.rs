@@ -14,18 +14,18 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::harness::{Backend, Fixture, Plan, eventually};
 use crate::process::{Process, Site, ago, terminate};
 
-const OPS: (&str, &str) = ("AFTERCALL__OPS__LISTEN", "127.0.0.1:0");
-const API: (&str, &str) = ("AFTERCALL__API__LISTEN", "127.0.0.1:0");
-const INFO: (&str, &str) = ("AFTERCALL__LOG__LEVEL", "info");
+pub const OPS: (&str, &str) = ("AFTERCALL__OPS__LISTEN", "127.0.0.1:0");
+pub const API: (&str, &str) = ("AFTERCALL__API__LISTEN", "127.0.0.1:0");
+pub const INFO: (&str, &str) = ("AFTERCALL__LOG__LEVEL", "info");
 
 /// The address in the line of a process that says where it listens.
-async fn listening(process: &mut Process, word: &str) -> SocketAddr {
+pub async fn listening(process: &mut Process, word: &str) -> SocketAddr {
     let line = process.hear_line(word).await;
     line.split("listen=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// An answer over a connection from this address.
-async fn get_from(from: &str, at: SocketAddr, path: &str) -> std::io::Result<String> {
+pub async fn get_from(from: &str, at: SocketAddr, path: &str) -> std::io::Result<String> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(format!("{from}:0").parse().unwrap())?;
     let mut stream = socket.connect(at).await?;
@@ -35,7 +35,7 @@ async fn get_from(from: &str, at: SocketAddr, path: &str) -> std::io::Result<Str
     Ok(answer)
 }
 
-async fn get(at: SocketAddr, path: &str) -> String {
+pub async fn get(at: SocketAddr, path: &str) -> String {
     get_from("127.0.0.1", at, path).await.unwrap()
 }
 
@@ -155,10 +155,10 @@ async fn idle_connections_keep_nobody_out() {
 }
 
 /// A small disk of the test's own, where this machine lets it have one.
-struct SmallDisk(std::path::PathBuf);
+pub struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn at(place: &std::path::Path, size: &str) -> Option<Self> {
+    pub fn at(place: &std::path::Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
         let mut mount = std::process::Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(place);
