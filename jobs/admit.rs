@@ -33,9 +33,6 @@ pub enum Repeat {
 }
 
 /// Writes a listed call into its record and returns what must be done with it. Enqueues no job.
-///
-/// # Errors
-/// [`QueueError`].
 pub async fn see(
     app: &App,
     tx: &mut Tx,
@@ -98,9 +95,6 @@ pub(super) fn gone(earlier: Option<Earlier>) -> Outcome {
 }
 
 /// Removes the outcome of a call. A call past retention also loses the times on which that outcome was based.
-///
-/// # Errors
-/// [`StoreError`].
 pub(super) async fn reopen(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<CallRecord, StoreError> {
     if record.outcome != Some(Outcome::PastRetention) {
         app.store.reopen(tx, record.uid).await?;
@@ -156,9 +150,6 @@ pub fn reopens(earlier: Earlier, call: &SourceCall, now: Timestamp) -> bool {
 
 /// Condemns the content of a call that opted out late, and enqueues its erasure. Returns false while a hold keeps the
 /// call.
-///
-/// # Errors
-/// [`QueueError`].
 pub(super) async fn withdraw(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<bool, QueueError> {
     condemn(app, tx, record.uid, "source", "the call opted out of storage".to_owned()).await
 }
@@ -185,9 +176,6 @@ pub fn bare(call: &SourceCall) -> SourceCall {
 }
 
 /// Writes a final outcome for a call without stored content. Returns false if another owner has the record.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn end_without_content(
     store: &Store,
     tx: &mut Tx,
@@ -209,9 +197,6 @@ pub async fn end_without_content(
 }
 
 /// Enqueues `process_call`. An unfinished job of the call makes it a duplicate.
-///
-/// # Errors
-/// [`QueueError`].
 pub async fn enqueue(
     app: &App,
     tx: &mut Tx,
@@ -224,9 +209,6 @@ pub async fn enqueue(
 }
 
 /// Enqueues a check whether a finished call has opted out. An unfinished check makes it a duplicate.
-///
-/// # Errors
-/// [`QueueError`].
 pub(super) async fn enqueue_opt_out(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<Enqueued, QueueError> {
     let job = Job::ProcessCall { call: record.uid, again: false, only: Some(Only::OptOut) };
     enqueue_job(app, tx, record, Lane::Live, &job).await
@@ -244,9 +226,6 @@ async fn enqueue_job(
 }
 
 /// Whether the call's last `process_call` is a dead letter.
-///
-/// # Errors
-/// [`QueueError`].
 pub async fn is_dead_letter(app: &App, tx: &mut Tx, record: &CallRecord) -> Result<bool, QueueError> {
     let last = app.queue.last_state(tx, Kind::ProcessCall, &record.uid.to_string()).await?;
     Ok(last == Some(JobState::DeadLetter))

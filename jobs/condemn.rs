@@ -9,9 +9,6 @@ use crate::store::{AuditEntry, Tx};
 /// Condemns a call and enqueues its erasure, in the caller's transaction. Returns false if there is nothing to condemn
 /// or a hold keeps the call. This checks the holds again, because one may have been placed since the decision was
 /// prepared.
-///
-/// # Errors
-/// [`QueueError`].
 pub(super) async fn condemn(
     app: &App,
     tx: &mut Tx,
@@ -35,9 +32,6 @@ pub(super) async fn condemn(
 }
 
 /// Enqueues the erasure of a condemned call. An unfinished job of the call makes it a duplicate.
-///
-/// # Errors
-/// [`QueueError`].
 pub(super) async fn enqueue_erasure(app: &App, tx: &mut Tx, call: CallUid) -> Result<(), QueueError> {
     let job = Job::EraseCall { call };
     app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await.map(drop)

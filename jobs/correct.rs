@@ -8,7 +8,7 @@ use crate::domain::{
     Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RecordFlag, RetentionState, Side, Stage, Transcript,
 };
 use crate::jobs::steps::elsewhere::Kept;
-use crate::jobs::{At, Stop, Trouble, deliver};
+use crate::jobs::{At, Stop, deliver};
 use crate::quality;
 use crate::queue::Lane;
 use crate::store::{AuditEntry, CallRecord, Finished};
@@ -86,13 +86,13 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
 
 fn changed() -> Stop {
     let cause = "the call is being changed by somebody else; try again".to_owned();
-    Stop::Trouble(Trouble { stage: Some(Stage::Writeback), fault: Fault::Transient, side: Side::Worker, cause })
+    Stop::trouble(Stage::Writeback, Fault::Transient, Side::Worker, cause)
 }
 
 /// The flags of the new figures, and the record's own flags about its objects and deliveries.
 fn flags(quality: &Quality, record: &CallRecord) -> Vec<String> {
     let of_figures = quality.flags.iter().map(|flag| flag.as_str());
-    let of_record = RecordFlag::ALL.into_iter().filter(|flag| record.has_flag(*flag)).map(RecordFlag::as_str);
+    let of_record = RecordFlag::ALL.iter().copied().filter(|flag| record.has_flag(*flag)).map(RecordFlag::as_str);
     of_figures.chain(of_record).map(str::to_owned).collect()
 }
 

@@ -174,5 +174,5 @@ async fn document(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Val
 }
 
 fn misconfigured(cause: String) -> Stop {
-    Stop::Trouble(Trouble { stage: Some(Stage::Deliver), fault: Fault::Permanent, side: Side::Configuration, cause })
+    Stop::trouble(Stage::Deliver, Fault::Permanent, Side::Configuration, cause)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{At, Stop, Trouble, named};
+use super::{At, Stop, named};
 use crate::app::App;
 use crate::artifacts::{CallPrefix, ObjectError};
 use crate::domain::{Artifact, ArtifactKey, CallUid, Fault, RetentionState, Side, Stage};
@@ -62,12 +62,7 @@ async fn prove_empty(app: &App, record: &CallRecord) -> Result<(), Stop> {
         Err(err @ ObjectError::StillThere { .. }) => {
             let reason = err.to_string();
             app.store.block_erasure(record.uid, &reason).await.at(Stage::Erase)?;
-            Err(Stop::Trouble(Trouble {
-                stage: Some(Stage::Erase),
-                fault: Fault::Transient,
-                side: Side::ObjectStore,
-                cause: reason,
-            }))
+            Err(Stop::trouble(Stage::Erase, Fault::Transient, Side::ObjectStore, reason))
         }
         Err(err) => Err(err).at(Stage::Erase),
     }
@@ -76,12 +71,10 @@ async fn prove_empty(app: &App, record: &CallRecord) -> Result<(), Stop> {
 async fn drop_spool(app: &App, call: CallUid) -> Result<(), Stop> {
     let spool = app.spool_of(call);
     match tokio::fs::remove_dir_all(&spool).await {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(Stop::Trouble(Trouble {
-            stage: Some(Stage::Erase),
-            fault: Fault::Transient,
-            side: Side::Worker,
-            cause: format!("cannot empty the spool at {}: {err}", spool.display()),
-        })),
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            let cause = format!("cannot empty the spool at {}: {err}", spool.display());
+            Err(Stop::trouble(Stage::Erase, Fault::Transient, Side::Worker, cause))
+        }
         _ => Ok(()),
     }
 }
@@ -111,12 +104,8 @@ async fn empty_the_log(app: &App) -> Result<(), Stop> {
         }
         tokio::time::sleep(WAL_PAUSE).await;
     }
-    Err(Stop::Trouble(Trouble {
-        stage: Some(Stage::Erase),
-        fault: Fault::Transient,
-        side: Side::Database,
-        cause: "readers kept the write-ahead log from being emptied".to_owned(),
-    }))
+    let cause = "readers kept the write-ahead log from being emptied".to_owned();
+    Err(Stop::trouble(Stage::Erase, Fault::Transient, Side::Database, cause))
 }
 
 async fn finish(app: &App, job: &queue::Job, ended: &'static str) -> Result<&'static str, Stop> {

@@ -87,9 +87,6 @@ pub async fn check(app: &App, orphans: Orphans) -> Result<Found, Stop> {
 }
 
 /// Sets the gauge of calls with missing objects, for every source.
-///
-/// # Errors
-/// [`StoreError`].
 pub async fn measure(app: &App) -> Result<(), StoreError> {
     let missing = app.store.missing_objects().await?;
     for source in app.platforms.keys() {
@@ -100,9 +97,6 @@ pub async fn measure(app: &App) -> Result<(), StoreError> {
 }
 
 /// The first of these objects that is missing from the store or has another size; `None` if all are there.
-///
-/// # Errors
-/// [`ObjectError`].
 pub async fn first_lost<'a>(app: &App, artifacts: &[&'a Artifact]) -> Result<Option<&'a Artifact>, ObjectError> {
     for artifact in artifacts {
         let head = app.objects.head(&artifact.key).await?;

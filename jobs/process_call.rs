@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use tracing::Instrument;
 
 use crate::app::{App, Platform, Urgency};
-use crate::domain::{CallUid, RetentionState, Side, SourceCall, Stage};
+use crate::domain::{CallUid, Fault, RetentionState, Side, SourceCall, Stage};
 use crate::jobs;
 use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
-use crate::jobs::{At, Stop, Trouble};
+use crate::jobs::{At, Stop};
 use crate::queue;
 use crate::queue::Lane;
 use crate::store::{CallRecord, LedgerEntry, Pricing};
@@ -106,12 +106,8 @@ async fn book_failure(work: &Work<'_>, used: &Used) {
 }
 
 fn unknown_source(record: &CallRecord) -> Stop {
-    Stop::Trouble(Trouble {
-        stage: Some(Stage::Source),
-        fault: crate::domain::Fault::Permanent,
-        side: Side::Configuration,
-        cause: format!("source `{}` is not in the configuration; add it again and retry this job", record.source),
-    })
+    let cause = format!("source `{}` is not in the configuration; add it again and retry this job", record.source);
+    Stop::trouble(Stage::Source, Fault::Permanent, Side::Configuration, cause)
 }
 
 /// Runs one step in its span and records its duration in seconds.

@@ -247,18 +247,19 @@ pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64,
 
 async fn poll_as(app: &App, job: Option<&queue::Job>, source: &SourceName, window: Window) -> Result<u64, Stop> {
     let platform = platform(app, source)?;
-    let mut state = app.store.reconcile_state(source).await.at(Stage::Reconcile)?;
-    let top = tail(app, job, platform, window, &mut state).await?;
+    let state = app.store.reconcile_state(source).await.at(Stage::Reconcile)?;
+    let mut poll = Poll { app, job, platform, window, state };
+    let top = poll.tail().await?;
     let mut missing = top.missing;
     report("polled", &top);
-    if let Some(mut pass) = under_way(app, source, window, &mut state) {
-        let ended = go_on(app, job, platform, &mut pass, &mut state).await?;
+    if let Some(mut pass) = poll.under_way() {
+        let ended = poll.go_on(&mut pass).await?;
         if ended {
             missing += pass.balance.missing;
             report(if pass.full { "reconciled in full" } else { "reconciled" }, &pass.balance);
         }
     }
-    app.store.save_reconcile_state(source, &state).await.at(Stage::Reconcile)?;
+    poll.save().await?;
     foresee(app, platform).await?;
     Ok(missing)
 }
@@ -284,47 +285,6 @@ fn report(what: &str, balance: &Balance) {
     );
 }
 
-/// Reads the list from its top back to the start of the previous poll, plus an overlap.
-async fn tail(
-    app: &App,
-    job: Option<&queue::Job>,
-    platform: &Platform,
-    window: Window,
-    state: &mut ReconcileState,
-) -> Result<Balance, Stop> {
-    let source = &platform.settings.name;
-    let started_at = app.now();
-    let overlap = SignedDuration::try_from(app.config.reconcile.tail_overlap.0).unwrap_or(SignedDuration::ZERO);
-    let from = state.tail_from.map_or(window.from, |seen| earlier(seen, overlap).max(window.from));
-    let mut walk = platform.source.walk(Window { from, to: window.to }).tail();
-    if state.obeys_filter == Some(true) {
-        walk = walk.filtered();
-    }
-    let mut balance = Balance::new(source);
-    let mut open = started_at;
-    while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
-        let going = |call: &&SourceCall| {
-            matches!(call.status, CallStatus::Queued | CallStatus::Ringing | CallStatus::InProgress)
-        };
-        let oldest = calls.iter().filter(going).filter_map(|call| call.created_at).min();
-        open = open.min(oldest.unwrap_or(open));
-        let before = balance.enqueued;
-        account(app, &mut balance, &walk, &calls, Asked::BySchedule).await?;
-        if balance.enqueued > before {
-            moved(app, job).await?;
-        }
-    }
-    if state.tail_from.is_none() {
-        // The first poll of a source has read the whole window.
-        state.since_at = Some(window.from);
-        (state.passed_at, state.full_passed_at) = (Some(started_at), Some(started_at));
-    }
-    state.tail_from = Some(open.max(earlier(started_at, GOING_FOR_LONG)));
-    app.store.save_reconcile_state(source, state).await.at(Stage::Reconcile)?;
-    app.store.note_poll(source, app.now()).await.at(Stage::Reconcile)?;
-    Ok(balance)
-}
-
 /// Reports durable progress of the job to the queue.
 async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
     match job {
@@ -333,88 +293,132 @@ async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
     }
 }
 
-/// The pass to continue: the current one, else a due one.
-fn under_way(app: &App, source: &SourceName, window: Window, state: &mut ReconcileState) -> Option<Pass> {
-    let settings = &app.config.reconcile;
-    let span = |span: crate::config::Span| SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
-    let now = app.now();
-    if let Some(pass) = state.pass.take().and_then(|pass| serde_json::from_value(pass).ok()) {
-        return Some(pass);
-    }
-    let full = is_due(now, state.full_passed_at, span(settings.full_pass_every));
-    if !full && !is_due(now, state.passed_at, span(settings.pass_every)) {
-        return None;
-    }
-    let term = SignedDuration::from_hours(24 * app.config.retention_term(source).days());
-    let from = if full { state.since_at.unwrap_or(window.from).max(earlier(now, term)) } else { window.from };
-    let window = Window { from, to: window.to };
-    Some(Pass { full, window, started_at: now, cursor: None, balance: Balance::new(source) })
+/// One poll of a source.
+struct Poll<'a> {
+    app: &'a App,
+    job: Option<&'a queue::Job>,
+    platform: &'a Platform,
+    window: Window,
+    state: ReconcileState,
 }
 
-/// Reads some pages of a pass. Returns true at its end. A pass stopped by the request budget continues at the next
-/// poll.
-async fn go_on(
-    app: &App,
-    job: Option<&queue::Job>,
-    platform: &Platform,
-    pass: &mut Pass,
-    state: &mut ReconcileState,
-) -> Result<bool, Stop> {
-    match some_pages(app, job, platform, pass, state).await {
-        Ok(false) | Err(Stop::Trouble(super::Trouble { fault: Fault::Throttled { .. }, .. })) => {
-            state.pass = serde_json::to_value(pass).ok();
-            Ok(false)
-        }
-        Ok(true) => {
-            pass.balance.vanished = vanished(app, &platform.settings.name, pass.window, pass.started_at).await?;
-            state.passed_at = Some(pass.started_at);
-            if pass.full {
-                state.full_passed_at = Some(pass.started_at);
-            }
-            Ok(true)
-        }
-        Err(stop) => Err(stop),
+impl Poll<'_> {
+    async fn save(&self) -> Result<(), Stop> {
+        self.app.store.save_reconcile_state(&self.platform.settings.name, &self.state).await.at(Stage::Reconcile)
     }
-}
 
-async fn some_pages(
-    app: &App,
-    job: Option<&queue::Job>,
-    platform: &Platform,
-    pass: &mut Pass,
-    state: &mut ReconcileState,
-) -> Result<bool, Stop> {
-    if is_due(app.now(), state.probed_at, PROBE_EVERY) {
-        match platform.source.obeys_date_filter().await {
-            Ok(obeys) => (state.obeys_filter, state.probed_at) = (obeys, Some(app.now())),
-            Err(err) if matches!(err.fault(), Fault::Permanent) => {
-                (state.obeys_filter, state.probed_at) = (Some(false), Some(app.now()));
+    /// Reads the list from its top back to where the poll before began, and a little further.
+    async fn tail(&mut self) -> Result<Balance, Stop> {
+        let Self { app, platform, window, .. } = *self;
+        let state = &mut self.state;
+        let source = &platform.settings.name;
+        let started_at = app.now();
+        let overlap = SignedDuration::try_from(app.config.reconcile.tail_overlap.0).unwrap_or(SignedDuration::ZERO);
+        let from = state.tail_from.map_or(window.from, |seen| earlier(seen, overlap).max(window.from));
+        let mut walk = platform.source.walk(Window { from, to: window.to }).tail();
+        if state.obeys_filter == Some(true) {
+            walk = walk.filtered();
+        }
+        let mut balance = Balance::new(source);
+        let mut open = started_at;
+        while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
+            let going = |call: &&SourceCall| {
+                matches!(call.status, CallStatus::Queued | CallStatus::Ringing | CallStatus::InProgress)
+            };
+            let oldest = calls.iter().filter(going).filter_map(|call| call.created_at).min();
+            open = open.min(oldest.unwrap_or(open));
+            let before = balance.enqueued;
+            account(app, &mut balance, &walk, &calls, Asked::BySchedule).await?;
+            if balance.enqueued > before {
+                moved(app, self.job).await?;
             }
-            Err(err) => return Err(err).at(Stage::Reconcile),
+        }
+        if state.tail_from.is_none() {
+            // The first poll of a source has gone through the whole window.
+            state.since_at = Some(window.from);
+            (state.passed_at, state.full_passed_at) = (Some(started_at), Some(started_at));
+        }
+        state.tail_from = Some(open.max(earlier(started_at, GOING_FOR_LONG)));
+        self.save().await?;
+        app.store.note_poll(source, app.now()).await.at(Stage::Reconcile)?;
+        Ok(balance)
+    }
+
+    /// The pass to go on with: the one under way, else one that is due.
+    fn under_way(&mut self) -> Option<Pass> {
+        let Self { app, platform, window, .. } = *self;
+        let (source, state) = (&platform.settings.name, &mut self.state);
+        let settings = &app.config.reconcile;
+        let span = |span: crate::config::Span| SignedDuration::try_from(span.0).unwrap_or(SignedDuration::MAX);
+        let now = app.now();
+        if let Some(pass) = state.pass.take().and_then(|pass| serde_json::from_value(pass).ok()) {
+            return Some(pass);
+        }
+        let full = is_due(now, state.full_passed_at, span(settings.full_pass_every));
+        if !full && !is_due(now, state.passed_at, span(settings.pass_every)) {
+            return None;
+        }
+        let term = SignedDuration::from_hours(24 * app.config.retention_term(source).days());
+        let from = if full { state.since_at.unwrap_or(window.from).max(earlier(now, term)) } else { window.from };
+        let window = Window { from, to: window.to };
+        Some(Pass { full, window, started_at: now, cursor: None, balance: Balance::new(source) })
+    }
+
+    /// Some pages of a pass; true at its end. One that a budget stops is gone on with at the next poll.
+    async fn go_on(&mut self, pass: &mut Pass) -> Result<bool, Stop> {
+        match self.some_pages(pass).await {
+            Ok(false) | Err(Stop::Trouble(super::Trouble { fault: Fault::Throttled { .. }, .. })) => {
+                self.state.pass = serde_json::to_value(pass).ok();
+                Ok(false)
+            }
+            Ok(true) => {
+                pass.balance.vanished =
+                    vanished(self.app, &self.platform.settings.name, pass.window, pass.started_at).await?;
+                self.state.passed_at = Some(pass.started_at);
+                if pass.full {
+                    self.state.full_passed_at = Some(pass.started_at);
+                }
+                Ok(true)
+            }
+            Err(stop) => Err(stop),
         }
     }
-    let mut walk: Walk<'_> = platform.source.walk(pass.window);
-    walk = match (pass.cursor.take(), state.obeys_filter) {
-        (Some(cursor), _) => walk.resumed(cursor),
-        (None, Some(true)) => walk.filtered(),
-        (None, _) => walk,
-    };
-    loop {
-        pass.cursor = walk.place().cloned();
-        let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
-            return Ok(true);
+
+    async fn some_pages(&mut self, pass: &mut Pass) -> Result<bool, Stop> {
+        let Self { app, platform, .. } = *self;
+        let state = &mut self.state;
+        if is_due(app.now(), state.probed_at, PROBE_EVERY) {
+            match platform.source.obeys_date_filter().await {
+                Ok(obeys) => (state.obeys_filter, state.probed_at) = (obeys, Some(app.now())),
+                Err(err) if matches!(err.fault(), Fault::Permanent) => {
+                    (state.obeys_filter, state.probed_at) = (Some(false), Some(app.now()));
+                }
+                Err(err) => return Err(err).at(Stage::Reconcile),
+            }
+        }
+        let mut walk: Walk<'_> = platform.source.walk(pass.window);
+        walk = match (pass.cursor.take(), state.obeys_filter) {
+            (Some(cursor), _) => walk.resumed(cursor),
+            (None, Some(true)) => walk.filtered(),
+            (None, _) => walk,
         };
-        account(app, &mut pass.balance, &walk, &calls, Asked::BySchedule).await?;
-        if walk.place().is_some() {
-            // After the death of this worker, another worker continues here.
+        loop {
             pass.cursor = walk.place().cloned();
-            state.pass = serde_json::to_value(&*pass).ok();
-            app.store.save_reconcile_state(&platform.settings.name, state).await.at(Stage::Reconcile)?;
-            moved(app, job).await?;
-        }
-        if walk.pages() >= app.config.reconcile.pages_per_poll && walk.place().is_some() {
-            pass.cursor = walk.place().cloned();
-            return Ok(false);
+            let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
+                return Ok(true);
+            };
+            account(app, &mut pass.balance, &walk, &calls, Asked::BySchedule).await?;
+            if walk.place().is_some() {
+                // Whoever goes on after this worker's death goes on here.
+                pass.cursor = walk.place().cloned();
+                self.state.pass = serde_json::to_value(&*pass).ok();
+                self.save().await?;
+                moved(app, self.job).await?;
+            }
+            if walk.pages() >= app.config.reconcile.pages_per_poll && walk.place().is_some() {
+                pass.cursor = walk.place().cloned();
+                return Ok(false);
+            }
         }
     }
 }

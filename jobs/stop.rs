@@ -1,9 +1,8 @@
 //! The reasons why a job stops before its end.
 
-use std::error::Error;
 use std::time::Duration;
 
-use crate::domain::{Classify, Fault, Side, Stage};
+use crate::domain::{Classify, Fault, Side, Stage, chain};
 use crate::queue;
 
 /// The reason why a job stops before its end.
@@ -33,7 +32,11 @@ impl Stop {
     /// A failure that no retry can fix.
     #[must_use]
     pub fn permanent(cause: String) -> Self {
-        Self::Trouble(Trouble { stage: None, fault: Fault::Permanent, side: Side::Worker, cause })
+        Self::trouble(None, Fault::Permanent, Side::Worker, cause)
+    }
+
+    pub(super) fn trouble(stage: impl Into<Option<Stage>>, fault: Fault, side: Side, cause: String) -> Self {
+        Self::Trouble(Trouble { stage: stage.into(), fault, side, cause })
     }
 }
 
@@ -60,22 +63,7 @@ impl<T, E: Classify> At<T> for Result<T, E> {
     fn at(self, stage: Stage) -> Result<T, Stop> {
         self.map_err(|err| match err.fault() {
             Fault::Fenced => Stop::Fenced,
-            fault => Stop::Trouble(Trouble { stage: Some(stage), fault, side: err.side(), cause: chain(&err) }),
+            fault => Stop::trouble(stage, fault, err.side(), chain(&err)),
         })
     }
-}
-
-/// The error chain as `outer: inner`, without repeated text.
-fn chain(err: &dyn Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }

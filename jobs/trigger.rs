@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::domain::{CallId, CallUid, Fault, Outcome, RetentionState, Side, SourceName, Stage};
 use crate::jobs::admit;
 use crate::jobs::admit::Repeat;
-use crate::jobs::{At, Stop, Trouble, opt_out};
+use crate::jobs::{At, Stop, opt_out};
 use crate::queue::Lane;
 use crate::store::{Admitted, CallRecord};
 
@@ -83,12 +83,8 @@ impl Triggered {
 /// [`Stop`]: permanent if the source is not in the configuration, transient if the database fails.
 pub async fn trigger(app: &App, source: &SourceName, call_id: &CallId, repeat: Repeat) -> Result<Triggered, Stop> {
     if app.platform(source).is_none() {
-        return Err(Stop::Trouble(Trouble {
-            stage: None,
-            fault: Fault::Permanent,
-            side: Side::Configuration,
-            cause: format!("source `{source}` is not in the configuration"),
-        }));
+        let cause = format!("source `{source}` is not in the configuration");
+        return Err(Stop::trouble(None, Fault::Permanent, Side::Configuration, cause));
     }
     let mut tries = 1;
     loop {

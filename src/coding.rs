@@ -205,9 +205,6 @@ pub struct OverLimit {
 
 /// Removes the named codings of a body in memory, and gzip layers that were not named. A layer that cannot be removed
 /// stays as it is.
-///
-/// # Errors
-/// [`OverLimit`].
 pub fn unpack_bytes(body: Vec<u8>, codings: &Codings, limit: usize) -> Result<Vec<u8>, OverLimit> {
     let mut body = body;
     for coding in codings.outermost_first() {

@@ -11,13 +11,12 @@ mod write_back;
 pub use key_files::KeyFiles;
 pub use remarks::Remark;
 pub use settings::{
-    AnswerFormat, Api, Audio, AuthMode, BackfillCpu, Config, DialectName, DiarizerChoice, EngineChoice, Fetch, Log,
-    LogFormat, Objects, ObjectsKind, Ops, OrganizationPlacement, PacketLossUnit, Poll, Reconcile, RemoteEngine,
-    RemoteKind, Retention, Schedule, Source, Sse, Store, TranscriptSettings, Worker, WriteBack,
+    AnswerFormat, Api, Audio, BackfillCpu, Config, DiarizerChoice, EngineChoice, Fetch, Log, LogFormat, Objects,
+    ObjectsKind, Ops, OrganizationPlacement, Poll, Reconcile, RemoteEngine, RemoteKind, Retention, Schedule, Source,
+    Sse, Store, TranscriptSettings, Worker, WriteBack,
 };
 pub use write_back::{Body, HttpWriteBack, RequestError};
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use crate::domain::{RetentionTerm, SourceName};
+use crate::domain::{Platform, RetentionTerm, SourceName};
 
 pub use layers::misread;
 
@@ -268,7 +267,7 @@ impl Source {
         if self.api_key.is_none() {
             bail!("api_key: must be set (or api_key_file)");
         }
-        if self.dialect == DialectName::Zudu && self.api_secret.is_none() {
+        if self.dialect == Platform::Zudu && self.api_secret.is_none() {
             bail!("api_secret: must be set for the zudu dialect (or api_secret_file)");
         }
         if !matches!(self.base_url.scheme(), "http" | "https") {
@@ -281,7 +280,7 @@ impl Source {
             bail!("requests_at_once: must be at least 1");
         }
         match self.write_back {
-            WriteBack::Metadata if self.dialect != DialectName::Zudu => {
+            WriteBack::Metadata if self.dialect != Platform::Zudu => {
                 bail!("write_back: \"metadata\" exists on zudu only; this platform has no call to write to")
             }
             WriteBack::Http if self.http.is_none() => {
@@ -289,16 +288,6 @@ impl Source {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl fmt::Display for DialectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Krosai => "krosai",
-            Self::Zudu => "zudu",
-            Self::Atoms => "atoms",
-        })
     }
 }
 

@@ -32,6 +32,7 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod fetch;
+pub mod json;
 pub mod quality;
 pub mod queue;
 pub mod source;

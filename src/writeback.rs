@@ -47,9 +47,6 @@ impl Classify for WritebackError {
 
 /// Completes the job and records the outcome in the caller's transaction. Returns the record's transcript version (0
 /// where it has none). Returns `None` when the job or the call has another owner; then the caller must roll back.
-///
-/// # Errors
-/// [`WritebackError`].
 pub async fn write(
     store: &Store,
     queue: &Queue,

@@ -201,12 +201,7 @@ impl<'a> Receiver<'a> {
         let headers = answer.headers().clone();
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let body = self.body(answer).await.unwrap_or_default();
-        let asked = PauseHeaders {
-            retry_after: text("retry-after"),
-            rate_limit_reset: text("x-ratelimit-reset"),
-            date: text("date"),
-        };
-        let asked = pause(asked, &body);
+        let asked = pause(PauseHeaders::of(text), &body);
         let fault = match status {
             429 => Fault::Throttled { retry_after: asked.unwrap_or(Duration::from_secs(30)) },
             408 | 425 | 500..=599 => asked.map_or(Fault::Transient, |retry_after| Fault::Throttled { retry_after }),

@@ -8,7 +8,7 @@ use super::growth;
 use crate::artifacts;
 use crate::artifacts::{Body, ObjectError};
 use crate::audio::probe;
-use crate::domain::{Artifact, ArtifactKind, Container, Outcome, RecordingUrl, SourceCall, Stage};
+use crate::domain::{Artifact, ArtifactKind, Container, Fault, Outcome, RecordingUrl, Side, SourceCall, Stage};
 use crate::fetch::FetchError;
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, object_check};
@@ -216,10 +216,6 @@ pub(super) fn container_of(artifact: &Artifact) -> Container {
 }
 
 pub(super) fn spool_failure(path: &Path, err: &std::io::Error) -> Stop {
-    Stop::Trouble(crate::jobs::Trouble {
-        stage: Some(Stage::Fetch),
-        fault: crate::domain::Fault::Transient,
-        side: crate::domain::Side::Worker,
-        cause: format!("cannot use the spool at {}: {err} (is there room, and may this user write?)", path.display()),
-    })
+    let cause = format!("cannot use the spool at {}: {err} (is there room, and may this user write?)", path.display());
+    Stop::trouble(Stage::Fetch, Fault::Transient, Side::Worker, cause)
 }

@@ -97,9 +97,6 @@ impl fmt::Debug for Clock {
 impl App {
     /// Compares this machine's clock with the database's clock and updates the correction. SQLite has no clock of its
     /// own, so nothing is compared there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn compare_clocks(&self) -> Result<SignedDuration, StoreError> {
         let turned = self.clock.turned.load(Ordering::SeqCst);
         let asked = (self.clock.machine)();

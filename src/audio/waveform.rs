@@ -52,12 +52,6 @@ impl Waveform {
         (self.low, self.high, self.count) = (0, 0, 0);
     }
 
-    /// Lowest and highest value of each pixel.
-    #[must_use]
-    pub fn peaks(&self) -> &[(i8, i8)] {
-        &self.peaks
-    }
-
     /// The JSON format, one line.
     #[must_use]
     pub fn json(&self) -> Vec<u8> {
@@ -176,8 +170,8 @@ mod tests {
     #[test]
     fn peaks_are_those_of_each_twentieth() {
         let waveform = wave();
-        assert_eq!(waveform.peaks().len(), 21);
-        assert_eq!((waveform.peaks()[0], waveform.peaks()[19]), ((0, 50), (-100, 0)));
+        assert_eq!(waveform.peaks.len(), 21);
+        assert_eq!((waveform.peaks[0], waveform.peaks[19]), ((0, 50), (-100, 0)));
         let json: serde_json::Value = serde_json::from_slice(&waveform.json()).unwrap();
         assert_eq!(json["length"], 21);
         assert_eq!(json["data"].as_array().unwrap().len(), 42);

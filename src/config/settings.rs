@@ -12,7 +12,7 @@ use url::Url;
 pub use super::engines::{AnswerFormat, RemoteEngine, RemoteKind};
 use super::write_back::HttpWriteBack;
 use super::{KeyFiles, Span, parse_span};
-use crate::domain::{DualChannels, RetentionTerm, SourceName};
+use crate::domain::{DualChannels, KeyHeaders, LossUnit, Platform, RetentionTerm, SourceName};
 
 /// The complete effective configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -259,26 +259,6 @@ pub struct Ledger {
     pub keep: Span,
 }
 
-/// The wire contract of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DialectName {
-    Krosai,
-    Zudu,
-    Atoms,
-}
-
-/// How the API key is sent. A platform's documents may disagree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AuthMode {
-    /// In both headers.
-    #[default]
-    Both,
-    XApiKey,
-    Bearer,
-}
-
 /// Where the organisation id is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -287,17 +267,6 @@ pub enum OrganizationPlacement {
     Header,
     Query,
     None,
-}
-
-/// Unit of a platform's `packet_loss`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PacketLossUnit {
-    /// Percent where the platform's document says so, unknown otherwise.
-    #[default]
-    Auto,
-    Percent,
-    Ratio,
 }
 
 /// Where outcomes are written in addition to our own record.
@@ -347,7 +316,7 @@ impl<'de> Deserialize<'de> for Poll {
 #[serde(deny_unknown_fields)]
 pub struct Source {
     pub name: SourceName,
-    pub dialect: DialectName,
+    pub dialect: Platform,
     pub base_url: Url,
     pub api_key: Option<SecretString>,
     pub api_key_file: Option<PathBuf>,
@@ -357,7 +326,7 @@ pub struct Source {
     #[serde(skip)]
     pub key_files: KeyFiles,
     #[serde(default)]
-    pub auth: AuthMode,
+    pub auth: KeyHeaders,
     pub organization_id: Option<String>,
     #[serde(default)]
     pub organization_in: OrganizationPlacement,
@@ -370,7 +339,7 @@ pub struct Source {
     #[serde(default = "default_recording_grace")]
     pub recording_grace: Span,
     #[serde(default)]
-    pub packet_loss_unit: PacketLossUnit,
+    pub packet_loss_unit: LossUnit,
     pub language: Option<String>,
     pub requests_per_day: Option<u64>,
     pub requests_per_second: Option<f64>,

@@ -187,9 +187,6 @@ impl HttpWriteBack {
     }
 
     /// The URL of this call's record.
-    ///
-    /// # Errors
-    /// [`RequestError`].
     pub fn url(&self, document: &Value) -> Result<Url, RequestError> {
         self.url_by(&for_urls(UndefinedBehavior::Strict), document)
     }

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::entries::Entry;
 use super::platform::Inner;
 use super::sample::{Api, SampleCall};
+use crate::domain::address::percent_encoded;
 
 /// Key of the links' signatures. It is not a secret, because the recordings are part of the program.
 const SIGNING_KEY: &[u8] = b"sample platform";
@@ -65,7 +66,7 @@ impl<'a> Links<'a> {
     fn sign(&self, api: Api, file: &str) -> String {
         let exp = self.expires_at.as_second();
         let sig = signature(api.folder(), file, exp);
-        format!("{}/recordings/{}/{}?exp={exp}&sig={sig}", self.base, api.folder(), path_segment(file))
+        format!("{}/recordings/{}/{}?exp={exp}&sig={sig}", self.base, api.folder(), percent_encoded(file))
     }
 
     pub(super) fn is_live(&self, exp: i64) -> bool {
@@ -147,18 +148,4 @@ fn signature(folder: &str, file: &str, exp: i64) -> String {
     };
     mac.update(format!("{folder}/{file}\n{exp}").as_bytes());
     hex::encode(mac.finalize().into_bytes())
-}
-
-/// Percent-encodes everything except the unreserved characters (RFC 3986 section 2.3).
-fn path_segment(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        if plain(byte) {
-            out.push(byte as char);
-        } else {
-            out.push('%');
-            out.push_str(&hex::encode_upper([byte]));
-        }
-        out
-    })
 }

@@ -284,12 +284,6 @@ impl Running {
         format!("http://{}", self.addr)
     }
 
-    /// The `base_url` of a source of this kind.
-    #[must_use]
-    pub fn source_url(&self, api: Api) -> String {
-        format!("http://{}{}", self.addr, api.base_path())
-    }
-
     /// Accepts no more connections, ends the open ones, and waits for their end.
     pub async fn stop(mut self) {
         self.stop.cancel();

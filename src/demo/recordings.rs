@@ -1,4 +1,5 @@
-//! The sample recordings, compiled in, and the sheet of their turns. `recordings/make.py` made both.
+//! The sample recordings, compiled in, and the sheet that says who speaks when in them. Both are made by
+//! `benches/training/sample_recordings.py`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

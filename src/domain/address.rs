@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode_byte, utf8_percent_encode};
 use url::{Position, Url};
 
 use super::id::ParseError;
@@ -154,7 +155,7 @@ fn text_of(bytes: &[u8]) -> String {
             if byte.is_ascii() {
                 text.push(char::from(byte));
             } else {
-                encode(&mut text, byte);
+                text.push_str(percent_encode_byte(byte));
             }
             text
         }),
@@ -181,15 +182,18 @@ fn sendable(written: &str) -> String {
         if stays {
             target.push(char::from(byte));
         } else {
-            encode(&mut target, byte);
+            target.push_str(percent_encode_byte(byte));
         }
     }
     target
 }
 
-fn encode(text: &mut String, byte: u8) {
-    text.push('%');
-    text.push_str(&hex::encode_upper([byte]));
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A text as one step of a path or one value of a query: everything but unreserved characters is percent-encoded
+/// (RFC 3986 section 2.3).
+pub fn percent_encoded(text: &str) -> impl fmt::Display + '_ {
+    utf8_percent_encode(text, RESERVED)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+
+use super::words;
 
 /// How to handle an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,83 +23,44 @@ pub enum Fault {
     Fenced,
 }
 
-/// The side that caused a failure. It tells the reader of a dead letter where to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// The platform's API.
-    Source,
-    /// The host that serves recordings.
-    RecordingHost,
-    /// The bytes of the recording.
-    Recording,
-    ObjectStore,
-    Database,
-    /// A delivery receiver.
-    Receiver,
-    /// A speech-to-text engine.
-    Engine,
-    /// This machine or this program.
-    Worker,
-    Configuration,
-}
-
-/// The step of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    Source,
-    Fetch,
-    Original,
-    Audio,
-    Quality,
-    Transcript,
-    Artifacts,
-    Writeback,
-    Deliver,
-    Backfill,
-    Reconcile,
-    Retention,
-    Erase,
-}
-
-impl Stage {
-    /// The word in logs, metrics, dead letters and `--where 'stage=…'`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Fetch => "fetch",
-            Self::Original => "original",
-            Self::Audio => "audio",
-            Self::Quality => "quality",
-            Self::Transcript => "transcript",
-            Self::Artifacts => "artifacts",
-            Self::Writeback => "writeback",
-            Self::Deliver => "deliver",
-            Self::Backfill => "backfill",
-            Self::Reconcile => "reconcile",
-            Self::Retention => "retention",
-            Self::Erase => "erase",
-        }
+words! {
+    /// The side that caused a failure. It tells the reader of a dead letter where to look.
+    pub enum Side {
+        /// The platform's API.
+        Source = "source",
+        /// The host that serves recordings.
+        RecordingHost = "recording_host",
+        /// The bytes of the recording.
+        Recording = "recording",
+        ObjectStore = "object_store",
+        Database = "database",
+        /// A delivery receiver.
+        Receiver = "receiver",
+        /// A speech-to-text engine.
+        Engine = "engine",
+        /// This machine or this program.
+        Worker = "worker",
+        Configuration = "configuration",
     }
 }
 
-impl Side {
-    /// The word in dead letters and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::RecordingHost => "recording_host",
-            Self::Recording => "recording",
-            Self::ObjectStore => "object_store",
-            Self::Database => "database",
-            Self::Receiver => "receiver",
-            Self::Engine => "engine",
-            Self::Worker => "worker",
-            Self::Configuration => "configuration",
-        }
+words! {
+    /// The step of a job.
+    #[derive(Hash)]
+    pub enum Stage {
+        Source = "source",
+        Fetch = "fetch",
+        Original = "original",
+        Audio = "audio",
+        Quality = "quality",
+        Transcript = "transcript",
+        Artifacts = "artifacts",
+        Writeback = "writeback",
+        Deliver = "deliver",
+        Backfill = "backfill",
+        Reconcile = "reconcile",
+        Retention = "retention",
+        Erase = "erase",
     }
 }
 
@@ -110,13 +72,16 @@ pub trait Classify: Error + Send + Sync + 'static {
     fn side(&self) -> Side;
 }
 
-/// An error with all its causes on one line.
+/// An error and what caused it, `outer: inner`, without saying anything twice.
 #[must_use]
 pub fn chain(err: &(dyn Error + 'static)) -> String {
     let mut text = err.to_string();
     let mut cause = err.source();
     while let Some(err) = cause {
-        text = format!("{text}: {err}");
+        let inner = err.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
         cause = err.source();
     }
     text

@@ -6,28 +6,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::quality::Flag;
+use super::words;
 
-/// Flags about a call's objects and deliveries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordFlag {
-    /// An object of the record is missing in the object store, or it has another size there.
-    MissingObject,
-    /// The delivery was sent without `If-Match`, because the receiver's record has no strong `ETag`.
-    Unconditional,
-}
-
-impl RecordFlag {
-    /// All record flags.
-    pub const ALL: [Self; 2] = [Self::MissingObject, Self::Unconditional];
-
-    /// The word in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MissingObject => "missing_object",
-            Self::Unconditional => "unconditional",
-        }
+words! {
+    /// Flags about a call's objects and deliveries.
+    pub enum RecordFlag {
+        /// An object of the record is missing in the object store, or it has another size there.
+        MissingObject = "missing_object",
+        /// The delivery was sent without `If-Match`, because the receiver's record has no strong `ETag`.
+        Unconditional = "unconditional",
     }
 }
 
@@ -68,8 +55,8 @@ impl FromStr for CallFlag {
     type Err = UnknownFlag;
 
     fn from_str(word: &str) -> Result<Self, UnknownFlag> {
-        let record = RecordFlag::ALL.into_iter().find(|flag| flag.as_str() == word).map(Self::Record);
-        let quality = Flag::ALL.iter().copied().find(|flag| flag.as_str() == word).map(Self::Quality);
+        let record = RecordFlag::named(word).map(Self::Record);
+        let quality = Flag::named(word).map(Self::Quality);
         record.or(quality).ok_or_else(|| {
             let known =
                 RecordFlag::ALL.iter().map(|flag| flag.as_str()).chain(Flag::ALL.iter().map(|flag| flag.as_str()));
@@ -84,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_known_by_its_word_and_others_are_told() {
-        for word in ["missing_object", "unconditional", "clipped", "text_misfit"] {
+        for word in ["missing_object", "unconditional", "clipped", "text_misfit", "he_aac_core"] {
             let flag: CallFlag = word.parse().unwrap();
             assert_eq!((flag.as_str(), serde_json::to_value(flag).unwrap()), (word, word.into()));
         }

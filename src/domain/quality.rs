@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::recording::RecordingState;
+use super::words;
 
 /// Schema name in every quality document.
 pub const QUALITY_SCHEMA: &str = "aftercall.quality/1";
@@ -172,82 +173,37 @@ pub struct Mos {
     pub reason: Option<String>,
 }
 
-/// Important properties of the recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Flag {
-    /// Peaks limited the gain, so the loudness target was not reached.
-    PeakLimited,
-    /// The durations of record and recording differ by more than 2 s and 2 %.
-    DurationMismatch,
-    Clipped,
-    LowLevel,
-    CallerLow,
-    Narrowband,
-    OneWayAudio,
-    Degraded,
-    Damaged,
-    /// Fewer or more bytes than the platform announced.
-    SizeMismatch,
-    /// Two channels with the same sound.
-    DualMono,
-    /// Two channels with opposite signs. One was inverted before mixing.
-    AntiPhase,
-    /// The platform gave no end time. Another time replaces it.
-    EndEstimated,
-    Redacted,
-    /// The platform's text does not match the recording.
-    TextMisfit,
-    /// The times of the text do not match the recording.
-    TimesMisfit,
-    /// The waveform had a DC offset. It was removed before the gain.
-    DcOffset,
-    /// High-efficiency AAC. Only its core was decoded, without the upper half of the band.
-    HeAacCore,
-}
-
-impl Flag {
-    /// All flags.
-    pub const ALL: &'static [Self] = &[
-        Self::PeakLimited,
-        Self::DurationMismatch,
-        Self::Clipped,
-        Self::LowLevel,
-        Self::CallerLow,
-        Self::Narrowband,
-        Self::OneWayAudio,
-        Self::Degraded,
-        Self::Damaged,
-        Self::SizeMismatch,
-        Self::DualMono,
-        Self::AntiPhase,
-        Self::EndEstimated,
-        Self::Redacted,
-        Self::TextMisfit,
-    ];
-
-    /// The word in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PeakLimited => "peak_limited",
-            Self::DurationMismatch => "duration_mismatch",
-            Self::Clipped => "clipped",
-            Self::LowLevel => "low_level",
-            Self::CallerLow => "caller_low",
-            Self::Narrowband => "narrowband",
-            Self::OneWayAudio => "one_way_audio",
-            Self::Degraded => "degraded",
-            Self::Damaged => "damaged",
-            Self::SizeMismatch => "size_mismatch",
-            Self::DualMono => "dual_mono",
-            Self::AntiPhase => "anti_phase",
-            Self::EndEstimated => "end_estimated",
-            Self::Redacted => "redacted",
-            Self::TextMisfit => "text_misfit",
-            Self::TimesMisfit => "times_misfit",
-            Self::DcOffset => "dc_offset",
-            Self::HeAacCore => "he_aac_core",
-        }
+words! {
+    /// Important properties of the recording.
+    #[derive(Hash, PartialOrd, Ord)]
+    pub enum Flag {
+        /// Peaks limited the gain, so the loudness target was not reached.
+        PeakLimited = "peak_limited",
+        /// The durations of record and recording differ by more than 2 s and 2 %.
+        DurationMismatch = "duration_mismatch",
+        Clipped = "clipped",
+        LowLevel = "low_level",
+        CallerLow = "caller_low",
+        Narrowband = "narrowband",
+        OneWayAudio = "one_way_audio",
+        Degraded = "degraded",
+        Damaged = "damaged",
+        /// Fewer or more bytes than the platform announced.
+        SizeMismatch = "size_mismatch",
+        /// Two channels with the same sound.
+        DualMono = "dual_mono",
+        /// Two channels with opposite signs. One was inverted before mixing.
+        AntiPhase = "anti_phase",
+        /// The platform gave no end time. Another time replaces it.
+        EndEstimated = "end_estimated",
+        Redacted = "redacted",
+        /// The platform's text does not match the recording.
+        TextMisfit = "text_misfit",
+        /// The times of the text do not match the recording.
+        TimesMisfit = "times_misfit",
+        /// The waveform had a DC offset. It was removed before the gain.
+        DcOffset = "dc_offset",
+        /// High-efficiency AAC. Only its core was decoded, without the upper half of the band.
+        HeAacCore = "he_aac_core",
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::call::SourceCall;
 use super::id::ParseError;
 use super::times::LONGEST_CALL;
+use super::words;
 
 /// How long content is kept, in whole days of 86,400 s in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,27 +56,14 @@ impl From<RetentionTerm> for i64 {
     }
 }
 
-/// The moment at which a term starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetentionBasis {
-    Ended,
-    /// Answered plus duration.
-    AnsweredPlusDuration,
-    Created,
-    FirstSeen,
-}
-
-impl RetentionBasis {
-    /// The word in the record.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::AnsweredPlusDuration => "answered_plus_duration",
-            Self::Created => "created",
-            Self::FirstSeen => "first_seen",
-        }
+words! {
+    /// The moment at which a term starts.
+    pub enum RetentionBasis {
+        Ended = "ended",
+        /// Answered plus duration.
+        AnsweredPlusDuration = "answered_plus_duration",
+        Created = "created",
+        FirstSeen = "first_seen",
     }
 }
 
@@ -116,39 +104,25 @@ impl RetainUntil {
     }
 }
 
-/// Erasure state of a call. It only moves down this list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetentionState {
-    Active,
-    /// Decided: the API no longer shows the content, and its objects will be deleted.
-    Condemned,
-    /// The object store still shows something after deletion.
-    Blocked,
-    /// The objects are proven to be gone and the record is scrubbed. A tombstone prevents a new import of the call.
-    Erased,
+words! {
+    /// Erasure state of a call. It only moves down this list.
+    pub enum RetentionState {
+        Active = "active",
+        /// Decided: the API no longer shows the content, and its objects will be deleted.
+        Condemned = "condemned",
+        /// The object store still shows something after deletion.
+        Blocked = "blocked",
+        /// The objects are proven to be gone and the record is scrubbed. A tombstone prevents a new import of the call.
+        Erased = "erased",
+    }
 }
 
 impl RetentionState {
-    /// The word in the record.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Condemned => "condemned",
-            Self::Blocked => "blocked",
-            Self::Erased => "erased",
-        }
-    }
-
     /// Reads the word.
     ///
     /// # Errors
     /// [`ParseError`] for another word.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        [Self::Active, Self::Condemned, Self::Blocked, Self::Erased]
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(ParseError::new("retention state", "is none of active, condemned, blocked, erased"))
+        Self::named(text).ok_or(ParseError::new("retention state", Self::NONE_OF_THEM))
     }
 }

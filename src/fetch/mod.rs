@@ -321,22 +321,6 @@ fn address_of(url: &RecordingUrl) -> Result<&Address, FetchError> {
     url.address().map_err(|why| FetchError::RefusedUrl { host: None, reason: why.reason() })
 }
 
-/// Removes a fetched file and all files that an attempt may have left beside it.
-///
-/// # Errors
-/// [`FetchError::Spool`] when a file exists and cannot be removed.
-pub async fn discard(dest: &Path) -> Result<(), FetchError> {
-    for path in [dest.to_owned(), partial::part(dest), partial::resume_path(dest)] {
-        match tokio::fs::remove_file(&path).await {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(FetchError::Spool { path, source });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 fn interrupted(host: String, partial: &Partial, cause: &str) -> FetchError {
     FetchError::Interrupted {
         host,

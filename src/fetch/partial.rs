@@ -247,11 +247,11 @@ async fn take_resume(dest: &Path) -> Option<Resume> {
     serde_json::from_slice(&note).ok()
 }
 
-pub(super) fn part(dest: &Path) -> PathBuf {
+fn part(dest: &Path) -> PathBuf {
     with_suffix(dest, ".part")
 }
 
-pub(super) fn resume_path(dest: &Path) -> PathBuf {
+fn resume_path(dest: &Path) -> PathBuf {
     with_suffix(dest, ".resume")
 }
 

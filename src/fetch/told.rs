@@ -10,12 +10,13 @@ use hyper::header::{
 use serde::{Deserialize, Serialize};
 
 use super::error::FetchError;
+use crate::domain::pause::{http_date, retry_after};
 
 /// The longest accepted pause of a recording host.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// A `Last-Modified` this many seconds older than `Date` cannot hide a second change within the same second (RFC 9110
 /// section 8.8.2.2).
-const STRONG_DATE_SECONDS: i64 = 60;
+const STRONG_DATE: Duration = Duration::from_secs(60);
 
 /// A host's data about a recording at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,8 +107,8 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
         return tag.starts_with('"').then(|| tag.to_owned());
     }
     let modified = text(headers, LAST_MODIFIED)?;
-    let age = moment(text(headers, DATE)?)?.duration_since(moment(modified)?);
-    (age.as_secs() >= STRONG_DATE_SECONDS).then(|| modified.to_owned())
+    let age = http_date(text(headers, DATE)?)?.duration_since(http_date(modified)?).ok()?;
+    (age >= STRONG_DATE).then(|| modified.to_owned())
 }
 
 /// The error for an answer without a recording.
@@ -125,18 +126,8 @@ pub(super) fn refusal(host: String, status: StatusCode, headers: &HeaderMap) -> 
     }
 }
 
-/// `Retry-After` in seconds, also decimal, or as a date that is compared with the host's own `Date`.
 fn pause_asked_for(headers: &HeaderMap) -> Option<Duration> {
-    let asked = text(headers, RETRY_AFTER)?.trim();
-    let seconds = match asked.parse::<f64>() {
-        Ok(seconds) => seconds,
-        Err(_) => moment(asked)?.duration_since(moment(text(headers, DATE)?)?).as_secs_f64(),
-    };
-    Duration::try_from_secs_f64(seconds.max(0.0)).ok().map(|pause| pause.min(LONGEST_PAUSE))
-}
-
-fn moment(date: &str) -> Option<jiff::Timestamp> {
-    jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+    retry_after(text(headers, RETRY_AFTER)?, text(headers, DATE)).map(|pause| pause.min(LONGEST_PAUSE))
 }
 
 pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -154,15 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_may_be_decimal_or_a_date_and_is_bounded() {
+    fn a_pause_is_bounded() {
         let asked = |text| pause_asked_for(&headers(&[(RETRY_AFTER, text), (DATE, "Sun, 06 Nov 1994 08:49:37 GMT")]));
-        assert_eq!(asked("1.5"), Some(Duration::from_millis(1500)));
-        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
         assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT"), Some(Duration::from_secs(30)));
         assert_eq!(asked("99999999"), Some(LONGEST_PAUSE));
-        assert_eq!(asked("-3"), Some(Duration::ZERO));
-        assert_eq!(asked("soon"), None);
-        assert_eq!(asked("NaN"), Some(Duration::ZERO));
     }
 
     #[test]

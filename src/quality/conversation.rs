@@ -17,7 +17,7 @@ pub const NO_TIMES: &str = "no_turn_times";
 const NO_ROLES: &str = "no_roles";
 const SOME_ROLES: &str = "roles_partly_unknown";
 /// Diarization on one channel hides overlapping speech. Overlap is not measured, and talk and response times near it
-/// have too large an error to report (`tests/calls/gaps.py --kind mono`).
+/// have too large an error to report (`benches/training/gaps.py --kind mono`).
 const ONE_CHANNEL: &str = "voices_share_a_channel";
 /// Reason for no response time.
 const NO_ANSWERS: &str = "no_answered_turns";

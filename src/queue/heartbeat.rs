@@ -28,9 +28,6 @@ macro_rules! now_ms {
 
 impl Queue {
     /// Registers a worker, or updates its heartbeat.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn beat(&self, worker: &str, host: &str) -> Result<(), QueueError> {
         const SQLITE: &str = concat!(
             "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, ",
@@ -59,9 +56,6 @@ impl Queue {
     }
 
     /// Removes a worker that stops normally.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn leave(&self, worker: &str) -> Result<(), QueueError> {
         on_pool!(self.store.db(), |pool| sqlx::query("DELETE FROM worker WHERE id = $1")
             .bind(worker)
@@ -72,9 +66,6 @@ impl Queue {
     }
 
     /// Stores why a worker takes no jobs. `None` when it takes jobs again.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn rest(&self, worker: &str, cause: Option<&str>) -> Result<(), QueueError> {
         on_pool!(self.store.db(), |pool| sqlx::query("UPDATE worker SET resting_for = $2 WHERE id = $1")
             .bind(worker)
@@ -86,9 +77,6 @@ impl Queue {
     }
 
     /// The registered workers: name, host, build, and why a worker takes no jobs.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn workers(&self) -> Result<Vec<(String, String, String, Option<String>)>, QueueError> {
         Ok(on_pool!(self.store.db(), |pool| sqlx::query_as(
             "SELECT id, host, version, resting_for FROM worker ORDER BY id"
@@ -98,9 +86,6 @@ impl Queue {
     }
 
     /// The number of workers with a heartbeat within `silent_after`.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn live_workers(&self, silent_after: Duration) -> Result<u64, QueueError> {
         const SQLITE: &str = concat!("SELECT COUNT(*) FROM worker WHERE beat_at >= ", now_ms!(sqlite), " - $1");
         const POSTGRES: &str = concat!("SELECT COUNT(*) FROM worker WHERE beat_at >= ", now_ms!(postgres), " - $1");
@@ -115,9 +100,6 @@ impl Queue {
     /// Requeues the running jobs of every worker without a heartbeat for `silent_after`. Zero means every worker except
     /// `me`. Zero is only correct where no other worker can be alive, such as on a machine whose data directory lock
     /// this process holds.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn rescue(&self, me: &str, silent_after: Duration) -> Result<Rescued, QueueError> {
         let silent = silent_after.as_millis() as i64;
         let mut tx = self.store.begin().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;

@@ -77,9 +77,6 @@ macro_rules! unfinished {
 
 impl Queue {
     /// Jobs, newest first: unfinished jobs and dead letters. With `finished` the others too.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn jobs(&self, finished: Finished, limit: u64) -> Result<Vec<JobView>, QueueError> {
         macro_rules! sql {
             ($engine:ident) => {
@@ -100,9 +97,6 @@ impl Queue {
     }
 
     /// Every job of a subject, newest first.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn jobs_about(&self, subject: &str) -> Result<Vec<JobView>, QueueError> {
         const SQLITE: &str = concat!(
             "SELECT ",
@@ -120,9 +114,6 @@ impl Queue {
 
     /// The state of the newest job of a kind and subject, read in the caller's transaction. A second connection could
     /// deadlock while all other connections wait for this transaction.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn last_state(&self, tx: &mut Tx, kind: Kind, subject: &str) -> Result<Option<JobState>, QueueError> {
         const SQLITE: &str = "SELECT state FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 \
                               ORDER BY id DESC LIMIT 1";
@@ -138,9 +129,6 @@ impl Queue {
 
     /// Makes a dead letter, or a job that waits between attempts, available now. False when the job is neither. False
     /// also when the same work was enqueued again and is unfinished.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn retry(&self, id: i64) -> Result<bool, QueueError> {
         match self.client.jobs().get(id).await {
             Ok(job) if matches!(JobState::of(&job.state.to_string()), JobState::Completed | JobState::Running) => {
@@ -157,9 +145,6 @@ impl Queue {
     }
 
     /// Cancels an unfinished job. False when no job has this id.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn cancel(&self, id: i64) -> Result<bool, QueueError> {
         match self.client.jobs().cancel(id).await {
             Ok(_) => Ok(true),
@@ -169,9 +154,6 @@ impl Queue {
     }
 
     /// Cancels a waiting job or a dead letter in the caller's transaction. False when the job is neither.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn end(&self, tx: &mut Tx, id: i64) -> Result<bool, QueueError> {
         let ended = on_tx!(tx, |conn| sqlx::query(
             "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP WHERE id = $1 \
@@ -185,9 +167,6 @@ impl Queue {
     }
 
     /// Deletes the jobs of a subject in the caller's transaction, except `except` and running jobs.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn forget(&self, tx: &mut Tx, subject: &str, except: i64) -> Result<(), QueueError> {
         match tx {
             Tx::Sqlite(tx) => sqlx::query(
@@ -211,9 +190,6 @@ impl Queue {
     }
 
     /// Deletes the dead letters of a kind and subject.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn drop_dead_letters(&self, kind: Kind, subject: &str) -> Result<(), QueueError> {
         match self.store.db() {
             Db::Sqlite(pool) => sqlx::query(
@@ -239,9 +215,6 @@ impl Queue {
     /// The number of jobs that run now or become due within `horizon`. Jobs of kinds that this build does not know are
     /// not counted. A job that has been throttled without interruption since before `patience` counts only when it is
     /// due now.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn due(&self, horizon: Duration, patience: Timestamp) -> Result<u64, QueueError> {
         let patience = patience.as_millisecond();
         let seconds = horizon.as_secs_f64();
@@ -284,9 +257,6 @@ impl Queue {
     }
 
     /// Unfinished jobs and dead letters by kind and state, and the age of the oldest available job in seconds.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn depth(&self) -> Result<(Vec<(String, String, u64)>, f64), QueueError> {
         const BY_KIND: &str = concat!(
             "SELECT kind, CAST(state AS TEXT), COUNT(*) FROM river_job WHERE state IN ",
@@ -317,24 +287,7 @@ impl Queue {
         Ok((counts, oldest.unwrap_or(0.0).max(0.0)))
     }
 
-    /// Available and running jobs of a lane. A backfill checks this before it enqueues more.
-    ///
-    /// # Errors
-    /// [`QueueError`].
-    pub async fn waiting_in(&self, lane: super::Lane) -> Result<u64, QueueError> {
-        let count: i64 = on_pool!(self.store.db(), |pool| sqlx::query_scalar(
-            "SELECT COUNT(*) FROM river_job WHERE queue = $1 AND state IN ('available', 'running')"
-        )
-        .bind(lane.as_str())
-        .fetch_one(pool)
-        .await?);
-        Ok(count as u64)
-    }
-
     /// For tests: makes every waiting job due this much earlier.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn bring_forward(&self, by: Duration) -> Result<(), QueueError> {
         let seconds = by.as_secs_f64();
         match self.store.db() {

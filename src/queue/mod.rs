@@ -276,9 +276,6 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     /// Opens the queue in the store's database. The store has migrated its tables.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub fn open(store: &Store) -> Result<Self, QueueError> {
         let client = match store.db() {
             Db::Sqlite(pool) => Client::builder(pool.clone()).build()?,
@@ -288,9 +285,6 @@ impl Queue {
     }
 
     /// Enqueues a job in the caller's transaction. The job exists if and only if the transaction commits.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn enqueue(&self, tx: &mut Tx, mut new: NewJob) -> Result<Enqueued, QueueError> {
         if let Some(tenant) = &new.tenant
             && self.crowded(tx, tenant, new.lane, new.priority).await?
@@ -323,9 +317,6 @@ impl Queue {
 
     /// Completes a job in the caller's transaction. False when another attempt owns the job. Then the caller must roll
     /// back and write nothing.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn complete(&self, tx: &mut Tx, job: &Job) -> Result<bool, QueueError> {
         if !self.holds_ticket(tx, &job.ticket).await? {
             return Ok(false);

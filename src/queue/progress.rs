@@ -46,9 +46,6 @@ impl Job {
 impl Queue {
     /// Records that this attempt made progress: it finished something durable that the next attempt will not repeat.
     /// The attempts so far are restored. It is written at most once per attempt. Call it outside of any transaction.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn advance(&self, job: &Job) -> Result<(), QueueError> {
         const SQLITE: &str = "UPDATE river_job SET max_attempts = \
              min(max_attempts - COALESCE(json_extract(metadata, '$.progressed'), 0) + attempt, 32767), \
@@ -80,9 +77,6 @@ impl Queue {
 
     /// Makes a dead letter available with all its attempts, in the caller's transaction. False when it is no longer a
     /// dead letter. False also when the same work was enqueued again and is unfinished.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn revive(&self, tx: &mut Tx, id: i64) -> Result<bool, QueueError> {
         macro_rules! sql {
             ($now:literal, $max:literal, $metadata:literal) => {

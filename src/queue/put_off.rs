@@ -49,9 +49,6 @@ impl Wait {
 impl Queue {
     /// Makes a job wait by the database's clock, as its verdict says. False where the verdict is not a wait, or where
     /// another attempt owns the job.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub(super) async fn put_off(
         &self,
         ticket: &Ticket,
@@ -90,9 +87,6 @@ impl Queue {
 
     /// Makes due jobs available by the database's clock. A leader does this normally. There is no leader when every
     /// worker's clock is wrong.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn wake(&self) -> Result<(), QueueError> {
         // The change cannot violate a unique key, because all unfinished states share one key.
         const WAKE: &str = "UPDATE river_job SET state = 'available' \
@@ -104,9 +98,6 @@ impl Queue {
     }
 
     /// Stores how far a worker's clock is ahead of the database's clock, milliseconds.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn note_clock(&self, worker: &str, ahead_ms: i64) -> Result<(), QueueError> {
         let Db::Postgres(pool) = self.store.db() else { return Ok(()) };
         sqlx::query("UPDATE worker SET clock_ahead_ms = $2 WHERE id = $1 AND clock_ahead_ms <> $2")
@@ -119,9 +110,6 @@ impl Queue {
 
     /// The hosts of workers whose clocks differ from the database's clock by more than `tolerance`, with the difference
     /// in milliseconds.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn wrong_clocks(&self, tolerance: Duration) -> Result<Vec<(String, i64)>, QueueError> {
         let Db::Postgres(pool) = self.store.db() else { return Ok(Vec::new()) };
         let wrong = "SELECT host, clock_ahead_ms FROM worker WHERE abs(clock_ahead_ms) > $1 ORDER BY host";

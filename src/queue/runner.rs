@@ -292,9 +292,6 @@ impl fmt::Debug for Running {
 
 impl Running {
     /// Stops fetching and lets running jobs finish within the drain grace. Then it requeues them, uncounted.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn drain(&mut self) -> Result<(), QueueError> {
         Ok(self.handle.stop().await?)
     }
@@ -306,9 +303,6 @@ impl Running {
     }
 
     /// Waits for the end of the queue. Without a stop it ends only on a failure.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub async fn wait(&mut self) -> Result<(), QueueError> {
         Ok(self.handle.wait().await?)
     }
@@ -321,9 +315,6 @@ fn cleaning(keep: Duration) -> Duration {
 
 impl Queue {
     /// Runs jobs as `worker`, which must be registered (see [`Queue::beat`]). The machine's clock must be right.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub fn start(
         &self,
         worker: &str,
@@ -335,9 +326,6 @@ impl Queue {
     }
 
     /// As [`Queue::start`], on a machine whose clock may be wrong.
-    ///
-    /// # Errors
-    /// [`QueueError`].
     pub fn start_keeping(
         &self,
         worker: &str,

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, redirect};
 use url::Url;
 
@@ -255,13 +253,13 @@ impl Api {
     ) -> Result<Asked, SourceError> {
         let path = question.request.path.clone();
         let (source_name, code) = (self.source_name.clone(), status.as_u16());
-        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let html = body.trim_ascii_start().first() == Some(&b'<');
         match code {
             // A web server's own 404 page means a wrong address. If it counted as "no such call", every call would
             // vanish.
             200..=299 | 404 | 410 if html => Err(SourceError::NotTheApi { source_name, path, status: code }),
-            200..=299 => Ok(Asked::Found(Answer { body, etag: text(ETAG).map(str::to_owned) })),
+            200..=299 => Ok(Asked::Found(Answer { body, etag: text("etag").map(str::to_owned) })),
             300..=399 => Err(SourceError::Redirected { source_name, path, status: code }),
             403 if question.about == About::Call => Err(SourceError::Forbidden { source_name, path, status: code }),
             401 | 403 => Err(SourceError::WrongKey { source_name, host: self.host(), status: code }),
@@ -269,8 +267,8 @@ impl Api {
             408 | 425 | 429 | 500..=599 => {
                 // Every answer contains the end of the rate window. It explains this answer only when the window is
                 // used up.
-                let reset = text(HeaderName::from_static("x-ratelimit-reset")).filter(|_| code == 429);
-                let pauses = PauseHeaders { retry_after: text(RETRY_AFTER), rate_limit_reset: reset, date: text(DATE) };
+                let mut pauses = PauseHeaders::of(text);
+                pauses.rate_limit_reset = pauses.rate_limit_reset.filter(|_| code == 429);
                 match (code, pause(pauses, &body)) {
                     (429, retry_after) | (_, retry_after @ Some(_)) => {
                         Err(SourceError::Throttled { source_name, status: code, retry_after })
@@ -299,8 +297,7 @@ fn used_up(headers: &HeaderMap) -> Option<Duration> {
     if text("x-ratelimit-remaining")?.trim() != "0" {
         return None;
     }
-    let reset = text("x-ratelimit-reset");
-    pause(PauseHeaders { retry_after: text("retry-after"), rate_limit_reset: reset, date: text("date") }, b"")
+    pause(PauseHeaders::of(text), b"")
 }
 
 fn connection_broke(err: &SourceError) -> bool {

@@ -14,11 +14,9 @@ use serde_json::Value;
 
 use self::http::{About, Answer, Api, Asked};
 use self::keys::Keys;
-use crate::config::{self, AuthMode, DialectName, OrganizationPlacement, PacketLossUnit};
+use crate::config::{self, OrganizationPlacement};
 use crate::domain::{CallId, CallStatus, SourceCall, SourceName};
-use crate::wire::{
-    Cursor, Dialect, KeyHeaders, LossUnit, Organization, Page, Platform, RecordingLink, Request, Window, WireError,
-};
+use crate::wire::{Cursor, Dialect, Organization, Page, Platform, RecordingLink, Request, Window, WireError};
 
 pub use error::{REFUSED_PAUSE, SourceError};
 pub use gate::{Answered, Gate, Held, Pass, Precedence};
@@ -87,9 +85,6 @@ impl Source {
 
     /// One page of the list in the platform's order, with calls of every status. `None` starts at the beginning. When
     /// an answer is too long, the page is requested again in halves.
-    ///
-    /// # Errors
-    /// [`SourceError`].
     pub async fn list_page(&self, cursor: Option<Cursor>) -> Result<Page, SourceError> {
         self.page_of(cursor, Precedence::First).await
     }
@@ -171,9 +166,6 @@ impl Source {
     }
 
     /// The platform's current data of one call. `None` when the platform does not know the call (any more).
-    ///
-    /// # Errors
-    /// [`SourceError`].
     pub async fn get(&self, id: &CallId) -> Result<Option<SourceCall>, SourceError> {
         let request = self.dialect.detail(id).map_err(|cause| self.unaskable(cause))?;
         let Asked::Found(answer) = self.api.ask(&request, About::Call, Precedence::First).await? else {
@@ -188,9 +180,6 @@ impl Source {
 
     /// The call with all data that the platform has now: its detail merged over its list row. The row is searched where
     /// only the list has all data. `None` when the call has vanished.
-    ///
-    /// # Errors
-    /// [`SourceError`].
     pub async fn call_for_processing(
         &self,
         id: &CallId,
@@ -209,9 +198,6 @@ impl Source {
     }
 
     /// A link to the recording that is valid now. `None` when the platform has none.
-    ///
-    /// # Errors
-    /// [`SourceError`].
     pub async fn fresh_recording_url(&self, call: &SourceCall) -> Result<Option<RecordingLink>, SourceError> {
         if let Some(request) = self.dialect.recording(&call.id).map_err(|cause| self.unaskable(cause))? {
             match self.api.ask(&request, About::Call, Precedence::First).await {
@@ -297,24 +283,12 @@ impl Asked {
 fn dialect(config: &config::Source) -> Dialect {
     let organization = config.organization_id.clone();
     Dialect {
-        platform: match config.dialect {
-            DialectName::Krosai => Platform::Krosai,
-            DialectName::Zudu => Platform::Zudu,
-            DialectName::Atoms => Platform::Atoms,
-        },
-        loss_unit: match config.packet_loss_unit {
-            PacketLossUnit::Auto => LossUnit::Documented,
-            PacketLossUnit::Percent => LossUnit::Percent,
-            PacketLossUnit::Ratio => LossUnit::Ratio,
-        },
-        key_headers: match config.auth {
-            AuthMode::Both => KeyHeaders::Both,
-            AuthMode::XApiKey => KeyHeaders::XApiKey,
-            AuthMode::Bearer => KeyHeaders::Bearer,
-        },
+        platform: config.dialect,
+        loss_unit: config.packet_loss_unit,
+        key_headers: config.auth,
         organization: match (config.dialect, config.organization_in) {
-            (DialectName::Krosai, OrganizationPlacement::Header) => organization.map(Organization::Header),
-            (DialectName::Krosai, OrganizationPlacement::Query) => organization.map(Organization::Query),
+            (Platform::Krosai, OrganizationPlacement::Header) => organization.map(Organization::Header),
+            (Platform::Krosai, OrganizationPlacement::Query) => organization.map(Organization::Query),
             _ => None,
         },
     }

@@ -41,9 +41,6 @@ struct Row {
 impl Store {
     /// Stores the call's speaker embedding in place of an earlier one. Drops embeddings of earlier versions and calls
     /// beyond the limit. Returns true for the first call of the agent.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn learn_agent_voice(
         &self,
         tx: &mut Tx,
@@ -90,9 +87,6 @@ impl Store {
 
     /// Deletes the embedding of a call, because its speaker is no longer certain. A hold does not prevent this: the
     /// voice may be a human's.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn unlearn_agent_voice(&self, tx: &mut Tx, call: CallUid) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query("DELETE FROM agent_voice WHERE call_uid = $1")
             .bind(call.to_string())
@@ -104,9 +98,6 @@ impl Store {
 
     /// Deletes the embeddings of erased calls, which earlier builds without this table left behind. Returns the number
     /// of deleted rows.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn unlearn_voices_of_erased(&self) -> Result<u64, StoreError> {
         on_pool!(&self.db, |pool| sqlx::query(
             "DELETE FROM agent_voice WHERE EXISTS \
@@ -120,9 +111,6 @@ impl Store {
 
     /// The embeddings of this version from the agent's calls other than `but`, because a call must not be compared with
     /// itself.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn agent_voice(
         &self,
         source: &SourceName,
@@ -151,9 +139,6 @@ impl Store {
     }
 
     /// The agents with stored embeddings, by source, agent and version.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn agent_voices(&self) -> Result<Vec<AgentVoiceRow>, StoreError> {
         let rows: Vec<(String, String, i64, i64, i64, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT source, agent_id, version, COUNT(*), CAST(SUM(speech_ms) AS BIGINT), MAX(learnt_at) \
@@ -173,9 +158,6 @@ impl Store {
     }
 
     /// Erases all embeddings of an agent, unless a hold keeps one of their calls.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn erase_agent_voice(
         &self,
         tx: &mut Tx,

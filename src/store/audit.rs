@@ -26,9 +26,6 @@ struct Row {
 
 impl Store {
     /// Writes an entry in the transaction of the audited change.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn audit(&self, tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query(
             "INSERT INTO audit (id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)"
@@ -46,9 +43,6 @@ impl Store {
     }
 
     /// The entries of a subject, or all entries, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn audit_entries(&self, subject: Option<&str>) -> Result<Vec<AuditEntry>, StoreError> {
         let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT at, actor, action, subject, detail FROM audit WHERE $1 IS NULL OR subject = $1 ORDER BY id"

@@ -115,9 +115,6 @@ macro_rules! fed {
 impl Store {
     /// Marks fed items with an ended job and adds them to the backfill's counts. Returns the open calls. A missing job
     /// counts as ended, because an erasure deletes the jobs of its call.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn settle_backfill(&self, tx: &mut Tx, backfill: &mut Backfill) -> Result<Fed, StoreError> {
         const DONE: &str = "UPDATE backfill_item SET state = $2 FROM river_job j WHERE j.id = backfill_item.job_id \
                  AND backfill_item.backfill_id = $1 AND backfill_item.state = 'enqueued' \
@@ -151,9 +148,6 @@ impl Store {
     }
 
     /// The fed calls of a backfill by the current state of their jobs.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn fed(&self, backfill: &str) -> Result<Fed, StoreError> {
         let row: Row = match &self.db {
             Db::Sqlite(pool) => sqlx::query_as(fed!(sqlite)).bind(backfill).fetch_one(pool).await?,
@@ -163,9 +157,6 @@ impl Store {
     }
 
     /// The cause of one throttled or failed job among the fed calls.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn fed_cause(&self, backfill: &str) -> Result<Option<String>, StoreError> {
         macro_rules! sql {
             ($engine:ident, $cause:literal) => {
@@ -199,9 +190,6 @@ impl Store {
 
     /// Takes back every fed call that is not running. Its job is cancelled unless another backfill fed the same job.
     /// The item returns to the listed state. Returns the number of calls.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn take_back_fed(&self, tx: &mut Tx, backfill: &str) -> Result<u64, StoreError> {
         on_tx!(&mut *tx, |conn| sqlx::query(
             "UPDATE river_job SET state = 'cancelled', finalized_at = CURRENT_TIMESTAMP \

@@ -46,9 +46,6 @@ impl OurCalls {
 
 impl Store {
     /// Writes rate limit and filter of a new backfill.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn order_backfill(&self, tx: &mut Tx, id: &str, orders: Orders) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query(
             "INSERT INTO backfill_order (backfill_id, steering, rate_per_minute, where_outcome, where_flag) \
@@ -66,9 +63,6 @@ impl Store {
 
     /// Pauses, resumes or cancels a backfill. Returns false if the id is unknown or the backfill has ended or was
     /// cancelled, because a cancellation is final.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn steer_backfill(&self, id: &str, steering: Steering) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         ensure_order(&mut tx, id).await?;
@@ -87,9 +81,6 @@ impl Store {
 
     /// Sets a backfill's limit in calls per minute; `None` removes it. Returns false in the cases of
     /// [`Store::steer_backfill`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn rate_backfill(&self, id: &str, rate_per_minute: Option<u32>) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         ensure_order(&mut tx, id).await?;
@@ -108,9 +99,6 @@ impl Store {
 
     /// Deletes scheduled backfills that were done before this time. Backfills started by a person stay. Returns the
     /// number of deleted backfills.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn forget_scheduled_backfills(&self, before: Timestamp) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         on_tx!(&mut tx, |conn| sqlx::query(
@@ -133,9 +121,6 @@ impl Store {
     }
 
     /// Number of backfills that feed calls now, which share the lane.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn feeding_backfills(&self) -> Result<u64, StoreError> {
         let count: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
             "SELECT COUNT(*) FROM backfill b LEFT JOIN backfill_order o ON o.backfill_id = b.id \
@@ -148,9 +133,6 @@ impl Store {
 
     /// Adds every kept call of the source that matches the filter and ended inside the window, with its turn. Returns
     /// the number of added items.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn add_backfill_items_of_ours(
         &self,
         tx: &mut Tx,
@@ -178,9 +160,6 @@ impl Store {
     }
 
     /// Sets the turn of every item: turn n is the n-th oldest call of its organisation.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn take_turns(&self, tx: &mut Tx, backfill: &str) -> Result<(), StoreError> {
         // PostgreSQL has no statistics of the new rows, expects few of them and would choose a quadratic nested loop.
         if let Tx::Postgres(tx) = &mut *tx {
@@ -203,9 +182,6 @@ impl Store {
     }
 
     /// Items that wait to be fed, and how many of those expire at the source before `until`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn waiting_items(&self, backfill: &str, until: Timestamp) -> Result<(u64, u64), StoreError> {
         let (waiting, expiring): (i64, i64) = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT (SELECT COUNT(*) FROM backfill_item WHERE backfill_id = $1 AND state = 'listed'), \
@@ -220,9 +196,6 @@ impl Store {
 
     /// Kept calls of a source that match the filter and ended inside the interval: their count and total duration in
     /// milliseconds.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn count_of_ours(
         &self,
         source: &SourceName,
@@ -246,9 +219,6 @@ impl Store {
     }
 
     /// Calls that ended within the last `window_ms` milliseconds, by minute since 1970: the recent throughput.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn ended_by_minute(&self, now: Timestamp, window_ms: i64) -> Result<BTreeMap<i64, u64>, StoreError> {
         let rows: Vec<(i64, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT outcome_at / 60000, COUNT(*) FROM call_record WHERE outcome_at >= $1 AND outcome_at < $2 \

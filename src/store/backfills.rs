@@ -7,74 +7,34 @@ use sqlx::FromRow;
 
 use super::backfill_orders::OurCalls;
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
-use crate::domain::{CallUid, OrgUid, SourceName};
+use crate::domain::{CallUid, OrgUid, SourceName, words};
 
-/// The state of a backfill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackfillState {
-    Listing,
-    Feeding,
-    Done,
-    Failed,
-}
-
-impl BackfillState {
-    const ALL: [(Self, &'static str); 4] =
-        [(Self::Listing, "listing"), (Self::Feeding, "feeding"), (Self::Done, "done"), (Self::Failed, "failed")];
-
-    /// The value in the database row.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, word)| *word == text).map(|(state, _)| *state)
+words! {
+    /// The state of a backfill.
+    pub enum BackfillState {
+        Listing = "listing",
+        Feeding = "feeding",
+        Done = "done",
+        Failed = "failed",
     }
 }
 
-/// The origin of a backfill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    Command,
-    Schedule,
-}
-
-impl Origin {
-    /// The value in the database row.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Schedule => "schedule",
-        }
+words! {
+    /// The origin of a backfill.
+    pub enum Origin {
+        Command = "command",
+        Schedule = "schedule",
     }
 }
 
-/// A person's current instruction for a backfill.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Steering {
-    #[default]
-    Run,
-    Paused,
-    Cancelled,
-}
-
-impl Steering {
-    /// The value in the database row.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Paused => "paused",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Run, Self::Paused, Self::Cancelled].into_iter().find(|steering| steering.as_str() == text)
+words! {
+    /// A person's current instruction for a backfill.
+    #[derive(Default)]
+    pub enum Steering {
+        #[default]
+        Run = "run",
+        Paused = "paused",
+        Cancelled = "cancelled",
     }
 }
 
@@ -183,9 +143,6 @@ macro_rules! select {
 impl Store {
     /// Writes a new backfill and returns its id. Returns `None` for a scheduled one while another scheduled backfill of
     /// the source is unfinished.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn add_backfill(&self, tx: &mut Tx, new: &NewBackfill<'_>) -> Result<Option<String>, StoreError> {
         if new.origin == Origin::Schedule {
             let running: i64 = on_tx!(&mut *tx, |conn| sqlx::query_scalar(
@@ -218,9 +175,6 @@ impl Store {
     }
 
     /// The backfill with this id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn backfill(&self, id: &str) -> Result<Option<Backfill>, StoreError> {
         let row: Option<Row> =
             on_pool!(&self.db, |pool| sqlx::query_as(select!("WHERE b.id = $1")).bind(id).fetch_optional(pool).await?);
@@ -228,9 +182,6 @@ impl Store {
     }
 
     /// All backfills, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn backfills(&self) -> Result<Vec<Backfill>, StoreError> {
         let rows: Vec<Row> =
             on_pool!(&self.db, |pool| sqlx::query_as(select!("ORDER BY b.id DESC")).fetch_all(pool).await?);
@@ -238,9 +189,6 @@ impl Store {
     }
 
     /// Adds a listed call. Returns false if this backfill has it already, because rows move between pages of a list.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn add_backfill_item(&self, tx: &mut Tx, backfill: &str, item: NewItem) -> Result<bool, StoreError> {
         let added = on_tx!(tx, |conn| sqlx::query(
             "INSERT INTO backfill_item (backfill_id, call_uid, ended_at, state, org_uid, expires_at) \
@@ -259,9 +207,6 @@ impl Store {
 
     /// The calls to feed next. Calls that expire at the source before `urgent_until` go first, soonest first. Then
     /// follows the oldest call of each organisation in turn.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn next_backfill_items(
         &self,
         backfill: &str,
@@ -298,9 +243,6 @@ impl Store {
     }
 
     /// Notes the job of a fed item.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn feed_backfill_item(
         &self,
         tx: &mut Tx,
@@ -321,9 +263,6 @@ impl Store {
     }
 
     /// Writes state, counts and position.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn save_backfill(&self, tx: &mut Tx, backfill: &Backfill, now: Timestamp) -> Result<(), StoreError> {
         let skipped = write_json("backfill", &backfill.id, &backfill.skipped)?;
         on_tx!(&mut *tx, |conn| sqlx::query(
@@ -357,9 +296,6 @@ impl Store {
     }
 
     /// Deletes the items of a finished backfill. Its counts stay.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn forget_backfill_items(&self, tx: &mut Tx, backfill: &str) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query("DELETE FROM backfill_item WHERE backfill_id = $1")
             .bind(backfill)
@@ -379,7 +315,7 @@ impl Row {
             to: from_ms(self.to_at),
             again: self.again,
             origin: self.origin,
-            state: BackfillState::parse(&self.state).ok_or_else(|| corrupt("backfill", id, "unknown state"))?,
+            state: BackfillState::named(&self.state).ok_or_else(|| corrupt("backfill", id, "unknown state"))?,
             listed: self.listed as u64,
             enqueued: self.enqueued as u64,
             done: self.done as u64,
@@ -393,7 +329,7 @@ impl Row {
                 only: OurCalls::read(self.where_outcome.as_deref(), self.where_flag.as_deref())
                     .map_err(|err| corrupt("backfill", id, err))?,
             },
-            steering: self.steering.as_deref().and_then(Steering::parse).unwrap_or_default(),
+            steering: self.steering.as_deref().and_then(Steering::named).unwrap_or_default(),
             // A cursor of another build that cannot be read restarts the listing.
             cursor: self.cursor_json.and_then(|text| serde_json::from_str(&text).ok()),
             fed_from: self.fed_from.map(from_ms),

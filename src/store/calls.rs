@@ -49,40 +49,9 @@ pub struct CallFilter {
     pub offset: u64,
 }
 
-macro_rules! filtered {
-    ($select:literal, $rest:literal) => {
-        concat!(
-            $select,
-            " FROM call_record WHERE ($1 IS NULL OR source = $1) AND ($2 IS NULL OR org_id = $2) \
-             AND ($3 IS NULL OR outcome = $3) AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR direction = $5) \
-             AND ($6 IS NULL OR COALESCE(ended_at, first_seen_at) >= $6) \
-             AND ($7 IS NULL OR COALESCE(ended_at, first_seen_at) < $7) \
-             AND ($8 IS NULL OR replace(flags_json, $8, '') <> flags_json) ",
-            $rest
-        )
-    };
-}
-
-macro_rules! bind_filter {
-    ($query:expr, $filter:expr) => {
-        $query
-            .bind($filter.source.as_ref().map(SourceName::as_str))
-            .bind($filter.org_id.as_deref())
-            .bind($filter.outcome.map(Outcome::as_str))
-            .bind($filter.status.as_deref())
-            .bind($filter.direction.as_deref())
-            .bind($filter.from.map(to_ms))
-            .bind($filter.to.map(to_ms))
-            .bind($filter.flag.map(flag_in_json))
-    };
-}
-
 impl Store {
     /// The record of a call. Creates it on first sight and refreshes it with the given call. Outcome and retention
     /// state stay unchanged, and tombstones are not refreshed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn admit(&self, tx: &mut Tx, admitted: Admitted<'_>) -> Result<CallRecord, StoreError> {
         let org_id = admitted.call.and_then(|call| call.org_id.as_deref());
         let org_uid = self.organization(tx, admitted.source, org_id.unwrap_or_default()).await?;
@@ -155,9 +124,6 @@ impl Store {
     }
 
     /// Merges the source's current data into the record. A null never replaces a value.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn refresh(
         &self,
         tx: &mut Tx,
@@ -224,9 +190,6 @@ impl Store {
     }
 
     /// Notes the stored original. Returns false if the generation has changed or retention has condemned the call.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn set_original(&self, uid: CallUid, generation: i64, original: &Artifact) -> Result<bool, StoreError> {
         let json = write_json("original", &uid.to_string(), original)?;
         let changed = on_pool!(&self.db, |pool| {
@@ -244,9 +207,6 @@ impl Store {
     }
 
     /// Notes the results of the audio steps for a retry. Returns false in the cases of [`Self::set_original`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn set_progress(
         &self,
         tx: &mut Tx,
@@ -270,9 +230,6 @@ impl Store {
 
     /// Locks the record for the rest of the transaction. Returns false if the generation has changed or the call is not
     /// active.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn own_generation(&self, tx: &mut Tx, uid: CallUid, generation: i64) -> Result<bool, StoreError> {
         // SQLite's transaction already holds the only write lock.
         const SQLITE: &str =
@@ -291,9 +248,6 @@ impl Store {
 
     /// Writes the result of a run. Returns false, and writes nothing, if the generation has changed or the call is not
     /// active.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn finish_call(
         &self,
         tx: &mut Tx,
@@ -327,9 +281,6 @@ impl Store {
     }
 
     /// Removes the signatures from a finished call's URLs.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn forget_permissions(&self, tx: &mut Tx, record: &CallRecord) -> Result<(), StoreError> {
         let Some(call) = &record.call else { return Ok(()) };
         let uid = record.uid.to_string();
@@ -346,9 +297,6 @@ impl Store {
     }
 
     /// The record with this id of ours.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn call(&self, uid: CallUid) -> Result<Option<CallRecord>, StoreError> {
         let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as("SELECT * FROM call_record WHERE uid = $1")
             .bind(uid.to_string())
@@ -358,9 +306,6 @@ impl Store {
     }
 
     /// The records with this platform id. There are several if sources share the id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn calls_by_id(&self, id: &CallId, source: Option<&SourceName>) -> Result<Vec<CallRecord>, StoreError> {
         let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT * FROM call_record WHERE call_id = $1 AND ($2 IS NULL OR source = $2) ORDER BY source"
@@ -373,30 +318,29 @@ impl Store {
     }
 
     /// The matching records, newest end first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn calls(&self, filter: &CallFilter) -> Result<Vec<CallRecord>, StoreError> {
-        const SQL: &str =
-            filtered!("SELECT *", "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $9 OFFSET $10");
         let limit = filter.limit.map_or(i64::MAX, |limit| limit as i64);
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| bind_filter!(sqlx::query_as(SQL), filter)
-            .bind(limit)
-            .bind(filter.offset as i64)
-            .fetch_all(pool)
-            .await?);
+        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+            "SELECT * FROM call_record WHERE ($1 IS NULL OR source = $1) AND ($2 IS NULL OR org_id = $2) \
+             AND ($3 IS NULL OR outcome = $3) AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR direction = $5) \
+             AND ($6 IS NULL OR COALESCE(ended_at, first_seen_at) >= $6) \
+             AND ($7 IS NULL OR COALESCE(ended_at, first_seen_at) < $7) \
+             AND ($8 IS NULL OR replace(flags_json, $8, '') <> flags_json) \
+             ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $9 OFFSET $10"
+        )
+        .bind(filter.source.as_ref().map(SourceName::as_str))
+        .bind(filter.org_id.as_deref())
+        .bind(filter.outcome.map(Outcome::as_str))
+        .bind(filter.status.as_deref())
+        .bind(filter.direction.as_deref())
+        .bind(filter.from.map(to_ms))
+        .bind(filter.to.map(to_ms))
+        .bind(filter.flag.map(flag_in_json))
+        .bind(limit)
+        .bind(filter.offset as i64)
+        .fetch_all(pool)
+        .await?);
         rows.into_iter().map(Row::into_record).collect()
-    }
-
-    /// The number of matching records, without the filter's limit.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn count_calls(&self, filter: &CallFilter) -> Result<u64, StoreError> {
-        const SQL: &str = filtered!("SELECT COUNT(*)", "");
-        let count: i64 =
-            on_pool!(&self.db, |pool| bind_filter!(sqlx::query_scalar(SQL), filter).fetch_one(pool).await?);
-        Ok(count as u64)
     }
 }
 

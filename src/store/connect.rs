@@ -224,9 +224,6 @@ impl Store {
     }
 
     /// The database's clock in milliseconds since 1970. `None` for SQLite, which uses this machine's clock.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn database_time(&self) -> Result<Option<i64>, StoreError> {
         let Db::Postgres(pool) = &self.db else { return Ok(None) };
         let now = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";

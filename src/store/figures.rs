@@ -17,9 +17,6 @@ pub struct Progress {
 
 impl Store {
     /// The number of pending deliveries, and the creation time of the oldest one.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn owed_deliveries(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
         let (count, oldest): (i64, Option<i64>) = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT COUNT(*), MIN(created_at) FROM outbox WHERE delivered_at IS NULL"
@@ -30,9 +27,6 @@ impl Store {
     }
 
     /// The progress of unfinished backfills, by source.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn backfill_progress(&self) -> Result<Vec<Progress>, StoreError> {
         Ok(on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT source, CAST(SUM(listed) AS BIGINT) AS listed, CAST(SUM(enqueued) AS BIGINT) AS enqueued, \
@@ -44,9 +38,6 @@ impl Store {
     }
 
     /// The last poll of each source.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn polls(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         let rows: Vec<(String, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT source, polled_at FROM reconcile_state WHERE polled_at IS NOT NULL"
@@ -57,9 +48,6 @@ impl Store {
     }
 
     /// Notes a poll of a source.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn note_poll(&self, source: &SourceName, now: Timestamp) -> Result<(), StoreError> {
         on_pool!(&self.db, |pool| sqlx::query("UPDATE reconcile_state SET polled_at = $2 WHERE source = $1")
             .bind(source.as_str())

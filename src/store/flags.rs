@@ -36,9 +36,6 @@ impl CallRecord {
 
 impl Store {
     /// Sets a flag of a kept call. Returns false if the call has the flag already or is not kept.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn set_flag(&self, tx: &mut Tx, uid: CallUid, flag: RecordFlag) -> Result<bool, StoreError> {
         self.change_flags(tx, uid, |flags| {
             let new = !flags.iter().any(|word| word == flag.as_str());
@@ -51,9 +48,6 @@ impl Store {
     }
 
     /// Clears a flag of a kept call. Returns false if nothing changed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn clear_flag(&self, tx: &mut Tx, uid: CallUid, flag: RecordFlag) -> Result<bool, StoreError> {
         self.change_flags(tx, uid, |flags| {
             let before = flags.len();
@@ -94,9 +88,6 @@ impl Store {
     }
 
     /// Kept calls with stored objects after this key, in the order of their object keys.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn stored_calls(
         &self,
         after: Option<(OrgUid, CallUid)>,
@@ -126,9 +117,6 @@ impl Store {
     }
 
     /// The newest kept calls with stored objects.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn newest_stored(&self, limit: u32) -> Result<Vec<CallUid>, StoreError> {
         let uids: Vec<String> = on_pool!(&self.db, |pool| sqlx::query_scalar(
             "SELECT uid FROM call_record WHERE retention_state = 'active' AND artifacts_json <> '[]' \
@@ -141,9 +129,6 @@ impl Store {
     }
 
     /// The number of calls with missing objects by source. A source without such calls has no entry.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn missing_objects(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let rows: Vec<(String, i64)> = on_pool!(&self.db, |pool| sqlx::query_as(
             // The same condition as in the index `call_record_missing`.
@@ -155,9 +140,6 @@ impl Store {
     }
 
     /// The number of calls with missing objects that ended inside the interval.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn missing_objects_of(
         &self,
         source: &SourceName,

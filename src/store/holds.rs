@@ -48,9 +48,6 @@ struct Row {
 
 impl Store {
     /// Places a hold and returns its id. Returns `None` if the call is already condemned.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn place_hold(&self, tx: &mut Tx, hold: NewHold<'_>) -> Result<Option<String>, StoreError> {
         let id = uuid::Uuid::now_v7().to_string();
         // Updating the record row serialises this with a concurrent condemnation.
@@ -81,9 +78,6 @@ impl Store {
     }
 
     /// Releases an open hold. Returns false if no open hold has this id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn release_hold(&self, tx: &mut Tx, id: &str, by: &str, now: Timestamp) -> Result<bool, StoreError> {
         let changed = on_tx!(tx, |conn| sqlx::query(
             "UPDATE hold SET released_at = $2, released_by = $3 WHERE id = $1 AND released_at IS NULL"
@@ -98,9 +92,6 @@ impl Store {
     }
 
     /// The holds of one call, or all holds, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn holds(&self, call: Option<CallUid>) -> Result<Vec<Hold>, StoreError> {
         let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT h.id, h.call_uid, c.call_id, c.source, h.matter, h.placed_by, h.placed_at, h.review_by, \
@@ -114,9 +105,6 @@ impl Store {
     }
 
     /// Like [`Self::is_held`], in the caller's transaction.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub(super) async fn is_held_now(&self, tx: &mut Tx, call: CallUid) -> Result<bool, StoreError> {
         let open: i64 = on_tx!(tx, |conn| sqlx::query_scalar(
             "SELECT COUNT(*) FROM hold WHERE call_uid = $1 AND released_at IS NULL"
@@ -128,18 +116,12 @@ impl Store {
     }
 
     /// Whether the call has an open hold.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn is_held(&self, call: CallUid) -> Result<bool, StoreError> {
         Ok(self.holds(Some(call)).await?.iter().any(|hold| hold.released_at.is_none()))
     }
 
     /// Condemns an active call. Returns false unless the call is due and without an open hold. Increments the
     /// generation, so that a run in progress can no longer write.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn condemn(&self, tx: &mut Tx, uid: CallUid, now: Timestamp) -> Result<bool, StoreError> {
         let changed = on_tx!(tx, |conn| sqlx::query(
             "UPDATE call_record SET retention_state = 'condemned', generation = generation + 1, updated_at = $2 \
@@ -155,9 +137,6 @@ impl Store {
     }
 
     /// Marks a condemned call as blocked, because the object store still shows objects of it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn block_erasure(&self, uid: CallUid, reason: &str) -> Result<(), StoreError> {
         on_pool!(&self.db, |pool| sqlx::query(
             "UPDATE call_record SET retention_state = 'blocked', retention_reason = $2 \
@@ -174,9 +153,6 @@ impl Store {
     /// Removes all personal data from the record, and its transcripts, deliveries, sightings and speaker embedding. The
     /// tombstone keeps ids, times, status and outcome. The outcome is `erased`, or stays `past_retention` if no content
     /// was ever stored. Such a call may return if its source corrects its times.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn scrub(&self, tx: &mut Tx, uid: CallUid, now: Timestamp) -> Result<(), StoreError> {
         for sql in [
             "DELETE FROM transcript WHERE call_uid = $1",

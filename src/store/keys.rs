@@ -89,9 +89,6 @@ fn hash(key: &str) -> String {
 
 impl Store {
     /// Stores the hash of a new key and returns the key's id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn add_key(
         &self,
         name: &str,
@@ -119,9 +116,6 @@ impl Store {
 
     /// The key with this secret, unless revoked. The lookup compares hashes, so that its timing reveals nothing about
     /// the secret.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn key_by_secret(&self, secret: &str) -> Result<Option<ApiKey>, StoreError> {
         let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, name, scopes, org_id, created_at, revoked_at FROM api_key \
@@ -134,9 +128,6 @@ impl Store {
     }
 
     /// All keys, including revoked ones.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
         let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, name, scopes, org_id, created_at, revoked_at FROM api_key ORDER BY id"
@@ -147,9 +138,6 @@ impl Store {
     }
 
     /// Revokes keys by id or name. Returns their number.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn revoke_key(&self, id_or_name: &str, now: Timestamp) -> Result<u64, StoreError> {
         Ok(on_pool!(&self.db, |pool| sqlx::query(
             "UPDATE api_key SET revoked_at = $2 WHERE (id = $1 OR name = $1) AND revoked_at IS NULL"

@@ -166,9 +166,6 @@ const ROLL_UP: &str = concat!(
 
 impl Store {
     /// Enters an attempt, in the caller's transaction.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn enter_ledger(&self, tx: &mut Tx, entry: &LedgerEntry<'_>) -> Result<(), StoreError> {
         let cost = match entry.pricing {
             Pricing::Cost { micros } => micros,
@@ -202,9 +199,6 @@ impl Store {
     }
 
     /// Sums over an interval, at most 10,000 rows.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn ledger(&self, by: By, (from, to): (Timestamp, Timestamp)) -> Result<Vec<Sum>, StoreError> {
         let sql = match by {
             By::Source => sums!("source", "source", "calls"),
@@ -225,9 +219,6 @@ impl Store {
     }
 
     /// Cost of engines since this time, in millionths of the currency unit.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn spent_since(&self, from: Timestamp) -> Result<u64, StoreError> {
         let sum: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
             "SELECT CAST(COALESCE(SUM(cost_micros), 0) AS BIGINT) FROM (\
@@ -242,9 +233,6 @@ impl Store {
 
     /// Replaces the attempts of the oldest day that is completely before this time by sums. Returns the number of
     /// replaced attempts; 0 if there is no such day.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn roll_up_ledger_day(&self, before: Timestamp) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let oldest: Option<i64> =
@@ -266,9 +254,6 @@ impl Store {
     }
 
     /// The number of attempts of a source that ended with an outcome since this time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn ended_since(&self, source: &SourceName, since: Timestamp) -> Result<u64, StoreError> {
         let count: i64 = on_pool!(&self.db, |pool| sqlx::query_scalar(
             "SELECT COUNT(*) FROM ledger WHERE at >= $2 AND source = $1 AND ended NOT IN ('failed', 'heard')"

@@ -114,9 +114,6 @@ macro_rules! bound {
 
 impl Store {
     /// A page of the listing, newest end first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn listed(&self, listing: &Listing, limit: u64, offset: u64) -> Result<Vec<Listed>, StoreError> {
         let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (limit, offset) = (whole(limit), whole(offset));
@@ -135,9 +132,6 @@ impl Store {
     }
 
     /// The number of calls in the whole listing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn count_listed(&self, listing: &Listing) -> Result<u64, StoreError> {
         let count: i64 = match &self.db {
             Db::Sqlite(pool) => {

@@ -21,9 +21,6 @@ pub struct Moved {
 
 impl Store {
     /// The place to which this database was moved. A moved database must not be used any more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn moved_to(&self) -> Result<Option<String>, StoreError> {
         self.fact(MOVED).await
     }

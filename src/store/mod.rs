@@ -231,9 +231,6 @@ impl Store {
 
     /// Writes the complete write-ahead log into the database file and truncates it, so that scrubbed bytes are gone
     /// from both. Returns false if readers prevented this. Does nothing on PostgreSQL.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn truncate_wal(&self) -> Result<bool, StoreError> {
         let Db::Sqlite(pool) = &self.db else { return Ok(true) };
         let (busy, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?;

@@ -69,9 +69,6 @@ macro_rules! bare {
 impl Store {
     /// Every active call past its term with content, longest overdue first. Held calls are included and marked. Calls
     /// with only basic fields are left out, because an erased call keeps the same fields.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn due_calls(&self, now: Timestamp) -> Result<Vec<Due>, StoreError> {
         macro_rules! sql {
             ($engine:ident) => {
@@ -102,9 +99,6 @@ impl Store {
     }
 
     /// Condemned calls with an unfinished erasure.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn unfinished_erasures(&self) -> Result<Vec<CallUid>, StoreError> {
         let uids: Vec<String> = on_pool!(&self.db, |pool| sqlx::query_scalar(
             "SELECT uid FROM call_record WHERE retention_state IN ('condemned', 'blocked') ORDER BY uid"
@@ -115,9 +109,6 @@ impl Store {
     }
 
     /// The number of calls with content that ended in the interval. A sweep one term later should find this many.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn ended_between(&self, from: Timestamp, to: Timestamp) -> Result<u64, StoreError> {
         macro_rules! sql {
             ($engine:ident) => {
@@ -137,9 +128,6 @@ impl Store {
 
     /// Calls of a source that ended inside the interval and have no fetched recording, by the hour of their end, oldest
     /// first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn unfetched(
         &self,
         source: &SourceName,
@@ -164,9 +152,6 @@ impl Store {
     }
 
     /// A named fact, such as the time of the last sweep.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn fact(&self, name: &str) -> Result<Option<String>, StoreError> {
         Ok(on_pool!(&self.db, |pool| sqlx::query_scalar("SELECT value FROM fact WHERE name = $1")
             .bind(name)
@@ -175,9 +160,6 @@ impl Store {
     }
 
     /// Sets a named fact.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn set_fact(&self, name: &str, value: &str) -> Result<(), StoreError> {
         on_pool!(&self.db, |pool| sqlx::query(
             "INSERT INTO fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"

@@ -31,9 +31,6 @@ struct Row {
 
 impl Store {
     /// Writes a pending delivery and returns its id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn owe_delivery(
         &self,
         tx: &mut Tx,
@@ -58,9 +55,6 @@ impl Store {
     }
 
     /// The delivery with this id. `None` if retention scrubbed it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn delivery(&self, id: &str) -> Result<Option<OutboxRow>, StoreError> {
         let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, call_uid, target, version, delivered_at FROM outbox WHERE id = $1"
@@ -72,9 +66,6 @@ impl Store {
     }
 
     /// Every delivery of a call, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn deliveries(&self, uid: CallUid) -> Result<Vec<OutboxRow>, StoreError> {
         let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, call_uid, target, version, delivered_at FROM outbox WHERE call_uid = $1 ORDER BY id"
@@ -86,9 +77,6 @@ impl Store {
     }
 
     /// Notes a completed delivery.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn delivered(&self, tx: &mut Tx, id: &str, now: Timestamp) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query("UPDATE outbox SET delivered_at = $2 WHERE id = $1")
             .bind(id)

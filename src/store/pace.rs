@@ -40,9 +40,6 @@ const LOCK: &str = "SELECT day, asked_first, asked_rest, first_before, next_free
 
 impl Store {
     /// The current row.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn pace(&self, source: &SourceName) -> Result<PaceRow, StoreError> {
         let row: Option<PaceRow> =
             on_pool!(&self.db, |pool| sqlx::query_as(READ).bind(source.as_str()).fetch_optional(pool).await?);
@@ -50,9 +47,6 @@ impl Store {
     }
 
     /// The row, locked until the transaction ends.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn lock_pace(&self, tx: &mut Tx, source: &SourceName) -> Result<PaceRow, StoreError> {
         on_tx!(&mut *tx, |conn| sqlx::query(
             "INSERT INTO source_pace (source) VALUES ($1) ON CONFLICT (source) DO NOTHING"
@@ -69,9 +63,6 @@ impl Store {
     }
 
     /// Writes the row.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn save_pace(&self, tx: &mut Tx, source: &SourceName, row: &PaceRow) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query(
             "UPDATE source_pace SET day = $2, asked_first = $3, asked_rest = $4, first_before = $5, \
@@ -95,9 +86,6 @@ impl Store {
 
     /// The number of requests to a source in progress. Deletes expired entries of dead workers. Also deletes entries
     /// that expire after `latest`, because only a wrong clock can produce them.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn requests_under_way(
         &self,
         tx: &mut Tx,
@@ -121,9 +109,6 @@ impl Store {
     }
 
     /// Enters a request in progress. The entry expires at `until`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn enter_request(
         &self,
         tx: &mut Tx,
@@ -142,9 +127,6 @@ impl Store {
     }
 
     /// Removes the entry of a finished request.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn leave_request(&self, id: &str) -> Result<(), StoreError> {
         on_pool!(&self.db, |pool| sqlx::query("DELETE FROM source_request WHERE id = $1")
             .bind(id)

@@ -60,9 +60,6 @@ struct KnownRow {
 
 impl Store {
     /// The known calls of a source among these platform ids.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn known(&self, source: &SourceName, ids: &[&str]) -> Result<HashMap<String, Known>, StoreError> {
         let rows: Vec<KnownRow> = match &self.db {
             Db::Sqlite(pool) => sqlx::query_as(
@@ -109,9 +106,6 @@ impl Store {
     }
 
     /// Notes that a list showed these calls. Ids without an active record are skipped.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn sight(&self, source: &SourceName, ids: &[&str], now: Timestamp) -> Result<(), StoreError> {
         match &self.db {
             Db::Sqlite(pool) => sqlx::query(
@@ -141,9 +135,6 @@ impl Store {
     }
 
     /// The number of kept calls that ended inside the interval and were last listed before `since`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn unlisted(
         &self,
         source: &SourceName,
@@ -165,9 +156,6 @@ impl Store {
     }
 
     /// The reconciliation state of a source.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn reconcile_state(&self, source: &SourceName) -> Result<ReconcileState, StoreError> {
         let row: Option<StateRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT tail_from, filter, probed_at, since_at, passed_at, full_passed_at, pass_json \
@@ -190,9 +178,6 @@ impl Store {
     }
 
     /// Writes the reconciliation state of a source.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn save_reconcile_state(&self, source: &SourceName, state: &ReconcileState) -> Result<(), StoreError> {
         let filter = state.obeys_filter.map(|obeys| if obeys { "honoured" } else { "ignored" });
         on_pool!(&self.db, |pool| sqlx::query(

@@ -8,9 +8,6 @@ use crate::domain::{CallUid, RetentionBasis, RetentionState};
 
 impl Store {
     /// Removes an outcome because the source now has what was missing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn reopen(&self, tx: &mut Tx, uid: CallUid) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query(
             "UPDATE call_record SET outcome = NULL, outcome_reason = NULL, outcome_at = NULL \
@@ -26,9 +23,6 @@ impl Store {
     /// Removes the outcome `past_retention` and the times on which it was based. Until the source is requested again,
     /// the term counts from `now`. Also reactivates a scrubbed record; the caller must ensure that it never held
     /// content.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn reopen_untouched(
         &self,
         tx: &mut Tx,

@@ -16,9 +16,6 @@ pub struct ScheduleRow {
 
 impl Store {
     /// All known schedules, by name.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn schedules(&self) -> Result<Vec<ScheduleRow>, StoreError> {
         let rows: Vec<(String, i64, Option<i64>)> =
             on_pool!(&self.db, |pool| sqlx::query_as("SELECT name, next_at, fired_at FROM schedule ORDER BY name")
@@ -33,9 +30,6 @@ impl Store {
     }
 
     /// The next firing of a schedule. `None` for an unknown schedule.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn schedule_next(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
         let next: Option<i64> =
             on_pool!(&self.db, |pool| sqlx::query_scalar("SELECT next_at FROM schedule WHERE name = $1")
@@ -46,9 +40,6 @@ impl Store {
     }
 
     /// Advances a schedule from its current firing. Among all workers, exactly one gets true for a firing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn schedule_move(
         &self,
         tx: &mut Tx,
@@ -79,9 +70,6 @@ impl Store {
     }
 
     /// Notes that a schedule fires now.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn schedule_fired(&self, tx: &mut Tx, name: &str, now: Timestamp) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query("UPDATE schedule SET fired_at = $2 WHERE name = $1")
             .bind(name)

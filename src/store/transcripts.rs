@@ -54,9 +54,6 @@ impl Store {
     }
 
     /// All versions of a call, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn transcripts(&self, uid: CallUid) -> Result<Vec<TranscriptRow>, StoreError> {
         let id = uid.to_string();
         let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(

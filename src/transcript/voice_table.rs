@@ -1,4 +1,4 @@
-//! Made by `tests/calls/train_profiles.py`: do not edit by hand.
+//! Made by `benches/training/train_profiles.py`: do not edit by hand.
 
 /// Length of a speaker embedding, and number of the directions that discriminate between voices.
 pub const FIGURES: usize = 24;

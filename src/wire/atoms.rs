@@ -1,14 +1,12 @@
 //! smallest.ai Atoms: pages from 1, times in seconds, ids that contain the creation time, lists without transcripts. A
 //! recording that does not exist yet is an empty text.
 
-pub mod render;
-
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::fields::{self, flag, member, number, object, seconds_as_ms, text};
 use super::page::Listed;
-use super::record::{blank, call_id, direction, finished, phone, twin_url, url, without_queries};
+use super::record::{call_id, direction, finished, phone, twin_url, url, without_queries};
 use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
 use super::text as transcript;
@@ -133,7 +131,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
         metadata: object(call, &["variables"]).map(without_queries),
         analysis: object(call, &["postCallAnalytics"]).map(without_queries),
         raw: without_queries(call),
-        ..blank(id)
+        ..SourceCall::named(id)
     }))
 }
 

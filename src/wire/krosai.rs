@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::fields::{self, member, number, object, seconds_as_ms, text};
 use super::page::Listed;
-use super::record::{blank, call_id, direction, finished, phone, url, without_queries};
+use super::record::{call_id, direction, finished, phone, url, without_queries};
 use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
 use super::text as transcript;
@@ -113,7 +113,7 @@ fn read_call(call: &Value, form: Form, unit: LossUnit, asked: Option<&CallId>) -
         network: network(call, form, unit),
         metadata: object(call, &["metadata"]).map(without_queries),
         raw: without_queries(call),
-        ..blank(id)
+        ..SourceCall::named(id)
     }))
 }
 
@@ -205,28 +205,10 @@ pub fn form_asked<'a>(query_keys: impl IntoIterator<Item = &'a str>, header: Org
     cockpit.then_some(Form::Cockpit)
 }
 
-/// The answer of `GET /calls/{id}/recording`. `format` is a word such as `mp3`.
-#[must_use]
-pub fn recording(link: &RecordingLink, format: &str) -> Value {
-    json!({
-        "recording_url": link.url,
-        "expires_at": link.expires_at,
-        "duration_seconds": link.duration_ms.map(seconds),
-        "format": format,
-        "size_bytes": link.size_bytes,
-    })
-}
-
 /// An error body, the same in both forms.
 #[must_use]
 pub fn error(message: &str, code: &str, details: Option<&Value>) -> Value {
     json!({ "error": message, "code": code, "details": details })
-}
-
-/// The body of a 429. `Retry-After` contains the same number, with its fraction.
-#[must_use]
-pub fn rate_limited(retry_after_seconds: f64) -> Value {
-    json!({ "error": "Rate limit exceeded", "code": "RATE_LIMIT_EXCEEDED", "retry_after": retry_after_seconds })
 }
 
 #[cfg(test)]
@@ -288,20 +270,20 @@ mod tests {
     #[test]
     fn money_of_another_unit_is_no_cents_and_whole_numbers_are_whole() {
         let id = CallId::parse("c").unwrap();
-        let mut call = blank(id);
-        (call.network.latency_ms, call.network.mos, call.network.jitter_ms) = (Some(120.0), Some(4.5), Some(-0.0));
+        let mut call = SourceCall::named(id);
+        call.network.latency_ms = Some(120.0);
         let shown = |unit, amount| {
             let call = SourceCall { cost: Some(Cost { amount, unit }), ..call.clone() };
-            (call_logs::detail(&call), cockpit::detail(&call))
+            (call_logs::detail(&call), cockpit::row(&call))
         };
         let (call_logs, cockpit) = shown(CostUnit::Cents, 3.0);
         assert_eq!((call_logs["cost_cents"].to_string(), cockpit["cost"].to_string()), ("3".into(), "3".into()));
         assert_eq!(call_logs["quality_metrics"]["latency_ms"].to_string(), "120");
-        assert_eq!(cockpit["quality_metrics"].to_string(), r#"{"jitter_ms":0,"mos":4.5,"packet_loss":null}"#);
         let (call_logs, cockpit) = shown(CostUnit::Credits, 3.25);
         assert_eq!((&call_logs["cost_cents"], &cockpit["cost"]), (&Value::Null, &json!(3.25)));
         assert_eq!(shown(CostUnit::Unknown, 1.0).0["cost_cents"], Value::Null);
         assert_eq!((number_shown(1e300), number_shown(-2.0)), (json!(1e300), json!(-2)));
+        assert_eq!(number_shown(-0.0).to_string(), "0");
     }
 
     #[test]
@@ -318,7 +300,6 @@ mod tests {
         let body = br#"{"recording_url":"https://h.test/a.mp3?sig=1","expires_at":"2026-01-10T11:00:00Z","duration_seconds":42,"size_bytes":504000}"#;
         let link = read_recording(body).unwrap().unwrap();
         assert_eq!((link.duration_ms, link.size_bytes), (Some(42_000), Some(504_000)));
-        assert_eq!(read_recording(recording(&link, "mp3").to_string().as_bytes()).unwrap(), Some(link));
         assert_eq!(read_recording(br#"{"recording_url":null}"#), Ok(None));
     }
 }

@@ -14,45 +14,18 @@ mod scan;
 mod status;
 pub mod text;
 mod time;
-pub mod zudu;
+mod zudu;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+pub use crate::domain::{KeyHeaders, LossUnit, Platform};
 pub use error::WireError;
 pub use page::{Cursor, Page, UnreadableRow, Window};
 
+use crate::domain::address::percent_encoded;
 use crate::domain::{CallId, RecordingUrl, SourceCall};
-
-/// The platform that defines the wire contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Platform {
-    /// Both forms of its documents. Each answer shows its form.
-    Krosai,
-    Zudu,
-    Atoms,
-}
-
-/// The unit of `packet_loss`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LossUnit {
-    /// Percent where the document says so, unknown otherwise.
-    #[default]
-    Documented,
-    Percent,
-    /// 0 to 1.
-    Ratio,
-}
-
-/// The headers that carry KrosAI's key. Its documents disagree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum KeyHeaders {
-    #[default]
-    Both,
-    XApiKey,
-    Bearer,
-}
 
 /// The organisation of every request. KrosAI uses the user's first one when a request names none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,16 +276,7 @@ fn path_step(id: &CallId) -> Result<String, WireError> {
     if matches!(text, "." | "..") {
         return Err(WireError::UnusableId);
     }
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push_str(&hex::encode_upper([byte]));
-        }
-    }
-    Ok(out)
+    Ok(percent_encoded(text).to_string())
 }
 
 #[cfg(test)]

@@ -6,41 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::{WireError, status};
-use crate::domain::{CallChannel, CallId, CallStatus, Direction, Network, PhoneNumber, RecordingUrl, SourceCall};
-
-/// A call with only its id.
-pub(super) fn blank(id: CallId) -> SourceCall {
-    SourceCall {
-        id,
-        org_id: None,
-        agent_id: None,
-        phone_number_id: None,
-        direction: None,
-        channel: CallChannel::Phone,
-        from_number: None,
-        to_number: None,
-        status: CallStatus::Unknown,
-        status_raw: None,
-        end_reason: None,
-        created_at: None,
-        created_at_derived: false,
-        answered_at: None,
-        ended_at: None,
-        ended_at_estimated: false,
-        duration_ms: None,
-        cost: None,
-        recording_url: None,
-        dual_url: None,
-        turns: Vec::new(),
-        language: None,
-        opt_out: false,
-        network: Network::default(),
-        metadata: None,
-        analysis: None,
-        etag: None,
-        raw: Value::Null,
-    }
-}
+use crate::domain::{CallChannel, CallId, Direction, PhoneNumber, RecordingUrl, SourceCall};
 
 /// The JSON with the query and fragment removed from every URL. They may contain signatures, and a signature grants
 /// access.
@@ -89,7 +55,7 @@ pub(super) fn opted_out(call: SourceCall) -> SourceCall {
         opt_out: true,
         etag: call.etag,
         raw: Value::Object(raw),
-        ..blank(call.id)
+        ..SourceCall::named(call.id)
     }
 }
 
@@ -119,7 +85,7 @@ pub(super) fn one_each(calls: Vec<SourceCall>) -> Vec<SourceCall> {
     let mut each: Vec<SourceCall> = Vec::with_capacity(calls.len());
     for call in calls {
         if let Some(known) = places.get(&call.id).and_then(|at| each.get_mut(*at)) {
-            let before = std::mem::replace(known, blank(call.id.clone()));
+            let before = std::mem::replace(known, SourceCall::named(call.id.clone()));
             let further = call.status.reached() > before.status.reached();
             *known = if further { joined(call, before) } else { joined(before, call) };
         } else {
@@ -174,6 +140,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::CallStatus;
 
     #[test]
     fn signatures_leave_the_raw_copy_wherever_they_are() {
@@ -189,10 +156,11 @@ mod tests {
     #[test]
     fn a_text_type_of_the_row_and_its_end_reason_survive_a_bare_detail() {
         let id = CallId::parse("c").unwrap();
-        let mut row = blank(id.clone());
+        let mut row = SourceCall::named(id.clone());
         row.channel = CallChannel::Chat;
         row.end_reason = Some(status::end_reason("dial_busy"));
-        let detail = SourceCall { status: CallStatus::Completed, status_raw: Some("ENDED".to_owned()), ..blank(id) };
+        let detail =
+            SourceCall { status: CallStatus::Completed, status_raw: Some("ENDED".to_owned()), ..SourceCall::named(id) };
         let call = joined(detail, row);
         assert_eq!((call.channel, call.status), (CallChannel::Chat, CallStatus::Busy));
     }
@@ -203,7 +171,7 @@ mod tests {
             status,
             status_raw: Some(status::status_word(status).to_owned()).filter(|_| status != CallStatus::Unknown),
             duration_ms,
-            ..blank(CallId::parse(id).unwrap())
+            ..SourceCall::named(CallId::parse(id).unwrap())
         };
         let calls = vec![
             row("a", CallStatus::InProgress, Some(7)),
@@ -227,12 +195,12 @@ mod tests {
     #[test]
     fn opting_out_in_the_row_empties_the_detail() {
         let id = CallId::parse("c").unwrap();
-        let row = SourceCall { opt_out: true, ..blank(id.clone()) };
+        let row = SourceCall { opt_out: true, ..SourceCall::named(id.clone()) };
         let detail = SourceCall {
             from_number: phone(Some("+15550100".to_owned())),
             metadata: Some(json!({"k": "secret"})),
             raw: json!({"from_number": "+15550100"}),
-            ..blank(id)
+            ..SourceCall::named(id)
         };
         let call = joined(detail, row);
         let stored = serde_json::to_string(&call).unwrap();

@@ -157,31 +157,6 @@ pub(super) fn joined(turns: impl IntoIterator<Item = ProviderTurn>) -> Vec<Provi
     out
 }
 
-/// True when a platform removed something sensitive from this text and left a tag such as `[ACCOUNTNUMBER_1]`.
-#[must_use]
-pub fn holds_redaction(text: &str) -> bool {
-    text.split('[').skip(1).filter_map(|rest| rest.split_once(']')).any(|(tag, _)| is_redaction_tag(tag))
-}
-
-fn is_redaction_tag(tag: &str) -> bool {
-    if matches!(tag, "REDACTED" | "PII" | "PCI" | "PHI") {
-        return true;
-    }
-    let Some((kind, index)) = tag.rsplit_once('_') else { return false };
-    let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
-    kind.len() >= 2
-        && kind.bytes().all(plain)
-        && kind.as_bytes()[0].is_ascii_uppercase()
-        && !index.is_empty()
-        && index.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// True when any turn contains a redaction tag. Such a transcript is never replaced by one made from the audio.
-#[must_use]
-pub fn is_redacted(turns: &[ProviderTurn]) -> bool {
-    turns.iter().any(|turn| holds_redaction(&turn.text))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -241,23 +216,12 @@ mod tests {
         assert_eq!(write(&plain), "Hello I need help");
     }
 
-    #[test]
-    fn redaction_tags_are_seen_and_labels_are_not() {
-        assert!(holds_redaction("my account is [ACCOUNTNUMBER_1], thanks"));
-        assert!(holds_redaction("call [PHONE_NUMBER_12]"));
-        assert!(holds_redaction("[REDACTED]"));
-        for text in ["[Agent]: hi", "[LAUGHTER]", "[a_1]", "[_1]", "[X_]", "ACCOUNTNUMBER_1", "[OPEN_1"] {
-            assert!(!holds_redaction(text), "{text}");
-        }
-    }
-
     proptest::proptest! {
         #[test]
         fn any_text_is_read_and_what_is_written_reads_the_same(text in "(\\[?(Agent|User|X)\\]?: ?|[a-z:\\[\\] \n])*") {
             let turns = read(&text);
             let again = read(&write(&turns));
             proptest::prop_assert_eq!(short(&again), short(&turns));
-            let _ = is_redacted(&turns);
         }
     }
 }

@@ -40,11 +40,6 @@ fn epoch(number: f64) -> Option<Timestamp> {
     (ms > 0.0).then(|| Timestamp::from_millisecond(ms.round() as i64).ok())?
 }
 
-/// The moment plus a length in milliseconds.
-pub(super) fn later(from: Timestamp, ms: u64) -> Option<Timestamp> {
-    from.checked_add(jiff::SignedDuration::from_millis(ms.try_into().ok()?)).ok()
-}
-
 /// Milliseconds from one moment to a later one.
 pub(super) fn between_ms(from: Timestamp, to: Timestamp) -> Option<u64> {
     u64::try_from(to.as_millisecond() - from.as_millisecond()).ok()

@@ -1,13 +1,11 @@
 //! Zudu AI: pages from 0, epoch milliseconds, an envelope that can report an error with status 200. Its call record is
 //! the only one of the four that accepts deliveries.
 
-pub mod render;
-
 use serde_json::{Value, json};
 
 use super::fields::{self, flag, member, number, object, text, whole_ms};
 use super::page::Listed;
-use super::record::{blank, call_id, direction, finished, phone, twin_url, url, without_queries};
+use super::record::{call_id, direction, finished, phone, twin_url, url, without_queries};
 use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
 use super::text as transcript;
@@ -139,7 +137,7 @@ fn read_call(call: &Value, asked: Option<&CallId>) -> Result<SourceCall, WireErr
         metadata: object(call, &["metadata"]).map(without_queries),
         analysis: object(call, &["call_analysis"]).map(without_queries),
         raw: without_queries(call),
-        ..blank(id)
+        ..SourceCall::named(id)
     }))
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 const PAGES: &[&str] = &[
     "README.md",
     "benches/README.md",
+    "benches/training/README.md",
     "deploy/README.md",
     "src/audio/README.md",
     "src/transcript/README.md",

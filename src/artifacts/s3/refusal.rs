@@ -7,10 +7,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::Requests;
 use crate::artifacts::error::ObjectError;
-use crate::domain::chain;
+use crate::domain::{chain, retry_after};
 
-/// The longest accepted `Retry-After`, in seconds.
-const LONGEST_RETRY_AFTER: f64 = 3600.0;
+/// The longest pause a service can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Characters of a service's message that are kept.
 const LONGEST_SENTENCE: usize = 300;
 
@@ -21,9 +21,10 @@ impl Requests {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let place = self.place.clone();
-        let (status, retry_after) = match err.raw_response() {
-            Some(answer) => (answer.status().as_u16(), answer.headers().get("retry-after")),
-            None => (0, None),
+        let status = err.raw_response().map_or(0, |answer| answer.status().as_u16());
+        let pause = || {
+            let headers = err.raw_response()?.headers();
+            retry_after(headers.get("retry-after")?, headers.get("date"))
         };
         let (known, message) = match err {
             SdkError::ServiceError(service) => (service.err().code(), service.err().message()),
@@ -46,11 +47,9 @@ impl Requests {
             _ if is_full(status, &code) => ObjectError::Full { place, action, said },
             (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken") => ObjectError::Denied { place, action, said },
             (501, _) => ObjectError::Rejected { place, action, said },
-            (429 | 500.., _) => match retry_after.and_then(|text| text.trim().parse::<f64>().ok()) {
-                Some(seconds) if seconds.is_finite() && (0.0..=LONGEST_RETRY_AFTER).contains(&seconds) => {
-                    ObjectError::Throttled { place, retry_after: Duration::from_secs_f64(seconds), said }
-                }
-                _ => self.unavailable(action, said),
+            (429 | 500.., _) => match pause().filter(|pause| *pause <= LONGEST_PAUSE) {
+                Some(retry_after) => ObjectError::Throttled { place, retry_after, said },
+                None => self.unavailable(action, said),
             },
             (_, "NoSuchBucket") => {
                 ObjectError::NoBucket { place, action, said: format!("{said}; make the bucket or mend objects.bucket") }

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::{Part, Requests, SHA256_METADATA, Sent};
-use crate::artifacts::digest::{Sending, base64, md5_of};
+use crate::artifacts::digest::{Sending, md5_of};
 use crate::artifacts::error::ObjectError;
 use crate::artifacts::{Body, Result};
 use crate::domain::Sha256;
@@ -68,10 +70,10 @@ impl Requests {
             }
         };
         let asked = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
-        let sha256 = (with == With::Sha256AndMd5).then(|| base64(sending.digest.sha256.as_bytes()));
+        let sha256 = (with == With::Sha256AndMd5).then(|| STANDARD.encode(sending.digest.sha256.as_bytes()));
         let sent = asked
             .content_length(sending.digest.size_bytes as i64)
-            .content_md5(base64(&sending.md5))
+            .content_md5(STANDARD.encode(&sending.md5))
             .set_checksum_sha256(sha256)
             .metadata(SHA256_METADATA, sending.digest.sha256.to_string())
             .set_server_side_encryption(self.sse.clone())
@@ -109,7 +111,7 @@ impl Requests {
     ) -> Result<Part> {
         let asked = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(number);
         let sent = asked
-            .content_md5(base64(&md5_of(&bytes)))
+            .content_md5(STANDARD.encode(&md5_of(&bytes)))
             .body(ByteStream::from(bytes))
             .send()
             .await

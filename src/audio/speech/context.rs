@@ -1,6 +1,6 @@
 //! The second network, with a context of some seconds on both sides. It rejects music and other pitched sounds that
 //! resemble speech. Its first layer covers neighbouring steps. Each later layer reaches twice as far.
-//! `tests/calls/train_context.py` trains the weights and holds the same network and features in Python.
+//! `benches/training/train_context.py` trains the weights and holds the same network and features in Python.
 
 use std::sync::LazyLock;
 

@@ -46,8 +46,6 @@ pub struct Frame {
     pub held: f32,
     /// Height of the first peak of the autocorrelation: near 1 for vowels and for music.
     pub periodic: f32,
-    /// Lag of that peak: the pitch period of a voice, samples.
-    pub period: u8,
     /// Pitch movement in 40 ms: 0 for a held note, 1 for a fifth of the pitch or more.
     pub pitch_step: f32,
     /// Level in the telephone band, dB. A full-scale sine has 0.
@@ -122,9 +120,9 @@ impl Analyser {
         let total: f32 = self.power[FIRST_BIN..=LAST_BIN].iter().sum();
         let level_db = 10.0 * (total + FLOOR).log10() - FULL_SCALE_DB;
         let ((peaks, key), held) = (self.peaks(), self.held());
-        let (period, periodic, finer) = self.periodic();
+        let (periodic, finer) = self.periodic();
         let pitch_step = self.pitch_step(finer);
-        Frame { bands, peaks, key, held, periodic, period, pitch_step, level_db }
+        Frame { bands, peaks, key, held, periodic, pitch_step, level_db }
     }
 
     /// Cannot fail, because the buffers come from the planner.
@@ -173,7 +171,7 @@ impl Analyser {
 
     /// The power spectrum is real and even. The forward transform of one half and its mirror image is therefore the
     /// autocorrelation.
-    fn periodic(&mut self) -> (u8, f32, f32) {
+    fn periodic(&mut self) -> (f32, f32) {
         for n in 0..=FFT / 2 {
             let inside = (FIRST_BIN - 1..=LAST_BIN).contains(&n);
             let power = if inside { self.power[n] } else { 0.0 };
@@ -192,7 +190,7 @@ impl Analyser {
             let bend = below - 2.0 * top + above;
             finer += if bend < -1e-6 { (0.5 * (below - above) / bend).clamp(-0.5, 0.5) } else { 0.0 };
         }
-        (lag as u8, top.clamp(0.0, 1.5), finer)
+        (top.clamp(0.0, 1.5), finer)
     }
 
     fn pitch_step(&mut self, period: f32) -> f32 {

@@ -1,4 +1,4 @@
-//! The first network: a small network for the speech score of a frame. `tests/calls/train_speech.py` trains its weights
+//! The first network: a small network for the speech score of a frame. `benches/training/train_speech.py` trains its weights
 //! and holds the same features in Python.
 
 use std::sync::LazyLock;

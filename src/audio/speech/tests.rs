@@ -101,7 +101,7 @@ fn turns_are_found_where_they_are() {
     }
 }
 
-/// A buzz that slides, opens and pauses, in noise. `sweep` of `tests/calls/train_context.py` makes the same sound.
+/// A buzz that slides, opens and pauses, in noise; `sweep` of `benches/training/train_context.py` makes the same.
 fn sweep() -> Vec<f32> {
     let mut phase = 0.0_f64;
     let noise = noise(80_000, 0.002);
@@ -126,7 +126,7 @@ fn scores(samples: &[f32], at_once: usize) -> Vec<f32> {
     detector.finish().scores()
 }
 
-/// Output of `tests/calls/train_context.py sweep`: every 25th score of both networks.
+/// What `benches/training/train_context.py sweep` prints: every 25th score of both networks.
 const SWEEP: [f32; 20] = [
     0.00, 0.06, 0.99, 1.00, 1.00, 1.00, 1.00, 0.00, 0.00, 0.00, 0.91, 1.00, 0.98, 0.97, 1.00, 1.00, 1.00, 0.01, 0.00,
     0.00,

@@ -1,13 +1,13 @@
 //! Templates of a delivery: which members they may use, and how they are rendered.
 
 use std::error::Error;
-use std::fmt::Write;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, Value as Inserted};
 use serde_json::{Value, json};
 
 use super::RequestError;
+use crate::domain::address::percent_encoded;
 
 pub(super) fn plain(undefined: UndefinedBehavior) -> Environment<'static> {
     let mut environment = Environment::new();
@@ -43,13 +43,7 @@ fn into_url(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Inserted) -> Re
         ".." => return unfit("`..` is inserted, which would name another record"),
         _ => {}
     }
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.write_char(char::from(byte))?;
-        } else {
-            write!(out, "%{byte:02X}")?;
-        }
-    }
+    write!(out, "{}", percent_encoded(&text))?;
     Ok(())
 }
 

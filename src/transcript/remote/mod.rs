@@ -31,14 +31,13 @@ use super::engine::EngineError;
 use crate::config::AnswerFormat;
 use crate::config::RemoteEngine;
 use crate::config::RemoteKind;
+use crate::domain::retry_after;
 
 pub use assemble::assemble;
 pub use plan::{LIMIT_BYTES, Part, plan};
 
 /// Pause if the service does not give one.
 const PAUSE: Duration = Duration::from_secs(20);
-/// Upper limit of a pause from the service.
-const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// Characters of an error body in the error message.
 const SAID: usize = 200;
 /// Longest accepted answer in bytes, above the words of any part.
@@ -270,34 +269,7 @@ impl Remote {
     }
 }
 
-/// `Retry-After` (RFC 9110 section 10.2.3) in seconds, or as a date by the service's clock.
 fn pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
-    let after = text(RETRY_AFTER)?.trim();
-    let seconds = if let Ok(seconds) = after.parse::<f64>() {
-        seconds
-    } else {
-        let moment = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|moment| moment.timestamp());
-        moment(after)?.duration_since(moment(text(DATE)?)?).as_secs_f64()
-    };
-    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_is_seconds_or_a_moment() {
-        let of = |after: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, after.parse().unwrap());
-            headers.insert(DATE, "Sat, 21 Nov 2026 10:00:00 GMT".parse().unwrap());
-            pause(&headers)
-        };
-        assert_eq!(of("7"), Some(Duration::from_secs(7)));
-        assert_eq!(of("Sat, 21 Nov 2026 10:02:00 GMT"), Some(Duration::from_secs(120)));
-        assert_eq!(of("soon"), None);
-        assert_eq!(of("1e300"), Some(LONGEST_PAUSE));
-    }
+    retry_after(text(RETRY_AFTER)?, text(DATE))
 }

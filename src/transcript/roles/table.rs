@@ -1,4 +1,4 @@
-//! Made by `tests/calls/train_roles.py`: do not edit by hand.
+//! Made by `benches/training/train_roles.py`: do not edit by hand.
 
 /// Weight of ln(1 + known words), the agent's minus the other speaker's.
 pub const KNOWN_WORDS: f64 = 1.491;

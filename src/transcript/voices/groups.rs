@@ -1,6 +1,6 @@
 //! Two-speaker HMM over speech segments. A speaker-change penalty (small at pauses, larger within a region) prevents
 //! over-segmentation. Input: segment embeddings in the order of time. Output: two groups, and the log odds of two
-//! speakers against one. `tests/calls/train_voices.py` holds the same features in Python and trains their weights.
+//! speakers against one. `benches/training/train_voices.py` holds the same features in Python and trains their weights.
 
 use super::summary::DIMENSIONS;
 use super::summary::Pitch;

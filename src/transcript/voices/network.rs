@@ -1,5 +1,5 @@
 //! A small network that computes the embedding of a speech segment of about a second. Embeddings of one voice are about
-//! 1 apart, those of two voices farther. `tests/calls/train_voices.py` trains its weights and holds the same
+//! 1 apart, those of two voices farther. `benches/training/train_voices.py` trains its weights and holds the same
 //! computation in Python.
 
 use std::sync::LazyLock;

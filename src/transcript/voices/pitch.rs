@@ -1,5 +1,5 @@
 //! Pitch tracker with 10 ms steps: normalised cross-correlation at 4 kHz (Talkin's form), then the cheapest path
-//! through its peaks, so that an octave jump costs more than it gains. `tests/calls/voices.py` holds the same
+//! through its peaks, so that an octave jump costs more than it gains. `benches/training/voices.py` holds the same
 //! computation in Python.
 
 use std::sync::LazyLock;

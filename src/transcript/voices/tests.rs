@@ -5,7 +5,7 @@ use sha2::Digest;
 use super::*;
 use crate::audio::speech::features::Analyser;
 
-/// The output of `tests/calls/voices.py`.
+/// What `benches/training/voices.py` prints.
 #[derive(serde::Deserialize)]
 struct Golden {
     pitch: Vec<Option<f32>>,
@@ -67,6 +67,6 @@ fn other_weights_make_another_version() {
     assert_eq!(
         (FIGURES_VERSION, &sha256[..16]),
         (1, "27539332e69f8415"),
-        "count FIGURES_VERSION up, and run tests/calls/train_profiles.py"
+        "count FIGURES_VERSION up, and run benches/training/train_profiles.py"
     );
 }

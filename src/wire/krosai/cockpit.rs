@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use crate::domain::SourceCall;
 
 use super::super::status::{end_reason_word, status_word};
-use super::super::text;
 use super::number_shown;
 
 /// A list of [`row`]s. `page` counts from 1.
@@ -35,25 +34,4 @@ pub fn row(call: &SourceCall) -> Value {
         "answered_at": call.answered_at,
         "completed_at": call.ended_at,
     })
-}
-
-/// One call.
-#[must_use]
-pub fn detail(call: &SourceCall) -> Value {
-    let mut detail = row(call);
-    detail["quality_metrics"] = json!({
-        "mos": call.network.mos.map(number_shown),
-        "jitter_ms": call.network.jitter_ms.map(number_shown),
-        "packet_loss": call.network.packet_loss_percent.map(number_shown),
-    });
-    let media = call.network.codec.as_ref().map(|codec| {
-        json!({
-            "event_type": "sip_media_established",
-            "event_data": { "codec": codec },
-            "created_at": call.answered_at,
-        })
-    });
-    detail["events"] = media.into_iter().collect();
-    detail["transcript"] = json!((!call.turns.is_empty()).then(|| text::write(&call.turns)));
-    detail
 }

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[2] / "src" / "transcript" / "sample_model"))
-import train as front  # noqa: E402  the front end, in numpy
+sys.path.insert(0, str(HERE.parents[2] / "benches" / "training"))
+import train_sample_model as front  # noqa: E402  the front end, in numpy
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "channels": 16, "tokens": 40, "longest": 200}
 # nvidia/parakeet-tdt_ctc-110m: 17 layers of 512, 8 heads, 256 channels of subsampling, 1024 pieces and the blank.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the sample recordings beside this file and the sheet that says who spoke when.
+"""Makes the sample recordings in `src/demo/recordings` and the sheet that says who spoke when.
 
 Run by hand when a dialogue changes; the results are committed, so that nobody needs the tools to build or to run
 the demo. Needs Python 3.9, libespeak-ng and ffmpeg with libmp3lame:
 
-    python3 src/demo/recordings/make.py
+    python3 benches/training/sample_recordings.py
 
 Times in `sheet.json` are measured, not planned: an utterance starts at its first audible sample and ends at its last;
 a word starts where the synthesiser reports it and ends where the next one starts; words it reports together share
@@ -22,7 +22,7 @@ import tempfile
 import wave
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+OUT = Path(__file__).resolve().parents[2] / "src/demo/recordings"
 AGENT, CALLER = "agent", "caller"
 VOICES = {  # voice, words a minute, pitch, gain
     AGENT: (b"en-us+f2", 172, 52, 0.80),
@@ -207,7 +207,7 @@ def write_wav(path, rate, channels):
 
 def encode(wav, name, *arguments):
     command = ["ffmpeg", "-v", "error", "-y", "-i", str(wav), "-map_metadata", "-1", "-fflags", "+bitexact"]
-    subprocess.run([*command, "-flags:a", "+bitexact", *arguments, str(HERE / name)], check=True)
+    subprocess.run([*command, "-flags:a", "+bitexact", *arguments, str(OUT / name)], check=True)
 
 
 def mp3(wav, name, bit_rate):
@@ -216,7 +216,7 @@ def mp3(wav, name, bit_rate):
 
 def ruin(name):
     """Keeps the header that promises the whole call and the first fifth; the rest becomes bytes no frame starts in."""
-    path = HERE / name
+    path = OUT / name
     data = bytearray(path.read_bytes())
     junk = random.Random(11)
     keep = len(data) // 5
@@ -243,7 +243,7 @@ def main():
                 mp3(wav, "clinic-dual.mp3", "64k")
     ruin("damaged.mp3")
     text = json.dumps(sheet, ensure_ascii=False, indent=1)
-    (HERE / "sheet.json").write_text(compact(text) + "\n")
+    (OUT / "sheet.json").write_text(compact(text) + "\n")
 
 
 def compact(text):

@@ -4,7 +4,7 @@
 Run by hand; the result is committed. Speech is espeak-ng's in many languages and voices, in noise, in rooms, over
 telephone bands; the rest is noise, music, call progress tones, DTMF, hum. Needs numpy and libespeak-ng:
 
-    python3 tests/calls/train_speech.py
+    python3 benches/training/train_speech.py
 
 The features here and in `src/audio/speech/features.rs` are the same and have to stay so.
 """

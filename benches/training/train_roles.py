@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Learns how sure a known text makes who is the agent, from dialogues of lines that no test call uses.
 
-    python3 tests/calls/train_roles.py [--seed 1] > src/transcript/roles/table.rs
+    python3 benches/training/train_roles.py [--seed 1] > src/transcript/roles/table.rs
 
 The dialogues are words only: some are misheard, some go to the wrong speaker, callers repeat what they are told, and of what
 an agent says only its greeting and a part of the rest is known beforehand. A logistic regression on the known words of both
@@ -146,7 +146,7 @@ def main():
             print(f"said {stated[here].mean():.3f}, right {(odds[here] > 0).mean():.3f} of {here.sum()}", file=sys.stderr)
     top = sure > np.log(99)
     most = (np.sum(odds[top] > 0) + 1) / (top.sum() + 2)
-    print("//! Made by `tests/calls/train_roles.py`: do not edit by hand.\n")
+    print("//! Made by `benches/training/train_roles.py`: do not edit by hand.\n")
     print(f"/// Weight of ln(1 + known words), agent's minus the other's.\npub const KNOWN_WORDS: f64 = {w:.3f};")
     print("/// The most that the calls it was learnt on can show: right ones and one more, of all and two more (Laplace's rule).")
     print(f"pub const MOST: f64 = {most:.4f};")

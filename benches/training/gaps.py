@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compares the conversation figures of `aftercall process` with the truth of calls that `make.py` made.
 
-    python3 tests/calls/make.py CALLS --dual 50 --mono 100 --alone 0 --trio 0
-    python3 tests/calls/gaps.py CALLS target/release/aftercall
-    python3 tests/calls/gaps.py CALLS target/release/aftercall --kind mono
+    python3 benches/training/make.py CALLS --dual 50 --mono 100 --alone 0 --trio 0
+    python3 benches/training/gaps.py CALLS target/release/aftercall
+    python3 benches/training/gaps.py CALLS target/release/aftercall --kind mono
 
 Per call: talk of each role, overlap, speech and longest silence, as shares of the call. Per answer: the gap from the end of
 the caller's turn to the beginning of the agent's. Turns are stretches of speech; those of one side less than 200 ms apart

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the sample model: a small convolutional CTC network that knows the sample calls' sentences and nothing else.
 
-    OPENBLAS_NUM_THREADS=1 python3 src/transcript/sample_model/train.py [--epochs N] [--out DIR]
+    OPENBLAS_NUM_THREADS=1 python3 benches/training/train_sample_model.py [--epochs N] [--out DIR]
 
 Needs Python 3.11, torch 1.13 or later (a CPU build; Debian's python3-torch with OpenBLAS will do), numpy, onnx,
 onnxruntime, libespeak-ng and ffmpeg with libmp3lame. Writes model.onnx (int8 MatMul) and model.json beside this file
@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import clips as made
+import sample_clips as made
 
-HERE = Path(__file__).resolve().parent
+OUT = Path(__file__).resolve().parents[2] / "src/transcript/sample_model"
 BINS, WIDTH, BLOCKS, KERNEL, SUBSAMPLING, STEP = 80, 208, 8, 11, 4, 0.04
 
 
@@ -250,7 +250,7 @@ def main():
     args.add_argument("--seed", type=int, default=20)
     args.add_argument("--peak", type=float, default=2e-3, help="largest step size")
     args.add_argument("--resume", type=Path, help="a model.onnx to go on from")
-    args.add_argument("--out", type=Path, default=HERE)
+    args.add_argument("--out", type=Path, default=OUT)
     args = args.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes sounds in which nobody speaks: noise, music, ringing, DTMF, silence; `--seconds` of each, thirty kinds.
 
-    python3 tests/calls/sounds.py OUT [--seconds 60] [--seed 1]
+    python3 benches/training/sounds.py OUT [--seconds 60] [--seed 1]
 
 Together half an hour of what a recording may hold instead of speech, to ask how much of it is taken for speech. Nothing
 here is shared with what `train_speech.py` learns from: strings are delay lines, drums and pieces are other

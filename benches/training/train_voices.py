@@ -7,9 +7,9 @@ rooms, telephone bands and noise. The network puts a stretch of about a second o
 those of other sessions are not (prototypes, squared distances, cross-entropy). Stretches are disturbed on the way: tilt,
 pitch, another voice or noise beneath. Run by hand; the result is committed. Needs numpy, torch, libespeak-ng:
 
-    python3 tests/calls/train_voices.py SESSIONS.npz --voices 240 --recorded 100   # says and keeps the sessions
-    python3 tests/calls/train_voices.py SESSIONS.npz --steps 1500                  # learns from them
-    python3 tests/calls/fit_voices.py CALLS                                        # then: what a division in two is worth
+    python3 benches/training/train_voices.py SESSIONS.npz --voices 240 --recorded 100   # says and keeps the sessions
+    python3 benches/training/train_voices.py SESSIONS.npz --steps 1500                  # learns from them
+    python3 benches/training/fit_voices.py CALLS                                        # then: what a division in two is worth
 
 None of the voices that `make.py` judges with is used.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which share of what is said in noise `aftercall process` finds.
 
-    python3 tests/calls/turns.py target/release/aftercall [--snr 5] [--recordings 8] [--keep DIR]
+    python3 benches/training/turns.py target/release/aftercall [--snr 5] [--recordings 8] [--keep DIR]
 
 Turns of espeak-ng's voices (the judging cast of `make.py`) in white, pink and brown noise and in noise that rises and falls,
 so many decibels under the speech, as minutes at 16 kHz and on a telephone line. A turn of more than half a second is found

@@ -3,7 +3,7 @@
 `train_speech.py` learns from it with one font (`fluid-soundfont-gm`, MIT); as a script it makes pieces of other seeds for
 judging, with another font (`timgm6mb-soundfont`):
 
-    python3 tests/calls/midi.py OUT --font /usr/share/sounds/sf2/TimGM6mb.sf2 [--pieces 30] [--seconds 60] [--seed 1]
+    python3 benches/training/midi.py OUT --font /usr/share/sounds/sf2/TimGM6mb.sf2 [--pieces 30] [--seconds 60] [--seed 1]
 """
 import argparse
 import struct

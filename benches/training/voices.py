@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a voice sounds like, frame by frame and second by second: the figures of `src/transcript/voices/`, in numpy.
 
-    python3 tests/calls/voices.py > src/transcript/voices/golden.json
+    python3 benches/training/voices.py > src/transcript/voices/golden.json
 
 writes what `src/transcript/voices/tests.rs` compares with: pitch and place of a made-up sound, by the weights as they are.
 Needs numpy.

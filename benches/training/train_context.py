@@ -8,10 +8,10 @@ noise, music, call progress tones, DTMF, hum (`scenes.py`). Music comes from `sy
 instruments, from `midi.py`, noise that moves from `weather.py`. Needs numpy, torch, libespeak-ng, flite, ffmpeg, fluidsynth
 and the sound font `fluid-soundfont-gm`:
 
-    python3 tests/calls/train_context.py make SHARDS [--seed 1] [--count 750]    # as often as there are cores, other seeds
-    python3 tests/calls/train_context.py train SHARDS [--epochs 14]
-    python3 tests/calls/train_context.py regions FILE.wav...
-    python3 tests/calls/train_context.py sweep                                   # for the test that Rust and this agree
+    python3 benches/training/train_context.py make SHARDS [--seed 1] [--count 750]    # as often as there are cores, other seeds
+    python3 benches/training/train_context.py train SHARDS [--epochs 14]
+    python3 benches/training/train_context.py regions FILE.wav...
+    python3 benches/training/train_context.py sweep                                   # for the test that Rust and this agree
 
 The features here and in `src/audio/speech/` are the same and have to stay so.
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Learns how voices of agents are known again, and writes `src/transcript/voice_table.rs`.
 
-    python3 tests/calls/train_profiles.py --say 91 LEARNT.npz STRANGE.npz       # voices of the learning cast, on four lines each
-    python3 tests/calls/train_profiles.py --say-strangers 50 LEARNT.npz STRANGE.npz
-    python3 tests/calls/train_profiles.py LEARNT.npz STRANGE.npz > src/transcript/voice_table.rs
+    python3 benches/training/train_profiles.py --say 91 LEARNT.npz STRANGE.npz       # voices of the learning cast, on four lines each
+    python3 benches/training/train_profiles.py --say-strangers 50 LEARNT.npz STRANGE.npz
+    python3 benches/training/train_profiles.py LEARNT.npz STRANGE.npz > src/transcript/voice_table.rs
 
 The directions in which voices differ more than one voice does from line to line come from within- and between-class
 covariances of the learning cast and of voices that neither the network of `train_voices.py` has learnt from nor `make.py`
@@ -161,7 +161,7 @@ def written(table, most):
     numbers = lambda values: "[" + ", ".join(f"{value:.4f}" for value in values) + "]"
     size, count = len(table.mean), len(table.between)
     rows = "".join(f"    {numbers(row)},\n" for row in table.directions)
-    print(f"""//! Made by `tests/calls/train_profiles.py`: do not edit by hand.
+    print(f"""//! Made by `benches/training/train_profiles.py`: do not edit by hand.
 
 /// Numbers of a voice's figures, and directions in them that tell voices apart.
 pub const FIGURES: usize = {size};

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the references of the sample calls, as `aftercall evaluate` reads them, beside this script.
+"""Writes the references of the sample calls, as `aftercall evaluate` reads them, to `tests/calls/baseline/calls`.
 
-    python3 tests/calls/baseline/make.py
+    python3 benches/training/baseline.py
 
 Truth is the sheet that the sample calls were made from. What is judged against it, and must not become worse:
 
@@ -10,15 +10,15 @@ Truth is the sheet that the sample calls were made from. What is judged against 
 import json
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-RECORDINGS = HERE.parents[2] / "src/demo/recordings"
+ROOT = Path(__file__).resolve().parents[2]
+RECORDINGS = ROOT / "src/demo/recordings"
 FILES = {"delivery": "delivery.mp3", "reminder": "reminder.mp3", "booking": "booking.mp4", "late": "late.mp3", "wordless": "wordless.mp3", "clinic": "clinic-dual.mp3"}
 PAUSE_MS = 200
 
 
 def main():
     sheet = json.loads((RECORDINGS / "sheet.json").read_text())
-    out = HERE / "calls"
+    out = ROOT / "tests/calls/baseline/calls"
     out.mkdir(exist_ok=True)
     for name, file in FILES.items():
         utterances, turns = [], []

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes synthetic calls with exact truth, for `aftercall evaluate`.
 
-    python3 tests/calls/make.py OUT [--mono 100] [--dual 50] [--alone 30] [--trio 20] [--seed 1] [--voices judge] [--agents N]
+    python3 benches/training/make.py OUT [--mono 100] [--dual 50] [--alone 30] [--trio 20] [--seed 1] [--voices judge] [--agents N]
 
 Writes `OUT/NAME.mp3` (or `.wav`) with `NAME.json` (speakers, roles, utterances with words and times, what was done to
 the sound) and `NAME.rttm` (speech stretches, split at pauses of 200 ms) beside it. `mono-*`: both sides in one channel,

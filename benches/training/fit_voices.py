@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a division in two says about being of two voices: fits WORTH and OFFSET of `src/transcript/voices/groups.rs`.
 
-    python3 tests/calls/make.py CALLS --voices learn --alone 60 --mono 70 --trio 28 --dual 0 --seed 7
-    python3 tests/calls/fit_voices.py CALLS
+    python3 benches/training/make.py CALLS --voices learn --alone 60 --mono 70 --trio 28 --dual 0 --seed 7
+    python3 benches/training/fit_voices.py CALLS
 
 Divides every call there by the weights as they are, in numpy as in Rust, and prints the odds with the constants below, for
 one voice, for two, and of the larger odds inside the two groups for three; then what a logistic regression on the calls of

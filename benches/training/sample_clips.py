@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "demo" / "recordings"))
-import make  # noqa: E402  the sample calls' own synthesiser and dialogues
+import sample_recordings as make  # the sample calls' own synthesiser and dialogues
+
+OUT = Path(__file__).resolve().parents[2] / "src/transcript/sample_model"
 
 RATE = 16_000
 ACCENTS = ["en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-us-nyc"]
@@ -266,8 +266,8 @@ def self_test():
     samples, _ = Voices().say("en+m3", UNSEEN_SPEEDS[1], UNSEEN_PITCHES[1], text)
     samples = np.concatenate([np.zeros(4000, np.float32), samples * np.float32(0.4), np.zeros(4000, np.float32)])
     noise = np.random.default_rng(5).standard_normal(len(samples)).astype(np.float32) * 0.002
-    (HERE / "sentence.pcm").write_bytes((np.clip(samples + noise, -1, 1) * 32767).astype("<i2").tobytes())
-    (HERE / "sentence.txt").write_text(text + "\n")
+    (OUT / "sentence.pcm").write_bytes((np.clip(samples + noise, -1, 1) * 32767).astype("<i2").tobytes())
+    (OUT / "sentence.txt").write_text(text + "\n")
 
 
 def for_evaluate(out):
