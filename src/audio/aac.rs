@@ -4,8 +4,7 @@
 //! High-efficiency AAC is a Low Complexity core at half the rate. Extra data rebuilds the upper half of the band, and
 //! in version 2 the second channel. Only the core is decoded, and the recording is flagged.
 
-use super::bits::BitWriter;
-use super::layer3::bits::Bits;
+use super::bits::{BitWriter, Bits};
 
 /// Limit of the decoder.
 pub const MOST_CHANNELS: u16 = 2;

@@ -1,4 +1,5 @@
-//! Bit writer, most significant bit first, with the two checksums of a FLAC frame (RFC 9639 sections 9.1.8 and 9.3).
+//! Bit writer, with the two checksums of a FLAC frame (RFC 9639 sections 9.1.8 and 9.3), and bit reader. The most
+//! significant bit comes first.
 
 /// Polynomial x^8 + x^2 + x + 1.
 const CRC8: [u8; 256] = {
@@ -100,6 +101,40 @@ impl BitWriter {
     }
 }
 
+/// Bit reader. Bits behind the end read as 0; [`Bits::inside`] tells whether the end was passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Bits<'a> {
+    bytes: &'a [u8],
+    /// Position, in bits.
+    pub at: usize,
+}
+
+impl<'a> Bits<'a> {
+    pub const fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    /// The next `count` bits, at most 32.
+    pub fn take(&mut self, count: u32) -> u32 {
+        let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
+        let mut ahead = [0; 8];
+        let there = rest.len().min(8);
+        ahead[..there].copy_from_slice(&rest[..there]);
+        let ahead = u64::from_be_bytes(ahead) << (self.at % 8);
+        self.at += count as usize;
+        if count == 0 { 0 } else { (ahead >> (64 - count)) as u32 }
+    }
+
+    pub fn flag(&mut self) -> bool {
+        self.take(1) == 1
+    }
+
+    /// Whether everything read was there.
+    pub const fn inside(&self) -> bool {
+        self.at <= self.bytes.len() * 8
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +153,14 @@ mod tests {
         }
         bits.put_crc16();
         assert_eq!(bits.bytes()[9..], [0xfe, 0xe8]);
+    }
+
+    #[test]
+    fn bits_behind_the_end_are_zeros() {
+        let mut bits = Bits::new(&[0b1010_0000, 0xff], 0);
+        assert_eq!((bits.take(3), bits.flag(), bits.take(0), bits.take(8)), (0b101, false, 0, 0b0000_1111));
+        assert!(bits.inside());
+        assert_eq!((bits.take(32), bits.inside(), bits.take(32)), (0xf000_0000, false, 0));
     }
 
     #[test]

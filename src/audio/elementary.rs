@@ -1,4 +1,4 @@
-//! Decodes MPEG audio and ADTS frames of a file. `layer3` decodes MP3, symphonia decodes AAC and layers I and II.
+//! Decodes MPEG audio and ADTS frames of a file. `frame_decoder` decodes the single frames.
 //!
 //! The frame walk (`walk`) is our own. It keeps missing frames, joined files and format changes on the timeline.
 //! Symphonia loses half of joined MP3 files.
@@ -7,17 +7,11 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2};
-use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::packet::PacketRef;
-use symphonia::core::units::{Duration, Timestamp};
-
-use super::aac;
 use super::block::Block;
-use super::decode::{Decode, Facts, Step, guarded, make_decoder};
+use super::decode::{Decode, Facts, Step};
 use super::error::AudioError;
+use super::frame_decoder::{Decoded, FrameDecoder, codec_name};
 use super::frames::{FrameHeader, StreamInfo, Syntax, stream_info};
-use super::layer3::Layer3;
 use super::walk::{Event, Walker};
 
 /// Output delay of a layer III decoder, samples (528 of the filter bank, 1 of the overlap).
@@ -69,8 +63,6 @@ pub struct Elementary {
     /// An event that waits until the held samples are out.
     stash: Option<Event>,
     lost_after_held: Option<Step>,
-    /// Bytes of the bit reservoir that the next frame may use.
-    reservoir: usize,
     missing_seconds: f64,
     facts: Facts,
 }
@@ -89,7 +81,6 @@ impl Elementary {
             held: Block::default(),
             stash: None,
             lost_after_held: None,
-            reservoir: 0,
             missing_seconds: 0.0,
             facts: Facts::new(codec),
         })
@@ -100,7 +91,6 @@ impl Elementary {
         let skip = info.filter(|info| info.gapless).map_or(0, |info| (info.delay + DECODER_DELAY) as usize);
         self.piece = Piece { info, frames: 0, samples_per_frame: header.samples, rate_hz: header.rate_hz, skip };
         self.decoder = None;
-        self.reservoir = 0;
         self.kind = Some(header.kind);
     }
 
@@ -133,38 +123,23 @@ impl Elementary {
             codec_name(header).clone_into(&mut self.facts.codec);
         }
         self.facts.saw(header.rate_hz, header.channels);
-        if self.decoder.is_none() {
-            match FrameDecoder::new(self.syntax, header) {
-                Ok(decoder) => self.decoder = Some(decoder),
+        self.piece.frames += 1;
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => match FrameDecoder::new(self.syntax, header) {
+                Ok(decoder) => none.insert(decoder),
                 Err(error) if first => return Err(error),
                 // An unsupported format in mid-stream loses its own frames only.
-                Err(_) => {
-                    self.piece.frames += 1;
-                    return Ok(self.lost(header, 1));
-                }
-            }
-        }
-        let frame = self.walker.frame();
-        let leans_on = if self.syntax == Syntax::Mpeg { header.reservoir_bytes(frame) } else { 0 };
-        let incomplete = leans_on > self.reservoir;
-        self.reservoir = (self.reservoir + header.len.saturating_sub(header.main_data)).min(4096);
-        self.piece.frames += 1;
-        let decoded =
-            self.decoder.as_mut().and_then(|decoder| guarded(|| decoder.decode(self.syntax, header, frame, block)));
-        match decoded {
-            Some(Some(())) if block.frames() > 0 => {}
-            outcome => {
-                // After a panic the decoder's state is unknown. After an error its bit reservoir is empty.
-                if outcome.is_none() {
-                    self.decoder = None;
-                }
-                self.reservoir = 0;
+                Err(_) => return Ok(self.lost(header, 1)),
+            },
+        };
+        match decoder.decode(header, self.walker.frame(), block) {
+            Decoded::Whole => {}
+            Decoded::InPart => return Ok(self.lost(header, 1)),
+            Decoded::Broken => {
+                self.decoder = None;
                 return Ok(self.lost(header, 1));
             }
-        }
-        if incomplete {
-            // The frame is silent, at least in part, because its bit reservoir is incomplete.
-            return Ok(self.lost(header, 1));
         }
         let skip = self.piece.skip.min(block.frames());
         if skip > 0 {
@@ -181,58 +156,6 @@ impl Elementary {
         let skip = (self.piece.skip as u64).min(samples);
         self.piece.skip -= skip as usize;
         Step::Lost { frames: samples - skip, rate_hz: header.rate_hz, channels: header.channels }
-    }
-}
-
-/// The decoder of one frame format.
-enum FrameDecoder {
-    Layer3(Box<Layer3>),
-    Other(Box<dyn AudioDecoder>),
-}
-
-impl FrameDecoder {
-    fn new(syntax: Syntax, header: &FrameHeader) -> Result<Self, AudioError> {
-        let mut params = AudioCodecParameters::new();
-        match (syntax, header.layer) {
-            (Syntax::Mpeg, 1) => params.for_codec(CODEC_ID_MP1),
-            (Syntax::Mpeg, 2) => params.for_codec(CODEC_ID_MP2),
-            (Syntax::Mpeg, _) => return Ok(Self::Layer3(Box::default())),
-            (Syntax::Adts, _) if header.channels > aac::MOST_CHANNELS => {
-                return Err(AudioError::Unsupported { codec: aac::of_channels(header.channels) });
-            }
-            (Syntax::Adts, _) => params
-                .for_codec(CODEC_ID_AAC)
-                .with_sample_rate(header.rate_hz)
-                .with_channels(super::decode::channel_layout(header.channels)),
-        };
-        make_decoder(&params, AudioDecoderOptions::default().gapless(false), codec_name(header)).map(Self::Other)
-    }
-
-    /// Decodes a frame into the block. `None` when it does not decode.
-    fn decode(&mut self, syntax: Syntax, header: &FrameHeader, frame: &[u8], block: &mut Block) -> Option<()> {
-        match self {
-            Self::Layer3(decoder) => {
-                decoder.decode(header, frame, &mut block.planes).ok()?;
-                block.rate_hz = header.rate_hz;
-            }
-            Self::Other(decoder) => {
-                let data = if syntax == Syntax::Mpeg { frame } else { &frame[header.main_data..] };
-                let packet = PacketRef::new(0, Timestamp::ZERO, Duration::from(u64::from(header.samples)), data);
-                let buffer = decoder.decode_ref(&packet).ok()?;
-                buffer.copy_to_vecs_planar(&mut block.planes);
-                block.rate_hz = buffer.spec().rate();
-            }
-        }
-        Some(())
-    }
-}
-
-const fn codec_name(header: &FrameHeader) -> &'static str {
-    match header.layer {
-        0 => "aac",
-        1 => "mp1",
-        2 => "mp2",
-        _ => "mp3",
     }
 }
 
@@ -312,7 +235,8 @@ impl Elementary {
 
     /// Missing frames. Before the first frame the format is unknown, so 24 ms per frame are assumed.
     fn hole(&mut self, frames: u64) -> Step {
-        self.reservoir = 0;
+        // The state of the decoder does not belong to the frames after the hole.
+        self.decoder = None;
         self.piece.frames += frames;
         let (rate_hz, samples) = match self.piece.rate_hz {
             0 => (48_000, 1152),

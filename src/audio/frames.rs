@@ -1,6 +1,8 @@
 //! Parses frame headers of the two streams without a container: MPEG audio layers I to III (ISO/IEC 11172-3 2.4.2.3,
-//! 13818-3) and AAC in ADTS (ISO/IEC 13818-7 6.2). Also parses the Xing, LAME and VBRI headers that encoders write into
-//! MP3 files.
+//! 13818-3) and AAC in ADTS (ISO/IEC 13818-7 6.2). Also parses the side information of layer III, and the Xing, LAME and
+//! VBRI headers that encoders write into MP3 files.
+
+use super::bits::Bits;
 
 /// Longest header of both syntaxes.
 pub const HEADER_BYTES: usize = 7;
@@ -129,19 +131,40 @@ fn adts(bytes: &[u8]) -> Option<FrameHeader> {
     Some(FrameHeader { len, samples: 1024 * blocks, rate_hz, channels, kind, main_data, layer: 0, mpeg1: false })
 }
 
+/// Side information of a layer III frame (ISO/IEC 11172-3 2.4.1.7, 13818-3 2.4.1.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SideInfo {
+    /// Bytes of earlier frames that this frame needs (`main_data_begin`, the bit reservoir).
+    pub leans_on: usize,
+    /// Bits of its scale factors and spectra (the sum of `part2_3_length`).
+    pub bits: usize,
+    /// Whether one of its blocks is mixed: long windows in the lower subbands, short ones in the others.
+    pub mixed: bool,
+}
+
 impl FrameHeader {
-    /// Bytes of earlier frames that this MPEG frame needs (`main_data_begin`, the bit reservoir).
+    /// Reads the side information of this layer III frame.
     #[must_use]
-    pub fn reservoir_bytes(&self, frame: &[u8]) -> usize {
-        if self.layer != 3 {
-            return 0;
+    pub fn side_info(&self, frame: &[u8]) -> SideInfo {
+        const SWITCHED_SHORT_MIXED: u32 = 0b1101;
+        let mono = self.channels == 1;
+        // Lengths in bits: `main_data_begin`, the fields before the first granule, a channel of a granule, its
+        // `scalefac_compress`.
+        let (begin, other, coding, lengths, granules) =
+            if self.mpeg1 { (9, if mono { 9 } else { 11 }, 59, 4, 2) } else { (8, if mono { 1 } else { 2 }, 63, 9, 1) };
+        let start = if frame.get(1).is_some_and(|byte| byte & 1 == 0) { 6 } else { 4 };
+        let mut bits = Bits::new(frame, start * 8);
+        let mut info = SideInfo { leans_on: bits.take(begin) as usize, bits: 0, mixed: false };
+        bits.at += other;
+        for _ in 0..granules * self.channels {
+            let next = bits.at + coding;
+            info.bits += bits.take(12) as usize;
+            // `big_values` and `global_gain`.
+            bits.at += 9 + 8 + lengths;
+            info.mixed |= bits.take(4) == SWITCHED_SHORT_MIXED;
+            bits.at = next;
         }
-        let side = if frame.get(1).is_some_and(|byte| byte & 1 == 0) { 6 } else { 4 };
-        match frame.get(side..side + 2) {
-            Some(&[high, low]) if self.mpeg1 => usize::from(high) << 1 | usize::from(low >> 7),
-            Some(&[high, _]) => usize::from(high),
-            _ => 0,
-        }
+        info
     }
 }
 
@@ -228,6 +251,7 @@ pub fn id3v2_len(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audio::bits::BitWriter;
 
     #[test]
     fn mpeg_headers() {
@@ -245,13 +269,40 @@ mod tests {
     }
 
     #[test]
+    fn side_information() {
+        for (second, fourth, begin, other, parts) in
+            [(0xfb, 0xc0, 9, 9, 2), (0xfa, 0x40, 9, 11, 4), (0xf3, 0xc0, 8, 1, 1), (0xe2, 0x00, 8, 2, 2)]
+        {
+            for windows in [0b1101, 0b1100, 0b1011, 0b0101] {
+                let mut bits = BitWriter::default();
+                bits.put(u64::from(u32::from_be_bytes([0xff, second, 0x80, fourth])), 32);
+                bits.put(0, if second & 1 == 0 { 16 } else { 0 });
+                bits.put(200, begin);
+                bits.put(0, other);
+                for part in 0..parts {
+                    bits.put(1000 + part, 12);
+                    bits.put(0, if begin == 9 { 21 } else { 26 });
+                    bits.put(if part == parts - 1 { windows } else { 0 }, 4);
+                    bits.put(0, if begin == 9 { 22 } else { 21 });
+                }
+                bits.align();
+                let header = Syntax::Mpeg.parse(bits.bytes()).unwrap();
+                assert_eq!(bits.bytes().len(), header.main_data, "{second:x}");
+                let sum = (0..parts as usize).map(|part| 1000 + part).sum();
+                let info = SideInfo { leans_on: 200, bits: sum, mixed: windows == 0b1101 };
+                assert_eq!(header.side_info(bits.bytes()), info, "{second:x} {windows:b}");
+            }
+        }
+    }
+
+    #[test]
     fn layers_one_and_two() {
         // Layer II, 48 kHz, mono, 64 kbit/s; layer I, 44.1 kHz, stereo, 128 kbit/s.
         let header = Syntax::Mpeg.parse(&[0xff, 0xfd, 0x44, 0xc0]).unwrap();
         assert_eq!((header.layer, header.len, header.samples, header.channels), (2, 192, 1152, 1));
         let header = Syntax::Mpeg.parse(&[0xff, 0xff, 0x40, 0x00]).unwrap();
         assert_eq!((header.layer, header.len, header.samples, header.channels), (1, 136, 384, 2));
-        assert_eq!((header.reservoir_bytes(&[0xff; 64]), stream_info(&header, b"Info")), (0, None));
+        assert_eq!(stream_info(&header, b"Info"), None);
     }
 
     #[test]

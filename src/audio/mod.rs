@@ -1,6 +1,6 @@
 //! Turns a recording into measured, normalised audio.
 //!
-//! `probe` → `decode` (`elementary` with `layer3`, `free_format`, `contained` and `ogg` with `engine` and `opus`,
+//! `probe` → `decode` (`elementary` with `frame_decoder`, `free_format`, `contained` and `ogg` with `engine` and `opus`,
 //! `riff` with `pcm` and `gsm`, `aiff`, `au`) → `timeline` (repair) → `offset` → `mix` → `resample` → meters and
 //! `spill`. Then `level` (one gain) → `limiter` → `wav`, `flac`, `waveform`.
 //!
@@ -20,11 +20,11 @@ pub mod error;
 mod first_pass;
 mod flac;
 mod foreign;
+mod frame_decoder;
 mod frames;
 mod free_format;
 mod gsm;
 mod k_weighting;
-mod layer3;
 mod layout;
 mod level;
 mod limiter;
