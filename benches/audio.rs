@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use aftercall::audio::{CancelFlag, Request, normalize};
+use aftercall::audio::{CancelFlag, NormalizeRequest, normalize};
 use aftercall::config;
 use aftercall::domain::Container;
 use aftercall::quality::signal::SignalMeter;
@@ -57,7 +57,7 @@ impl Stage {
     /// Milliseconds of audio.
     fn run(&self, output: Output) -> u64 {
         let (input, wav, flac) = (self.call(), self.folder.path().join("a.wav"), self.folder.path().join("a.flac"));
-        let request = Request {
+        let request = NormalizeRequest {
             input: &input,
             container: Container::Mp3,
             settings: &self.settings,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use aftercall::config::Config;
 use aftercall::domain::{Outcome, SourceName};
-use aftercall::queue::{Handler, Job, Kind, Lane, Lanes, NewJob, Queue, Running, Verdict};
+use aftercall::queue::{Handler, JobAttempt, Kind, Lane, Lanes, NewJob, Queue, Running, Verdict};
 use aftercall::store::{Db, NewBackfill, Origin, OurCalls, Store};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -35,7 +35,7 @@ const JOBS: usize = 256;
 /// Jobs that compute; the fixture lasts about twenty seconds.
 const COMPUTED: usize = 48;
 const COMPUTED_REPEATS: usize = 9;
-/// A machine's pace is not the same from one minute to the next.
+/// A machine's rate is not the same from one minute to the next.
 const COMPUTED_TURNS: usize = 3;
 /// Ten organisations' ids but for the last digit.
 const ORG: &str = "01a1fe3d-e455-7111-ade5-c7c157aaf6c";
@@ -71,8 +71,8 @@ impl Place {
 
     async fn worker(&self, n: usize, handler: Arc<dyn Handler>, slots: usize) -> Result<Running> {
         let name = format!("bench-{n}");
-        self.queue.beat(&name, "bench").await?;
-        let lanes = Lanes { live: slots, backfill: 1, upkeep: 1 };
+        self.queue.heartbeat(&name, "bench").await?;
+        let lanes = Lanes { live: slots, backfill: 1, maintenance: 1 };
         Ok(self.queue.start(&name, handler, lanes, &self.config.worker)?)
     }
 
@@ -106,7 +106,7 @@ struct Waiting {
 
 #[async_trait]
 impl Handler for Waiting {
-    async fn run(&self, job: Job) -> Verdict {
+    async fn run(&self, job: JobAttempt) -> Verdict {
         if job.payload["tenant"] == "b" {
             self.others.fetch_add(1, Ordering::SeqCst);
         }
@@ -164,7 +164,7 @@ struct Computing {
 
 #[async_trait]
 impl Handler for Computing {
-    async fn run(&self, _job: Job) -> Verdict {
+    async fn run(&self, _job: JobAttempt) -> Verdict {
         let stage = self.stage.clone();
         if !matches!(tokio::task::spawn_blocking(move || stage.run()).await, Ok(Ok(()))) {
             return Verdict::Snooze(Duration::ZERO);
@@ -184,7 +184,7 @@ async fn computing(server: Option<&str>) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..COMPUTED_TURNS {
         let (one, two) = (computed(server, &stage, 1).await?, computed(server, &stage, 2).await?);
-        let alone = stage.pace(COMPUTED, 2)? / stage.pace(COMPUTED, 1)?;
+        let alone = stage.throughput(COMPUTED, 2)? / stage.throughput(COMPUTED, 1)?;
         println!("| {one:.2} | {two:.2} | {:.2} | {alone:.2} |", two / one);
         times.push(two / one);
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
 use aftercall::demo;
-use aftercall::demo::{Api, Kind, SampleCall};
+use aftercall::demo::{Api, RequestKind, SampleCall};
 use aftercall::domain::{Outcome, SourceName};
 use aftercall::jobs::backfill;
 use aftercall::store::{CallFilter, NewBackfill, Origin};
@@ -36,7 +36,7 @@ use stage::Stage;
 
 /// Calls of a round unless told otherwise: twenty of each source.
 const CALLS: u32 = 80;
-/// Whole jobs and the stage alone in turns: a machine's pace is not the same from one minute to the next.
+/// Whole jobs and the stage alone in turns: a machine's rate is not the same from one minute to the next.
 const ROUNDS: usize = 5;
 /// Calls that are processed one at a time, for the stage times of a call that has the machine to itself.
 const ALONE: u32 = 8;
@@ -55,7 +55,7 @@ struct Run {
     written: BTreeMap<String, Written>,
     /// Growth of the database file.
     database_bytes: u64,
-    requests: BTreeMap<(Option<Api>, Kind), usize>,
+    requests: BTreeMap<(Option<Api>, RequestKind), usize>,
 }
 
 /// Seconds and count by stage.
@@ -152,14 +152,14 @@ fn stage_alone(calls: &[SampleCall]) -> Result<(f64, f64)> {
     let stage = Stage::of(&audio.bytes)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = cpu_seconds()?;
-    let pace = stage.pace(calls.len(), cores)?;
-    Ok((pace, (cpu_seconds()? - cpu) / calls.len() as f64))
+    let throughput = stage.throughput(calls.len(), cores)?;
+    Ok((throughput, (cpu_seconds()? - cpu) / calls.len() as f64))
 }
 
 /// Whole jobs between two measurements of the stage alone.
 struct Round {
     run: Run,
-    /// Whole jobs' pace as a part of the stage's, and the stage's core-seconds as a part of theirs.
+    /// Whole jobs' rate as a part of the stage's, and the stage's core-seconds as a part of theirs.
     share: (f64, f64),
 }
 
@@ -171,9 +171,16 @@ async fn rounds(calls: u32, slots: usize) -> Result<Vec<Round>> {
     for _ in 0..ROUNDS {
         let run = run(platform::calls(calls, Timestamp::now())?, slots).await?;
         let after = stage_alone(&same)?;
-        let (pace, cpu) = (f64::midpoint(before.0, after.0), f64::midpoint(before.1, after.1));
-        let share = (f64::from(run.calls) / run.wall / pace, cpu * f64::from(run.calls) / run.cpu);
-        println!("| {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |", before.0, pace * share.0, after.0, share.0, share.1);
+        let (throughput, cpu) = (f64::midpoint(before.0, after.0), f64::midpoint(before.1, after.1));
+        let share = (f64::from(run.calls) / run.wall / throughput, cpu * f64::from(run.calls) / run.cpu);
+        println!(
+            "| {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            before.0,
+            throughput * share.0,
+            after.0,
+            share.0,
+            share.1
+        );
         rounds.push(Round { run, share });
         before = after;
     }
@@ -201,7 +208,7 @@ async fn list_pages() -> Result<BTreeMap<SourceName, u64>> {
     Ok(pages)
 }
 
-fn show_pace(run: &Run, slots: usize) {
+fn show_throughput(run: &Run, slots: usize) {
     let (calls, seconds) = (f64::from(run.calls), LENGTH_MS as f64 / 1000.0);
     println!("{} calls of {seconds} s, {slots} at once: {:.2} calls/s", run.calls, calls / run.wall);
     println!(
@@ -237,17 +244,17 @@ fn show_thousand(run: &Run, pages: &BTreeMap<SourceName, u64>) {
     println!("|---|---:|---:|---:|---:|---:|");
     for api in Api::ALL {
         let name = demo::source_name(api);
-        let of = |api: Option<Api>, kinds: &[Kind]| {
+        let of = |api: Option<Api>, kinds: &[RequestKind]| {
             let count: usize = kinds.iter().filter_map(|kind| run.requests.get(&(api, *kind))).sum();
             whole(per_call(count as f64) * 1000.0 * Api::ALL.len() as f64)
         };
         let listed = pages.iter().find(|(source, _)| source.as_str() == name).map_or(0, |(_, pages)| *pages);
         let back = match api {
-            Api::Atoms => of(None, &[Kind::RecordRead, Kind::RecordWrite]),
-            _ => of(Some(api), &[Kind::WriteBack]),
+            Api::Atoms => of(None, &[RequestKind::RecordRead, RequestKind::RecordWrite]),
+            _ => of(Some(api), &[RequestKind::MetadataWrite]),
         };
-        let [detail, link, recording] =
-            [Kind::Detail, Kind::RecordingLink, Kind::Recording].map(|kind| of(Some(api), &[kind]));
+        let [detail, link, recording] = [RequestKind::Detail, RequestKind::RecordingLink, RequestKind::Recording]
+            .map(|kind| of(Some(api), &[kind]));
         println!("| {name} | {listed} | {detail} | {link} | {recording} | {back} |");
     }
     println!();
@@ -272,7 +279,7 @@ async fn main() -> Result<()> {
         "whole jobs reach {:.2} of the audio stage alone, median of {ROUNDS} rounds; that round:\n",
         median.share.0
     );
-    show_pace(&median.run, slots);
+    show_throughput(&median.run, slots);
     show_stages(&alone, &median.run);
     show_thousand(&median.run, &list_pages().await?);
     Ok(())

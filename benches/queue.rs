@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aftercall::config::Config;
-use aftercall::queue::{Handler, Job, Kind, Lane, Lanes, NewJob, Queue, Verdict};
+use aftercall::queue::{Handler, JobAttempt, Kind, Lane, Lanes, NewJob, Queue, Verdict};
 use aftercall::store::{Db, Store, Tx};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -217,7 +217,7 @@ struct Ending {
 }
 
 impl Ending {
-    async fn complete(&self, job: &Job) -> Result<()> {
+    async fn complete(&self, job: &JobAttempt) -> Result<()> {
         let mut tx = self.store.begin().await?;
         if !self.queue.complete(&mut tx, job).await? {
             bail!("fenced");
@@ -228,7 +228,7 @@ impl Ending {
 
 #[async_trait]
 impl Handler for Ending {
-    async fn run(&self, job: Job) -> Verdict {
+    async fn run(&self, job: JobAttempt) -> Verdict {
         if self.contender == Contender::OursInTransaction && self.complete(&job).await.is_err() {
             return Verdict::Snooze(Duration::ZERO);
         }
@@ -265,8 +265,8 @@ async fn measure(server: Option<&str>, setting: &Setting, contender: Contender) 
 
 async fn run_ours(place: &Place, contender: Contender, done: &Arc<AtomicUsize>, jobs: usize) -> Result<()> {
     let settings = &place.config.worker;
-    place.queue.beat("bench", "bench").await?;
-    let lanes = Lanes { live: settings.concurrency, backfill: 1, upkeep: 1 };
+    place.queue.heartbeat("bench", "bench").await?;
+    let lanes = Lanes { live: settings.concurrency, backfill: 1, maintenance: 1 };
     let handler = Ending { store: place.store.clone(), queue: place.queue.clone(), contender, done: done.clone() };
     let mut running = place.queue.start("bench", Arc::new(handler), lanes, settings)?;
     place.ended(done, jobs).await?;
@@ -354,7 +354,7 @@ struct Starting(mpsc::UnboundedSender<Instant>);
 
 #[async_trait]
 impl Handler for Starting {
-    async fn run(&self, _job: Job) -> Verdict {
+    async fn run(&self, _job: JobAttempt) -> Verdict {
         let _ = self.0.send(Instant::now());
         Verdict::Complete
     }
@@ -365,8 +365,8 @@ async fn pick_up(server: Option<&str>) -> Result<()> {
     let place = Place::make(server, "").await?;
     let settings = &place.config.worker;
     let (send, mut started) = mpsc::unbounded_channel();
-    place.queue.beat("bench", "bench").await?;
-    let lanes = Lanes { live: settings.concurrency, backfill: 1, upkeep: 1 };
+    place.queue.heartbeat("bench", "bench").await?;
+    let lanes = Lanes { live: settings.concurrency, backfill: 1, maintenance: 1 };
     let mut running = place.queue.start("bench", Arc::new(Starting(send)), lanes, settings)?;
     let mut waits = Vec::new();
     for n in 0..PICK_UPS {

@@ -8,7 +8,7 @@ use crate::domain::{CallStatus, Outcome, RetainUntil, RetentionState, SourceCall
 use crate::jobs::condemn::condemn;
 use crate::jobs::{Job, Only};
 use crate::queue::{Enqueued, JobState, Kind, Lane, NewJob, QueueError};
-use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, Finished, Store, StoreError, Tx};
+use crate::store::{Admitted, AuditEntry, CallRecord, Earlier, FinishedCall, Store, StoreError, Tx};
 use crate::telemetry;
 
 /// The shortest time before an explained end is checked again.
@@ -183,7 +183,7 @@ pub async fn end_without_content(
     outcome: Outcome,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let finished = Finished {
+    let finished = FinishedCall {
         outcome,
         reason: None,
         artifacts: &[],

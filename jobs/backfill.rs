@@ -9,13 +9,13 @@ use jiff::Timestamp;
 
 use super::admit::{self, Admission};
 use super::backfill_feed::feed;
-use super::foresight::foresee;
+use super::capacity_warning::warn_of_losses;
 use super::{At, Job, Stop};
 use crate::app::{App, Platform};
 use crate::domain::{Outcome, RetentionState, SourceCall, Stage};
 use crate::queue;
 use crate::queue::Lane;
-use crate::store::{Backfill, BackfillState, Known, NewBackfill, NewItem, Orders, Steering, Tx};
+use crate::store::{Backfill, BackfillState, KnownCall, NewBackfill, NewItem, Orders, Steering, Tx};
 use crate::wire::Window;
 
 /// Snooze of a paused backfill.
@@ -45,11 +45,11 @@ pub(super) async fn start_in(
     let Some(id) = app.store.add_backfill(tx, new).await.at(Stage::Backfill)? else { return Ok(None) };
     app.store.order_backfill(tx, &id, orders).await.at(Stage::Backfill)?;
     let job = Job::Backfill { backfill: id.clone() };
-    app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Backfill)?;
+    app.queue.enqueue(tx, job.queued(app, Lane::Maintenance)).await.at(Stage::Backfill)?;
     Ok(Some(id))
 }
 
-pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, job: &queue::JobAttempt, id: &str) -> Result<&'static str, Stop> {
     let ended = go_on(app, job, id).await;
     if let Err(Stop::Trouble(trouble)) = &ended
         && trouble.ends(job)
@@ -68,7 +68,7 @@ async fn fail(app: &App, id: &str, cause: &str) -> Result<(), Stop> {
     tx.commit().await.at(Stage::Backfill)
 }
 
-async fn go_on(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
+async fn go_on(app: &App, job: &queue::JobAttempt, id: &str) -> Result<&'static str, Stop> {
     let Some(mut backfill) = app.store.backfill(id).await.at(Stage::Backfill)? else {
         return Err(Stop::permanent(format!("there is no backfill {id}")));
     };
@@ -107,7 +107,7 @@ pub(super) async fn obey(app: &App, backfill: &mut Backfill) -> Result<Steering,
         Steering::Paused => {
             // The source deletes recordings during a pause too.
             look_ahead(app, backfill).await?;
-            Err(Stop::LookAgain { after: PAUSED_REST })
+            Err(Stop::Snooze { after: PAUSED_REST })
         }
         steering => Ok(steering),
     }
@@ -115,14 +115,14 @@ pub(super) async fn obey(app: &App, backfill: &mut Backfill) -> Result<Steering,
 
 pub(super) async fn look_ahead(app: &App, backfill: &Backfill) -> Result<(), Stop> {
     match app.platform(&backfill.source) {
-        Some(platform) => foresee(app, platform).await,
+        Some(platform) => warn_of_losses(app, platform).await,
         None => Ok(()),
     }
 }
 
 /// Walks the source's list, or our own records, and writes the calls to process as items. It continues at the stored
 /// position. A call becomes an item only once.
-async fn list(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<(), Stop> {
+async fn list(app: &App, job: &queue::JobAttempt, backfill: &mut Backfill) -> Result<(), Stop> {
     if let Some(only) = backfill.orders.only {
         let mut tx = app.store.begin().await.at(Stage::Backfill)?;
         backfill.listed = app.store.add_backfill_items_of_ours(&mut tx, backfill, only).await.at(Stage::Backfill)?;
@@ -193,7 +193,7 @@ async fn note(
     backfill: &mut Backfill,
     platform: &Platform,
     call: &SourceCall,
-    known: Option<&Known>,
+    known: Option<&KnownCall>,
 ) -> Result<(), Stop> {
     let settled = known.and_then(|known| settled(known, call, app.now())).filter(|_| !backfill.again);
     if let Some(outcome) = settled {
@@ -225,7 +225,7 @@ async fn note(
 }
 
 /// The final outcome of a known call, without reading its full record.
-pub(super) fn settled(known: &Known, call: &SourceCall, now: Timestamp) -> Option<Outcome> {
+pub(super) fn settled(known: &KnownCall, call: &SourceCall, now: Timestamp) -> Option<Outcome> {
     if call.status != crate::domain::CallStatus::Completed || call.opt_out {
         return None;
     }

@@ -35,7 +35,7 @@ const URGENT: SignedDuration = SignedDuration::from_hours(24);
 
 /// Keeps the lane filled until every listed call has been fed and has ended. Active calls and calls that the source
 /// throttles take a place in the lane. Calls that wait for their recording or their next attempt take none.
-pub(super) async fn feed(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<(), Stop> {
+pub(super) async fn feed(app: &App, job: &queue::JobAttempt, backfill: &mut Backfill) -> Result<(), Stop> {
     let (mut looked, mut pause) = (Duration::ZERO, LOOK);
     let mut rest = Duration::ZERO;
     while looked < RUN {
@@ -63,7 +63,7 @@ pub(super) async fn feed(app: &App, job: &queue::Job, backfill: &mut Backfill) -
         looked += pause;
     }
     look_ahead(app, backfill).await?;
-    Err(Stop::LookAgain { after: REST.max(rest.min(PAUSED_REST)) })
+    Err(Stop::Snooze { after: REST.max(rest.min(PAUSED_REST)) })
 }
 
 /// How many more calls may be fed.
@@ -73,7 +73,7 @@ pub(super) fn room(fed: Fed, share: u64) -> u64 {
 }
 
 /// Feeds as many calls as the free places and the rate allow. Returns their count.
-async fn fill(app: &App, job: &queue::Job, backfill: &mut Backfill, room: u64) -> Result<u64, Stop> {
+async fn fill(app: &App, job: &queue::JobAttempt, backfill: &mut Backfill, room: u64) -> Result<u64, Stop> {
     let mut room = room.min(allowed(app, backfill));
     let mut added = 0;
     while room > 0 {
@@ -103,7 +103,7 @@ fn until_next(app: &App, backfill: &Backfill, fed: Fed) -> Duration {
 }
 
 /// Counts the calls that have ended. Returns the fed calls that have not ended.
-async fn settle(app: &App, job: &queue::Job, backfill: &mut Backfill) -> Result<Fed, Stop> {
+async fn settle(app: &App, job: &queue::JobAttempt, backfill: &mut Backfill) -> Result<Fed, Stop> {
     let mut tx = app.store.begin().await.at(Stage::Backfill)?;
     let (done, failed) = (backfill.done, backfill.failed);
     let fed = app.store.settle_backfill(&mut tx, backfill).await.at(Stage::Backfill)?;
@@ -177,7 +177,7 @@ async fn cancel(app: &App, backfill: &mut Backfill) -> Result<(), Stop> {
     app.store.save_backfill(&mut tx, backfill, app.now()).await.at(Stage::Backfill)?;
     tx.commit().await.at(Stage::Backfill)?;
     if fed.open() > 0 {
-        return Err(Stop::LookAgain { after: REST });
+        return Err(Stop::Snooze { after: REST });
     }
     let (waiting, _) = app.store.waiting_items(&backfill.id, app.now()).await.at(Stage::Backfill)?;
     backfill.skipped.insert("cancelled".to_owned(), waiting);

@@ -18,7 +18,7 @@ const LATELY_MS: i64 = 7 * 86_400_000;
 
 /// The expected work of a backfill.
 #[derive(Debug, Clone, Serialize)]
-pub struct Plan {
+pub struct BackfillPlan {
     pub source: SourceName,
     pub from: Timestamp,
     pub to: Timestamp,
@@ -47,8 +47,8 @@ pub async fn plan(
     (from, to): (Timestamp, Timestamp),
     again: bool,
     orders: Orders,
-) -> Result<Plan, Stop> {
-    let mut plan = Plan {
+) -> Result<BackfillPlan, Stop> {
+    let mut plan = BackfillPlan {
         source: source.clone(),
         from,
         to,
@@ -81,7 +81,7 @@ pub async fn plan(
     Ok(plan)
 }
 
-async fn look_through(app: &App, plan: &mut Plan, again: bool) -> Result<u64, Stop> {
+async fn look_through(app: &App, plan: &mut BackfillPlan, again: bool) -> Result<u64, Stop> {
     let Some(platform) = app.platform(&plan.source) else {
         return Err(Stop::permanent(format!("source `{}` is not in the configuration", plan.source)));
     };

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::domain::{CallUid, Outcome, RetentionState, Stage};
 use crate::jobs::{At, Stop};
 use crate::queue::{JobState, JobView, Kind};
-use crate::store::{AuditEntry, CallRecord, Finished, Tx};
+use crate::store::{AuditEntry, CallRecord, FinishedCall, Tx};
 
 /// The result of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ async fn end_call(app: &App, tx: &mut Tx, record: &CallRecord, reason: Option<&s
     if record.outcome.is_some() || !last.is_none_or(JobState::is_finished) {
         return Ok(false);
     }
-    let finished = Finished {
+    let finished = FinishedCall {
         outcome: Outcome::Cancelled,
         reason: reason.map(str::to_owned),
         artifacts: &record.artifacts,

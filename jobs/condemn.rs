@@ -34,5 +34,5 @@ pub(super) async fn condemn(
 /// Enqueues the erasure of a condemned call. An unfinished job of the call makes it a duplicate.
 pub(super) async fn enqueue_erasure(app: &App, tx: &mut Tx, call: CallUid) -> Result<(), QueueError> {
     let job = Job::EraseCall { call };
-    app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await.map(drop)
+    app.queue.enqueue(tx, job.queued(app, Lane::Maintenance)).await.map(drop)
 }

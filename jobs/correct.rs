@@ -7,11 +7,11 @@ use crate::artifacts::Body;
 use crate::domain::{
     Artifact, ArtifactKind, CallUid, Fault, Manifest, Quality, RecordFlag, RetentionState, Side, Stage, Transcript,
 };
-use crate::jobs::steps::elsewhere::Kept;
+use crate::jobs::steps::remote_stt::Kept;
 use crate::jobs::{At, Stop, deliver};
 use crate::quality;
 use crate::queue::Lane;
-use crate::store::{AuditEntry, CallRecord, Finished};
+use crate::store::{AuditEntry, CallRecord, FinishedCall};
 use crate::transcript;
 use crate::transcript::{Correction, CorrectionError};
 
@@ -56,7 +56,7 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
         return Err(changed());
     }
     let left = Kept::of(record.progress.as_ref()).left();
-    let finished = Finished {
+    let finished = FinishedCall {
         outcome,
         reason: record.outcome_reason.clone(),
         artifacts: &artifacts,
@@ -71,14 +71,14 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
         return Err(changed());
     }
     // The enrolled embedding may belong to the other speaker. The call's next run enrols the corrected one.
-    app.store.unlearn_agent_voice(&mut tx, call).await.at(Stage::Writeback)?;
+    app.store.unenroll_agent_voice(&mut tx, call).await.at(Stage::Writeback)?;
     let detail = format!("version {version}");
     let (actor, action, subject) = (by.to_owned(), "roles_corrected".to_owned(), call.to_string());
     let entry = AuditEntry { at: now, actor, action, subject, detail };
     app.store.audit(&mut tx, &entry).await.at(Stage::Writeback)?;
     let platform = app.platform(&record.source);
-    if let Some(target) = platform.and_then(|platform| platform.settings.write_back.target()) {
-        deliver::owe(app, &mut tx, target, (call, version), Lane::Live).await?;
+    if let Some(target) = platform.and_then(|platform| platform.settings.delivery.target()) {
+        deliver::add_pending(app, &mut tx, target, (call, version), Lane::Live).await?;
     }
     tx.commit().await.at(Stage::Writeback)?;
     Ok(Corrected::Version(version, Box::new(words)))

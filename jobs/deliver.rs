@@ -8,7 +8,7 @@ mod receiver;
 
 use serde_json::{Value, json};
 
-use self::receiver::{Receiver, Written};
+use self::receiver::{Receiver, WriteResult};
 use super::{At, Job, Stop, Trouble, named};
 use crate::app::App;
 use crate::domain::{CallUid, Fault, RecordFlag, RetentionState, Side, Stage};
@@ -19,25 +19,25 @@ use crate::store::{CallRecord, OutboxRow, Tx};
 use crate::telemetry;
 
 /// Writes a pending delivery of one transcript version, in the caller's transaction.
-pub(super) async fn owe(
+pub(super) async fn add_pending(
     app: &App,
     tx: &mut Tx,
     target: &'static str,
     (call, version): (CallUid, u32),
     lane: Lane,
 ) -> Result<(), Stop> {
-    let delivery = app.store.owe_delivery(tx, call, target, version, app.now()).await.at(Stage::Writeback)?;
+    let delivery = app.store.add_pending_delivery(tx, call, target, version, app.now()).await.at(Stage::Writeback)?;
     let job = Job::Deliver { delivery, call };
     app.queue.enqueue(tx, job.queued(app, lane)).await.at(Stage::Writeback).map(drop)
 }
 
-pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'static str, Stop> {
-    let (ended, written) = match owed(app, id).await? {
+pub(super) async fn run(app: &App, job: &queue::JobAttempt, id: &str) -> Result<&'static str, Stop> {
+    let (ended, written) = match pending(app, id).await? {
         None => ("nothing_to_do", None),
         Some((row, record)) => {
             let sent = let_in(app, &row, &record).await;
             if matches!(sent, Err(Stop::Trouble(_) | Stop::Barred(_))) {
-                metrics::counter!(telemetry::WRITEBACK_FAILURES_TOTAL, "source" => record.source.to_string())
+                metrics::counter!(telemetry::DELIVERY_FAILURES_TOTAL, "source" => record.source.to_string())
                     .increment(1);
             }
             ("delivered", Some((sent?, record)))
@@ -56,13 +56,13 @@ pub(super) async fn run(app: &App, job: &queue::Job, id: &str) -> Result<&'stati
 }
 
 /// Flags the record if it was written without the configured `If-Match`. Lock order: the record before the job.
-async fn flag(app: &App, tx: &mut Tx, record: &CallRecord, written: Written) -> Result<(), Stop> {
+async fn flag(app: &App, tx: &mut Tx, record: &CallRecord, written: WriteResult) -> Result<(), Stop> {
     let flagged = record.has_flag(RecordFlag::Unconditional);
     let changed = match written {
-        Written::Unconditionally if !flagged => {
+        WriteResult::Unconditionally if !flagged => {
             app.store.set_flag(tx, record.uid, RecordFlag::Unconditional).await.at(Stage::Deliver)?
         }
-        Written::AsOrdered if flagged => {
+        WriteResult::AsOrdered if flagged => {
             app.store.clear_flag(tx, record.uid, RecordFlag::Unconditional).await.at(Stage::Deliver)?
         }
         _ => false,
@@ -75,7 +75,7 @@ async fn flag(app: &App, tx: &mut Tx, record: &CallRecord, written: Written) -> 
 
 /// Sends the delivery if the receiver accepts our key. After a refusal the deliveries wait, and one of them tests the
 /// key once a minute.
-async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Written, Stop> {
+async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<WriteResult, Stop> {
     let source = &record.source;
     let gauge = || metrics::gauge!(telemetry::RECEIVER_KEY_REFUSED, "source" => source.to_string());
     if !app.barred.may_ask(source, app.now()) {
@@ -107,7 +107,7 @@ async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Writt
 }
 
 /// The row and its call. `None` if the row was delivered, replaced by a newer version, or scrubbed.
-async fn owed(app: &App, id: &str) -> Result<Option<(OutboxRow, CallRecord)>, Stop> {
+async fn pending(app: &App, id: &str) -> Result<Option<(OutboxRow, CallRecord)>, Stop> {
     let Some(row) = app.store.delivery(id).await.at(Stage::Deliver)? else { return Ok(None) };
     let Some(record) = app.store.call(row.call_uid).await.at(Stage::Deliver)? else { return Ok(None) };
     named(&record);
@@ -115,7 +115,7 @@ async fn owed(app: &App, id: &str) -> Result<Option<(OutboxRow, CallRecord)>, St
     Ok((!stale && record.retention_state == RetentionState::Active).then_some((row, record)))
 }
 
-async fn send(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Written, Stop> {
+async fn send(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<WriteResult, Stop> {
     let Some(platform) = app.platform(&record.source) else {
         return Err(misconfigured(format!("source `{}` is not in the configuration", record.source)));
     };
@@ -124,7 +124,7 @@ async fn send(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Written
         let written = platform.source.write_metadata(&record.call_id, &outcome, &row.id).await;
         let barred = matches!(written, Err(SourceError::WrongKey { .. }));
         return match written.at(Stage::Deliver) {
-            Ok(()) => Ok(Written::AsOrdered),
+            Ok(()) => Ok(WriteResult::AsOrdered),
             Err(Stop::Trouble(trouble)) if barred => Err(Stop::Barred(trouble)),
             Err(stop) => Err(stop),
         };

@@ -15,13 +15,13 @@ use crate::telemetry;
 const WAL_TRIES: u32 = 40;
 const WAL_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, job: &queue::JobAttempt, call: CallUid) -> Result<&'static str, Stop> {
     let Some(record) = app.store.call(call).await.at(Stage::Erase)? else {
         return Err(Stop::permanent(format!("there is no call record {call}")));
     };
     named(&record);
     if !app.config.retention.enabled {
-        return Err(Stop::LookAgain { after: Duration::from_secs(60) });
+        return Err(Stop::Snooze { after: Duration::from_secs(60) });
     }
     boundary(app, "erase_start").await;
     match record.retention_state {
@@ -79,7 +79,7 @@ async fn drop_spool(app: &App, call: CallUid) -> Result<(), Stop> {
     }
 }
 
-async fn scrub(app: &App, job: &queue::Job, record: &CallRecord) -> Result<(), Stop> {
+async fn scrub(app: &App, job: &queue::JobAttempt, record: &CallRecord) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Erase)?;
     app.store.scrub(&mut tx, record.uid, app.now()).await.at(Stage::Erase)?;
     app.queue.forget(&mut tx, &record.uid.to_string(), job.id).await.at(Stage::Erase)?;
@@ -108,7 +108,7 @@ async fn empty_the_log(app: &App) -> Result<(), Stop> {
     Err(Stop::trouble(Stage::Erase, Fault::Transient, Side::Database, cause))
 }
 
-async fn finish(app: &App, job: &queue::Job, ended: &'static str) -> Result<&'static str, Stop> {
+async fn finish(app: &App, job: &queue::JobAttempt, ended: &'static str) -> Result<&'static str, Stop> {
     let mut tx = app.store.begin().await.at(Stage::Erase)?;
     if !app.queue.complete(&mut tx, job).await.at(Stage::Erase)? {
         return Err(Stop::Fenced);

@@ -4,13 +4,13 @@ pub mod admit;
 pub mod backfill;
 mod backfill_feed;
 pub mod backfill_plan;
-pub mod backfill_standing;
+pub mod backfill_status;
 pub mod cancel;
+mod capacity_warning;
 mod condemn;
 pub mod correct;
 pub mod deliver;
 pub mod erase_call;
-mod foresight;
 pub mod object_check;
 mod opt_out;
 pub mod process_call;
@@ -152,14 +152,14 @@ pub struct Jobs(pub Arc<App>);
 
 #[async_trait]
 impl Handler for Jobs {
-    async fn run(&self, job: queue::Job) -> Verdict {
+    async fn run(&self, job: queue::JobAttempt) -> Verdict {
         let started = Instant::now();
         let ended = self.dispatch(&job).await;
         let took = started.elapsed();
         self.verdict(&job, ended, took)
     }
 
-    fn span(&self, job: &queue::Job) -> Span {
+    fn span(&self, job: &queue::JobAttempt) -> Span {
         let span = tracing::info_span!(
             "job",
             job.id = job.id,
@@ -178,7 +178,7 @@ impl Handler for Jobs {
 }
 
 impl Jobs {
-    async fn dispatch(&self, job: &queue::Job) -> Result<&'static str, Stop> {
+    async fn dispatch(&self, job: &queue::JobAttempt) -> Result<&'static str, Stop> {
         let app = self.0.as_ref();
         let payload: Job = serde_json::from_value(job.payload.clone())
             .map_err(|err| Stop::permanent(format!("this build cannot read the job's payload: {err}")))?;
@@ -195,7 +195,7 @@ impl Jobs {
     }
 
     /// Logs a failure and maps its fault to the job's next state. This is the only place that does so.
-    fn verdict(&self, job: &queue::Job, ended: Result<&'static str, Stop>, took: Duration) -> Verdict {
+    fn verdict(&self, job: &queue::JobAttempt, ended: Result<&'static str, Stop>, took: Duration) -> Verdict {
         let took_ms = took.as_millis() as u64;
         let trouble = match ended {
             Ok(outcome) => {
@@ -208,9 +208,9 @@ impl Jobs {
                 count(job.kind, outcome);
                 return Verdict::Complete;
             }
-            Err(Stop::LookAgain { after }) => {
+            Err(Stop::Snooze { after }) => {
                 tracing::debug!(again_in_ms = after.as_millis() as u64, "not ready yet");
-                return Verdict::LookAgain(after);
+                return Verdict::SnoozeCounted(after);
             }
             Err(Stop::Fenced) => {
                 count(job.kind, "fenced");
@@ -269,7 +269,7 @@ impl Jobs {
     }
 
     /// Delays a job after a refused key. The first refusal was already logged as a warning.
-    fn barred(&self, job: &queue::Job, trouble: &Trouble) -> Verdict {
+    fn barred(&self, job: &queue::JobAttempt, trouble: &Trouble) -> Verdict {
         let failure = Failure { fault: "barred".to_owned(), ..trouble.failure() };
         tracing::debug!(cause = failure.cause, "waits for a key to be put right");
         count(job.kind, "barred");
@@ -305,13 +305,13 @@ pub fn count_from_zero(app: &App) {
     for name in [
         telemetry::ERASED_TOTAL,
         telemetry::SWEEPS_REFUSED_TOTAL,
-        telemetry::RESCUED_TOTAL,
+        telemetry::REQUEUED_TOTAL,
         telemetry::FETCHED_BYTES_TOTAL,
     ] {
         metrics::counter!(name).increment(0);
     }
     for source in app.platforms.keys() {
-        for name in [telemetry::UNKNOWN_STATUS_TOTAL, telemetry::WRITEBACK_FAILURES_TOTAL] {
+        for name in [telemetry::UNKNOWN_STATUS_TOTAL, telemetry::DELIVERY_FAILURES_TOTAL] {
             metrics::counter!(name, "source" => source.to_string()).increment(0);
         }
         for precedence in [Precedence::First, Precedence::Rest] {

@@ -45,7 +45,7 @@ pub struct Found {
 }
 
 /// The listed objects of one call.
-struct Listed {
+struct ListedObjects {
     org: OrgUid,
     call: CallUid,
     prefix: String,
@@ -58,9 +58,9 @@ struct Listed {
 /// # Errors
 /// [`Stop`] if the store or the database fails. Changes written before the failure stay.
 pub async fn check(app: &App, orphans: Orphans) -> Result<Found, Stop> {
-    let mut pass = Pass::new(app, orphans);
+    let mut pass = CheckPass::new(app, orphans);
     let mut listing = app.objects.list_all(None);
-    let mut listed: Option<Listed> = None;
+    let mut listed: Option<ListedObjects> = None;
     while let Some(entry) = listing.next().await {
         let entry = match entry {
             // No object was stored yet, or the disk is not mounted. A comparison would prove nothing.
@@ -72,7 +72,7 @@ pub async fn check(app: &App, orphans: Orphans) -> Result<Found, Stop> {
         };
         let Some((org, call)) = owner(&entry) else { continue };
         if listed.as_ref().is_none_or(|listed| (listed.org, listed.call) != (org, call))
-            && let Some(whole) = listed.replace(Listed::new(org, call))
+            && let Some(whole) = listed.replace(ListedObjects::new(org, call))
         {
             pass.take(whole).await?;
         }
@@ -107,7 +107,7 @@ pub async fn first_lost<'a>(app: &App, artifacts: &[&'a Artifact]) -> Result<Opt
     Ok(None)
 }
 
-impl Listed {
+impl ListedObjects {
     fn new(org: OrgUid, call: CallUid) -> Self {
         let prefix = CallPrefix::new(org, call).to_string();
         Self { org, call, prefix, sizes: BTreeMap::new(), oldest: None }
@@ -127,28 +127,28 @@ impl Listed {
 
 /// The change of a call's flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum FlagChange {
     Lost,
     Mended,
 }
 
 /// The state of one pass.
-struct Pass<'a> {
+struct CheckPass<'a> {
     app: &'a App,
     orphans: Orphans,
-    records: Records<'a>,
+    records: StoredCalls<'a>,
     found: Found,
     named: u64,
-    changes: Vec<(CallUid, Change)>,
+    changes: Vec<(CallUid, FlagChange)>,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> CheckPass<'a> {
     fn new(app: &'a App, orphans: Orphans) -> Self {
-        Self { app, orphans, records: Records::new(app), found: Found::default(), named: 0, changes: Vec::new() }
+        Self { app, orphans, records: StoredCalls::new(app), found: Found::default(), named: 0, changes: Vec::new() }
     }
 
     /// Processes the listed objects of one call, and all records with smaller keys, which have no listed object.
-    async fn take(&mut self, listed: Listed) -> Result<(), Stop> {
+    async fn take(&mut self, listed: ListedObjects) -> Result<(), Stop> {
         let mut known = false;
         while let Some(record) = self.records.next_if(|prefix| prefix <= listed.prefix.as_str()).await? {
             let own = record.uid == listed.call;
@@ -166,11 +166,11 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    async fn judge(&mut self, record: &StoredCall, listed: Option<&Listed>) -> Result<(), Stop> {
+    async fn judge(&mut self, record: &StoredCall, listed: Option<&ListedObjects>) -> Result<(), Stop> {
         let whole = record.artifacts.iter().all(|artifact| listed.is_some_and(|listed| listed.shows(artifact)));
         let flagged = record.flags.iter().any(|flag| flag == RecordFlag::MissingObject.as_str());
         match (whole, flagged) {
-            (true, true) => self.change(record.uid, Change::Mended).await,
+            (true, true) => self.change(record.uid, FlagChange::Mended).await,
             (false, false) => self.suspect(record.uid, listed).await,
             _ => Ok(()),
         }
@@ -178,7 +178,7 @@ impl<'a> Pass<'a> {
 
     /// Listing and record may be of different times. This reads the call again and checks each unlisted object by its
     /// key, until one is missing.
-    async fn suspect(&mut self, call: CallUid, listed: Option<&Listed>) -> Result<(), Stop> {
+    async fn suspect(&mut self, call: CallUid, listed: Option<&ListedObjects>) -> Result<(), Stop> {
         let Some(record) = self.app.store.call(call).await.at(Stage::Retention)? else { return Ok(()) };
         if record.retention_state != RetentionState::Active {
             return Ok(());
@@ -190,10 +190,10 @@ impl<'a> Pass<'a> {
             self.named += 1;
             tracing::error!(call.id = %call, source = %record.source, key = %lost.key, "a stored object is lost");
         }
-        self.change(call, Change::Lost).await
+        self.change(call, FlagChange::Lost).await
     }
 
-    async fn change(&mut self, call: CallUid, change: Change) -> Result<(), Stop> {
+    async fn change(&mut self, call: CallUid, change: FlagChange) -> Result<(), Stop> {
         self.changes.push((call, change));
         if self.changes.len() >= BATCH { self.write().await } else { Ok(()) }
     }
@@ -206,10 +206,10 @@ impl<'a> Pass<'a> {
         let mut tx = store.begin().await.at(Stage::Retention)?;
         for (call, change) in std::mem::take(&mut self.changes) {
             match change {
-                Change::Lost => {
+                FlagChange::Lost => {
                     self.found.lost += u64::from(store.set_flag(&mut tx, call, flag).await.at(Stage::Retention)?);
                 }
-                Change::Mended => {
+                FlagChange::Mended => {
                     self.found.mended += u64::from(store.clear_flag(&mut tx, call, flag).await.at(Stage::Retention)?);
                 }
             }
@@ -239,14 +239,14 @@ impl<'a> Pass<'a> {
 }
 
 /// The kept calls with stored objects, in the order of their keys, read by pages.
-struct Records<'a> {
+struct StoredCalls<'a> {
     app: &'a App,
     page: VecDeque<StoredCall>,
     after: Option<(OrgUid, CallUid)>,
     over: bool,
 }
 
-impl<'a> Records<'a> {
+impl<'a> StoredCalls<'a> {
     const fn new(app: &'a App) -> Self {
         Self { app, page: VecDeque::new(), after: None, over: false }
     }

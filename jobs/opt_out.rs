@@ -11,7 +11,7 @@ pub(super) const fn concerns(outcome: Outcome) -> bool {
 }
 
 /// Requests the call from the source. Condemns its content if it has opted out and no hold keeps it.
-pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, job: &queue::JobAttempt, call: CallUid) -> Result<&'static str, Stop> {
     let record = app.store.call(call).await.at(Stage::Source)?;
     let record = record.filter(|record| record.retention_state == RetentionState::Active);
     if let Some(record) = &record {

@@ -22,7 +22,7 @@ use crate::telemetry;
 use crate::telemetry::{Use, Used};
 
 /// Checks of a missing or invalid recording before the worker accepts the result.
-const LEAST_LOOKS: u32 = 3;
+const LEAST_SNOOZES: u32 = 3;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// Three checks with these pauses end within a minute.
 const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ const LONGEST_CALL: Duration = Duration::from_secs(86_400);
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pub app: &'a App,
-    pub job: &'a queue::Job,
+    pub job: &'a queue::JobAttempt,
     pub platform: &'a Platform,
     pub record: CallRecord,
 }
@@ -63,7 +63,7 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
 }
 
 /// Runs one attempt of `process_call`. Returns the outcome as a metric label. `again` also processes a finished call.
-pub(super) async fn run(app: &App, job: &queue::Job, call: CallUid, again: bool) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, job: &queue::JobAttempt, call: CallUid, again: bool) -> Result<&'static str, Stop> {
     let Some(record) = app.store.call(call).await.at(Stage::Source)? else {
         return Err(Stop::permanent(format!("there is no call record {call}")));
     };
@@ -124,7 +124,7 @@ impl Work<'_> {
     pub(super) fn urgency(&self) -> Urgency {
         match self.job.lane {
             Lane::Backfill => Urgency::Patient,
-            Lane::Live | Lane::Upkeep => Urgency::Live,
+            Lane::Live | Lane::Maintenance => Urgency::Live,
         }
     }
 
@@ -147,7 +147,7 @@ impl Work<'_> {
     }
 
     /// The snooze for a call or a recording that is missing or invalid, which may be an incident at the host. Within
-    /// the grace period it is the snooze of `too_early`. After it, the job snoozes until it has checked [`LEAST_LOOKS`]
+    /// the grace period it is the snooze of `too_early`. After it, the job snoozes until it has checked [`LEAST_SNOOZES`]
     /// times, within a minute. Returns `None` after that.
     pub(super) fn not_yet(&self, call: Option<&SourceCall>) -> Option<Stop> {
         if let Some(stop) = self.too_early(call) {
@@ -156,7 +156,7 @@ impl Work<'_> {
         // A short grace period also shortens these pauses.
         let shortest = self.platform.settings.recording_grace.0 / 10;
         let after = self.app.config.fetch.not_ready_pause.0.min(shortest.max(SHORTEST_PAUSE)).min(LONGEST_LATE_PAUSE);
-        (self.job.looks + 1 < LEAST_LOOKS).then_some(Stop::LookAgain { after })
+        (self.job.snoozes + 1 < LEAST_SNOOZES).then_some(Stop::Snooze { after })
     }
 
     /// The snooze within the grace period; the pauses grow with the elapsed time. Returns `None` after the period.
@@ -169,7 +169,7 @@ impl Work<'_> {
         let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
         let waited = grace.saturating_sub(left);
         let pause = self.app.config.fetch.not_ready_pause.0.max(waited / 2);
-        Some(Stop::LookAgain { after: pause.min(left) })
+        Some(Stop::Snooze { after: pause.min(left) })
     }
 
     /// Reports durable progress to the queue: later attempts do not repeat it.

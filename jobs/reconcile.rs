@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::admit::{self, Admission, Repeat};
-use super::foresight::foresee;
-use super::redrive::Asked;
+use super::capacity_warning::warn_of_losses;
+use super::redrive::RedriveTrigger;
 use super::{At, Stop, backfill, redrive};
 use crate::app::{App, Platform};
 use crate::domain::{CallStatus, Classify, Fault, Outcome, SourceCall, SourceName, Stage};
@@ -121,7 +121,7 @@ pub async fn balance(app: &App, source: &SourceName, window: Window) -> Result<B
     let started_at = app.now();
     let mut walk = platform.source.walk(window);
     while let Some(calls) = walk.next().await.at(Stage::Reconcile)? {
-        account(app, &mut balance, &walk, &calls, Asked::ByPerson).await?;
+        account(app, &mut balance, &walk, &calls, RedriveTrigger::ByPerson).await?;
     }
     balance.vanished = vanished(app, source, window, started_at).await?;
     balance.missing_objects =
@@ -139,7 +139,7 @@ async fn account(
     balance: &mut Balance,
     walk: &Walk<'_>,
     calls: &[SourceCall],
-    asked: Asked,
+    asked: RedriveTrigger,
 ) -> Result<(), Stop> {
     balance.count_unreadable(walk.unreadable());
     let unreadable = walk.unreadable().iter().filter_map(|row| row.id.as_deref());
@@ -229,7 +229,7 @@ fn is_due(now: Timestamp, last: Option<Timestamp>, every: SignedDuration) -> boo
 
 pub(super) async fn run(
     app: &App,
-    job: &queue::Job,
+    job: &queue::JobAttempt,
     source: &SourceName,
     from: Timestamp,
     to: Timestamp,
@@ -245,7 +245,7 @@ pub async fn poll(app: &App, source: &SourceName, window: Window) -> Result<u64,
     poll_as(app, None, source, window).await
 }
 
-async fn poll_as(app: &App, job: Option<&queue::Job>, source: &SourceName, window: Window) -> Result<u64, Stop> {
+async fn poll_as(app: &App, job: Option<&queue::JobAttempt>, source: &SourceName, window: Window) -> Result<u64, Stop> {
     let platform = platform(app, source)?;
     let state = app.store.reconcile_state(source).await.at(Stage::Reconcile)?;
     let mut poll = Poll { app, job, platform, window, state };
@@ -260,7 +260,7 @@ async fn poll_as(app: &App, job: Option<&queue::Job>, source: &SourceName, windo
         }
     }
     poll.save().await?;
-    foresee(app, platform).await?;
+    warn_of_losses(app, platform).await?;
     Ok(missing)
 }
 
@@ -286,7 +286,7 @@ fn report(what: &str, balance: &Balance) {
 }
 
 /// Reports durable progress of the job to the queue.
-async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
+async fn moved(app: &App, job: Option<&queue::JobAttempt>) -> Result<(), Stop> {
     match job {
         Some(job) => app.queue.advance(job).await.at(Stage::Reconcile),
         None => Ok(()),
@@ -296,7 +296,7 @@ async fn moved(app: &App, job: Option<&queue::Job>) -> Result<(), Stop> {
 /// One poll of a source.
 struct Poll<'a> {
     app: &'a App,
-    job: Option<&'a queue::Job>,
+    job: Option<&'a queue::JobAttempt>,
     platform: &'a Platform,
     window: Window,
     state: ReconcileState,
@@ -328,7 +328,7 @@ impl Poll<'_> {
             let oldest = calls.iter().filter(going).filter_map(|call| call.created_at).min();
             open = open.min(oldest.unwrap_or(open));
             let before = balance.enqueued;
-            account(app, &mut balance, &walk, &calls, Asked::BySchedule).await?;
+            account(app, &mut balance, &walk, &calls, RedriveTrigger::BySchedule).await?;
             if balance.enqueued > before {
                 moved(app, self.job).await?;
             }
@@ -407,7 +407,7 @@ impl Poll<'_> {
             let Some(calls) = walk.step().await.at(Stage::Reconcile)? else {
                 return Ok(true);
             };
-            account(app, &mut pass.balance, &walk, &calls, Asked::BySchedule).await?;
+            account(app, &mut pass.balance, &walk, &calls, RedriveTrigger::BySchedule).await?;
             if walk.place().is_some() {
                 // Whoever goes on after this worker's death goes on here.
                 pass.cursor = walk.place().cloned();

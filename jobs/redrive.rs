@@ -14,7 +14,7 @@ const WRONG_KEY: &str = "wrong key: ";
 
 /// The origin of a redrive request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RedriveTrigger {
     /// Redrives without a pause.
     ByPerson,
     BySchedule,
@@ -22,13 +22,13 @@ pub(super) enum Asked {
 
 /// The job id of the call's last `process_call`, if it is a dead letter and its cause has ended. Called while the
 /// source answers.
-pub(super) async fn revivable(app: &App, call: Option<CallUid>, asked: Asked) -> Result<Option<i64>, Stop> {
+pub(super) async fn revivable(app: &App, call: Option<CallUid>, asked: RedriveTrigger) -> Result<Option<i64>, Stop> {
     let Some(call) = call else { return Ok(None) };
     let jobs = app.queue.jobs_about(&call.to_string()).await.at(Stage::Reconcile)?;
     let last = jobs.into_iter().find(|job| job.known_kind() == Some(Kind::ProcessCall));
     let Some(dead) = last.filter(|job| job.state == JobState::DeadLetter) else { return Ok(None) };
     let rested = dead.finished_at.is_none_or(|at| app.now().duration_since(at) >= PAUSE);
-    if asked == Asked::BySchedule && !rested {
+    if asked == RedriveTrigger::BySchedule && !rested {
         return Ok(None);
     }
     match dead.failure {

@@ -22,7 +22,7 @@ const LEDGER_DAYS: usize = 40;
 
 /// The plan or the result of a sweep.
 #[derive(Debug, Clone, Serialize)]
-pub struct Plan {
+pub struct SweepPlan {
     /// Calls past their term without a hold.
     pub due: u64,
     /// Calls past their term with a hold.
@@ -66,7 +66,7 @@ pub enum Consent {
 }
 
 /// The calls to erase now, and whether a sweep would run.
-pub async fn plan(app: &App) -> Result<Plan, Stop> {
+pub async fn plan(app: &App) -> Result<SweepPlan, Stop> {
     let now = app.now();
     let dues = app.store.due_calls(now).await.at(Stage::Retention)?;
     let held = dues.iter().filter(|due| due.held).count() as u64;
@@ -79,15 +79,15 @@ pub async fn plan(app: &App) -> Result<Plan, Stop> {
     let refused = doubt.as_ref().map(|doubt| match doubt {
         Doubt::Clock(text) | Doubt::Volume(text) => text.clone(),
     });
-    Ok(Plan { due, held, calls, refused, dues, doubt })
+    Ok(SweepPlan { due, held, calls, refused, dues, doubt })
 }
 
 /// Condemns all due calls and enqueues their erasure. Returns the executed plan, or a plan with `refused` set.
-pub async fn sweep(app: &App, consent: Consent) -> Result<Plan, Stop> {
+pub async fn sweep(app: &App, consent: Consent) -> Result<SweepPlan, Stop> {
     sweep_as(app, None, consent).await
 }
 
-async fn sweep_as(app: &App, job: Option<&queue::Job>, consent: Consent) -> Result<Plan, Stop> {
+async fn sweep_as(app: &App, job: Option<&queue::JobAttempt>, consent: Consent) -> Result<SweepPlan, Stop> {
     let mut plan = plan(app).await?;
     if !app.config.retention.enabled {
         plan.refused = Some("retention.enabled is false: nothing is erased".to_owned());
@@ -116,13 +116,13 @@ async fn sweep_as(app: &App, job: Option<&queue::Job>, consent: Consent) -> Resu
     for call in app.store.unfinished_erasures().await.at(Stage::Retention)? {
         erase_again(app, call).await?;
     }
-    app.store.unlearn_voices_of_erased().await.at(Stage::Retention)?;
+    app.store.unenroll_voices_of_erased().await.at(Stage::Retention)?;
     object_check::check(app, Orphans::Delete).await?;
     app.store.set_fact(HIGH_WATER, &app.now().to_string()).await.at(Stage::Retention)?;
     Ok(plan)
 }
 
-pub(super) async fn run(app: &App, job: &queue::Job) -> Result<&'static str, Stop> {
+pub(super) async fn run(app: &App, job: &queue::JobAttempt) -> Result<&'static str, Stop> {
     roll_up_ledger(app).await?;
     let keep = app.config.worker.keep_finished_jobs.0;
     app.store

@@ -31,7 +31,7 @@ enum ScheduledKind {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct ScheduleEntry {
     name: String,
     kind: ScheduledKind,
     cron: String,
@@ -44,7 +44,7 @@ struct Entry {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    schedule: Vec<Entry>,
+    schedule: Vec<ScheduleEntry>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ pub struct Schedules(Vec<Schedule>);
 
 /// The status of a schedule, by the database's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ScheduleStatus {
     pub name: String,
     pub fired_at: Option<Timestamp>,
     /// `None` if no worker has seen the schedule yet.
@@ -122,13 +122,13 @@ impl Schedules {
     ///
     /// # Errors
     /// [`StoreError`] if the database cannot be read.
-    pub async fn standings(&self, app: &App) -> Result<Vec<Standing>, StoreError> {
+    pub async fn statuses(&self, app: &App) -> Result<Vec<ScheduleStatus>, StoreError> {
         let (rows, now) = (app.store.schedules().await?, app.now());
-        let standing = |schedule: &Schedule| {
+        let status = |schedule: &Schedule| {
             let row = rows.iter().find(|row| row.name == schedule.name);
             let next_at = row.map(|row| row.next_at);
             let lag = next_at.map_or(SignedDuration::ZERO, |next| now.duration_since(next).max(SignedDuration::ZERO));
-            Standing {
+            ScheduleStatus {
                 name: schedule.name.clone(),
                 fired_at: row.and_then(|row| row.fired_at),
                 next_at,
@@ -136,11 +136,11 @@ impl Schedules {
                 astray: next_at.is_some_and(|next| schedule.when.is_astray(next, now)),
             }
         };
-        Ok(self.0.iter().map(standing).collect())
+        Ok(self.0.iter().map(status).collect())
     }
 }
 
-impl Entry {
+impl ScheduleEntry {
     fn expand(&self, app: &App) -> Result<Vec<Schedule>> {
         let window = self.window.map_or(Duration::from_secs(86_400), |span| span.0);
         let sources: Vec<Option<SourceName>> = match (self.kind, self.source.as_deref()) {
@@ -203,17 +203,17 @@ impl When {
 impl Schedule {
     async fn tick(&self, app: &App) -> Result<(), Stop> {
         let now = app.now();
-        let standing = app.store.schedule_next(&self.name).await.at(Stage::Source)?;
-        if let Some(stands_at) = standing.filter(|next| *next > now) {
-            return self.pull_back(app, stands_at, now).await;
+        let known_next = app.store.schedule_next(&self.name).await.at(Stage::Source)?;
+        if let Some(pending_at) = known_next.filter(|next| *next > now) {
+            return self.pull_back(app, pending_at, now).await;
         }
         let Some(next) = self.when.after(now) else { return Ok(()) };
         let mut tx = app.store.begin().await.at(Stage::Source)?;
-        if !app.store.schedule_move(&mut tx, &self.name, standing, next).await.at(Stage::Source)? {
+        if !app.store.schedule_move(&mut tx, &self.name, known_next, next).await.at(Stage::Source)? {
             return Ok(());
         }
         // A new schedule waits for its first due time. Only polling starts at once.
-        if standing.is_some() || matches!(self.when, When::Every(_)) {
+        if known_next.is_some() || matches!(self.when, When::Every(_)) {
             self.fire(app, &mut tx, now).await?;
             app.store.schedule_fired(&mut tx, &self.name, now).await.at(Stage::Source)?;
         }
@@ -221,17 +221,17 @@ impl Schedule {
     }
 
     /// Resets a firing that is more than one period ahead, after a wrong clock or a changed schedule.
-    async fn pull_back(&self, app: &App, stands_at: Timestamp, now: Timestamp) -> Result<(), Stop> {
-        if !self.when.is_astray(stands_at, now) {
+    async fn pull_back(&self, app: &App, pending_at: Timestamp, now: Timestamp) -> Result<(), Stop> {
+        if !self.when.is_astray(pending_at, now) {
             return Ok(());
         }
         let Some(next) = self.when.after(now) else { return Ok(()) };
         let mut tx = app.store.begin().await.at(Stage::Source)?;
-        let moved = app.store.schedule_move(&mut tx, &self.name, Some(stands_at), next).await.at(Stage::Source)?;
+        let moved = app.store.schedule_move(&mut tx, &self.name, Some(pending_at), next).await.at(Stage::Source)?;
         tx.commit().await.at(Stage::Source)?;
         if moved {
             tracing::warn!(
-                schedule = self.name, stood_at = %stands_at, next_at = %next,
+                schedule = self.name, stood_at = %pending_at, next_at = %next,
                 "the next firing was further away than one period (a clock was wrong, or the schedule has changed): pulled back"
             );
         }
@@ -250,7 +250,7 @@ impl Schedule {
             (ScheduledKind::Reconcile, Some(source)) => Job::Reconcile { source: source.clone(), from, to },
             _ => Job::RetentionSweep,
         };
-        let enqueued = app.queue.enqueue(tx, job.queued(app, Lane::Upkeep)).await.at(Stage::Source)?;
+        let enqueued = app.queue.enqueue(tx, job.queued(app, Lane::Maintenance)).await.at(Stage::Source)?;
         tracing::debug!(schedule = self.name, started = !enqueued.duplicate, "schedule fired");
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::queue;
 #[derive(Debug)]
 pub enum Stop {
     /// Snooze: it is too early, and nothing has failed.
-    LookAgain { after: Duration },
+    Snooze { after: Duration },
     /// Another owner has the job or the call now. The attempt must write nothing.
     Fenced,
     /// The receiver refuses our key. The attempt is not counted, because an operator must replace the key.
@@ -43,7 +43,7 @@ impl Stop {
 impl Trouble {
     /// Whether this failure makes the job a dead letter.
     #[must_use]
-    pub fn ends(&self, job: &queue::Job) -> bool {
+    pub fn ends(&self, job: &queue::JobAttempt) -> bool {
         match self.fault {
             Fault::Permanent => true,
             Fault::Transient => job.is_last_attempt(),

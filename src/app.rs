@@ -3,9 +3,9 @@
 
 mod barred;
 mod clock;
+mod cpu_slots;
 mod health;
-mod pace;
-mod seats;
+mod rate_limiter;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use self::barred::Barred;
 use self::health::Health;
-use self::pace::Pace;
+use self::rate_limiter::SharedRateLimiter;
 use crate::artifacts;
 use crate::artifacts::ObjectStore;
 use crate::audio::probe;
@@ -26,14 +26,14 @@ use crate::config::{self, Config};
 use crate::domain::{CallUid, SourceName};
 use crate::fetch::{Fetcher, HostPolicy};
 use crate::queue::Queue;
-use crate::source::{Gate, Source};
+use crate::source::{RateLimiter, Source};
 use crate::store::Store;
 use crate::transcript::engines::Engines;
 use crate::transcript::remote::Remote;
 
 pub use self::barred::ASK_AGAIN as ASK_BARRED_AGAIN;
 pub use self::clock::{CLOCK_TOLERANCE, Clock};
-pub use self::seats::{Seat, Seats, Stopped, Urgency};
+pub use self::cpu_slots::{ComputeStopped, CpuSlot, CpuSlots, Urgency};
 pub use crate::config::{own_dir, private_dir};
 
 const RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,9 +48,9 @@ pub struct Platform {
 
 /// One configured remote STT service with its rate limiter.
 #[derive(Debug)]
-pub struct Elsewhere {
+pub struct RemoteStt {
     pub remote: Remote,
-    pub gate: Arc<dyn Gate>,
+    pub limiter: Arc<dyn RateLimiter>,
 }
 
 /// Shared state of a run.
@@ -68,13 +68,13 @@ pub struct App {
     /// Permits for downloads and platform requests of jobs.
     pub network: Arc<Semaphore>,
     /// CPU slots for decoding. Live calls pre-empt backfill jobs.
-    pub cpu: Seats,
+    pub cpu: CpuSlots,
     /// Local speech-to-text engines. A model is loaded on first use and then kept.
     pub engines: Arc<Engines>,
     /// Remote STT services in the order of the configuration. Empty where the configuration allows local engines only.
-    pub elsewhere: Vec<Elsewhere>,
+    pub remote_stt: Vec<RemoteStt>,
     /// Slots for local speech-to-text.
-    pub speech: Seats,
+    pub speech: CpuSlots,
     pub health: Health,
     /// Receivers that currently refuse our key.
     pub barred: Barred,
@@ -95,11 +95,12 @@ fn receivers(config: &Config) -> Result<reqwest::Client> {
 }
 
 /// The usable remote STT services. Only the engine choice `auto` allows remote services.
-fn elsewhere(config: &Config, client: &reqwest::Client, store: &Store, clock: &Clock) -> Result<Vec<Elsewhere>> {
+fn remote_stt(config: &Config, client: &reqwest::Client, store: &Store, clock: &Clock) -> Result<Vec<RemoteStt>> {
     let allowed = config.transcript.engine == config::EngineChoice::Auto;
-    let of = |settings: &config::RemoteEngine| -> Result<Elsewhere> {
-        let gate = Arc::new(Pace::of_engine(settings.pace_name()?, settings, store.clone(), clock.clone()));
-        Ok(Elsewhere { remote: Remote::new(settings.clone(), client.clone()), gate })
+    let of = |settings: &config::RemoteEngine| -> Result<RemoteStt> {
+        let limiter =
+            Arc::new(SharedRateLimiter::of_engine(settings.rate_limit_name()?, settings, store.clone(), clock.clone()));
+        Ok(RemoteStt { remote: Remote::new(settings.clone(), client.clone()), limiter })
     };
     config.engine.iter().filter(|_| allowed).map(of).collect()
 }
@@ -136,12 +137,12 @@ impl App {
         let mut platforms = BTreeMap::new();
         for settings in &config.source {
             let source = Source::new(settings).with_context(|| format!("source `{}`", settings.name))?;
-            let source = source.behind(Arc::new(Pace::of_source(settings, store.clone(), clock.clone())));
+            let source = source.behind(Arc::new(SharedRateLimiter::of_source(settings, store.clone(), clock.clone())));
             let hosts = HostPolicy::new(&settings.base_url, &settings.recording_hosts);
             platforms.insert(settings.name.clone(), Platform { settings: settings.clone(), source, hosts });
         }
         let receivers = receivers(&config)?;
-        let elsewhere = elsewhere(&config, &receivers, &store, &clock)?;
+        let remote_stt = remote_stt(&config, &receivers, &store, &clock)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoders = if config.worker.cpu_concurrency == 0 { cores } else { config.worker.cpu_concurrency };
         let worker = &config.worker;
@@ -152,8 +153,8 @@ impl App {
         let engines = Arc::new(Engines::new(&config, decoders));
         let app = Arc::new(Self {
             network: Arc::new(Semaphore::new(downloads)),
-            cpu: Seats::new(decoders, worker.backfill_cpu),
-            speech: Seats::new(worker.speech_concurrency, worker.backfill_cpu),
+            cpu: CpuSlots::new(decoders, worker.backfill_cpu),
+            speech: CpuSlots::new(worker.speech_concurrency, worker.backfill_cpu),
             health: Health::new(worker.rest_after),
             barred: Barred::default(),
             config,
@@ -165,7 +166,7 @@ impl App {
             platforms,
             receivers,
             engines,
-            elsewhere,
+            remote_stt,
         });
         app.compare_clocks().await?;
         Ok(app)
@@ -191,7 +192,7 @@ impl App {
                 renewed.push(name.to_string());
             }
         }
-        for engine in &self.elsewhere {
+        for engine in &self.remote_stt {
             if engine.remote.read_key_again() {
                 renewed.push(engine.remote.settings().name.clone());
             }

@@ -1,21 +1,21 @@
 //! The configuration. Only this module reads the configuration file and the environment. The defaults are
 //! `config.default.toml`, compiled in.
 
+mod delivery;
 mod engines;
 mod key_files;
 mod layers;
 mod remarks;
 mod settings;
-mod write_back;
 
+pub use delivery::{HttpDelivery, RequestBody, RequestError};
 pub use key_files::KeyFiles;
 pub use remarks::Remark;
 pub use settings::{
-    AnswerFormat, Api, Audio, BackfillCpu, Config, DiarizerChoice, EngineChoice, Fetch, Log, LogFormat, Objects,
-    ObjectsKind, Ops, OrganizationPlacement, Poll, Reconcile, RemoteEngine, RemoteKind, Retention, Schedule, Source,
-    Sse, Store, TranscriptSettings, Worker, WriteBack,
+    AnswerFormat, ApiSettings, Audio, BackfillCpu, Config, DeliveryTarget, DiarizerChoice, EngineChoice, Fetch,
+    LogFormat, LogSettings, Objects, ObjectsKind, Ops, OrganizationPlacement, Poll, Reconcile, RemoteEngine,
+    RemoteKind, Retention, ScheduleSettings, Source, Sse, StoreSettings, TranscriptSettings, Worker,
 };
-pub use write_back::{Body, HttpWriteBack, RequestError};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use crate::domain::{Platform, RetentionTerm, SourceName};
+use crate::domain::{RetentionTerm, SourceName, Vendor};
 
 pub use layers::misread;
 
@@ -204,7 +204,7 @@ impl Config {
                 bail!("source `{}`: the name is used twice", source.name);
             }
             source.validate().with_context(|| format!("source `{}`", source.name))?;
-            if let Some(Err(err)) = source.http.as_ref().map(HttpWriteBack::check) {
+            if let Some(Err(err)) = source.http.as_ref().map(HttpDelivery::check) {
                 bail!("{}", err.in_source(index));
             }
         }
@@ -226,7 +226,7 @@ impl Config {
             if !seen.insert(engine.name.as_str()) {
                 bail!("{}: the name is used twice", named());
             }
-            if self.source(&engine.pace_name()?).is_some() {
+            if self.source(&engine.rate_limit_name()?).is_some() {
                 bail!("{}: a source is named engine-{}; name one of them otherwise", named(), engine.name);
             }
             if budget.is_some() && engine.price_per_minute.is_none() {
@@ -267,7 +267,7 @@ impl Source {
         if self.api_key.is_none() {
             bail!("api_key: must be set (or api_key_file)");
         }
-        if self.dialect == Platform::Zudu && self.api_secret.is_none() {
+        if self.dialect == Vendor::Zudu && self.api_secret.is_none() {
             bail!("api_secret: must be set for the zudu dialect (or api_secret_file)");
         }
         if !matches!(self.base_url.scheme(), "http" | "https") {
@@ -279,11 +279,11 @@ impl Source {
         if self.requests_at_once == Some(0) {
             bail!("requests_at_once: must be at least 1");
         }
-        match self.write_back {
-            WriteBack::Metadata if self.dialect != Platform::Zudu => {
+        match self.delivery {
+            DeliveryTarget::Metadata if self.dialect != Vendor::Zudu => {
                 bail!("write_back: \"metadata\" exists on zudu only; this platform has no call to write to")
             }
-            WriteBack::Http if self.http.is_none() => {
+            DeliveryTarget::Http if self.http.is_none() => {
                 bail!("write_back: \"http\" needs a [source.http] table with a url")
             }
             _ => Ok(()),

@@ -35,13 +35,13 @@ pub mod fetch;
 pub mod json;
 pub mod quality;
 pub mod queue;
+pub mod record_outcome;
 pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod transcript;
 pub mod wire;
 pub mod worker;
-pub mod writeback;
 
 // `src/` holds the parts, `jobs/` holds what is done with them. Cargo's check, clippy, fmt, doc and package all follow
 // the path.

@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::seldom::Seldom;
-use crate::config::{Log, LogFormat};
+use crate::config::{LogFormat, LogSettings};
 
 /// Ended jobs, by kind and outcome.
 pub const JOBS_TOTAL: &str = "aftercall_jobs_total";
@@ -34,7 +34,7 @@ pub const ERASED_TOTAL: &str = "aftercall_calls_erased_total";
 /// Retention sweeps that refused to run, by reason.
 pub const SWEEPS_REFUSED_TOTAL: &str = "aftercall_retention_sweeps_refused_total";
 /// Jobs of dead workers that were requeued or dead-lettered.
-pub const RESCUED_TOTAL: &str = "aftercall_jobs_rescued_total";
+pub const REQUEUED_TOTAL: &str = "aftercall_jobs_rescued_total";
 /// Unknown statuses from a platform, by source.
 pub const UNKNOWN_STATUS_TOTAL: &str = "aftercall_unknown_call_status_total";
 /// Downloaded bytes of recordings.
@@ -72,7 +72,7 @@ pub const OUTBOX_OLDEST_SECONDS: &str = "aftercall_outbox_oldest_age_seconds";
 /// Calls of unfinished backfills, by source and state.
 pub const BACKFILL_CALLS: &str = "aftercall_backfill_calls";
 /// Failed delivery attempts, by source.
-pub const WRITEBACK_FAILURES_TOTAL: &str = "aftercall_writeback_failures_total";
+pub const DELIVERY_FAILURES_TOTAL: &str = "aftercall_writeback_failures_total";
 /// How far this machine's clock is ahead of the database's clock, seconds.
 pub const CLOCK_AHEAD_SECONDS: &str = "aftercall_clock_ahead_seconds";
 /// Time of the latest run of a schedule, by schedule.
@@ -142,7 +142,7 @@ const STAGE_BUCKETS: [f64; 11] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 ///
 /// # Errors
 /// An invalid level or filter.
-pub fn start_logs(settings: &Log) -> Result<()> {
+pub fn start_logs(settings: &LogSettings) -> Result<()> {
     let quiet = "hyper=warn,hyper_util=warn,reqwest=warn,h2=warn,rustls=warn,aws=warn,aws_sdk_s3=warn,aws_smithy_runtime=warn,sqlx=warn,riverqueue=warn,symphonia=error,symphonia_core=error,symphonia_bundle_mp3=error,symphonia_format_isomp4=error,symphonia_format_riff=error";
     let filter = format!("{},{quiet}", settings.level);
     let filter =
@@ -192,7 +192,7 @@ fn describe() {
     metrics::describe_gauge!(RETENTION_OVERDUE_SECONDS, "how long the longest overdue call has been due");
     metrics::describe_counter!(ERASED_TOTAL, "calls erased");
     metrics::describe_counter!(SWEEPS_REFUSED_TOTAL, "retention sweeps that refused to run");
-    metrics::describe_counter!(RESCUED_TOTAL, "jobs taken back from dead workers");
+    metrics::describe_counter!(REQUEUED_TOTAL, "jobs taken back from dead workers");
     metrics::describe_counter!(UNKNOWN_STATUS_TOTAL, "call statuses this build does not know");
     metrics::describe_counter!(SOURCE_REQUESTS_TOTAL, "requests sent to platforms");
     metrics::describe_counter!(SOURCE_HELD_TOTAL, "requests to platforms that had to wait for another time");
@@ -204,10 +204,10 @@ fn describe() {
     metrics::describe_gauge!(WORKERS, "workers that are alive");
     metrics::describe_gauge!(WORKERS_RESTING, "workers that take no work because of a trouble of their own");
     metrics::describe_gauge!(SOURCE_POLLED, "when a source was last polled");
-    metrics::describe_gauge!(OUTBOX_DELIVERIES, "deliveries that are owed to receivers");
-    metrics::describe_gauge!(OUTBOX_OLDEST_SECONDS, "how long the oldest owed delivery has been owed");
+    metrics::describe_gauge!(OUTBOX_DELIVERIES, "pending deliveries to receivers");
+    metrics::describe_gauge!(OUTBOX_OLDEST_SECONDS, "how long the oldest pending delivery has been pending");
     metrics::describe_gauge!(BACKFILL_CALLS, "calls of backfills that have not ended, by source and state");
-    metrics::describe_counter!(WRITEBACK_FAILURES_TOTAL, "attempts to bring an outcome to its receiver that failed");
+    metrics::describe_counter!(DELIVERY_FAILURES_TOTAL, "attempts to bring an outcome to its receiver that failed");
     metrics::describe_gauge!(CLOCK_AHEAD_SECONDS, "how far this machine's clock is ahead of the database's");
     metrics::describe_gauge!(SCHEDULE_FIRED, "when a schedule last fired");
     metrics::describe_gauge!(SCHEDULE_NEXT, "when a schedule fires next");

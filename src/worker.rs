@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::domain::{CallUid, RetentionState, Side};
 use crate::jobs::Jobs;
 use crate::jobs::schedule::Schedules;
-use crate::queue::{Lanes, QueueError, Rescued, Timekeeping};
+use crate::queue::{Lanes, QueueError, Requeued, Timekeeping};
 use crate::telemetry;
 use crate::telemetry::Outage;
 
@@ -101,10 +101,10 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     let _claim = app.store.claim()?;
     let worker = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
     let host = gethost();
-    app.queue.beat(&worker, &host).await?;
+    app.queue.heartbeat(&worker, &host).await?;
     if app.store.is_embedded() {
         // The claim proves that no other worker uses this database. So jobs marked as running are orphans.
-        report(app.queue.rescue(&worker, Duration::ZERO).await?);
+        report(app.queue.requeue_expired(&worker, Duration::ZERO).await?);
     }
     empty_spool(&app).await?;
     let schedules = if until == Until::Stopped { Some(Schedules::load(&app)?) } else { None };
@@ -113,19 +113,19 @@ pub async fn run(app: Arc<App>, _lock: &DataLock, until: Until, signals: Signals
     let over = CancellationToken::new();
     let clock = Arc::new(ClockWatch::of(&app));
     clock.look(&app, &worker).await;
-    let upkeep = tokio::spawn({
+    let maintenance = tokio::spawn({
         let (app, worker, over, clock) = (app.clone(), worker.clone(), over.clone(), clock.clone());
         async move {
             tokio::join!(
                 heartbeat(&app, &worker, &host, &over),
-                upkeep(&app, &worker, schedules.as_ref(), &clock, &over)
+                maintenance(&app, &worker, schedules.as_ref(), &clock, &over)
             )
         }
     });
     let ended = work(&app, &worker, until, &signals, &clock).await;
     // A late heartbeat would register the worker again after it has left.
     over.cancel();
-    let _ = upkeep.await;
+    let _ = maintenance.await;
     app.queue.leave(&worker).await?;
     tracing::info!(worker, "worker stopped");
     ended
@@ -144,7 +144,7 @@ enum Pause {
 /// Runs jobs, and pauses while this worker is unhealthy.
 async fn work(app: &Arc<App>, worker: &str, until: Until, signals: &Signals, clock: &ClockWatch) -> Result<()> {
     let slots = app.config.worker.concurrency;
-    let lanes = Lanes { live: slots, backfill: slots, upkeep: slots.clamp(2, 8) };
+    let lanes = Lanes { live: slots, backfill: slots, maintenance: slots.clamp(2, 8) };
     loop {
         let mut kept = clock.0.subscribe();
         let keeping = *kept.borrow_and_update();
@@ -283,33 +283,34 @@ async fn idle(app: &App) {
 /// nothing else can delay it.
 async fn heartbeat(app: &App, worker: &str, host: &str, over: &CancellationToken) {
     let settings = &app.config.worker;
-    let mut beat = ticking(settings.heartbeat.0);
+    let mut ticks = ticking(settings.heartbeat.0);
     let mut heard = Ok(());
     loop {
         tokio::select! {
             biased;
             () = over.cancelled() => return,
-            _ = beat.tick() => {}
+            _ = ticks.tick() => {}
         }
-        let before = std::mem::replace(&mut heard, in_time(settings.heartbeat.0, app.queue.beat(worker, host)).await);
+        let before =
+            std::mem::replace(&mut heard, in_time(settings.heartbeat.0, app.queue.heartbeat(worker, host)).await);
         if let Err(cause) = &heard {
             telemetry::out_of_reach(Side::Database, &format!("no heartbeat: {cause}"));
             // A restarted database is back within moments, and the jobs of dead workers wait for this loop.
-            beat.reset_after(AFTER_A_FAILURE);
+            ticks.reset_after(AFTER_A_FAILURE);
             continue;
         }
         telemetry::within_reach(Side::Database);
         if before.is_err() {
             // No worker could send a heartbeat while the database was away. Live workers get time to send one before
             // any is declared dead.
-            beat.reset_after(AFTER_AN_ABSENCE);
+            ticks.reset_after(AFTER_AN_ABSENCE);
             continue;
         }
-        match in_time(settings.silent_after.0, app.queue.rescue(worker, settings.silent_after.0)).await {
-            Ok(rescued) => report(rescued),
+        match in_time(settings.silent_after.0, app.queue.requeue_expired(worker, settings.silent_after.0)).await {
+            Ok(requeued) => report(requeued),
             Err(cause) => {
                 telemetry::out_of_reach(Side::Database, &format!("cannot look for dead workers: {cause}"));
-                beat.reset_after(AFTER_A_FAILURE);
+                ticks.reset_after(AFTER_A_FAILURE);
             }
         }
     }
@@ -325,7 +326,13 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, QueueE
 }
 
 /// Maintenance at the heartbeat interval: clock comparison, schedules and metrics.
-async fn upkeep(app: &App, worker: &str, schedules: Option<&Schedules>, clock: &ClockWatch, over: &CancellationToken) {
+async fn maintenance(
+    app: &App,
+    worker: &str,
+    schedules: Option<&Schedules>,
+    clock: &ClockWatch,
+    over: &CancellationToken,
+) {
     let mut look = ticking(app.config.worker.heartbeat.0);
     loop {
         tokio::select! {
@@ -350,15 +357,15 @@ fn ticking(every: Duration) -> tokio::time::Interval {
     interval
 }
 
-fn report(rescued: Rescued) {
-    let all = rescued.returned + rescued.dead_lettered;
+fn report(requeued: Requeued) {
+    let all = requeued.returned + requeued.dead_lettered;
     if all > 0 {
         tracing::warn!(
-            returned = rescued.returned,
-            dead_lettered = rescued.dead_lettered,
+            returned = requeued.returned,
+            dead_lettered = requeued.dead_lettered,
             "took back the jobs of dead workers"
         );
-        metrics::counter!(telemetry::RESCUED_TOTAL).increment(all);
+        metrics::counter!(telemetry::REQUEUED_TOTAL).increment(all);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aftercall::artifacts::{Body, CallPrefix, Entry, Erased, Health, ObjectError, ObjectHead, ObjectStore};
+use aftercall::artifacts::{Body, CallPrefix, Entry, Erased, ObjectError, ObjectHead, ObjectStore, StoreHealth};
 use aftercall::domain::{Artifact, ArtifactKey};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -83,7 +83,7 @@ impl ObjectStore for Counting {
         self.inner.verify_empty(call, known).await
     }
 
-    async fn check(&self) -> Result<Health, ObjectError> {
+    async fn check(&self) -> Result<StoreHealth, ObjectError> {
         self.inner.check().await
     }
 

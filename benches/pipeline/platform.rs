@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aftercall::demo::recordings::{self, Sheet};
-use aftercall::demo::{Api, Platform, SampleAudio, SampleCall, SampleText, atoms_id};
+use aftercall::demo::{Api, SampleAudio, SampleCall, SamplePlatform, SampleText, atoms_id};
 use aftercall::domain::{Container, ProviderTurn};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ const THREAD: &str = "sample-platform";
 
 /// A platform on loopback.
 pub struct Serving {
-    pub platform: Platform,
+    pub platform: SamplePlatform,
     pub base_url: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<()>>>,
@@ -33,7 +33,7 @@ pub struct Serving {
 impl Serving {
     pub async fn start(calls: Vec<SampleCall>) -> Result<Self> {
         let ids: Vec<String> = calls.iter().filter(|call| call.api == Api::Atoms).map(|call| call.id.clone()).collect();
-        let platform = Platform::builder(Arc::new(Timestamp::now)).calls(calls).build();
+        let platform = SamplePlatform::builder(Arc::new(Timestamp::now)).calls(calls).build();
         for id in ids {
             platform.register_record(&id, serde_json::json!({ "call_id": id, "status": "completed" }));
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use aftercall::audio::speech::SpeechSink;
-use aftercall::audio::{CancelFlag, Request, normalize};
+use aftercall::audio::{CancelFlag, NormalizeRequest, normalize};
 use aftercall::config::{Audio, Config};
 use aftercall::domain::Container;
 use aftercall::quality::signal::SignalMeter;
@@ -29,7 +29,7 @@ impl Stage {
     pub fn run(&self) -> Result<()> {
         let spool = tempfile::tempdir_in(self.folder.path())?;
         let (input, flac) = (self.folder.path().join("call.mp3"), spool.path().join("audio.flac"));
-        let request = Request {
+        let request = NormalizeRequest {
             input: &input,
             container: Container::Mp3,
             settings: &self.settings,
@@ -45,7 +45,7 @@ impl Stage {
     }
 
     /// So many, on so many threads: how many a second.
-    pub fn pace(&self, count: usize, threads: usize) -> Result<f64> {
+    pub fn throughput(&self, count: usize, threads: usize) -> Result<f64> {
         let (started, next) = (Instant::now(), AtomicUsize::new(0));
         let work = || -> Result<()> {
             while next.fetch_add(1, Ordering::Relaxed) < count {

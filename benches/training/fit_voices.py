@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a division in two says about being of two voices: fits WORTH and OFFSET of `src/transcript/voices/groups.rs`.
+"""What a division in two says about being of two voices: fits WORTH and OFFSET of `src/transcript/diarization/groups.rs`.
 
     python3 benches/training/make.py CALLS --voices learn --alone 60 --mono 70 --trio 28 --dual 0 --seed 7
     python3 benches/training/fit_voices.py CALLS

@@ -208,7 +208,7 @@ def echo(rng, out):
 
 
 def groove(rng, seconds):
-    """One to four of these together, at one pace; sometimes a bar of it again and again."""
+    """One to four of these together, at one rate; sometimes a bar of it again and again."""
     beat = rng.uniform(0.3, 0.9)
     sets = (["kit"], ["kit", "bass"], ["kit", "sequence"], ["sequence"], ["bass"], ["lead"], ["lead", "lead"], ["kit", "bass", "lead"], ["kit", "sequence", "lead"], ["sequence", "sequence"], ["kit", "bass", "pad"], ["lead", "pad"], ["sequence", "pad", "kit"])
     out = 0

@@ -6,7 +6,7 @@
 Writes `OUT/NAME.mp3` (or `.wav`) with `NAME.json` (speakers, roles, utterances with words and times, what was done to
 the sound) and `NAME.rttm` (speech stretches, split at pauses of 200 ms) beside it. `mono-*`: both sides in one channel,
 the same sex in half of them, overlap in a third; `dual-*`: a channel each, both orders, one in five with a caller 20 dB down;
-`alone-*`: one speaker; `trio-*`: three in one channel. In every other call each utterance has a pitch, a pace and a level of
+`alone-*`: one speaker; `trio-*`: three in one channel. In every other call each utterance has a pitch, a rate and a level of
 its own, as people's do. `--voices learn` gives other voices than `judge`: thresholds and weights are learnt from the former
 and judged by the latter. `--agents 4`: the calls of two sides are those of four agents, each with a voice that stays. Needs numpy, libespeak-ng, ffmpeg.
 """

@@ -71,7 +71,7 @@ def read(path):
 
 
 def sway(rng, said):
-    """Pitch and pace that move, as people's do and a synthesiser's do not."""
+    """Pitch and rate that move, as people's do and a synthesiser's do not."""
     points = max(2, int(len(said) / synth.RATE * rng.uniform(1, 4)) + 1)
     speed = np.interp(np.linspace(0, points - 1, len(said)), np.arange(points), 1 + rng.normal(0, rng.uniform(0.01, 0.07), points))
     return np.interp(np.arange(0, len(said) - 1, 1.0), np.cumsum(np.clip(speed, 0.7, 1.4)) - 1, said)

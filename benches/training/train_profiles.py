@@ -35,10 +35,10 @@ STRANGERS = "Alex AnxiousAndy Denis Mike RicishayMax2 RicishayMax3 announcer edw
 
 def said(rng, speaker, voice, lively):
     """Some seconds of a voice, and which frames of it sound."""
-    name, pace, pitch, spread = voice
+    name, rate, pitch, spread = voice
     parts, active, seconds = [], [], 0.0
     while seconds < SECONDS:
-        faster, higher = (pace * rng.uniform(0.9, 1.1), pitch + rng.uniform(-6, 6)) if lively else (pace, pitch)
+        faster, higher = (rate * rng.uniform(0.9, 1.1), pitch + rng.uniform(-6, 6)) if lively else (rate, pitch)
         samples, _ = speaker.speak(name, str(rng.choice(make.AGENT + make.CALLER)), faster, higher, spread)
         samples = samples[: len(samples) // 160 * 160] * (10 ** (rng.uniform(-4, 0) / 20) if lively else 1.0)
         sounding = synth.activity(samples)[: len(samples) // 160]

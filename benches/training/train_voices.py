@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Teaches the network that voices are told apart with and writes `src/transcript/voices/weights.bin` (f32, little-endian).
+"""Teaches the network that voices are told apart with and writes `src/transcript/diarization/weights.bin` (f32, little-endian).
 
 A session is one synthetic voice on one line: espeak-ng in many languages and variants, flite and festival where they are
-installed, vocal tracts made longer or shorter, every utterance with a pitch, a pace, a level and a tilt of its own, through
+installed, vocal tracts made longer or shorter, every utterance with a pitch, a rate, a level and a tilt of its own, through
 rooms, telephone bands and noise. The network puts a stretch of about a second of it where the others of its session are and
 those of other sessions are not (prototypes, squared distances, cross-entropy). Stretches are disturbed on the way: tilt,
 pitch, another voice or noise beneath. Run by hand; the result is committed. Needs numpy, torch, libespeak-ng:
@@ -54,14 +54,14 @@ def restless(rng, samples):
 
 def spoken(rng, speaker):
     """A voice of espeak-ng and some of what it says; `None` where it has no such voice."""
-    voice, pace = f"{rng.choice(BASES)}+{rng.choice(VARIANTS)}", rng.uniform(140, 195)
+    voice, rate = f"{rng.choice(BASES)}+{rng.choice(VARIANTS)}", rng.uniform(140, 195)
     factor = np.exp(rng.uniform(np.log(0.82), np.log(1.22))) if rng.random() < 0.7 else 1.0
     pitch, spread, parts = rng.uniform(15, 85), rng.uniform(25, 85), []
     for _ in range(7):
         text = " ".join(rng.choice(LINES, rng.choice([1, 1, 2]), replace=False))
         higher, livelier = np.clip(pitch + rng.uniform(-10, 10), 1, 99), np.clip(spread * rng.uniform(0.7, 1.4), 5, 99)
         try:
-            said, _ = speaker.speak(voice, text, pace * rng.uniform(0.9, 1.1), higher, livelier)
+            said, _ = speaker.speak(voice, text, rate * rng.uniform(0.9, 1.1), higher, livelier)
         except ValueError:
             return None
         parts += [restless(rng, warped(said, factor)), np.zeros(3200)]

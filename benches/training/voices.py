@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What a voice sounds like, frame by frame and second by second: the figures of `src/transcript/voices/`, in numpy.
+"""What a voice sounds like, frame by frame and second by second: the figures of `src/transcript/diarization/`, in numpy.
 
-    python3 benches/training/voices.py > src/transcript/voices/golden.json
+    python3 benches/training/voices.py > src/transcript/diarization/golden.json
 
-writes what `src/transcript/voices/tests.rs` compares with: pitch and place of a made-up sound, by the weights as they are.
+writes what `src/transcript/diarization/tests.rs` compares with: pitch and place of a made-up sound, by the weights as they are.
 Needs numpy.
 """
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 import train_speech
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "src/transcript/voices/weights.bin"
+WEIGHTS = Path(__file__).resolve().parents[2] / "src/transcript/diarization/weights.bin"
 # Pitch: normalised cross-correlation at 4 kHz, periods of 400 to 70 Hz, and the cheapest way through its peaks.
 EVERY, RATE, HOP, WINDOW, SHORTEST, LONGEST, TAPS, PEAKS = 4, 4000, 40, 120, 10, 57, 63, 5
 LONG, ONSET, PER_OCTAVE, MOST, UNVOICED = 0.25, 0.25, 2.1, 1.4, 0.05

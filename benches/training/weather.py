@@ -23,22 +23,22 @@ def loudness(rng, count):
     db = np.zeros(count)
     t = np.arange(count) / RATE
     for _ in range(rng.integers(1, 4)):
-        pace, depth = spread(rng, 0.05, 25), spread(rng, 1.5, 12)
+        rate, depth = spread(rng, 0.05, 25), spread(rng, 1.5, 12)
         kind = rng.random()
         if kind < 0.6:
-            db += depth * smooth(rng, count, pace)
+            db += depth * smooth(rng, count, rate)
         elif kind < 0.75:
-            db += depth * np.sin(2 * np.pi * (pace * t + rng.random()))
+            db += depth * np.sin(2 * np.pi * (rate * t + rng.random()))
         elif kind < 0.85:  # swells, as of cars that pass
             for at in rng.uniform(0, t[-1], int(rng.integers(1, 8))):
                 db += 2 * depth * np.exp(-np.abs(t - at) / spread(rng, 0.3, 4))
         else:  # on and off
-            db -= 2 * depth * (slowed_gate(rng, count, pace) < 0.5)
+            db -= 2 * depth * (slowed_gate(rng, count, rate) < 0.5)
     return 10 ** (np.clip(db, -60, 30) / 20)
 
 
-def slowed_gate(rng, count, pace):
-    gate = np.repeat(rng.random(int(count / RATE * pace) + 2) < rng.uniform(0.2, 0.8), int(RATE / pace) + 1)[:count].astype(float)
+def slowed_gate(rng, count, rate):
+    gate = np.repeat(rng.random(int(count / RATE * rate) + 2) < rng.uniform(0.2, 0.8), int(RATE / rate) + 1)[:count].astype(float)
     long = int(spread(rng, 0.002, 0.05) * RATE)
     return np.convolve(np.pad(gate, (0, max(0, count - len(gate)))), np.ones(long) / long, "same")
 
@@ -102,15 +102,15 @@ def bursts(rng, count):
 
 
 def engine(rng, count):
-    """Pulses at a pace that rises and falls, each a short noise or a thud: motors, helicopters, pumps, fans."""
-    pace = spread(rng, 6, 220) * 2 ** (rng.uniform(0, 0.7) * smooth(rng, count, spread(rng, 0.05, 1)))
-    phase = np.cumsum(pace) / RATE
+    """Pulses at a rate that rises and falls, each a short noise or a thud: motors, helicopters, pumps, fans."""
+    rate = spread(rng, 6, 220) * 2 ** (rng.uniform(0, 0.7) * smooth(rng, count, spread(rng, 0.05, 1)))
+    phase = np.cumsum(rate) / RATE
     cycle = phase % 1
     loud = np.exp(-cycle * rng.uniform(1, 12)) if rng.random() < 0.6 else 0.5 + 0.5 * np.cos(2 * np.pi * phase)
     out = rng.uniform(0.3, 1) * shaped(rng, count) * loud
     partials = int(rng.integers(0, 25))
     for k in range(1, partials + 1):
-        out = out + rng.uniform(0, 1) / k ** rng.uniform(0.3, 1.5) * np.sin(2 * np.pi * k * phase + k * k) * (pace * k < 7500)
+        out = out + rng.uniform(0, 1) / k ** rng.uniform(0.3, 1.5) * np.sin(2 * np.pi * k * phase + k * k) * (rate * k < 7500)
     return out
 
 

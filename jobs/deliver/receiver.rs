@@ -10,7 +10,7 @@ use reqwest::{Method, Response, Url};
 use serde_json::Value;
 
 use crate::app::App;
-use crate::config::{HttpWriteBack, RequestError};
+use crate::config::{HttpDelivery, RequestError};
 use crate::domain::{Fault, Side, Stage};
 use crate::jobs::{At, Stop, Trouble};
 use crate::wire::retry::{PauseHeaders, pause};
@@ -24,7 +24,7 @@ const LONGEST_ANSWER: usize = 8 << 20;
 
 /// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteResult {
     /// The record already has this content from an earlier try.
     Already,
     /// Written as configured: with a condition, or without one if none is configured or the record did not exist.
@@ -37,14 +37,14 @@ pub(super) enum Written {
 /// Address and method of a write.
 pub(super) struct Receiver<'a> {
     client: &'a reqwest::Client,
-    settings: &'a HttpWriteBack,
+    settings: &'a HttpDelivery,
     method: Method,
     url: Url,
     headers: HeaderMap,
 }
 
 /// The receiver's record, and the condition for writing it.
-struct Remote {
+struct RemoteRecord {
     condition: Condition,
     record: Value,
 }
@@ -59,7 +59,7 @@ enum Condition {
 }
 
 impl<'a> Receiver<'a> {
-    pub(super) fn of(app: &'a App, settings: &'a HttpWriteBack, document: &Value) -> Result<Self, RequestError> {
+    pub(super) fn of(app: &'a App, settings: &'a HttpDelivery, document: &Value) -> Result<Self, RequestError> {
         Ok(Self {
             client: &app.receivers,
             settings,
@@ -70,13 +70,13 @@ impl<'a> Receiver<'a> {
     }
 
     /// Writes the document into the receiver's record.
-    pub(super) async fn bring(&self, document: &Value, idempotency_key: &str) -> Result<Written, Stop> {
+    pub(super) async fn bring(&self, document: &Value, idempotency_key: &str) -> Result<WriteResult, Stop> {
         for _ in 0..RE_READS {
             let remote = self.look().await?;
             let body = self.settings.body(document, &remote.record, &self.headers).at(Stage::Deliver)?;
             // An earlier try may have written this without an answer, and the receiver may ignore idempotency keys.
             if self.method != Method::DELETE && body.json.as_ref().is_some_and(|ours| says_all(&remote.record, ours)) {
-                return Ok(Written::Already);
+                return Ok(WriteResult::Already);
             }
             let mut headers = self.headers_of_a_request();
             if let Ok(key) = HeaderValue::from_str(idempotency_key) {
@@ -90,8 +90,8 @@ impl<'a> Receiver<'a> {
                 status @ 200..=299 => {
                     self.believe(status, answer).await?;
                     return Ok(match remote.condition {
-                        Condition::Unnamed => Written::Unconditionally,
-                        Condition::None | Condition::Matches(_) => Written::AsOrdered,
+                        Condition::Unnamed => WriteResult::Unconditionally,
+                        Condition::None | Condition::Matches(_) => WriteResult::AsOrdered,
                     });
                 }
                 // Another writer changed the record after the read. The next loop reads it again and writes onto the
@@ -104,9 +104,9 @@ impl<'a> Receiver<'a> {
         Err(self.trouble(Fault::Transient, "its record changed under every try"))
     }
 
-    async fn look(&self) -> Result<Remote, Stop> {
+    async fn look(&self) -> Result<RemoteRecord, Stop> {
         if !self.settings.if_match {
-            return Ok(Remote { condition: Condition::None, record: Value::Null });
+            return Ok(RemoteRecord { condition: Condition::None, record: Value::Null });
         }
         let answer = self.ask(&Method::GET, &self.headers_of_a_request(), None).await?;
         match answer.status().as_u16() {
@@ -120,9 +120,9 @@ impl<'a> Receiver<'a> {
                     None if record.is_err() => return Err(self.trouble(Fault::Transient, "shows no record")),
                     None => Condition::Unnamed,
                 };
-                Ok(Remote { condition, record: record.unwrap_or_default() })
+                Ok(RemoteRecord { condition, record: record.unwrap_or_default() })
             }
-            404 => Ok(Remote { condition: Condition::None, record: Value::Null }),
+            404 => Ok(RemoteRecord { condition: Condition::None, record: Value::Null }),
             status => Err(self.refused(status, answer).await),
         }
     }

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::elsewhere::Kept;
 use super::growth;
 use super::original;
 use super::original::{Original, spool_failure};
+use super::remote_stt::Kept;
 use super::words;
-use super::words::Heard;
+use super::words::Transcribed;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::audio;
 use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
-use crate::domain::{Artifact, ArtifactKind, Container, Learnt, Outcome, Quality, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, ArtifactKind, Container, Enrolled, Outcome, Quality, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, object_check};
 use crate::quality;
@@ -59,8 +59,8 @@ pub struct Measured {
     #[serde(default)]
     pub after_version: u32,
     /// The speaker embedding that the call contributes to its agent's enrolled voice.
-    #[serde(default)]
-    pub learnt: Option<Learnt>,
+    #[serde(default, rename = "learnt")]
+    pub enrolled: Option<Enrolled>,
 }
 
 /// Cancels the decoder when the attempt is dropped, because a blocking task does not stop by itself.
@@ -107,7 +107,8 @@ pub async fn measure(
         Ok(measured) => measured,
         Err(err) => return ended(err, artifact),
     };
-    let Heard { attributed, speech, learnt, kept } = words::heard(work, call, &artifact, transcript, speech).await?;
+    let Transcribed { attributed, speech, enrolled, kept } =
+        words::heard(work, call, &artifact, transcript, speech).await?;
     let transcript = &attributed.transcript;
     let inputs = quality::Inputs {
         normalized: &normalized,
@@ -130,7 +131,7 @@ pub async fn measure(
     let derived = store(work, &normalized).await?;
     let after_version = work.record.transcript_version;
     let transcript = transcript.clone();
-    let measured = Measured { original: artifact, derived, quality, transcript, kept, after_version, learnt };
+    let measured = Measured { original: artifact, derived, quality, transcript, kept, after_version, enrolled };
     let measured = note(work, &measured).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
@@ -171,11 +172,11 @@ async fn decode(work: &Work<'_>, input: &Path, container: Container, spool: Path
     let _stop = CancelOnDrop(cancel.clone());
     let settings = work.app.config.audio.clone();
     let input = input.to_owned();
-    let seat = work.app.cpu.take(work.urgency()).await;
-    let decoded = seat.compute(move |seat| {
-        let cancel = cancel.between_blocks(move |asked| seat.give_way(|| asked.is_cancelled()));
+    let slot = work.app.cpu.take(work.urgency()).await;
+    let decoded = slot.compute(move |slot| {
+        let cancel = cancel.between_blocks(move |asked| slot.yield_if_preempted(|| asked.is_cancelled()));
         let flac = spool.join("audio.flac");
-        let request = audio::Request {
+        let request = audio::NormalizeRequest {
             input: &input,
             container,
             settings: &settings,

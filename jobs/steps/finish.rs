@@ -7,16 +7,16 @@ use super::growth;
 use crate::app::App;
 use crate::artifacts::CallPrefix;
 use crate::domain::quality::Flag;
-use crate::domain::{Artifact, Learnt, Outcome, RetentionState, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, Enrolled, Outcome, RetentionState, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, deliver};
 use crate::quality;
 use crate::queue::{self, Lane};
+use crate::record_outcome;
+use crate::record_outcome::Ending;
 use crate::store::{AuditEntry, LedgerEntry, Pricing, Tx};
 use crate::telemetry;
 use crate::transcript;
-use crate::writeback;
-use crate::writeback::Ending;
 
 /// Pause before a run starts again because its call was corrected meanwhile.
 const CORRECTED_PAUSE: Duration = Duration::from_secs(1);
@@ -76,12 +76,12 @@ pub async fn record(
         },
         now: work.app.now(),
     };
-    let target = work.platform.settings.write_back.target();
-    let learnt = match media {
-        Media::Measured(measured) => measured.learnt.as_ref(),
+    let target = work.platform.settings.delivery.target();
+    let enrolled = match media {
+        Media::Measured(measured) => measured.enrolled.as_ref(),
         Media::Ended { .. } => None,
     };
-    commit(work, &ending, target, learnt).await?;
+    commit(work, &ending, target, enrolled).await?;
     work.drop_spool().await;
     Ok(outcome.as_str())
 }
@@ -100,7 +100,7 @@ async fn commit(
     work: &Work<'_>,
     ending: &Ending<'_>,
     target: Option<&'static str>,
-    learnt: Option<&Learnt>,
+    enrolled: Option<&Enrolled>,
 ) -> Result<(), Stop> {
     let app = work.app;
     if work.record.outcome.is_some_and(|earlier| worth(earlier) > worth(ending.outcome)) {
@@ -112,7 +112,7 @@ async fn commit(
         return less(work, ending).await;
     }
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
-    let written = writeback::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending).await;
+    let written = record_outcome::write(&app.store, &app.queue, &mut tx, work.job, &work.record, ending).await;
     let Some(version) = written.at(Stage::Writeback)? else {
         drop(tx);
         work.withdraw().await;
@@ -122,7 +122,7 @@ async fn commit(
         // A person corrected the roles during this run. The run starts again and keeps the correction.
         drop(tx);
         forget(work, ending).await?.commit().await.at(Stage::Writeback)?;
-        return Err(Stop::LookAgain { after: CORRECTED_PAUSE });
+        return Err(Stop::Snooze { after: CORRECTED_PAUSE });
     }
     let engine = ending.transcript.and_then(|(words, _)| words.engine.as_ref()).map(|engine| engine.name.as_str());
     let entry = LedgerEntry {
@@ -142,9 +142,9 @@ async fn commit(
         },
     };
     app.store.enter_ledger(&mut tx, &entry).await.at(Stage::Writeback)?;
-    learn(work, &mut tx, learnt, ending.now).await?;
+    enroll(work, &mut tx, enrolled, ending.now).await?;
     if let Some(target) = target {
-        deliver::owe(app, &mut tx, target, (work.record.uid, version), Lane::Upkeep).await?;
+        deliver::add_pending(app, &mut tx, target, (work.record.uid, version), Lane::Maintenance).await?;
     }
     work.boundary("before_commit").await;
     tx.commit().await.at(Stage::Writeback)?;
@@ -153,17 +153,17 @@ async fn commit(
 }
 
 /// Stores the speaker embedding of this call for its synthetic agent. It replaces the call's earlier embedding.
-async fn learn(work: &Work<'_>, tx: &mut Tx, learnt: Option<&Learnt>, now: jiff::Timestamp) -> Result<(), Stop> {
+async fn enroll(work: &Work<'_>, tx: &mut Tx, enrolled: Option<&Enrolled>, now: jiff::Timestamp) -> Result<(), Stop> {
     let (store, record) = (&work.app.store, &work.record);
-    let Some(learnt) = learnt else { return store.unlearn_agent_voice(tx, record.uid).await.at(Stage::Writeback) };
-    if store.learn_agent_voice(tx, record.uid, &record.source, learnt, now).await.at(Stage::Writeback)? {
-        let Learnt { agent_id, figures } = learnt;
+    let Some(enrolled) = enrolled else { return store.unenroll_agent_voice(tx, record.uid).await.at(Stage::Writeback) };
+    if store.enroll_agent_voice(tx, record.uid, &record.source, enrolled, now).await.at(Stage::Writeback)? {
+        let Enrolled { agent_id, embedding } = enrolled;
         let entry = AuditEntry {
             at: now,
             actor: "worker".to_owned(),
             action: "agent_voice_learnt".to_owned(),
             subject: format!("{}/{agent_id}", record.source),
-            detail: format!("figures of version {}, first of call {}", figures.version, record.uid),
+            detail: format!("figures of version {}, first of call {}", embedding.version, record.uid),
         };
         store.audit(tx, &entry).await.at(Stage::Writeback)?;
     }
@@ -171,7 +171,7 @@ async fn learn(work: &Work<'_>, tx: &mut Tx, learnt: Option<&Learnt>, now: jiff:
 }
 
 /// Completes a job that has no work to do.
-pub async fn nothing(app: &App, job: &queue::Job) -> Result<(), Stop> {
+pub async fn nothing(app: &App, job: &queue::JobAttempt) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
     if !app.queue.complete(&mut tx, job).await.at(Stage::Writeback)? {
         return Err(Stop::Fenced);

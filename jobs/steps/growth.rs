@@ -175,7 +175,7 @@ fn wait_for(work: &Work<'_>, call: &SourceCall, growth: &Growth) -> Result<(), S
     let now = work.app.now();
     let left = growth.due(call, now).duration_since(now);
     if left.is_positive() {
-        return Err(Stop::LookAgain { after: Duration::try_from(left).unwrap_or_default() });
+        return Err(Stop::Snooze { after: Duration::try_from(left).unwrap_or_default() });
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::elsewhere::Kept;
 use super::growth;
+use super::remote_stt::Kept;
 use crate::artifacts;
 use crate::artifacts::{Body, ObjectError};
 use crate::audio::probe;
@@ -121,10 +121,10 @@ async fn forget(path: &Path) -> Result<(), Stop> {
     tokio::fs::remove_file(path).await.map_err(|err| spool_failure(path, &err))
 }
 
-type Fetched = Result<crate::fetch::Fetched, (Outcome, Option<String>)>;
+type FetchResult = Result<crate::fetch::Fetched, (Outcome, Option<String>)>;
 
 /// Downloads from the call's URL. If the host refuses it or has lost it, one new URL is requested from the platform.
-async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<Fetched, Stop> {
+async fn fetch(work: &Work<'_>, call: &SourceCall) -> Result<FetchResult, Stop> {
     let first = match named(call) {
         Some(url) => url,
         None => match fresh_url(work, call).await? {
@@ -166,7 +166,7 @@ fn conclude(
     work: &Work<'_>,
     call: &SourceCall,
     answer: Result<crate::fetch::Fetched, FetchError>,
-) -> Result<Fetched, Stop> {
+) -> Result<FetchResult, Stop> {
     let err = match answer {
         Ok(fetched) => return Ok(Ok(fetched)),
         Err(err) => err,
@@ -186,17 +186,17 @@ fn conclude(
 
 /// The recording does not exist at its URL. The job snoozes within the grace period; after it, the call ends with this
 /// outcome.
-fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
+fn missing(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<FetchResult, Stop> {
     match work.too_early(Some(call)) {
-        Some(look_again) => Err(look_again),
+        Some(snooze) => Err(snooze),
         None => Ok(Err((outcome, reason))),
     }
 }
 
 /// The call should have a recording. The outcome is accepted only after repeated checks, also after the grace period.
-fn unlikely(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<Fetched, Stop> {
+fn unlikely(work: &Work<'_>, call: &SourceCall, outcome: Outcome, reason: Option<String>) -> Result<FetchResult, Stop> {
     match work.not_yet(Some(call)) {
-        Some(look_again) => Err(look_again),
+        Some(snooze) => Err(snooze),
         None => Ok(Err((outcome, reason))),
     }
 }

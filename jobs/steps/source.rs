@@ -65,7 +65,7 @@ pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
 /// period.
 fn vanished(work: &Work<'_>) -> Result<Fresh, Stop> {
     match work.not_yet(work.record.call.as_ref()) {
-        Some(look_again) => Err(look_again),
+        Some(snooze) => Err(snooze),
         None => Ok(Fresh::Ends(Outcome::Vanished, Some("the source does not know this call".to_owned()))),
     }
 }
@@ -76,7 +76,7 @@ fn not_over(work: &Work<'_>, call: &SourceCall) -> Option<Result<Fresh, Stop>> {
         CallStatus::Queued | CallStatus::Ringing | CallStatus::InProgress => {
             let since = work.app.now().duration_since(work.record.first_seen_at);
             if Duration::try_from(since).unwrap_or_default() < GOING_FOR_EVER {
-                return Some(Err(Stop::LookAgain { after: STILL_GOING }));
+                return Some(Err(Stop::Snooze { after: STILL_GOING }));
             }
             Some(Ok(Fresh::Ends(Outcome::NotEligible, Some("still not over after a day".to_owned()))))
         }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::elsewhere;
-use super::elsewhere::Kept;
+use super::remote_stt;
+use super::remote_stt::Kept;
 use crate::audio::AudioError;
 use crate::audio::speech::Speech;
-use crate::domain::{Artifact, Classify, Fault, Learnt, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, Classify, Enrolled, Fault, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::telemetry;
@@ -23,11 +23,11 @@ pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
 }
 
 /// The attributed words of a call.
-pub struct Heard {
+pub struct Transcribed {
     pub attributed: Attributed,
     pub speech: Arc<Speech>,
     /// The speaker embedding for the enrolled voice of a synthetic agent.
-    pub learnt: Option<Learnt>,
+    pub enrolled: Option<Enrolled>,
     /// Remote STT answers that are not yet part of a transcript.
     pub kept: Kept,
 }
@@ -41,7 +41,7 @@ pub async fn heard(
     original: &Artifact,
     words: &Transcript,
     speech: Speech,
-) -> Result<Heard, Stop> {
+) -> Result<Transcribed, Stop> {
     let corrected = corrected(work).await?;
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
@@ -70,7 +70,7 @@ pub async fn heard(
     };
     let nobody_here = words.utterances.is_empty() && words.reason.as_deref() == Some(transcript::NO_ENGINE);
     let (words, kept) = if nobody_here {
-        Box::pin(elsewhere::words(work, call, original, (words, &speech), language.as_deref())).await?
+        Box::pin(remote_stt::words(work, call, original, (words, &speech), language.as_deref())).await?
     } else {
         (words, Kept::default())
     };
@@ -84,14 +84,16 @@ pub async fn heard(
             Some(corrected) => attributed.with(corrected),
             None => attributed,
         };
-        let learnt = match synthetic {
-            Some(agent_id) => transcript::learn(&attributed, &spoken)?.map(|figures| Learnt { agent_id, figures }),
+        let enrolled = match synthetic {
+            Some(agent_id) => {
+                transcript::enroll(&attributed, &spoken)?.map(|embedding| Enrolled { agent_id, embedding })
+            }
             None => None,
         };
-        Ok::<_, AudioError>((attributed, learnt))
+        Ok::<_, AudioError>((attributed, enrolled))
     });
-    let (attributed, learnt) = placed.await.at(Stage::Transcript)?.at(Stage::Transcript)?;
-    Ok(Heard { attributed, speech, learnt, kept })
+    let (attributed, enrolled) = placed.await.at(Stage::Transcript)?.at(Stage::Transcript)?;
+    Ok(Transcribed { attributed, speech, enrolled, kept })
 }
 
 /// The enrolled voice of a synthetic agent, from the agent's other calls. `None` for a human agent.
@@ -107,8 +109,8 @@ pub(super) async fn computed<T: Send + 'static>(
     work: &Work<'_>,
     what: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
-    let seat = work.app.cpu.take(work.urgency()).await;
-    let result = seat.compute(|_seat| what()).await;
+    let slot = work.app.cpu.take(work.urgency()).await;
+    let result = slot.compute(|_seat| what()).await;
     result.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
 }
 

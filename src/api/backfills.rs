@@ -20,13 +20,13 @@ use crate::app::App;
 use crate::domain::{CallFlag, Outcome, SourceName};
 use crate::jobs::backfill;
 use crate::jobs::backfill_plan;
-use crate::jobs::backfill_standing;
+use crate::jobs::backfill_status;
 use crate::store::{Backfill, NewBackfill, Orders, Origin, OurCalls, Scope, Steering};
 
 /// Request body that starts a backfill.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct BackfillRequest {
     source: SourceName,
     from: Timestamp,
     to: Option<Timestamp>,
@@ -52,7 +52,7 @@ fn allowed(caller: &Caller) -> Result<(), Problem> {
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller, _: NoQuery) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
     let all = app.store.backfills().await?;
-    Ok(Json(json!({ "backfills": backfill_standing::all_shown(&app, &all).await? })))
+    Ok(Json(json!({ "backfills": backfill_status::all_shown(&app, &all).await? })))
 }
 
 async fn found(app: &App, id: &str) -> Result<Backfill, Problem> {
@@ -68,7 +68,7 @@ pub(super) async fn one(
     _: NoQuery,
 ) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
-    Ok(Json(backfill_standing::shown(&app, &found(&app, &id).await?).await?))
+    Ok(Json(backfill_status::shown(&app, &found(&app, &id).await?).await?))
 }
 
 /// `POST /v1/backfills`: starts a backfill (201), or returns the plan only (`dry_run`, 200).
@@ -79,7 +79,7 @@ pub(super) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     allowed(&caller)?;
-    let wanted: Wanted = read(body)?;
+    let wanted: BackfillRequest = read(body)?;
     if app.platform(&wanted.source).is_none() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_source")
             .saying(format!("there is no source `{}` in the configuration", wanted.source)));
@@ -103,14 +103,14 @@ pub(super) async fn start(
     let new = NewBackfill { source, from, to, again: wanted.again, origin: Origin::Command, now };
     let id = backfill::start_ordered(&app, &new, orders).await?;
     let id = id.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "already_running"))?;
-    let shown = backfill_standing::shown(&app, &found(&app, &id).await?).await?;
+    let shown = backfill_status::shown(&app, &found(&app, &id).await?).await?;
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
 /// Request body that changes a running backfill.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Change {
+struct BackfillChange {
     /// Calls per minute. Null removes the limit. The member is required, because a change without content is a client
     /// error.
     #[serde(deserialize_with = "Option::deserialize")]
@@ -126,7 +126,7 @@ pub(super) async fn change(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     allowed(&caller)?;
-    let change: Change = read(body)?;
+    let change: BackfillChange = read(body)?;
     let rate = checked_rate(change.rate_per_minute)?;
     let changed = app.store.rate_backfill(&id, rate).await?;
     answered(&app, &id, changed).await
@@ -154,7 +154,7 @@ async fn answered(app: &App, id: &str, changed: bool) -> Result<Json<Value>, Pro
     if !changed {
         return Err(Problem::new(StatusCode::CONFLICT, "is_over").saying("this backfill is over"));
     }
-    Ok(Json(backfill_standing::shown(app, &backfill).await?))
+    Ok(Json(backfill_status::shown(app, &backfill).await?))
 }
 
 /// An empty body or an empty object. `steer` accepts no members.

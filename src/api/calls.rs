@@ -15,7 +15,7 @@ use super::{query, shape};
 use crate::app::App;
 use crate::domain::{CallId, CallUid, SourceName};
 use crate::store::{CallRecord, Listed, Scope};
-use crate::wire::krosai::{Form, call_logs, cockpit};
+use crate::wire::krosai::{KrosaiForm, call_logs, cockpit};
 
 /// `GET /v1/calls`: the list in the form that the request selects.
 pub(super) async fn list(
@@ -28,11 +28,11 @@ pub(super) async fn list(
     let total = app.store.count_listed(&asked.listing).await?;
     let listed = app.store.listed(&asked.listing, asked.limit, asked.offset).await?;
     Ok(Json(match asked.form {
-        Form::CallLogs => {
+        KrosaiForm::CallLogs => {
             let rows = with_excerpts(&app, &caller, &listed).await?;
             call_logs::list(&rows, total, asked.limit, asked.offset)
         }
-        Form::Cockpit => {
+        KrosaiForm::Cockpit => {
             let rows: Vec<Value> = listed.iter().map(|listed| shape::cockpit_row(&listed.record)).collect();
             cockpit::list(&rows, total, asked.page, asked.limit)
         }

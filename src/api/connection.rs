@@ -49,25 +49,25 @@ struct Addresses(Mutex<HashMap<IpAddr, usize>>);
 
 /// One counted connection of an address. Drop releases it.
 #[derive(Debug)]
-struct Entry {
+struct AddressEntry {
     address: IpAddr,
     of: Arc<Addresses>,
 }
 
 impl Addresses {
     /// None when the address has reached its limit.
-    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Entry> {
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<AddressEntry> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(address).or_insert(0);
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Entry { address, of: self.clone() })
+        Some(AddressEntry { address, of: self.clone() })
     }
 }
 
-impl Drop for Entry {
+impl Drop for AddressEntry {
     fn drop(&mut self) {
         let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = all.get_mut(&self.address) {
@@ -97,7 +97,7 @@ impl Connections {
     }
 
     /// The next connection within the limit of its address. Connections over the limit are closed at once.
-    async fn next(&mut self) -> (TcpStream, SocketAddr, Option<Entry>) {
+    async fn next(&mut self) -> (TcpStream, SocketAddr, Option<AddressEntry>) {
         loop {
             let (stream, peer) = Listener::accept(&mut self.listener).await;
             let address = peer.ip().to_canonical();
@@ -112,20 +112,20 @@ impl Connections {
 }
 
 impl Listener for Connections {
-    type Io = Connection;
+    type Io = ApiConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (ApiConnection, SocketAddr) {
         let (stream, peer, entry) = self.next().await;
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();
-        let connection = Connection {
+        let connection = ApiConnection {
             stream,
             moved: Instant::now(),
             alarm: Box::pin(sleep(self.limits.idle.min(self.limits.idle_when_near))),
             limits: self.limits.clone(),
             places: self.places.clone(),
-            requests: Requests::default(),
+            requests: ConnectionRequests::default(),
             _place: place,
             _entry: entry,
         };
@@ -139,13 +139,13 @@ impl Listener for Connections {
 
 /// Requests in progress on a connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Requests(Arc<AtomicUsize>);
+pub(super) struct ConnectionRequests(Arc<AtomicUsize>);
 
 /// One request in progress. Drop releases it.
 #[derive(Debug)]
 pub(super) struct Answering(Arc<AtomicUsize>);
 
-impl Requests {
+impl ConnectionRequests {
     /// Counts one more request until the result is dropped.
     pub(super) fn one(&self) -> Answering {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Drop for Answering {
     }
 }
 
-impl Connected<IncomingStream<'_, Connections>> for Requests {
+impl Connected<IncomingStream<'_, Connections>> for ConnectionRequests {
     fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
         stream.io().requests.clone()
     }
@@ -167,18 +167,18 @@ impl Connected<IncomingStream<'_, Connections>> for Requests {
 
 /// A connection that closes itself after its idle time.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ApiConnection {
     stream: TcpStream,
     moved: Instant,
     alarm: Pin<Box<Sleep>>,
     limits: Limits,
     places: Arc<Semaphore>,
-    requests: Requests,
+    requests: ConnectionRequests,
     _place: Option<OwnedSemaphorePermit>,
-    _entry: Option<Entry>,
+    _entry: Option<AddressEntry>,
 }
 
-impl Connection {
+impl ApiConnection {
     /// Passes on the result of the stream. Traffic restarts the idle timer; an expired timer is an error.
     fn watched<T>(&mut self, cx: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if moved.is_ready() {
@@ -207,7 +207,7 @@ impl Connection {
 /// Time between two checks of the free places on an idle connection.
 const LOOK: Duration = Duration::from_secs(1);
 
-impl AsyncRead for Connection {
+impl AsyncRead for ApiConnection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -215,7 +215,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ApiConnection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);

@@ -21,18 +21,18 @@ pub(super) async fn measure(app: &App, schedules: Option<&Schedules>) -> Result<
         metrics::gauge!(telemetry::SOURCE_POLLED, "source" => source).set(seconds(at));
     }
     let Some(schedules) = schedules else { return Ok(()) };
-    for standing in schedules.standings(app).await? {
-        let of = |name: &'static str| metrics::gauge!(name, "schedule" => standing.name.clone());
-        of(telemetry::SCHEDULE_LAG_SECONDS).set(standing.lag.as_secs_f64());
-        of(telemetry::SCHEDULE_FIRED).set(standing.fired_at.map_or(0.0, seconds));
-        of(telemetry::SCHEDULE_NEXT).set(standing.next_at.map_or(0.0, seconds));
+    for status in schedules.statuses(app).await? {
+        let of = |name: &'static str| metrics::gauge!(name, "schedule" => status.name.clone());
+        of(telemetry::SCHEDULE_LAG_SECONDS).set(status.lag.as_secs_f64());
+        of(telemetry::SCHEDULE_FIRED).set(status.fired_at.map_or(0.0, seconds));
+        of(telemetry::SCHEDULE_NEXT).set(status.next_at.map_or(0.0, seconds));
     }
     Ok(())
 }
 
 async fn outbox(app: &App) -> Result<(), QueueError> {
-    let (owed, oldest) = app.store.owed_deliveries().await?;
-    metrics::gauge!(telemetry::OUTBOX_DELIVERIES).set(owed as f64);
+    let (pending, oldest) = app.store.pending_deliveries().await?;
+    metrics::gauge!(telemetry::OUTBOX_DELIVERIES).set(pending as f64);
     let age = oldest.map_or(0.0, |at| app.now().duration_since(at).as_secs_f64().max(0.0));
     metrics::gauge!(telemetry::OUTBOX_OLDEST_SECONDS).set(age);
     Ok(())

@@ -22,7 +22,7 @@ use crate::telemetry;
 
 /// Lifetime of a readiness result. The check writes to the object store, and an open route must not let anybody trigger
 /// that at will.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+const RECHECK_AFTER: Duration = Duration::from_secs(5);
 /// A component that takes longer is not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -77,7 +77,7 @@ impl Watch {
     async fn recent(&self, app: &App) -> Ready {
         let mut last = self.ready.lock().await;
         if let Some((at, ready)) = *last
-            && at.elapsed() < LOOK_AGAIN_AFTER
+            && at.elapsed() < RECHECK_AFTER
         {
             return ready;
         }

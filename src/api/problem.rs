@@ -128,7 +128,7 @@ impl From<Stop> for Problem {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Trouble(trouble) | Stop::Barred(trouble) => Self::of(trouble.fault, trouble.side, &trouble.cause),
-            Stop::LookAgain { .. } | Stop::Fenced => {
+            Stop::Snooze { .. } | Stop::Fenced => {
                 Self::of(Fault::Transient, Side::Worker, "somebody else was at the call")
             }
         }

@@ -12,15 +12,15 @@ use super::problem::Problem;
 use crate::domain::quality::Flag;
 use crate::domain::{CallStatus, Outcome, SourceName};
 use crate::store::Listing;
-use crate::wire::krosai::{Form, OrganizationHeader, form_asked};
+use crate::wire::krosai::{KrosaiForm, OrganizationHeader, form_asked};
 
 /// Largest page size. The platform has the same limit.
 const MOST: u64 = 100;
 
 /// A parsed list request.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) form: Form,
+pub(super) struct ListRequest {
+    pub(super) form: KrosaiForm,
     pub(super) limit: u64,
     pub(super) offset: u64,
     /// Page number from 1. The Cockpit form uses it instead of the offset.
@@ -102,24 +102,24 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
 ///
 /// # Errors
 /// `invalid_parameter` with the parameter's name.
-pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<Asked, Problem> {
+pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<ListRequest, Problem> {
     only(Some(query), &KNOWN)?;
     let pairs = Pairs::read(query);
     if pairs.text("action").is_some() {
         return Err(Problem::parameter("action", "left out: only the list is served"));
     }
     let header = if caller.names_organization() { OrganizationHeader::Present } else { OrganizationHeader::Absent };
-    let form = form_asked(pairs.0.iter().map(|(key, _)| key.as_str()), header).unwrap_or(Form::CallLogs);
+    let form = form_asked(pairs.0.iter().map(|(key, _)| key.as_str()), header).unwrap_or(KrosaiForm::CallLogs);
     let usual = match form {
-        Form::CallLogs => 50,
-        Form::Cockpit => 20,
+        KrosaiForm::CallLogs => 50,
+        KrosaiForm::Cockpit => 20,
     };
     let limit = pairs.count("limit", 1)?.unwrap_or(usual).min(MOST);
     let page = pairs.count("page", 1)?.unwrap_or(1);
     let offset = pairs.count("offset", 0)?.unwrap_or(0);
     let offset = match form {
-        Form::CallLogs => offset,
-        Form::Cockpit => (page - 1).saturating_mul(limit),
+        KrosaiForm::CallLogs => offset,
+        KrosaiForm::Cockpit => (page - 1).saturating_mul(limit),
     };
     let listing = Listing {
         organizations: caller.organizations(),
@@ -134,7 +134,7 @@ pub(super) fn read(query: &str, caller: &Caller, now: Timestamp) -> Result<Asked
         from: pairs.either(["from_date", "start_date"]).map(|(name, text)| from(name, text)).transpose()?,
         to: pairs.either(["to_date", "end_date"]).map(|(name, text)| to(name, text)).transpose()?,
     };
-    Ok(Asked { form, limit, offset, page, listing })
+    Ok(ListRequest { form, limit, offset, page, listing })
 }
 
 /// Maps a status word of the platform to the word of our records.
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_last_day_counts_whole_and_a_moment_ends_the_stretch() {
+    fn a_last_day_counts_whole_and_a_moment_ends_the_period() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         assert_eq!(from("from_date", "2025-01-31").unwrap(), at("2025-01-31T00:00:00Z"));
         assert_eq!(to("to_date", "2025-01-31").unwrap(), at("2025-02-01T00:00:00Z"));

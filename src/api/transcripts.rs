@@ -19,14 +19,14 @@ use crate::transcript::{Form, TranscriptError};
 
 /// A request for the transcript of a call.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct TranscriptRequest {
     app: Arc<App>,
     caller: Caller,
     path: Result<Path<String>, PathRejection>,
     query: Option<String>,
 }
 
-impl<S> FromRequestParts<S> for Asked
+impl<S> FromRequestParts<S> for TranscriptRequest
 where
     S: Send + Sync,
     Arc<App>: FromRef<S>,
@@ -42,8 +42,8 @@ where
 }
 
 /// Returns the newest version in this form.
-pub(super) async fn written(asked: Asked, form: Form) -> Result<Response, Problem> {
-    let Asked { app, caller, path, query } = asked;
+pub(super) async fn written(asked: TranscriptRequest, form: Form) -> Result<Response, Problem> {
+    let TranscriptRequest { app, caller, path, query } = asked;
     caller.require(Scope::TranscriptsRead)?;
     let record = find(&app, &caller, path, query.as_deref()).await?;
     let Some(newest) = app.store.transcripts(record.uid).await?.pop() else {

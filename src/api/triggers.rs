@@ -23,7 +23,7 @@ use crate::store::{CallRecord, Scope};
 const MOST: usize = 100;
 
 /// One call of the request body.
-struct Wanted {
+struct TriggerRequest {
     source: SourceName,
     call_id: CallId,
     repeat: Repeat,
@@ -42,7 +42,7 @@ pub(super) async fn trigger(
         check(&app, &caller, wanted).await?;
     }
     let mut triggers: Vec<Triggered> = Vec::with_capacity(all.len());
-    for Wanted { source, call_id, repeat } in &all {
+    for TriggerRequest { source, call_id, repeat } in &all {
         triggers.push(trigger::trigger(&app, source, call_id, *repeat).await?);
     }
     let queued = triggers.iter().any(|triggered| triggered.state == TriggerState::Queued);
@@ -51,7 +51,7 @@ pub(super) async fn trigger(
 }
 
 /// Checks one call. Nothing is enqueued until every call of the request has passed.
-async fn check(app: &App, caller: &Caller, wanted: &Wanted) -> Result<(), Problem> {
+async fn check(app: &App, caller: &Caller, wanted: &TriggerRequest) -> Result<(), Problem> {
     if app.platform(&wanted.source).is_none() {
         return Err(unknown_source(wanted.source.as_str()));
     }
@@ -75,7 +75,7 @@ fn unknown_source(name: &str) -> Problem {
         .detailed(json!({ "source": name }))
 }
 
-fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
+fn read(body: &[u8]) -> Result<Vec<TriggerRequest>, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|err| {
         // The parser's message may repeat parts of the body, so only line and column are returned.
         let (line, column) = (err.line(), err.column());
@@ -102,7 +102,7 @@ fn read(body: &[u8]) -> Result<Vec<Wanted>, Problem> {
 /// Members of a call in a request.
 const MEMBERS: [&str; 3] = ["source", "call_id", "again"];
 
-fn wanted(at: usize, call: &Value) -> Result<Wanted, Problem> {
+fn wanted(at: usize, call: &Value) -> Result<TriggerRequest, Problem> {
     let wrong =
         |field: &str, reason: &str| invalid(&format!("{field}: {reason}"), json!({ "index": at, "field": field }));
     if let Some(stranger) = call.as_object().and_then(|call| call.keys().find(|key| !MEMBERS.contains(&key.as_str()))) {
@@ -117,7 +117,7 @@ fn wanted(at: usize, call: &Value) -> Result<Wanted, Problem> {
         Some(Value::Bool(true)) => Repeat::Again,
         Some(_) => return Err(wrong("again", "must be true or false")),
     };
-    Ok(Wanted { source, call_id, repeat })
+    Ok(TriggerRequest { source, call_id, repeat })
 }
 
 fn invalid(message: &str, details: Value) -> Problem {

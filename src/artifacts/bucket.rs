@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::digest::{self, Hasher};
 use super::error::ObjectError;
 use super::local::{parent, persist, temporary_in};
-use super::s3::{Incoming, Requests, Sent};
-use super::{Body, CallPrefix, Entry, EntryKind, Erased, Health, ObjectHead, ObjectStore, Result, blocking};
+use super::s3::{Incoming, S3Requests, Sent};
+use super::{Body, CallPrefix, Entry, EntryKind, Erased, ObjectHead, ObjectStore, Result, StoreHealth, blocking};
 use crate::config::{Objects, Sse};
 use crate::domain::{Artifact, ArtifactKey};
 
@@ -34,7 +34,7 @@ const ARTIFACT_PREFIX: &str = "v1/";
 /// A bucket of an S3-compatible service.
 #[derive(Debug, Clone)]
 pub struct S3Store {
-    requests: Requests,
+    requests: S3Requests,
     sse: Sse,
     multipart_above_bytes: u64,
     part_bytes: usize,
@@ -47,7 +47,7 @@ impl S3Store {
     /// [`ObjectError::Configuration`] names the missing or unusable setting.
     pub fn new(config: &Objects) -> Result<Self> {
         Ok(Self {
-            requests: Requests::new(config)?,
+            requests: S3Requests::new(config)?,
             sse: config.sse,
             multipart_above_bytes: MULTIPART_ABOVE_BYTES,
             part_bytes: PART_BYTES,
@@ -322,7 +322,7 @@ impl ObjectStore for S3Store {
         Err(ObjectError::StillThere { place, prefix, left: left.len() as u64, example })
     }
 
-    async fn check(&self) -> Result<Health> {
+    async fn check(&self) -> Result<StoreHealth> {
         let bytes = Bytes::from_static(b"aftercall probe");
         let key = format!("{PROBE_PREFIX}{}", uuid::Uuid::now_v7());
         let sent = self.write_probe(&key, &bytes).await?;
@@ -334,7 +334,7 @@ impl ObjectStore for S3Store {
             return Err(self.wrong(&key, "the probe came back changed".to_owned()));
         }
         removed?;
-        Ok(Health { place: self.place(), server_date: self.server_date().await? })
+        Ok(StoreHealth { place: self.place(), server_date: self.server_date().await? })
     }
 
     async fn server_date(&self) -> Result<Option<Timestamp>> {

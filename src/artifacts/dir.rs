@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::digest::{self, CopyFailure, Digest};
 use super::error::ObjectError;
 use super::local::{TEMPORARY, parent, persist, sync_dir, temporary_in};
-use super::{Body, CallPrefix, Entry, EntryKind, Erased, Health, ObjectHead, ObjectStore, Result, blocking};
+use super::{Body, CallPrefix, Entry, EntryKind, Erased, ObjectHead, ObjectStore, Result, StoreHealth, blocking};
 use crate::domain::{Artifact, ArtifactKey};
 
 /// A concurrent erasure of the call may remove the directory between its creation and its use. A few tries are enough
@@ -187,7 +187,7 @@ impl DirStore {
         Ok(Erased { objects: entries.len() as u64 - unfinished, versions: 0, unfinished })
     }
 
-    fn check_now(&self) -> Result<Health> {
+    fn check_now(&self) -> Result<StoreHealth> {
         self.make_dirs(&self.root)?;
         let probe = self.root.join(format!(".probe-{}", uuid::Uuid::now_v7()));
         let written = b"aftercall probe";
@@ -210,7 +210,7 @@ impl DirStore {
             });
         }
         self.wanted_bytes.store(0, Ordering::Relaxed);
-        Ok(Health { place: self.place(), server_date: None })
+        Ok(StoreHealth { place: self.place(), server_date: None })
     }
 
     /// Sends all objects after `after`, sorted by key.
@@ -306,7 +306,7 @@ impl ObjectStore for DirStore {
         })
     }
 
-    async fn check(&self) -> Result<Health> {
+    async fn check(&self) -> Result<StoreHealth> {
         let store = self.clone();
         blocking(move || store.check_now()).await
     }

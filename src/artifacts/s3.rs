@@ -41,7 +41,7 @@ const SHA256_METADATA: &str = "sha256";
 
 /// A client for one bucket.
 #[derive(Debug, Clone)]
-pub(super) struct Requests {
+pub(super) struct S3Requests {
     client: Client,
     bucket: String,
     pub place: String,
@@ -68,11 +68,11 @@ pub(super) struct Stored {
 
 /// An uploaded part.
 #[derive(Debug)]
-pub(super) struct Part(CompletedPart);
+pub(super) struct UploadPart(CompletedPart);
 
 /// A body that is being received.
 pub(super) struct Incoming<'a> {
-    requests: &'a Requests,
+    requests: &'a S3Requests,
     pub size_bytes: Option<u64>,
     body: ByteStream,
 }
@@ -86,7 +86,7 @@ impl Incoming<'_> {
     }
 }
 
-impl Requests {
+impl S3Requests {
     /// A client for the configured bucket. It makes no request.
     pub(super) fn new(config: &Objects) -> Result<Self> {
         let missing = |key| ObjectError::Configuration { key, reason: "must be set for objects.kind = \"s3\"".into() };

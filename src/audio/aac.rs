@@ -18,7 +18,7 @@ const EXTENSION: u32 = 0x2b7;
 
 /// Content of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Config {
+pub enum AacConfig {
     LowComplexity(Core),
     /// A Low Complexity core at half the rate, or with half the channels.
     HighEfficiency(Core),
@@ -32,7 +32,7 @@ pub struct Core(pub Box<[u8]>);
 
 /// Reads a configuration. `None` where it is cut off.
 #[must_use]
-pub fn read(bytes: &[u8]) -> Option<Config> {
+pub fn read(bytes: &[u8]) -> Option<AacConfig> {
     let mut bits = Bits::new(bytes, 0);
     let mut kind = object_type(&mut bits);
     let rate = Rate::read(&mut bits);
@@ -46,7 +46,7 @@ pub fn read(bytes: &[u8]) -> Option<Config> {
         return None;
     }
     if kind != LOW_COMPLEXITY {
-        return Some(Config::Unread(name(kind)));
+        return Some(AacConfig::Unread(name(kind)));
     }
     let short_frames = bits.flag();
     if bits.flag() {
@@ -54,16 +54,16 @@ pub fn read(bytes: &[u8]) -> Option<Config> {
     }
     bits.flag();
     match channels {
-        0 => return Some(Config::Unread("aac with a program of its own".to_owned())),
+        0 => return Some(AacConfig::Unread("aac with a program of its own".to_owned())),
         1..=2 => {}
-        more => return Some(Config::Unread(of_channels(more as u16))),
+        more => return Some(AacConfig::Unread(of_channels(more as u16))),
     }
     if short_frames {
-        return Some(Config::Unread("aac of 960 samples a frame".to_owned()));
+        return Some(AacConfig::Unread("aac of 960 samples a frame".to_owned()));
     }
     let extended = explicit || extension(&mut bits, bytes.len() * 8);
     let core = rate.core(channels);
-    Some(if extended { Config::HighEfficiency(core) } else { Config::LowComplexity(core) })
+    Some(if extended { AacConfig::HighEfficiency(core) } else { AacConfig::LowComplexity(core) })
 }
 
 /// Whether a high-efficiency extension follows the configuration. Older readers ignore it.
@@ -159,19 +159,19 @@ mod tests {
             ("00010 0110 0010 000 01010110111 00101 1 0011", 2),
             ("00010 0110 0001 000 01010110111 00101 1 0011 10101001000 1", 1),
         ] {
-            assert_eq!(read(&config(bits)), Some(Config::HighEfficiency(core(channels))), "{bits}");
+            assert_eq!(read(&config(bits)), Some(AacConfig::HighEfficiency(core(channels))), "{bits}");
         }
     }
 
     #[test]
     fn plain_configurations_stay_plain() {
-        assert_eq!(read(&[0x13, 0x10]), Some(Config::LowComplexity(core(2))));
+        assert_eq!(read(&[0x13, 0x10]), Some(AacConfig::LowComplexity(core(2))));
         // The extension is present and signals that the tool is off.
         let none = config("00010 0110 0010 000 01010110111 00101 0");
-        assert_eq!(read(&none), Some(Config::LowComplexity(core(2))));
+        assert_eq!(read(&none), Some(AacConfig::LowComplexity(core(2))));
         // A rate without an index.
         let written = config("00010 1111 000000000011111000000000 0001 000");
-        assert_eq!(read(&written), Some(Config::LowComplexity(Core(written.clone().into()))));
+        assert_eq!(read(&written), Some(AacConfig::LowComplexity(Core(written.clone().into()))));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
             ("00010 0011 0000 000", "aac with a program of its own"),
             ("00010 0011 0010 100", "aac of 960 samples a frame"),
         ] {
-            assert_eq!(read(&config(bits)), Some(Config::Unread(name.to_owned())), "{bits}");
+            assert_eq!(read(&config(bits)), Some(AacConfig::Unread(name.to_owned())), "{bits}");
         }
     }
 

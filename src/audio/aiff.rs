@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::chunks::{Places, Syntax};
+use super::chunks::{ChunkSyntax, Places};
 use super::decode::{Decode, undecodable};
 use super::error::AudioError;
 use super::layout::Layout;
-use super::pcm::{Coding, Form, Order, Pcm, Shape};
+use super::pcm::{Order, Pcm, PcmShape, SampleCoding, SampleForm};
 
 /// Limit on the chunks read.
 const CHUNKS: u32 = 10_000;
@@ -18,8 +18,8 @@ pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let (mut at, mut common, mut sound) = (12, None, None);
     for _ in 0..CHUNKS {
-        let Some(chunk) = Syntax::Iff.chunk(&places, at).map_err(&failed)? else { break };
-        at = Syntax::Iff.after(&chunk);
+        let Some(chunk) = ChunkSyntax::Iff.chunk(&places, at).map_err(&failed)? else { break };
+        at = ChunkSyntax::Iff.after(&chunk);
         match &chunk.name {
             b"COMM" => common = Some(places.read(chunk.body, chunk.len.min(COMMON_BYTES) as usize).map_err(&failed)?),
             b"SSND" if sound.is_none() => {
@@ -27,7 +27,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
                 let begin = chunk.body.saturating_add(8).saturating_add(u64::from(offset)).min(places.total());
                 // The chunk length includes the 8 bytes of offset and block size. A shorter length is invalid.
                 let told = chunk.len.checked_sub(8 + u64::from(offset)).filter(|len| *len > 0);
-                let extent = Syntax::Iff.extent(&places, begin, told).map_err(&failed)?;
+                let extent = ChunkSyntax::Iff.extent(&places, begin, told).map_err(&failed)?;
                 sound = Some(begin..extent.end);
                 at = extent.next;
             }
@@ -41,7 +41,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
 }
 
 /// Sample format from the common chunk.
-fn shape(common: &[u8]) -> Result<Shape, AudioError> {
+fn shape(common: &[u8]) -> Result<PcmShape, AudioError> {
     let cut_off = || undecodable("the AIFF format chunk is cut off");
     let word = |at: usize| common.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
     let (channels, bits) = word(0).zip(word(6)).ok_or_else(cut_off)?;
@@ -49,21 +49,21 @@ fn shape(common: &[u8]) -> Result<Shape, AudioError> {
     // Plain AIFF has no compression type.
     let compression = common.get(18..22).unwrap_or(b"NONE");
     let whole = match bits {
-        1..=8 => Some(Coding::S8),
-        9..=16 => Some(Coding::S16),
-        17..=24 => Some(Coding::S24),
-        25..=32 => Some(Coding::S32),
+        1..=8 => Some(SampleCoding::S8),
+        9..=16 => Some(SampleCoding::S16),
+        17..=24 => Some(SampleCoding::S24),
+        25..=32 => Some(SampleCoding::S32),
         _ => None,
     };
     let coding = match compression {
         b"NONE" | b"twos" | b"sowt" => whole,
-        b"in24" => Some(Coding::S24),
-        b"in32" => Some(Coding::S32),
-        b"raw " => Some(Coding::U8),
-        b"fl32" | b"FL32" => Some(Coding::F32),
-        b"fl64" | b"FL64" => Some(Coding::F64),
-        b"alaw" | b"ALAW" => Some(Coding::ALaw),
-        b"ulaw" | b"ULAW" => Some(Coding::MuLaw),
+        b"in24" => Some(SampleCoding::S24),
+        b"in32" => Some(SampleCoding::S32),
+        b"raw " => Some(SampleCoding::U8),
+        b"fl32" | b"FL32" => Some(SampleCoding::F32),
+        b"fl64" | b"FL64" => Some(SampleCoding::F64),
+        b"alaw" | b"ALAW" => Some(SampleCoding::ALaw),
+        b"ulaw" | b"ULAW" => Some(SampleCoding::MuLaw),
         _ => None,
     };
     let Some(coding) = coding else {
@@ -71,7 +71,7 @@ fn shape(common: &[u8]) -> Result<Shape, AudioError> {
         return Err(AudioError::Unsupported { codec: format!("{name} (AIFF, {bits} bits)") });
     };
     let order = if compression == b"sowt" { Order::Little } else { Order::Big };
-    Ok(Shape { form: Form { coding, order }, rate_hz, channels, layout: Layout::default() })
+    Ok(PcmShape { form: SampleForm { coding, order }, rate_hz, channels, layout: Layout::default() })
 }
 
 /// A rate in 80-bit IEEE 754 extended precision: sign and exponent, then the mantissa with its leading 1.
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_compression_that_is_not_read_is_named() {
         let mut common = vec![0, 1, 0, 0, 0, 0, 0, 16, 0x40, 0x0b, 0xfa, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(shape(&common).unwrap().form, Form { coding: Coding::S16, order: Order::Big });
+        assert_eq!(shape(&common).unwrap().form, SampleForm { coding: SampleCoding::S16, order: Order::Big });
         common.extend(b"ima4");
         let error = shape(&common).unwrap_err();
         assert!(matches!(&error, AudioError::Unsupported { codec } if codec.contains("ima4")), "{error}");

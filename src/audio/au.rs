@@ -6,7 +6,7 @@ use super::chunks::Places;
 use super::decode::{Decode, undecodable};
 use super::error::AudioError;
 use super::layout::Layout;
-use super::pcm::{Coding, Form, Order, Pcm, Shape};
+use super::pcm::{Order, Pcm, PcmShape, SampleCoding, SampleForm};
 
 /// Opens an AU file. The length in the header is ignored, because only samples follow the header.
 pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
@@ -15,18 +15,18 @@ pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     let Some(header) = header else { return Err(undecodable("the AU header is cut off")) };
     let [_, offset, _, encoding, rate_hz, channels] = words(&header);
     let coding = match encoding {
-        1 => Coding::MuLaw,
-        2 => Coding::S8,
-        3 => Coding::S16,
-        4 => Coding::S24,
-        5 => Coding::S32,
-        6 => Coding::F32,
-        7 => Coding::F64,
-        27 => Coding::ALaw,
+        1 => SampleCoding::MuLaw,
+        2 => SampleCoding::S8,
+        3 => SampleCoding::S16,
+        4 => SampleCoding::S24,
+        5 => SampleCoding::S32,
+        6 => SampleCoding::F32,
+        7 => SampleCoding::F64,
+        27 => SampleCoding::ALaw,
         other => return Err(AudioError::Unsupported { codec: unread(other) }),
     };
-    let shape = Shape {
-        form: Form { coding, order: Order::Big },
+    let shape = PcmShape {
+        form: SampleForm { coding, order: Order::Big },
         rate_hz,
         channels: u16::try_from(channels).unwrap_or(u16::MAX),
         layout: Layout::default(),

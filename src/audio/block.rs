@@ -108,7 +108,7 @@ pub const STEP: usize = 16;
 
 /// Levels of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Step {
+pub struct StepLevels {
     /// Largest magnitude.
     pub peak: f32,
     /// Sum of squares.
@@ -116,12 +116,12 @@ pub struct Step {
 }
 
 /// Appends the levels of each complete step of `samples`.
-pub fn measure_steps(samples: &[f32], steps: &mut Vec<Step>) {
+pub fn measure_steps(samples: &[f32], steps: &mut Vec<StepLevels>) {
     let level = fearless_simd::Level::new();
-    fearless_simd::dispatch!(level, _simd => steps.extend(samples.as_chunks::<STEP>().0.iter().map(Step::of)));
+    fearless_simd::dispatch!(level, _simd => steps.extend(samples.as_chunks::<STEP>().0.iter().map(StepLevels::of)));
 }
 
-impl Step {
+impl StepLevels {
     // Compiled for each instruction set only where it is inlined under `dispatch!`.
     #[allow(clippy::inline_always)]
     #[inline(always)]
@@ -152,7 +152,7 @@ pub trait BlockSink {
     fn mono(&mut self, samples: &[f32]);
     /// Levels of the mix, step by step from its start, for meters that need nothing else. Silence completes the last
     /// step.
-    fn steps(&mut self, _steps: &[Step]) {}
+    fn steps(&mut self, _steps: &[StepLevels]) {}
     /// The encoder sent nothing here, from and to in seconds of the recording's time. The call comes before the silence
     /// itself.
     fn pause(&mut self, _seconds: Range<f64>) {}

@@ -82,7 +82,7 @@ impl Places {
 
 /// How names and lengths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syntax {
+pub enum ChunkSyntax {
     /// Microsoft RIFF, RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088): 4-byte names, 4-byte little-endian lengths.
     Riff,
     /// Electronic Arts IFF, the base of AIFF: as RIFF, big-endian.
@@ -109,7 +109,7 @@ pub struct Extent {
     pub next: u64,
 }
 
-impl Syntax {
+impl ChunkSyntax {
     const fn metadata(self) -> &'static [&'static [u8; 4]] {
         match self {
             Self::Riff | Self::Wave64 => &WAVE_METADATA,
@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn end(bytes: &[u8], told: Option<u64>) -> u64 {
-        Syntax::Riff.extent(&places(bytes), 0, told).unwrap().end
+        ChunkSyntax::Riff.extent(&places(bytes), 0, told).unwrap().end
     }
 
     #[test]
@@ -353,10 +353,10 @@ mod tests {
         let mut bytes = [&b"data"[..], &WAVE64_NAME].concat();
         bytes.extend((24u64 + 5).to_le_bytes());
         bytes.extend([1; 8]);
-        let chunk = Syntax::Wave64.chunk(&places(&bytes), 0).unwrap().unwrap();
-        assert_eq!((chunk, Syntax::Wave64.after(&chunk)), (Chunk { name: *b"data", body: 24, len: 5 }, 32));
+        let chunk = ChunkSyntax::Wave64.chunk(&places(&bytes), 0).unwrap().unwrap();
+        assert_eq!((chunk, ChunkSyntax::Wave64.after(&chunk)), (Chunk { name: *b"data", body: 24, len: 5 }, 32));
         for cut in 0..bytes.len() {
-            let _ = Syntax::Wave64.chunk(&places(&bytes[..cut]), 0).unwrap();
+            let _ = ChunkSyntax::Wave64.chunk(&places(&bytes[..cut]), 0).unwrap();
         }
     }
 }

@@ -15,7 +15,7 @@ use super::contained::Contained;
 use super::elementary::Elementary;
 use super::error::AudioError;
 use super::foreign;
-use super::frames::Syntax;
+use super::frames::FrameSyntax;
 use super::free_format::FreeFormat;
 use super::ogg::Ogg;
 use super::riff;
@@ -106,11 +106,11 @@ fn reader(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioErr
     match container {
         Container::Mp3 => match FreeFormat::open(path)? {
             Some(free) => Ok(Box::new(free)),
-            None => Ok(Box::new(Elementary::open(path, Syntax::Mpeg, 0..u64::MAX)?)),
+            None => Ok(Box::new(Elementary::open(path, FrameSyntax::Mpeg, 0..u64::MAX)?)),
         },
-        Container::Adts => Ok(Box::new(Elementary::open(path, Syntax::Adts, 0..u64::MAX)?)),
-        Container::Wav => riff::open(path, chunks::Syntax::Riff),
-        Container::Wave64 => riff::open(path, chunks::Syntax::Wave64),
+        Container::Adts => Ok(Box::new(Elementary::open(path, FrameSyntax::Adts, 0..u64::MAX)?)),
+        Container::Wav => riff::open(path, chunks::ChunkSyntax::Riff),
+        Container::Wave64 => riff::open(path, chunks::ChunkSyntax::Wave64),
         Container::Aiff => aiff::open(path),
         Container::Au => au::open(path),
         Container::Ogg => Ok(Box::new(Ogg::open(path)?)),

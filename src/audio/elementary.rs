@@ -11,7 +11,7 @@ use super::block::Block;
 use super::decode::{Decode, Facts, Step};
 use super::error::AudioError;
 use super::frame_decoder::{Decoded, FrameDecoder, codec_name};
-use super::frames::{FrameHeader, StreamInfo, Syntax, stream_info};
+use super::frames::{FrameHeader, FrameSyntax, StreamInfo, stream_info};
 use super::walk::{Event, Walker};
 
 /// Output delay of a layer III decoder, samples (528 of the filter bank, 1 of the overlap).
@@ -54,7 +54,7 @@ impl Piece {
 /// Decoder of a file of bare frames.
 pub struct Elementary {
     walker: Walker,
-    syntax: Syntax,
+    syntax: FrameSyntax,
     decoder: Option<FrameDecoder>,
     kind: Option<u32>,
     piece: Piece,
@@ -69,9 +69,9 @@ pub struct Elementary {
 
 impl Elementary {
     /// Opens the frames in the byte range `within` of the file.
-    pub fn open(path: &Path, syntax: Syntax, within: Range<u64>) -> Result<Self, AudioError> {
+    pub fn open(path: &Path, syntax: FrameSyntax, within: Range<u64>) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
-        let codec = if syntax == Syntax::Mpeg { "mp3" } else { "aac" };
+        let codec = if syntax == FrameSyntax::Mpeg { "mp3" } else { "aac" };
         Ok(Self {
             walker: Walker::new(file, syntax, within).map_err(AudioError::io("read"))?,
             syntax,
@@ -222,7 +222,7 @@ impl Decode for Elementary {
 
 impl Elementary {
     fn info(&self, header: &FrameHeader) -> Option<StreamInfo> {
-        if self.syntax == Syntax::Mpeg { stream_info(header, self.walker.frame()) } else { None }
+        if self.syntax == FrameSyntax::Mpeg { stream_info(header, self.walker.frame()) } else { None }
     }
 
     fn ends_piece(&self, event: &Event) -> bool {

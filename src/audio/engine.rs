@@ -33,12 +33,12 @@ impl Engine {
         let (mut params, mut flag) = (params.clone(), None);
         let config = params.extra_data.as_deref().filter(|_| params.codec == id::CODEC_ID_AAC).and_then(aac::read);
         match config {
-            Some(aac::Config::HighEfficiency(core)) => {
+            Some(aac::AacConfig::HighEfficiency(core)) => {
                 params.extra_data = Some(core.0);
                 flag = Some(Flag::HeAacCore);
             }
-            Some(aac::Config::LowComplexity(core)) => params.extra_data = Some(core.0),
-            Some(aac::Config::Unread(codec)) => return Err(AudioError::Unsupported { codec }),
+            Some(aac::AacConfig::LowComplexity(core)) => params.extra_data = Some(core.0),
+            Some(aac::AacConfig::Unread(codec)) => return Err(AudioError::Unsupported { codec }),
             None => {}
         }
         let decoder = make_decoder(&params, AudioDecoderOptions::default(), codec_name(params.codec))?;

@@ -1,7 +1,7 @@
 //! First pass: decode, repair, mix, resample and measure. The result is 48 kHz mono samples for the second pass, and
 //! the measurements that the gain needs.
 
-use super::block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step, measure_steps, peak};
+use super::block::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, StepLevels, measure_steps, peak};
 use super::decode;
 use super::error::AudioError;
 use super::layout::Layout;
@@ -14,10 +14,10 @@ use super::spill::Spill;
 use super::timeline::{Survival, Timeline};
 use super::true_peak::PeakMeter;
 use super::wav::WavDraft;
-use super::{CancelFlag, Request};
+use super::{CancelFlag, NormalizeRequest};
 
 /// Samples and measurements of the first pass.
-pub struct Heard {
+pub struct FirstPassOutput {
     pub survival: Survival,
     /// The WAV in progress, where one was requested. It holds the samples.
     pub wav: Option<WavDraft>,
@@ -109,7 +109,7 @@ impl Recorded {
 struct Mono<'a, 'b> {
     resampler: Option<Resampler>,
     out: Vec<f32>,
-    steps: Vec<Step>,
+    steps: Vec<StepLevels>,
     meter: Meter,
     peaks: PeakMeter,
     profile: Profile,
@@ -186,10 +186,10 @@ impl Mono<'_, '_> {
 /// the mix. Both are known only at the end, so such a recording is decoded again. Sinks get the whole recording once,
 /// without the offset.
 pub fn listen(
-    request: &Request<'_>,
+    request: &NormalizeRequest<'_>,
     sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
-) -> Result<Heard, AudioError> {
+) -> Result<FirstPassOutput, AudioError> {
     let mut heard = listen_with(request, sinks, cancel, Mixer::default(), None)?;
     let remover = heard.remover(request.settings.target_lufs);
     if let Some(remover) = &remover {
@@ -208,7 +208,7 @@ pub fn listen(
     }
 }
 
-impl Heard {
+impl FirstPassOutput {
     /// Removes the DC offset where it is audible or visible at the final level. `None` for other recordings.
     fn remover(&self, target_lufs: f64) -> Option<Remover> {
         let gain = 10f64.powf(self.levels.gain_to(target_lufs).unwrap_or(0.0) / 20.0);
@@ -221,12 +221,12 @@ impl Heard {
 }
 
 fn listen_with(
-    request: &Request<'_>,
+    request: &NormalizeRequest<'_>,
     sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,
     mut mixer: Mixer,
     mut remover: Option<Remover>,
-) -> Result<Heard, AudioError> {
+) -> Result<FirstPassOutput, AudioError> {
     let limit = request.settings.max_duration.0.as_secs_f64();
     let mut timeline = Timeline::new(decode::open(request.input, request.container)?, limit);
     let wav = request.wav.map(WavDraft::create).transpose()?;
@@ -286,7 +286,7 @@ fn listen_with(
     if recorded.had_one_channel {
         recorded.sample_peak = recorded.sample_peak.max(mono.peaks.sample_peak());
     }
-    Ok(Heard {
+    Ok(FirstPassOutput {
         survival: timeline.survival(),
         wav,
         samples: mono.samples,

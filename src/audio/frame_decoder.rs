@@ -13,7 +13,7 @@ use super::aac;
 use super::block::Block;
 use super::decode::{channel_layout, guarded, make_decoder};
 use super::error::AudioError;
-use super::frames::{FrameHeader, SideInfo, Syntax};
+use super::frames::{FrameHeader, FrameSyntax, SideInfo};
 
 /// How a frame came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,23 +27,23 @@ pub enum Decoded {
 
 /// Decoder of consecutive frames of one part.
 pub struct FrameDecoder {
-    syntax: Syntax,
+    syntax: FrameSyntax,
     decoder: Box<dyn AudioDecoder>,
     reservoir: Reservoir,
     mixed: MixedBlocks,
 }
 
 impl FrameDecoder {
-    pub fn new(syntax: Syntax, header: &FrameHeader) -> Result<Self, AudioError> {
+    pub fn new(syntax: FrameSyntax, header: &FrameHeader) -> Result<Self, AudioError> {
         let mut params = AudioCodecParameters::new();
         match (syntax, header.layer) {
-            (Syntax::Mpeg, 1) => params.for_codec(CODEC_ID_MP1),
-            (Syntax::Mpeg, 2) => params.for_codec(CODEC_ID_MP2),
-            (Syntax::Mpeg, _) => params.for_codec(CODEC_ID_MP3),
-            (Syntax::Adts, _) if header.channels > aac::MOST_CHANNELS => {
+            (FrameSyntax::Mpeg, 1) => params.for_codec(CODEC_ID_MP1),
+            (FrameSyntax::Mpeg, 2) => params.for_codec(CODEC_ID_MP2),
+            (FrameSyntax::Mpeg, _) => params.for_codec(CODEC_ID_MP3),
+            (FrameSyntax::Adts, _) if header.channels > aac::MOST_CHANNELS => {
                 return Err(AudioError::Unsupported { codec: aac::of_channels(header.channels) });
             }
-            (Syntax::Adts, _) => params
+            (FrameSyntax::Adts, _) => params
                 .for_codec(CODEC_ID_AAC)
                 .with_sample_rate(header.rate_hz)
                 .with_channels(channel_layout(header.channels)),
@@ -62,7 +62,7 @@ impl FrameDecoder {
     }
 
     fn fill(&mut self, header: &FrameHeader, frame: &[u8], block: &mut Block) -> Option<Decoded> {
-        let data = if self.syntax == Syntax::Mpeg { frame } else { &frame[header.main_data..] };
+        let data = if self.syntax == FrameSyntax::Mpeg { frame } else { &frame[header.main_data..] };
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::from(u64::from(header.samples)), data);
         let buffer = self.decoder.decode_ref(&packet).ok()?;
         buffer.copy_to_vecs_planar(&mut block.planes);
@@ -152,7 +152,7 @@ impl MixedBlocks {
     fn remember(&mut self, frame: &[u8]) {
         self.recent.extend_from_slice(frame);
         let mut old = 0;
-        while let Some(header) = Syntax::Mpeg.parse(&self.recent[old..]) {
+        while let Some(header) = FrameSyntax::Mpeg.parse(&self.recent[old..]) {
             if self.recent.len() - old < Self::RECENT_BYTES + header.len {
                 break;
             }
@@ -165,7 +165,7 @@ impl MixedBlocks {
 /// A decoder in the state after these frames.
 fn begin_after(mut frames: &[u8], pcm: &mut [f32]) -> Box<Decoder> {
     let mut decoder = Box::<Decoder>::default();
-    while let Some(header) = Syntax::Mpeg.parse(frames) {
+    while let Some(header) = FrameSyntax::Mpeg.parse(frames) {
         let (first, rest) = frames.split_at(header.len.min(frames.len()));
         // Only the state after the frame is needed.
         let _ = decoder.decode(first, pcm);

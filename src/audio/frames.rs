@@ -9,7 +9,7 @@ pub const HEADER_BYTES: usize = 7;
 
 /// Syntax of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syntax {
+pub enum FrameSyntax {
     Mpeg,
     Adts,
 }
@@ -33,7 +33,7 @@ pub struct FrameHeader {
     mpeg1: bool,
 }
 
-impl Syntax {
+impl FrameSyntax {
     /// Parses the header at the start of `bytes`. `None` when there is no valid header.
     #[must_use]
     pub fn parse(self, bytes: &[u8]) -> Option<FrameHeader> {
@@ -255,16 +255,16 @@ mod tests {
 
     #[test]
     fn mpeg_headers() {
-        let header = Syntax::Mpeg.parse(&[0xff, 0xfb, 0x54, 0xc0]).unwrap();
+        let header = FrameSyntax::Mpeg.parse(&[0xff, 0xfb, 0x54, 0xc0]).unwrap();
         assert_eq!((header.len, header.samples, header.rate_hz, header.channels), (192, 1152, 48_000, 1));
-        let header = Syntax::Mpeg.parse(&[0xff, 0xfb, 0x92, 0x00]).unwrap();
+        let header = FrameSyntax::Mpeg.parse(&[0xff, 0xfb, 0x92, 0x00]).unwrap();
         assert_eq!((header.len, header.rate_hz, header.channels), (418, 44_100, 2));
         // MPEG 2.5, 8 kHz, 8 kbit/s.
-        let header = Syntax::Mpeg.parse(&[0xff, 0xe3, 0x18, 0xc0]).unwrap();
+        let header = FrameSyntax::Mpeg.parse(&[0xff, 0xe3, 0x18, 0xc0]).unwrap();
         assert_eq!((header.len, header.samples, header.rate_hz), (72, 576, 8_000));
         for bad in [[0xff, 0xfb, 0x04, 0xc0], [0xff, 0xfb, 0xf4, 0xc0], [0xff, 0xfb, 0x5c, 0xc0], [0xff, 0xf9, 0x54, 0]]
         {
-            assert_eq!(Syntax::Mpeg.parse(&bad), None, "{bad:x?}");
+            assert_eq!(FrameSyntax::Mpeg.parse(&bad), None, "{bad:x?}");
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
                     bits.put(0, if begin == 9 { 22 } else { 21 });
                 }
                 bits.align();
-                let header = Syntax::Mpeg.parse(bits.bytes()).unwrap();
+                let header = FrameSyntax::Mpeg.parse(bits.bytes()).unwrap();
                 assert_eq!(bits.bytes().len(), header.main_data, "{second:x}");
                 let sum = (0..parts as usize).map(|part| 1000 + part).sum();
                 let info = SideInfo { leans_on: 200, bits: sum, mixed: windows == 0b1101 };
@@ -298,9 +298,9 @@ mod tests {
     #[test]
     fn layers_one_and_two() {
         // Layer II, 48 kHz, mono, 64 kbit/s; layer I, 44.1 kHz, stereo, 128 kbit/s.
-        let header = Syntax::Mpeg.parse(&[0xff, 0xfd, 0x44, 0xc0]).unwrap();
+        let header = FrameSyntax::Mpeg.parse(&[0xff, 0xfd, 0x44, 0xc0]).unwrap();
         assert_eq!((header.layer, header.len, header.samples, header.channels), (2, 192, 1152, 1));
-        let header = Syntax::Mpeg.parse(&[0xff, 0xff, 0x40, 0x00]).unwrap();
+        let header = FrameSyntax::Mpeg.parse(&[0xff, 0xff, 0x40, 0x00]).unwrap();
         assert_eq!((header.layer, header.len, header.samples, header.channels), (1, 136, 384, 2));
         assert_eq!(stream_info(&header, b"Info"), None);
     }
@@ -323,9 +323,9 @@ mod tests {
         // AAC-LC, 48 kHz, mono, 300 bytes.
         let len = 300usize;
         let bytes = [0xff, 0xf1, 0x4c, 0x40 | (len >> 11) as u8, (len >> 3) as u8, ((len & 7) << 5) as u8 | 0x1f, 0xfc];
-        let header = Syntax::Adts.parse(&bytes).unwrap();
+        let header = FrameSyntax::Adts.parse(&bytes).unwrap();
         assert_eq!((header.len, header.samples, header.rate_hz, header.channels), (300, 1024, 48_000, 1));
-        assert_eq!(Syntax::Mpeg.parse(&bytes), None);
+        assert_eq!(FrameSyntax::Mpeg.parse(&bytes), None);
     }
 
     #[test]
@@ -338,7 +338,7 @@ mod tests {
         let lame = 21 + 8 + 4 + 4 + 100 + 4;
         frame[lame..lame + 9].copy_from_slice(b"LAME3.100");
         frame[lame + 21..lame + 24].copy_from_slice(&[0x24, 0x05, 0x6d]);
-        let header = Syntax::Mpeg.parse(&frame).unwrap();
+        let header = FrameSyntax::Mpeg.parse(&frame).unwrap();
         let info = stream_info(&header, &frame).unwrap();
         assert_eq!(info, StreamInfo { frames: Some(1234), delay: 576, padding: 0x56d, gapless: true });
     }

@@ -10,7 +10,7 @@ use nanomp3_core::{Channels, DecodeError, Decoder, MAX_SAMPLES_PER_FRAME};
 use super::block::Block;
 use super::decode::{Decode, Facts, Step, guarded};
 use super::error::AudioError;
-use super::frames::{self, Syntax, id3v2_len};
+use super::frames::{self, FrameSyntax, id3v2_len};
 use super::probe;
 
 /// Bytes in the window, and the least kept ahead: the decoder needs several frames to find the next one.
@@ -120,7 +120,7 @@ impl FreeFormat {
             // Any bit rate is valid here. It does not affect the position of the stream header.
             *third |= 0x10;
         }
-        let info = Syntax::Mpeg.parse(&frame).and_then(|header| frames::stream_info(&header, &frame));
+        let info = FrameSyntax::Mpeg.parse(&frame).and_then(|header| frames::stream_info(&header, &frame));
         let Some(info) = info else { return false };
         self.skip = if info.gapless { (info.delay + DECODER_DELAY) as usize } else { 0 };
         let kept = |frames: u64| (frames * self.per_frame).saturating_sub(u64::from(info.delay + info.padding));

@@ -14,7 +14,7 @@ const FRONT: u64 = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7 | 1 << 24 | 1 << 25;
 
 /// Position of a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Speaker {
+pub enum ChannelPosition {
     /// Position not given: a leg of a call.
     #[default]
     Unplaced,
@@ -28,7 +28,7 @@ pub enum Speaker {
     LowFrequency,
 }
 
-impl Speaker {
+impl ChannelPosition {
     /// Weight in the loudness: BS.1770-4 table 3 and annex 3 table 4.
     const fn weight(self) -> f64 {
         match self {
@@ -51,11 +51,11 @@ impl Speaker {
 
 /// Positions of all channels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Layout([Speaker; MAX_CHANNELS]);
+pub struct Layout([ChannelPosition; MAX_CHANNELS]);
 
 impl Layout {
     /// All positions unknown.
-    pub const UNPLACED: Self = Self([Speaker::Unplaced; MAX_CHANNELS]);
+    pub const UNPLACED: Self = Self([ChannelPosition::Unplaced; MAX_CHANNELS]);
 
     /// From a channel mask: its bits, from the lowest up, are the positions of the channels in order. Channels beyond
     /// the mask have no position.
@@ -65,14 +65,14 @@ impl Layout {
         let places = (0..u64::BITS).map(|bit| 1u64 << bit).filter(|place| mask & place != 0);
         for (speaker, place) in layout.0.iter_mut().zip(places) {
             *speaker = match place {
-                FRONT_CENTRE => Speaker::Centre,
-                place if place & LOW_FREQUENCY != 0 => Speaker::LowFrequency,
-                place if place & FRONT != 0 => Speaker::Front,
-                place if place & SIDE_PAIR != 0 => Speaker::Surround,
+                FRONT_CENTRE => ChannelPosition::Centre,
+                place if place & LOW_FREQUENCY != 0 => ChannelPosition::LowFrequency,
+                place if place & FRONT != 0 => ChannelPosition::Front,
+                place if place & SIDE_PAIR != 0 => ChannelPosition::Surround,
                 // Without a side pair (five channels) the back pair is beside the listener. With one (seven channels)
                 // it is behind.
-                place if place & BACK_PAIR != 0 && mask & SIDE_PAIR == 0 => Speaker::Surround,
-                _ => Speaker::Behind,
+                place if place & BACK_PAIR != 0 && mask & SIDE_PAIR == 0 => ChannelPosition::Surround,
+                _ => ChannelPosition::Behind,
             };
         }
         layout
@@ -95,7 +95,7 @@ impl Layout {
     /// Removes the LFE channels from `planes`. A recording with LFE channels alone keeps them, because such a channel
     /// is a mislabelled voice.
     pub fn drop_low_frequency(&mut self, planes: &mut Vec<Vec<f32>>) {
-        let low = |speaker: &Speaker| *speaker == Speaker::LowFrequency;
+        let low = |speaker: &ChannelPosition| *speaker == ChannelPosition::LowFrequency;
         let count = planes.len().min(MAX_CHANNELS);
         if !self.0[..count].iter().any(low) || self.0[..count].iter().all(low) {
             return;

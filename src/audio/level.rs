@@ -1,7 +1,7 @@
 //! Chooses the gain of a recording: one gain for the whole call, and a limiter where peaks prevent it. Input is the
-//! loudness, the true peak and a [`Profile`]. Output is a [`Plan`].
+//! loudness, the true peak and a [`Profile`]. Output is a [`GainPlan`].
 
-use super::block::{OUTPUT_RATE_HZ, STEP, Step};
+use super::block::{OUTPUT_RATE_HZ, STEP, StepLevels};
 use super::limiter::{GainRide, LOOK_AHEAD};
 use super::loudness::Levels;
 use super::true_peak::{Phases, REACH};
@@ -24,7 +24,7 @@ const LIMITED_SHARE: f32 = 0.5;
 
 /// Gain and limiter settings of the second pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Plan {
+pub struct GainPlan {
     pub gain_db: f64,
     /// Amplitude that the limiter keeps true peaks below. `None` without a limiter.
     pub ceiling: Option<f32>,
@@ -35,7 +35,7 @@ pub struct Plan {
     pub output_lufs: f64,
 }
 
-impl Plan {
+impl GainPlan {
     /// The gain as a factor of amplitude.
     #[must_use]
     pub fn gain(&self) -> f32 {
@@ -97,7 +97,7 @@ pub struct Profile {
 
 impl Profile {
     /// Adds the next steps and their samples.
-    pub fn push(&mut self, samples: &[f32], steps: &[Step]) {
+    pub fn push(&mut self, samples: &[f32], steps: &[StepLevels]) {
         for (index, step) in steps.iter().enumerate() {
             self.highest = self.highest.max(step.peak);
             let floor = self.highest * LIMITED_SHARE;
@@ -137,7 +137,7 @@ impl Profile {
 
     /// Integrated loudness with this gain and the limiter. The limiter's gain moves slowly compared with the sound. The
     /// share of unweighted energy that it leaves in 100 ms is therefore close to the share of weighted energy.
-    fn loudness_after(&self, plan: &Plan, ceiling: f32, levels: &Levels, plain: &[f64]) -> f64 {
+    fn loudness_after(&self, plan: &GainPlan, ceiling: f32, levels: &Levels, plain: &[f64]) -> f64 {
         let ceiling = ceiling / plan.gain();
         let mut ride = GainRide::default();
         let mut taken = vec![0.0; plain.len()];

@@ -1,7 +1,7 @@
 //! Look-ahead limiter for true peaks. It lowers the gain smoothly before a peak and raises it slowly after. It works in
 //! steps of 16 samples, so it costs about one multiplication per sample.
 
-use super::block::{OUTPUT_RATE_HZ, STEP, Step, measure_steps};
+use super::block::{OUTPUT_RATE_HZ, STEP, StepLevels, measure_steps};
 use super::output_levels::HOP;
 use super::true_peak::{Phases, REACH as PEAK_REACH};
 
@@ -116,7 +116,7 @@ pub struct Limiter {
     /// Position in `line` of the next step to analyse.
     next: usize,
     /// Levels of that step and the steps after it, and the peak of the step before it.
-    steps: Vec<Step>,
+    steps: Vec<StepLevels>,
     before: f32,
     /// Gain at the start of the next output step.
     node: f32,
@@ -202,7 +202,7 @@ impl Limiter {
 
     /// The number of steps from `at` on that cannot hold a peak above the ceiling.
     fn calm_steps(&self, at: usize, known: usize) -> usize {
-        let low = |step: &Step| !self.phases.can_pass(step.peak, self.ceiling);
+        let low = |step: &StepLevels| !self.phases.can_pass(step.peak, self.ceiling);
         if self.phases.can_pass(self.before, self.ceiling) {
             return 0;
         }

@@ -123,9 +123,9 @@ impl Levels {
 
     /// Integrated loudness of the 400 ms blocks inside the given segments, LUFS. The gates are the same.
     #[must_use]
-    pub fn integrated_within(&self, stretches_ms: &[(u64, u64)]) -> Option<f64> {
+    pub fn integrated_within(&self, segments_ms: &[(u64, u64)]) -> Option<f64> {
         let mut blocks = Vec::new();
-        for &(start, end) in stretches_ms {
+        for &(start, end) in segments_ms {
             let first = start.div_ceil(100) as usize;
             let last = ((end / 100) as usize).min(self.hops.len());
             if let Some(hops) = self.hops.get(first..last) {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn loudness_within_stretches_is_theirs() {
+    fn loudness_within_segments_is_theirs() {
         let levels = measure(48_000, &[[sine(48_000, 1000.0, -20.0, 5.0), sine(48_000, 1000.0, -40.0, 5.0)].concat()]);
         let loud = levels.integrated_within(&[(0, 5_000)]).unwrap();
         let quiet = levels.integrated_within(&[(5_000, 10_000)]).unwrap();

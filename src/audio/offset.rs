@@ -152,12 +152,12 @@ impl Remover {
                 Removal::Nothing => {}
                 Removal::Constant(offset) => plane.iter_mut().for_each(|sample| *sample -= *offset),
                 Removal::Follow { level, rest } => {
-                    let pace = 1.0 - (-std::f64::consts::TAU * SLOWEST_HZ / f64::from(block.rate_hz.max(1))).exp();
+                    let smoothing = 1.0 - (-std::f64::consts::TAU * SLOWEST_HZ / f64::from(block.rate_hz.max(1))).exp();
                     for sample in plane {
                         let above = f64::from(*sample) - *level;
-                        *level += pace * above;
+                        *level += smoothing * above;
                         let moved = above - *rest;
-                        *rest += pace * moved;
+                        *rest += smoothing * moved;
                         *sample = moved as f32;
                     }
                 }

@@ -14,7 +14,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
 use self::clock::{Clock, Mark, Tally};
-use self::pages::{Page, Pages};
+use self::pages::{OggPage, Pages};
 use self::stream::{Sound, Stream, UNKNOWN, VIDEO};
 use super::block::Block;
 use super::decode::{Decode, Facts, Step, undecodable};
@@ -36,7 +36,7 @@ struct Sheet {
 
 impl Sheet {
     /// `None` for a page on which no audio packet ends.
-    fn of(stream: &mut Stream, page: &Page) -> Option<Self> {
+    fn of(stream: &mut Stream, page: &OggPage) -> Option<Self> {
         let missed = stream.missed_before(page);
         let after_pause = stream.after_pause;
         let sounds = stream.take(page);
@@ -83,13 +83,13 @@ enum Silence {
 /// The pages of a file. One page can be put back.
 struct Source {
     pages: Pages,
-    unread: Option<Page>,
+    unread: Option<OggPage>,
     /// Codec of a stream that was skipped as unsupported.
     foreign: Option<&'static str>,
 }
 
 impl Source {
-    fn next(&mut self) -> Result<Option<Page>, AudioError> {
+    fn next(&mut self) -> Result<Option<OggPage>, AudioError> {
         match self.unread.take() {
             Some(page) => Ok(Some(page)),
             None => self.pages.next().map_err(AudioError::io("read")),
@@ -126,7 +126,7 @@ impl Source {
 
     /// The next page of the stream on which audio ends. `None` where the stream ends. `other` gets the pages of other
     /// streams.
-    fn sheet(&mut self, stream: &mut Stream, mut other: impl FnMut(&Page)) -> Result<Option<Sheet>, AudioError> {
+    fn sheet(&mut self, stream: &mut Stream, mut other: impl FnMut(&OggPage)) -> Result<Option<Sheet>, AudioError> {
         while let Some(page) = self.next()? {
             if page.first {
                 if Stream::open(&page).is_ok() {

@@ -15,7 +15,7 @@ const BLOCK_FRAMES: usize = 4096;
 
 /// Encoding of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub enum SampleCoding {
     U8,
     S8,
     S16,
@@ -36,47 +36,47 @@ pub enum Order {
 
 /// Encoding and byte order of all samples of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form {
-    pub coding: Coding,
+pub struct SampleForm {
+    pub coding: SampleCoding,
     pub order: Order,
 }
 
 /// Format of the samples by the file's header.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub form: Form,
+pub struct PcmShape {
+    pub form: SampleForm,
     pub rate_hz: u32,
     pub channels: u16,
     pub layout: Layout,
 }
 
-impl Form {
+impl SampleForm {
     const fn bytes(self) -> usize {
         match self.coding {
-            Coding::U8 | Coding::S8 | Coding::ALaw | Coding::MuLaw => 1,
-            Coding::S16 => 2,
-            Coding::S24 => 3,
-            Coding::S32 | Coding::F32 => 4,
-            Coding::F64 => 8,
+            SampleCoding::U8 | SampleCoding::S8 | SampleCoding::ALaw | SampleCoding::MuLaw => 1,
+            SampleCoding::S16 => 2,
+            SampleCoding::S24 => 3,
+            SampleCoding::S32 | SampleCoding::F32 => 4,
+            SampleCoding::F64 => 8,
         }
     }
 
     const fn codec(self) -> &'static str {
         match (self.coding, self.order) {
-            (Coding::U8, _) => "pcm_u8",
-            (Coding::S8, _) => "pcm_s8",
-            (Coding::S16, Order::Little) => "pcm_s16le",
-            (Coding::S16, Order::Big) => "pcm_s16be",
-            (Coding::S24, Order::Little) => "pcm_s24le",
-            (Coding::S24, Order::Big) => "pcm_s24be",
-            (Coding::S32, Order::Little) => "pcm_s32le",
-            (Coding::S32, Order::Big) => "pcm_s32be",
-            (Coding::F32, Order::Little) => "pcm_f32le",
-            (Coding::F32, Order::Big) => "pcm_f32be",
-            (Coding::F64, Order::Little) => "pcm_f64le",
-            (Coding::F64, Order::Big) => "pcm_f64be",
-            (Coding::ALaw, _) => "pcm_alaw",
-            (Coding::MuLaw, _) => "pcm_mulaw",
+            (SampleCoding::U8, _) => "pcm_u8",
+            (SampleCoding::S8, _) => "pcm_s8",
+            (SampleCoding::S16, Order::Little) => "pcm_s16le",
+            (SampleCoding::S16, Order::Big) => "pcm_s16be",
+            (SampleCoding::S24, Order::Little) => "pcm_s24le",
+            (SampleCoding::S24, Order::Big) => "pcm_s24be",
+            (SampleCoding::S32, Order::Little) => "pcm_s32le",
+            (SampleCoding::S32, Order::Big) => "pcm_s32be",
+            (SampleCoding::F32, Order::Little) => "pcm_f32le",
+            (SampleCoding::F32, Order::Big) => "pcm_f32be",
+            (SampleCoding::F64, Order::Little) => "pcm_f64le",
+            (SampleCoding::F64, Order::Big) => "pcm_f64be",
+            (SampleCoding::ALaw, _) => "pcm_alaw",
+            (SampleCoding::MuLaw, _) => "pcm_mulaw",
         }
     }
 
@@ -84,21 +84,21 @@ impl Form {
     fn sample(self, bytes: &[u8]) -> f32 {
         let first = bytes.first().copied().unwrap_or_default();
         match self.coding {
-            Coding::U8 => (f32::from(first) - 128.0) / 128.0,
-            Coding::S8 => f32::from(first.cast_signed()) / 128.0,
-            Coding::S16 => self.whole::<2>(bytes),
-            Coding::S24 => self.whole::<3>(bytes),
-            Coding::S32 => self.whole::<4>(bytes),
-            Coding::F32 => bytes.first_chunk().map_or(0.0, |word| match self.order {
+            SampleCoding::U8 => (f32::from(first) - 128.0) / 128.0,
+            SampleCoding::S8 => f32::from(first.cast_signed()) / 128.0,
+            SampleCoding::S16 => self.whole::<2>(bytes),
+            SampleCoding::S24 => self.whole::<3>(bytes),
+            SampleCoding::S32 => self.whole::<4>(bytes),
+            SampleCoding::F32 => bytes.first_chunk().map_or(0.0, |word| match self.order {
                 Order::Little => f32::from_le_bytes(*word),
                 Order::Big => f32::from_be_bytes(*word),
             }),
-            Coding::F64 => bytes.first_chunk().map_or(0.0, |word| match self.order {
+            SampleCoding::F64 => bytes.first_chunk().map_or(0.0, |word| match self.order {
                 Order::Little => f64::from_le_bytes(*word) as f32,
                 Order::Big => f64::from_be_bytes(*word) as f32,
             }),
-            Coding::ALaw => f32::from(a_law(first)) / 32_768.0,
-            Coding::MuLaw => f32::from(mu_law(first)) / 32_768.0,
+            SampleCoding::ALaw => f32::from(a_law(first)) / 32_768.0,
+            SampleCoding::MuLaw => f32::from(mu_law(first)) / 32_768.0,
         }
     }
 
@@ -142,7 +142,7 @@ const fn mu_law(byte: u8) -> i16 {
 /// Decoder of a byte range of a file.
 pub struct Pcm {
     reader: std::io::Take<BufReader<File>>,
-    shape: Shape,
+    shape: PcmShape,
     facts: Facts,
     bytes: Vec<u8>,
 }
@@ -152,7 +152,7 @@ impl Pcm {
     ///
     /// # Errors
     /// A shape without channels or rate, too many channels, or a file that cannot be read.
-    pub fn open(mut file: File, shape: Shape, sound: Range<u64>) -> Result<Self, AudioError> {
+    pub fn open(mut file: File, shape: PcmShape, sound: Range<u64>) -> Result<Self, AudioError> {
         let channels = usize::from(shape.channels);
         if channels == 0 || shape.rate_hz == 0 {
             return Err(undecodable("the header gives no channels or no rate"));
@@ -170,7 +170,7 @@ impl Pcm {
 
 impl Decode for Pcm {
     fn next(&mut self, block: &mut Block) -> Result<Step, AudioError> {
-        let Shape { form, rate_hz, channels, layout } = self.shape;
+        let PcmShape { form, rate_hz, channels, layout } = self.shape;
         let (width, frame) = (form.bytes(), form.bytes() * usize::from(channels));
         self.bytes.clear();
         let wanted = (BLOCK_FRAMES * frame) as u64;
@@ -208,17 +208,17 @@ mod tests {
     #[test]
     fn samples_of_every_width_and_order() {
         for (coding, little, value) in [
-            (Coding::S24, &[0, 0, 0x80][..], -1.0),
-            (Coding::S16, &[0, 0x40], 0.5),
-            (Coding::U8, &[192], 0.5),
-            (Coding::S8, &[0xc0], -0.5),
-            (Coding::S32, &[0, 0, 0, 0xc0], -0.5),
-            (Coding::F32, &0.125f32.to_le_bytes(), 0.125),
-            (Coding::F64, &0.25f64.to_le_bytes(), 0.25),
+            (SampleCoding::S24, &[0, 0, 0x80][..], -1.0),
+            (SampleCoding::S16, &[0, 0x40], 0.5),
+            (SampleCoding::U8, &[192], 0.5),
+            (SampleCoding::S8, &[0xc0], -0.5),
+            (SampleCoding::S32, &[0, 0, 0, 0xc0], -0.5),
+            (SampleCoding::F32, &0.125f32.to_le_bytes(), 0.125),
+            (SampleCoding::F64, &0.25f64.to_le_bytes(), 0.25),
         ] {
             let big: Vec<u8> = little.iter().rev().copied().collect();
             for (order, bytes) in [(Order::Little, little), (Order::Big, &big)] {
-                let form = Form { coding, order };
+                let form = SampleForm { coding, order };
                 assert!((form.sample(bytes) - value).abs() < 1e-6, "{form:?}");
                 assert_eq!((form.bytes(), form.sample(&[]).abs() < 2.0), (bytes.len(), true), "{form:?}");
             }

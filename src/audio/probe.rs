@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::foreign::by_beginning;
-use super::frames::{Syntax, free_format, id3v2_len};
+use super::frames::{FrameSyntax, free_format, id3v2_len};
 use crate::domain::Container;
 
 /// Bytes read from the start of a file. The first frame of MPEG audio must begin within them.
@@ -163,7 +163,7 @@ fn elementary(bytes: &[u8]) -> Option<Container> {
 pub fn framed(bytes: &[u8]) -> Option<Container> {
     let candidates = bytes.iter().enumerate().filter(|&(_, &byte)| byte == 0xff).map(|(offset, _)| offset);
     for offset in candidates {
-        for (syntax, container) in [(Syntax::Mpeg, Container::Mp3), (Syntax::Adts, Container::Adts)] {
+        for (syntax, container) in [(FrameSyntax::Mpeg, Container::Mp3), (FrameSyntax::Adts, Container::Adts)] {
             if chain(bytes, offset, syntax) {
                 return Some(container);
             }
@@ -172,7 +172,7 @@ pub fn framed(bytes: &[u8]) -> Option<Container> {
     None
 }
 
-fn chain(bytes: &[u8], start: usize, syntax: Syntax) -> bool {
+fn chain(bytes: &[u8], start: usize, syntax: FrameSyntax) -> bool {
     let mut offset = start;
     let mut kind = None;
     for seen in 0..3 {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::block::Block;
-use super::chunks::{Places, Syntax};
+use super::chunks::{ChunkSyntax, Places};
 use super::contained::Contained;
 use super::decode::{Decode, Facts, Step, undecodable};
 use super::elementary::Elementary;
@@ -16,7 +16,7 @@ use super::foreign::wave_codec;
 use super::frames;
 use super::gsm::Gsm;
 use super::layout::Layout;
-use super::pcm::{Coding, Form, Order, Pcm, Shape};
+use super::pcm::{Order, Pcm, PcmShape, SampleCoding, SampleForm};
 use super::splice::Splice;
 use crate::domain::Container;
 
@@ -65,26 +65,26 @@ impl Format {
         (u128::from(bytes) * u128::from(self.rate_hz) / u128::from(self.bytes_per_second.max(1))) as u64
     }
 
-    fn form(&self) -> Option<Form> {
+    fn form(&self) -> Option<SampleForm> {
         let coding = match (self.tag, self.bits) {
-            (1, 8) => Coding::U8,
-            (1, 16) => Coding::S16,
-            (1, 24) => Coding::S24,
-            (1, 32) => Coding::S32,
-            (3, 32) => Coding::F32,
-            (3, 64) => Coding::F64,
-            (6, 8) => Coding::ALaw,
-            (7, 8) => Coding::MuLaw,
+            (1, 8) => SampleCoding::U8,
+            (1, 16) => SampleCoding::S16,
+            (1, 24) => SampleCoding::S24,
+            (1, 32) => SampleCoding::S32,
+            (3, 32) => SampleCoding::F32,
+            (3, 64) => SampleCoding::F64,
+            (6, 8) => SampleCoding::ALaw,
+            (7, 8) => SampleCoding::MuLaw,
             _ => return None,
         };
-        Some(Form { coding, order: Order::Little })
+        Some(SampleForm { coding, order: Order::Little })
     }
 
     /// The decoder of the samples in the byte range `sound`.
     fn decoder(&self, path: &Path, places: &Places, sound: Range<u64>) -> Result<Box<dyn Decode>, AudioError> {
         match self.tag {
             // MPEG audio in a WAV file: the frame headers are more reliable than the WAV header.
-            0x50 | 0x55 => Ok(Box::new(Elementary::open(path, frames::Syntax::Mpeg, sound)?)),
+            0x50 | 0x55 => Ok(Box::new(Elementary::open(path, frames::FrameSyntax::Mpeg, sound)?)),
             2 | 0x11 => {
                 let file = places.file().map_err(AudioError::io("open"))?;
                 let source = Splice::new(self.header(&sound), file, sound);
@@ -96,7 +96,7 @@ impl Format {
                     return Err(AudioError::Unsupported { codec: wave_codec(self.tag, self.bits) });
                 };
                 let file = std::fs::File::open(path).map_err(AudioError::io("open"))?;
-                let shape = Shape { form, rate_hz: self.rate_hz, channels: self.channels, layout: self.layout };
+                let shape = PcmShape { form, rate_hz: self.rate_hz, channels: self.channels, layout: self.layout };
                 Ok(Box::new(Pcm::open(file, shape, sound)?))
             }
         }
@@ -119,7 +119,7 @@ impl Format {
 /// Finds the recordings in a file, one after the other.
 struct Pieces {
     places: Places,
-    syntax: Syntax,
+    syntax: ChunkSyntax,
     /// Position of the next chunk.
     at: u64,
     chunks: u32,
@@ -166,7 +166,7 @@ impl Pieces {
 
     fn sound(&mut self, body: u64, written: u64) -> Result<Piece, AudioError> {
         let Some(format) = self.format.clone() else { return Err(undecodable("the WAV file has no format")) };
-        let short = self.syntax == Syntax::Riff;
+        let short = self.syntax == ChunkSyntax::Riff;
         let told = if short && written == u64::from(u32::MAX) { self.long.unwrap_or(written) } else { written };
         // Streaming recorders leave 0 or 0xFFFFFFFF. Both mean "to the end of the file".
         let open_ended = told == 0 || short && (OPEN_ENDED..=u64::from(u32::MAX)).contains(&told);
@@ -197,7 +197,7 @@ struct Riff {
     ended: bool,
 }
 
-pub fn open(path: &Path, syntax: Syntax) -> Result<Box<dyn Decode>, AudioError> {
+pub fn open(path: &Path, syntax: ChunkSyntax) -> Result<Box<dyn Decode>, AudioError> {
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let mut pieces = Pieces { places, syntax, at: 0, chunks: 0, format: None, long: None };
     let Some(piece) = pieces.next()? else { return Err(undecodable("the WAV file has no data")) };

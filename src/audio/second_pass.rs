@@ -1,20 +1,20 @@
 //! Second pass: gain, limiter and output to the requested files.
 
 use super::error::AudioError;
-use super::first_pass::Heard;
+use super::first_pass::FirstPassOutput;
 use super::flac::FlacWriter;
-use super::level::Plan;
+use super::level::GainPlan;
 use super::limiter::Limiter;
 use super::output_levels::OutputLevels;
 use super::spill::whole;
 use super::true_peak::PeakMeter;
 use super::wav::{WavWriter, WrittenFile};
 use super::waveform::Waveform;
-use super::{CancelFlag, Request};
+use super::{CancelFlag, NormalizeRequest};
 use crate::domain::quality::Normalization;
 
 /// Files and measurements of the second pass.
-pub struct Written {
+pub struct SecondPassOutput {
     pub normalization: Normalization,
     pub waveform: Waveform,
     pub wav: Option<WrittenFile>,
@@ -56,11 +56,11 @@ fn quantize(samples: &[f32], pcm: &mut [i16]) {
 
 /// Runs the pass. A recording without loudness has no `plan` and gets no gain.
 pub fn write(
-    request: &Request<'_>,
-    heard: &mut Heard,
-    plan: Option<Plan>,
+    request: &NormalizeRequest<'_>,
+    heard: &mut FirstPassOutput,
+    plan: Option<GainPlan>,
     cancel: &CancelFlag,
-) -> Result<Written, AudioError> {
+) -> Result<SecondPassOutput, AudioError> {
     let samples = heard.samples.len();
     let mut outputs = Outputs {
         wav: heard.wav.take().map(|draft| draft.begin(samples)).transpose()?,
@@ -70,7 +70,7 @@ pub fn write(
     };
     let target_lufs = request.settings.target_lufs;
     let normalization = match plan {
-        Some(plan @ Plan { ceiling: Some(ceiling), gain_db, .. }) => {
+        Some(plan @ GainPlan { ceiling: Some(ceiling), gain_db, .. }) => {
             let figures = write_limited(heard, plan.gain(), Limiter::new(ceiling), &mut outputs, cancel)?;
             Normalization { target_lufs, gain_db, ..figures }
         }
@@ -90,7 +90,7 @@ pub fn write(
         }
     };
     outputs.waveform.finish();
-    Ok(Written {
+    Ok(SecondPassOutput {
         normalization,
         wav: outputs.wav.map(WavWriter::finish).transpose()?,
         flac: outputs.flac.map(FlacWriter::finish).transpose()?,
@@ -98,7 +98,12 @@ pub fn write(
     })
 }
 
-fn write_plain(heard: &mut Heard, gain: f32, outputs: &mut Outputs, cancel: &CancelFlag) -> Result<(), AudioError> {
+fn write_plain(
+    heard: &mut FirstPassOutput,
+    gain: f32,
+    outputs: &mut Outputs,
+    cancel: &CancelFlag,
+) -> Result<(), AudioError> {
     heard.samples.read(gain, |block| {
         cancel.pass()?;
         outputs.push(block)
@@ -106,7 +111,7 @@ fn write_plain(heard: &mut Heard, gain: f32, outputs: &mut Outputs, cancel: &Can
 }
 
 fn write_limited(
-    heard: &mut Heard,
+    heard: &mut FirstPassOutput,
     gain: f32,
     mut limiter: Limiter,
     outputs: &mut Outputs,

@@ -74,7 +74,7 @@ pub struct LegSpeech {
 
 /// Collects the speech of a recording on the first pass.
 pub struct SpeechSink {
-    legs: Vec<Leg>,
+    legs: Vec<LegDetector>,
     sameness: Sameness,
     planes: [Vec<f32>; 2],
     cap_bytes: u64,
@@ -82,7 +82,7 @@ pub struct SpeechSink {
     failure: Option<AudioError>,
 }
 
-struct Leg {
+struct LegDetector {
     resampler: Option<Resampler>,
     out: Vec<f32>,
     detector: Detector,
@@ -157,7 +157,7 @@ impl SpeechSink {
         };
         if self.legs.is_empty() {
             for _ in 0..wanted {
-                self.legs.push(Leg::new(Pcm16k::new(self.cap_bytes, &self.spool)));
+                self.legs.push(LegDetector::new(Pcm16k::new(self.cap_bytes, &self.spool)));
             }
         }
         if self.legs.len() == 1 && wanted == 2 {
@@ -174,7 +174,7 @@ impl SpeechSink {
         if let [left, right] = self.legs.as_slice() {
             self.sameness.push(&left.out, &right.out);
         }
-        self.legs.iter_mut().try_for_each(Leg::drain)
+        self.legs.iter_mut().try_for_each(LegDetector::drain)
     }
 }
 
@@ -195,7 +195,7 @@ impl BlockSink for SpeechSink {
     }
 }
 
-impl Leg {
+impl LegDetector {
     fn new(samples: Pcm16k) -> Self {
         Self {
             resampler: None,

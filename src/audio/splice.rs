@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_and_stretch_are_read_as_one() {
+    fn header_and_segment_are_read_as_one() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let mut splice = Splice::new(b"head".to_vec(), file, 3..7);

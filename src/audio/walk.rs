@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::frames::{FrameHeader, HEADER_BYTES, Syntax, id3v2_len};
+use super::frames::{FrameHeader, FrameSyntax, HEADER_BYTES, id3v2_len};
 
 /// Bytes per read: several times the longest frame (8,191 bytes in ADTS).
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -26,7 +26,7 @@ pub enum Event {
 
 #[derive(Debug)]
 pub struct Walker {
-    syntax: Syntax,
+    syntax: FrameSyntax,
     file: File,
     /// End of the frames in the file.
     end: u64,
@@ -46,7 +46,7 @@ pub struct Walker {
 
 impl Walker {
     /// Walks over the byte range `within` of the file.
-    pub fn new(mut file: File, syntax: Syntax, within: Range<u64>) -> io::Result<Self> {
+    pub fn new(mut file: File, syntax: FrameSyntax, within: Range<u64>) -> io::Result<Self> {
         file.seek(SeekFrom::Start(within.start))?;
         Ok(Self {
             syntax,
@@ -231,7 +231,7 @@ mod tests {
     fn walk(bytes: &[u8]) -> (u64, Vec<u64>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        let mut walker = Walker::new(file, Syntax::Mpeg, 0..u64::MAX).unwrap();
+        let mut walker = Walker::new(file, FrameSyntax::Mpeg, 0..u64::MAX).unwrap();
         let (mut count, mut holes) = (0, Vec::new());
         loop {
             match walker.next().unwrap() {

@@ -12,9 +12,9 @@ use crate::app::App;
 use crate::domain::SourceName;
 use crate::jobs::backfill;
 use crate::jobs::backfill_plan;
-use crate::jobs::backfill_plan::Plan;
-use crate::jobs::backfill_standing;
-use crate::jobs::backfill_standing::Standing;
+use crate::jobs::backfill_plan::BackfillPlan;
+use crate::jobs::backfill_status;
+use crate::jobs::backfill_status::BackfillStatus;
 use crate::store::{Backfill, BackfillState, NewBackfill, Orders, Origin, OurCalls, Steering};
 
 const LOOK: Duration = Duration::from_millis(300);
@@ -141,7 +141,7 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
         Command::Show { id: Some(id), json } => {
             let backfill = app.store.backfill(&id).await?.with_context(|| format!("there is no backfill {id}"))?;
             if json {
-                out::json(&backfill_standing::shown(app, &backfill).await.map_err(Failed::from)?)?;
+                out::json(&backfill_status::shown(app, &backfill).await.map_err(Failed::from)?)?;
             } else {
                 table(app, std::slice::from_ref(&backfill)).await?;
             }
@@ -150,7 +150,7 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
         Command::Show { id: None, json } | Command::List { json } => {
             let all = app.store.backfills().await?;
             if json {
-                out::json(&backfill_standing::all_shown(app, &all).await.map_err(Failed::from)?)?;
+                out::json(&backfill_status::all_shown(app, &all).await.map_err(Failed::from)?)?;
             } else {
                 table(app, &all).await?;
             }
@@ -179,7 +179,7 @@ async fn steered(app: &App, id: &str, changed: bool, what: &str) -> Result<Ended
     }
     match app.store.backfill(id).await? {
         None => bail!("there is no backfill {id}"),
-        Some(backfill) => bail!("backfill {id} is over ({})", backfill_standing::state_of(&backfill)),
+        Some(backfill) => bail!("backfill {id} is over ({})", backfill_status::state_of(&backfill)),
     }
 }
 
@@ -213,7 +213,7 @@ async fn plan(app: &Arc<App>, which: &Which) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn planned(plan: &Plan) {
+fn planned(plan: &BackfillPlan) {
     let skipped: Vec<String> = plan.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
     let rows = [
         ("calls listed", plan.listed.to_string()),
@@ -254,7 +254,8 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
         let backfill = app.store.backfill(id).await?.with_context(|| format!("backfill {id} has vanished"))?;
         bar.set_length(backfill.listed);
         bar.set_position(backfill.done + backfill.failed + backfill.skipped.values().sum::<u64>());
-        let Standing { eta, stalled, .. } = backfill_standing::standing(app, &backfill).await.map_err(Failed::from)?;
+        let BackfillStatus { eta, stalled, .. } =
+            backfill_status::status(app, &backfill).await.map_err(Failed::from)?;
         bar.set_message(match (backfill.steering, stalled, eta) {
             (Steering::Paused, ..) => "paused".to_owned(),
             (_, Some(why), _) => format!("stalled: {why}"),
@@ -264,7 +265,7 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
         if matches!(backfill.state, BackfillState::Done | BackfillState::Failed) {
             bar.finish_and_clear();
             if json {
-                out::json(&backfill_standing::shown(app, &backfill).await.map_err(Failed::from)?)?;
+                out::json(&backfill_status::shown(app, &backfill).await.map_err(Failed::from)?)?;
             } else {
                 table(app, std::slice::from_ref(&backfill)).await?;
             }
@@ -278,7 +279,7 @@ async fn follow(app: &Arc<App>, id: &str, json: bool) -> Result<Ended> {
             bar.finish_and_clear();
             out::error("no worker is alive; start one with `aftercall work`, the backfill goes on by itself");
             if json {
-                out::json(&backfill_standing::shown(app, &backfill).await.map_err(Failed::from)?)?;
+                out::json(&backfill_status::shown(app, &backfill).await.map_err(Failed::from)?)?;
             }
             return Ok(Ended::TryAgain);
         }
@@ -302,14 +303,14 @@ async fn table(app: &App, all: &[Backfill]) -> Result<()> {
     let (mut rows, mut notes) = (Vec::with_capacity(all.len()), Vec::new());
     for backfill in all {
         let skipped: Vec<String> = backfill.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
-        let standing = backfill_standing::standing(app, backfill).await.map_err(Failed::from)?;
+        let standing = backfill_status::status(app, backfill).await.map_err(Failed::from)?;
         if let Some(why) = standing.stalled {
             notes.push(format!("backfill {} is stalled: {why}", backfill.id));
         }
         rows.push(vec![
             backfill.id.clone(),
             backfill.source.to_string(),
-            backfill_standing::state_of(backfill).to_owned(),
+            backfill_status::state_of(backfill).to_owned(),
             backfill.listed.to_string(),
             backfill.enqueued.to_string(),
             backfill.done.to_string(),

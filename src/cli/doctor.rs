@@ -11,7 +11,7 @@ use crate::app::{App, CLOCK_TOLERANCE, Clock};
 use crate::config::Config;
 use crate::config::EngineChoice;
 use crate::jobs::object_check;
-use crate::jobs::schedule::{Schedules, Standing};
+use crate::jobs::schedule::{ScheduleStatus, Schedules};
 use crate::source::SourceError;
 use crate::store::StoreError;
 use crate::transcript::engine::{EngineError, SAMPLE, sample_sentence};
@@ -139,7 +139,7 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
         };
         findings.push(Finding::of(format!("source {name}"), listed, seen));
         if let Some(budget) = platform.settings.requests_per_day {
-            let asked = app.store.pace(name).await.map(|row| row.asked_on(app.now()));
+            let asked = app.store.rate_limit(name).await.map(|row| row.asked_on(app.now()));
             let seen = |asked: u64| format!("{asked} of {budget} requests asked today (UTC)");
             findings.push(Finding::of(format!("budget of {name}"), asked, seen));
         }
@@ -156,7 +156,7 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
     if let Some(checked) = app.engines.diarizer_check() {
         findings.push(Finding::of("diarizer".to_owned(), checked, |()| "its models load".to_owned()));
     }
-    for engine in &app.elsewhere {
+    for engine in &app.remote_stt {
         let settings = engine.remote.settings();
         let heard = settings.organizations.len();
         let seen = |()| format!("key accepted; may hear {heard} organisations at {}", settings.price());
@@ -239,14 +239,14 @@ async fn schedules(app: &App) -> Vec<Finding> {
         Ok(loaded) => loaded,
         Err(err) => return vec![Finding { what, ok: false, detail: format!("{err:#}") }],
     };
-    match loaded.standings(app).await {
+    match loaded.statuses(app).await {
         Ok(all) if all.is_empty() => vec![Finding { what, ok: true, detail: "none".to_owned() }],
         Ok(all) => all.iter().map(schedule).collect(),
         Err(err) => vec![Finding { what, ok: false, detail: err.to_string() }],
     }
 }
 
-fn schedule(standing: &Standing) -> Finding {
+fn schedule(standing: &ScheduleStatus) -> Finding {
     let what = format!("schedule {}", standing.name);
     let Some(next) = standing.next_at else {
         return Finding { what, ok: true, detail: "no worker has seen it yet".to_owned() };
@@ -288,7 +288,7 @@ fn self_test(app: &App) -> Finding {
 
 /// What becomes of calls without text where no model is installed.
 fn without_model(app: &App) -> String {
-    let named: Vec<&str> = app.elsewhere.iter().map(|engine| engine.remote.settings().name.as_str()).collect();
+    let named: Vec<&str> = app.remote_stt.iter().map(|engine| engine.remote.settings().name.as_str()).collect();
     if named.is_empty() {
         return "none installed: calls without text end as no_engine; see `aftercall models list`".to_owned();
     }

@@ -13,7 +13,7 @@ use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{CancelFlag, probe};
 use crate::config::{self, Config};
 use crate::domain::transcript::{EngineInfo, Speaker};
-use crate::domain::{Container, DualChannels, Role, Transcript, VoiceFigures};
+use crate::domain::{Container, DualChannels, Role, SpeakerEmbedding, Transcript};
 use crate::transcript;
 use crate::transcript::engine::HeardWord;
 use crate::transcript::engines::Engines;
@@ -23,7 +23,7 @@ use report::{Judged, Report};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A reference is NAME.json (a transcript.json corrected by hand will do), NAME.stm or NAME.ctm beside the recording NAME.*, with NAME.rttm for the speech stretches where there is one; a JSON reference may name its recording in `file`.\n\nExamples:\n  aftercall evaluate --refs calls/ --language en\n  aftercall evaluate --refs calls/ --given words,agent-text --json > figures.json\n  aftercall evaluate --refs calls/ --language en --baseline figures.json"
+    after_help = "A reference is NAME.json (a transcript.json corrected by hand will do), NAME.stm or NAME.ctm beside the recording NAME.*, with NAME.rttm for the speech segments where there is one; a JSON reference may name its recording in `file`.\n\nExamples:\n  aftercall evaluate --refs calls/ --language en\n  aftercall evaluate --refs calls/ --given words,agent-text --json > figures.json\n  aftercall evaluate --refs calls/ --language en --baseline figures.json"
 )]
 pub struct Args {
     /// Folder of recordings and their references
@@ -58,12 +58,12 @@ enum Given {
     AgentText,
     /// Who is on which channel (`dual_channels`)
     Channels,
-    /// What the agent (`agent_id`) sounds like, learnt from its other recordings of two channels in the folder
+    /// What the agent (`agent_id`) sounds like, enrolled from its other recordings of two channels in the folder
     AgentVoice,
 }
 
 /// What hears the recordings.
-struct Ears {
+struct Recognizer {
     engines: Engines,
     model: Option<String>,
     language: Option<String>,
@@ -76,14 +76,14 @@ struct Ears {
 struct Taught {
     by: PathBuf,
     agent_id: String,
-    figures: VoiceFigures,
+    figures: SpeakerEmbedding,
 }
 
 /// Judges every reference in the folder.
 pub async fn run(config: Config, args: Args) -> Result<Ended> {
     let earlier = args.baseline.as_deref().map(report::earlier).transpose()?;
     let refs = references(&args.refs)?;
-    let mut ears = Ears {
+    let mut ears = Recognizer {
         engines: Engines::new(&config, 1),
         model: args.model.clone(),
         language: args.language.clone(),
@@ -171,7 +171,7 @@ fn recording_of(path: &Path, reference: &Reference) -> Result<PathBuf> {
     }
 }
 
-impl Ears {
+impl Recognizer {
     fn judge(&self, path: &Path) -> Result<Judged> {
         let reference = read(path)?;
         let before = cpu_time();
@@ -199,7 +199,7 @@ impl Ears {
             let (speech, _) = self.listen(&recording_of(path, &reference)?)?;
             let hints = Hints { channels, ..Hints::default() };
             let placed = transcript::attribute(transcript::without_text(None), &speech, hints)?;
-            let learnt = transcript::learn(&placed, &speech)?;
+            let learnt = transcript::enroll(&placed, &speech)?;
             let by = |figures| Taught { by: path.clone(), agent_id: agent_id.clone(), figures };
             taught.extend(learnt.map(by));
         }
@@ -209,7 +209,8 @@ impl Ears {
     /// What the other recordings of its agent teach.
     fn agent_voice(&self, path: &Path, reference: &Reference) -> Option<AgentVoice> {
         let own = |taught: &&Taught| Some(&taught.agent_id) == reference.agent_id.as_ref() && taught.by != path;
-        let figures: Vec<VoiceFigures> = self.voices.iter().filter(own).map(|taught| taught.figures.clone()).collect();
+        let figures: Vec<SpeakerEmbedding> =
+            self.voices.iter().filter(own).map(|taught| taught.figures.clone()).collect();
         AgentVoice::of(&figures)
     }
 
@@ -226,8 +227,14 @@ impl Ears {
         };
         let spool = tempfile::tempdir().context("no room for temporary files")?;
         let settings = &self.settings;
-        let request =
-            audio::Request { input: recording, container, settings, spool: spool.path(), wav: None, flac: None };
+        let request = audio::NormalizeRequest {
+            input: recording,
+            container,
+            settings,
+            spool: spool.path(),
+            wav: None,
+            flac: None,
+        };
         let mut sink = SpeechSink::new(settings, spool.path());
         let normalized = audio::normalize(&request, &mut [&mut sink], &CancelFlag::default())?;
         Ok((sink.finish()?, normalized.duration_ms))

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::domain::CallUid;
 use crate::jobs::cancel;
 use crate::jobs::cancel::Cancelled;
-use crate::queue::{Finished, JobState, JobView};
+use crate::queue::{FinishedJobs, JobState, JobView};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -101,7 +101,7 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { all, limit, json } => list(app, all, limit, json).await,
         Command::Show { id, json: _ } => {
-            let jobs = app.queue.jobs(Finished::Included, u64::MAX).await?;
+            let jobs = app.queue.jobs(FinishedJobs::Included, u64::MAX).await?;
             let job = jobs.into_iter().find(|job| job.id == id).with_context(|| format!("there is no job {id}"))?;
             out::json(&shown(app, &job).await?)?;
             Ok(Ended::Well)
@@ -112,7 +112,7 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
 }
 
 async fn list(app: &Arc<App>, all: bool, limit: u64, json: bool) -> Result<Ended> {
-    let finished = if all { Finished::Included } else { Finished::Left };
+    let finished = if all { FinishedJobs::Included } else { FinishedJobs::Left };
     let mut rows = Vec::new();
     for job in app.queue.jobs(finished, limit).await? {
         rows.push(shown(app, &job).await?);
@@ -167,7 +167,7 @@ async fn shown(app: &App, job: &JobView) -> Result<Value> {
 
 async fn retry(app: &Arc<App>, mut ids: Vec<i64>, filter: Option<Filter>) -> Result<Ended> {
     if let Some(Filter { column, value }) = filter {
-        for job in app.queue.jobs(Finished::Left, u64::MAX).await? {
+        for job in app.queue.jobs(FinishedJobs::Left, u64::MAX).await? {
             if job.state == JobState::DeadLetter && shown(app, &job).await?[column] == value {
                 ids.push(job.id);
             }
@@ -188,7 +188,7 @@ async fn retry(app: &Arc<App>, mut ids: Vec<i64>, filter: Option<Filter>) -> Res
 
 async fn cancel_all(app: &Arc<App>, ids: &[i64], filters: &[Filter], by: &str, reason: Option<&str>) -> Result<Ended> {
     let (mut chosen, mut missed) = (Vec::new(), 0);
-    let jobs = app.queue.jobs(Finished::Left, u64::MAX).await?;
+    let jobs = app.queue.jobs(FinishedJobs::Left, u64::MAX).await?;
     for id in ids.iter().filter(|id| !jobs.iter().any(|job| job.id == **id)) {
         out::note(&format!("job {id} is neither a dead letter nor waiting"));
         missed += 1;

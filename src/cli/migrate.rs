@@ -45,7 +45,8 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
         bail!("this database was moved to {place} before");
     }
     let _claim = from.claim()?;
-    let settings = crate::config::Store { url: SecretString::from(url), url_file: None, ..config.store.clone() };
+    let settings =
+        crate::config::StoreSettings { url: SecretString::from(url), url_file: None, ..config.store.clone() };
     let to = Store::connect(&settings).await?;
     if !from.can_move_to(&to) {
         bail!("store.url must be a sqlite:// database and --to a postgres:// one");

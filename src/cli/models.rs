@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Ended, out};
 use crate::config::Config;
 use crate::transcript::engine::SAMPLE;
-use crate::transcript::engine::manifest::Manifest;
+use crate::transcript::engine::manifest::ModelManifest;
 use crate::transcript::engines::installed;
 use crate::transcript::models::{self, KnownModel, known, pull, take};
 
@@ -113,7 +113,7 @@ fn table(dir: &Path) {
         .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| known(name).is_none()));
     for path in own {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let about = Manifest::read(&path).ok();
+        let about = ModelManifest::read(&path).ok();
         let described = about.as_ref().map_or("cannot be read", |manifest| manifest.description.as_str());
         let languages = about.as_ref().map_or_else(String::new, |manifest| manifest.languages.join(" "));
         let licence = about.as_ref().map_or_else(String::new, |manifest| manifest.licence.clone());

@@ -107,7 +107,7 @@ enum Words {
 /// What the user knows of a recording, and what listens where no words are given.
 struct Wanted {
     known: Option<Transcript>,
-    ears: Ears,
+    ears: Recognizer,
     channels: DualChannels,
     agent_text: Option<String>,
 }
@@ -126,13 +126,13 @@ impl Wanted {
 }
 
 /// What listens where no words are given.
-struct Ears {
+struct Recognizer {
     engines: Engines,
     model: Option<String>,
     language: Option<String>,
 }
 
-impl Ears {
+impl Recognizer {
     /// Known words, their places found in the recording where they have none and an engine knows the language.
     fn place(&self, known: &Transcript, speech: &Speech) -> Result<Transcript> {
         let language = self.language.as_deref().or(known.language.as_deref());
@@ -196,7 +196,7 @@ fn wanted(config: &Config, args: &Args) -> Result<Wanted> {
     Ok(Wanted { known: known.transpose()?, ears: ears(config, args)?, channels, agent_text: agent_text.transpose()? })
 }
 
-fn ears(config: &Config, args: &Args) -> Result<Ears> {
+fn ears(config: &Config, args: &Args) -> Result<Recognizer> {
     let mut config = config.clone();
     if let Some(name) = &args.engine {
         config.transcript.engine = match name.as_str() {
@@ -211,7 +211,7 @@ fn ears(config: &Config, args: &Args) -> Result<Ears> {
     if let Some(model) = &args.model {
         engines.named(model).context("--model")?;
     }
-    Ok(Ears { engines, model: args.model.clone(), language: args.language.clone() })
+    Ok(Recognizer { engines, model: args.model.clone(), language: args.language.clone() })
 }
 
 /// One recording per core at a time; the order of the results is that of the inputs.
@@ -263,8 +263,14 @@ fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> 
     let spool = tempfile::tempdir_in(&task.out).context("--out: cannot write there")?;
     let mut meter = quality::signal::SignalMeter::new();
     let wav = task.out.join("audio.wav");
-    let request =
-        audio::Request { input: &task.file, container, settings, spool: spool.path(), wav: Some(&wav), flac: None };
+    let request = audio::NormalizeRequest {
+        input: &task.file,
+        container,
+        settings,
+        spool: spool.path(),
+        wav: Some(&wav),
+        flac: None,
+    };
     let mut speech = matches!(words, Words::Wanted(_)).then(|| SpeechSink::new(settings, spool.path()));
     let mut sinks: Vec<&mut dyn audio::BlockSink> = vec![&mut meter];
     sinks.extend(speech.as_mut().map(|sink| sink as &mut dyn audio::BlockSink));

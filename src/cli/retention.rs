@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Ended, Failed, Purpose, out};
 use crate::app::App;
-use crate::jobs::retention_sweep::{self, Consent, Plan};
+use crate::jobs::retention_sweep::{self, Consent, SweepPlan};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -66,7 +66,7 @@ pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     }
 }
 
-fn print(plan: &Plan, json: bool) -> Result<()> {
+fn print(plan: &SweepPlan, json: bool) -> Result<()> {
     if json {
         return out::json(plan);
     }

@@ -19,9 +19,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Erase all that was learnt of an agent's voice
+    /// Erase all that was enrolled of an agent's voice
     #[command(
-        after_help = "It is learnt again from the agent's next calls, unless its [[source.agent]] no longer says `synthetic = true`. While \
+        after_help = "It is enrolled again from the agent's next calls, unless its [[source.agent]] no longer says `synthetic = true`. While \
                       a legal hold is on one of the calls that taught it, it is not erased.\n\nExamples:\n  \
                       aftercall voices erase agent_123 --source krosai --by ada"
     )]
@@ -62,7 +62,7 @@ async fn list(app: &App, json: bool) -> Result<()> {
             voice.agent_id.clone(),
             voice.calls.to_string(),
             format!("{} s", voice.speech_ms / 1000),
-            voice.learnt_at.to_string(),
+            voice.enrolled_at.to_string(),
             state(app, voice).to_owned(),
         ]
     });
@@ -71,7 +71,7 @@ async fn list(app: &App, json: bool) -> Result<()> {
         out::Column::kept("agent"),
         out::Column::kept("calls"),
         out::Column::spare("speech", 3),
-        out::Column::spare("learnt", 2),
+        out::Column::spare("enrolled", 2),
         out::Column::kept("state"),
     ];
     let empty =
@@ -106,7 +106,7 @@ async fn erase(app: &App, agent: &str, source: &SourceName, by: &str) -> Result<
         actor: by.to_owned(),
         action: "agent_voice_erased".to_owned(),
         subject: format!("{source}/{agent}"),
-        detail: format!("learnt from {calls} calls"),
+        detail: format!("enrolled from {calls} calls"),
     };
     app.store.audit(&mut tx, &entry).await?;
     tx.commit().await?;

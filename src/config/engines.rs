@@ -85,12 +85,12 @@ impl RemoteEngine {
     ///
     /// # Errors
     /// The name is not valid.
-    pub fn pace_name(&self) -> Result<SourceName> {
+    pub fn rate_limit_name(&self) -> Result<SourceName> {
         Ok(SourceName::parse(&format!("engine-{}", self.name))?)
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        if SourceName::parse(&self.name).is_err() || self.pace_name().is_err() {
+        if SourceName::parse(&self.name).is_err() || self.rate_limit_name().is_err() {
             bail!("name: must be 1 to 57 of a-z, 0-9, _ and -");
         }
         if !matches!(self.base_url.scheme(), "http" | "https") {

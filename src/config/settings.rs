@@ -9,27 +9,27 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use super::delivery::HttpDelivery;
 pub use super::engines::{AnswerFormat, RemoteEngine, RemoteKind};
-use super::write_back::HttpWriteBack;
 use super::{KeyFiles, Span, parse_span};
-use crate::domain::{DualChannels, KeyHeaders, LossUnit, Platform, RetentionTerm, SourceName};
+use crate::domain::{DualChannels, KeyHeaders, LossUnit, RetentionTerm, SourceName, Vendor};
 
 /// The complete effective configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub data_dir: PathBuf,
-    pub store: Store,
+    pub store: StoreSettings,
     pub objects: Objects,
     pub worker: Worker,
     pub fetch: Fetch,
     pub audio: Audio,
     pub transcript: TranscriptSettings,
     pub retention: Retention,
-    pub api: Api,
+    pub api: ApiSettings,
     pub ops: Ops,
-    pub log: Log,
-    pub schedule: Schedule,
+    pub log: LogSettings,
+    pub schedule: ScheduleSettings,
     pub reconcile: Reconcile,
     pub ledger: Ledger,
     #[serde(default)]
@@ -40,7 +40,7 @@ pub struct Config {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Store {
+pub struct StoreSettings {
     pub url: SecretString,
     pub url_file: Option<PathBuf>,
     pub max_connections: u32,
@@ -183,7 +183,7 @@ pub struct Retention {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Api {
+pub struct ApiSettings {
     pub listen: SocketAddr,
     pub max_body_bytes: usize,
     pub timeout: Span,
@@ -231,14 +231,14 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogSettings {
     pub level: String,
     pub format: LogFormat,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Schedule {
+pub struct ScheduleSettings {
     pub file: String,
     pub enabled: bool,
 }
@@ -272,7 +272,7 @@ pub enum OrganizationPlacement {
 /// Where outcomes are written in addition to our own record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum WriteBack {
+pub enum DeliveryTarget {
     /// Our record only.
     #[default]
     Record,
@@ -282,7 +282,7 @@ pub enum WriteBack {
     Http,
 }
 
-impl WriteBack {
+impl DeliveryTarget {
     /// The target name of its deliveries. None where nothing is delivered.
     #[must_use]
     pub const fn target(self) -> Option<&'static str> {
@@ -316,7 +316,7 @@ impl<'de> Deserialize<'de> for Poll {
 #[serde(deny_unknown_fields)]
 pub struct Source {
     pub name: SourceName,
-    pub dialect: Platform,
+    pub dialect: Vendor,
     pub base_url: Url,
     pub api_key: Option<SecretString>,
     pub api_key_file: Option<PathBuf>,
@@ -347,13 +347,13 @@ pub struct Source {
     /// How long the platform keeps a recording after the end of its call. Recordings that are deleted soonest are
     /// fetched first.
     pub recordings_kept: Option<Span>,
-    #[serde(default)]
-    pub write_back: WriteBack,
+    #[serde(default, rename = "write_back")]
+    pub delivery: DeliveryTarget,
     #[serde(default)]
     pub dual_channels: DualChannels,
     /// Retention term of this source's calls in days. Absent: the term of `[retention]`.
     pub retention_days: Option<RetentionTerm>,
-    pub http: Option<HttpWriteBack>,
+    pub http: Option<HttpDelivery>,
     #[serde(default)]
     pub agent: Vec<Agent>,
 }

@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{CallChannel, CallStatus, Direction};
 
-use super::entries::Entry;
+use super::entries::CallEntry;
 use super::host::Links;
-use super::krosai::{Asked, number};
+use super::krosai::{QueryParams, number};
 use super::platform::Inner;
 use super::sample::{Api, SampleCall, SampleText};
 use super::text;
@@ -25,7 +25,11 @@ const DEFAULT_LIMIT: usize = 5;
 const MAX_LIMIT: usize = 500;
 const MAX_SEARCH: usize = 100;
 
-pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+pub(super) async fn list(
+    State(inner): State<Arc<Inner>>,
+    Query(asked): Query<QueryParams>,
+    headers: HeaderMap,
+) -> Response {
     let page = number(&asked, "page", 1).unwrap_or(1).max(1);
     let limit = number(&asked, "limit", DEFAULT_LIMIT).unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let (total, rows) = inner.page(Api::Atoms, ((page - 1) * limit, limit), |entry| matches(&asked, &entry.call));
@@ -93,7 +97,7 @@ pub(super) async fn download_url(
     }
 }
 
-fn row(entry: &Entry, links: &Links<'_>) -> Value {
+fn row(entry: &CallEntry, links: &Links<'_>) -> Value {
     let call = &entry.call;
     let mut body = common(call);
     body["agentId"] = json!(call.agent);
@@ -160,7 +164,7 @@ const fn kind(call: &SampleCall) -> &'static str {
     }
 }
 
-fn matches(asked: &Asked, call: &SampleCall) -> bool {
+fn matches(asked: &QueryParams, call: &SampleCall) -> bool {
     let any =
         |name: &str, actual: &str| asked.get(name).is_none_or(|wanted| wanted.split(',').any(|one| one == actual));
     let (from, to) = call.numbers();

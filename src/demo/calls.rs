@@ -155,7 +155,7 @@ const TABLE: [Line; 14] = [
         spoken: Some(("late", recordings::late)),
         text: SampleText::Turns,
         expected: Outcome::Done,
-        more: |call| call.recording = SampleRecording::AfterLooks(1),
+        more: |call| call.recording = SampleRecording::AfterReads(1),
     },
     Line {
         api: Api::Atoms,

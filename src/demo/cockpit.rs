@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::entries::Entry;
+use super::entries::CallEntry;
 use super::host::Links;
-use super::krosai::{self, Asked, Times, number};
+use super::krosai::{self, QueryParams, Times, number};
 use super::platform::Inner;
 use super::sample::{Api, SampleCall};
 use super::text;
@@ -22,7 +22,11 @@ const PHONE_NUMBER_ID: &str = "0b0f6c0e-0000-4000-8000-0000000000aa";
 const STATUSES: [&str; 5] = ["completed", "failed", "in_progress", "no_answer", "busy"];
 
 /// This document has no `offset`, so it is ignored. A client that pages by offset gets page 1 every time.
-pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+pub(super) async fn list(
+    State(inner): State<Arc<Inner>>,
+    Query(asked): Query<QueryParams>,
+    headers: HeaderMap,
+) -> Response {
     let Ok(organization) = organization(&inner, &headers) else {
         return foreign_organization();
     };
@@ -30,7 +34,7 @@ pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<As
     let (Some(page @ 1..), Some(limit @ 1..=MAX_LIMIT)) = (page, limit) else {
         return krosai::bad_request("page must be at least 1 and limit from 1 to 100");
     };
-    let wanted = |entry: &Entry| {
+    let wanted = |entry: &CallEntry| {
         let call = &entry.call;
         let same = |name: &str, actual: &str| asked.get(name).is_none_or(|wanted| wanted == actual);
         Some(&call.organization) == organization.as_ref()
@@ -132,7 +136,7 @@ fn by_status<'a>(calls: impl Iterator<Item = &'a SampleCall>) -> Map<String, Val
 }
 
 /// A bare array, as in the document.
-fn by_day(entries: &[Arc<Entry>]) -> Value {
+fn by_day(entries: &[Arc<CallEntry>]) -> Value {
     let mut days: BTreeMap<String, Vec<&SampleCall>> = BTreeMap::new();
     for entry in entries {
         let day = text::seconds(entry.call.created_at()).chars().take(10).collect();

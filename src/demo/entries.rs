@@ -10,14 +10,14 @@ use super::sample::{Api, SampleAudio, SampleCall, SampleRecording};
 
 /// A call and the changes that clients made to it.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CallEntry {
     pub call: SampleCall,
     looks: AtomicU32,
     metadata: Mutex<Map<String, Value>>,
     effects: AtomicU64,
 }
 
-impl Entry {
+impl CallEntry {
     fn new(call: SampleCall) -> Self {
         let metadata = Mutex::new(call.metadata.clone());
         Self { call, looks: AtomicU32::new(0), metadata, effects: AtomicU64::new(0) }
@@ -33,10 +33,10 @@ impl Entry {
         self.there(self.looks.load(Ordering::Acquire))
     }
 
-    fn there(&self, looks_before: u32) -> bool {
+    fn there(&self, reads_before: u32) -> bool {
         match self.call.recording {
             SampleRecording::Ready => true,
-            SampleRecording::AfterLooks(hidden) => looks_before >= hidden,
+            SampleRecording::AfterReads(hidden) => reads_before >= hidden,
             SampleRecording::Never => false,
         }
     }
@@ -63,10 +63,10 @@ impl Entry {
 /// All calls of all platforms.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    by_id: HashMap<(Api, String), Arc<Entry>>,
+    by_id: HashMap<(Api, String), Arc<CallEntry>>,
     /// Oldest first.
-    ordered: HashMap<Api, Vec<Arc<Entry>>>,
-    files: HashMap<(Api, String), (Arc<Entry>, SampleAudio)>,
+    ordered: HashMap<Api, Vec<Arc<CallEntry>>>,
+    files: HashMap<(Api, String), (Arc<CallEntry>, SampleAudio)>,
 }
 
 impl Entries {
@@ -74,7 +74,7 @@ impl Entries {
     pub(super) fn add(&mut self, call: SampleCall) {
         let api = call.api;
         self.remove(api, &call.id.clone());
-        let entry = Arc::new(Entry::new(call));
+        let entry = Arc::new(CallEntry::new(call));
         for (file, audio) in entry.call.files() {
             self.files.insert((api, file), (Arc::clone(&entry), audio));
         }
@@ -96,12 +96,12 @@ impl Entries {
         }
     }
 
-    pub(super) fn get(&self, api: Api, id: &str) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, api: Api, id: &str) -> Option<Arc<CallEntry>> {
         self.by_id.get(&(api, id.to_owned())).cloned()
     }
 
     /// Oldest first.
-    pub(super) fn of(&self, api: Api) -> &[Arc<Entry>] {
+    pub(super) fn of(&self, api: Api) -> &[Arc<CallEntry>] {
         self.ordered.get(&api).map_or(&[], Vec::as_slice)
     }
 

@@ -81,8 +81,8 @@ impl FaultAnswer {
             }
             Self::Empty => StatusCode::OK.into_response(),
             Self::Truncate(length) => cut_short(answer.await, length).await,
-            Self::ResetAfter(length) => broken_off(answer.await, length, End::Close, connection).await,
-            Self::StallAfter(length) => broken_off(answer.await, length, End::Silence, connection).await,
+            Self::ResetAfter(length) => broken_off(answer.await, length, ConnectionEnd::Close, connection).await,
+            Self::StallAfter(length) => broken_off(answer.await, length, ConnectionEnd::Silence, connection).await,
             Self::Hang => {
                 connection.until_stop().await;
                 connection.cut();
@@ -127,18 +127,18 @@ async fn cut_short(answer: Response, length: usize) -> Response {
     Response::from_parts(head, Body::from(bytes))
 }
 
-enum End {
+enum ConnectionEnd {
     Close,
     Silence,
 }
 
 /// The bytes are sent piece by piece, so that all of them leave before the connection ends.
-async fn broken_off(answer: Response, length: usize, end: End, connection: Connection) -> Response {
+async fn broken_off(answer: Response, length: usize, end: ConnectionEnd, connection: Connection) -> Response {
     let (mut head, body) = answer.into_parts();
     let bytes = whole(body).await;
     head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     let first = bytes.slice(..length.min(bytes.len()));
-    let silent = matches!(end, End::Silence);
+    let silent = matches!(end, ConnectionEnd::Silence);
     let pieces = stream::unfold(first, move |mut left| {
         let connection = connection.clone();
         async move {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::entries::Entry;
+use super::entries::CallEntry;
 use super::platform::Inner;
 use super::sample::{Api, SampleCall};
 use crate::domain::address::percent_encoded;
@@ -54,12 +54,12 @@ impl<'a> Links<'a> {
     }
 
     /// [`Links::mono`] in an answer about one call. The answer counts as a request for the call.
-    pub(super) fn looked(&self, entry: &Entry) -> Option<String> {
+    pub(super) fn looked(&self, entry: &CallEntry) -> Option<String> {
         entry.look().then(|| self.mono(&entry.call)).flatten()
     }
 
     /// [`Links::mono`] in a list, which may not show it yet.
-    pub(super) fn listed(&self, entry: &Entry) -> Option<String> {
+    pub(super) fn listed(&self, entry: &CallEntry) -> Option<String> {
         entry.listed().then(|| self.mono(&entry.call)).flatten()
     }
 
@@ -99,20 +99,20 @@ pub(super) async fn recording(
         (header::ETAG, tag.clone()),
     ];
     match asked_range(&headers, &tag, length) {
-        Asked::Whole => (fixed, audio.bytes).into_response(),
-        Asked::Part(range) => {
+        RequestedRange::Whole => (fixed, audio.bytes).into_response(),
+        RequestedRange::Part(range) => {
             let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
             let part = audio.bytes.slice(range);
             (StatusCode::PARTIAL_CONTENT, fixed, [(header::CONTENT_RANGE, content_range)], part).into_response()
         }
-        Asked::Nothing => {
+        RequestedRange::Nothing => {
             let content_range = format!("bytes */{length}");
             (StatusCode::RANGE_NOT_SATISFIABLE, fixed, [(header::CONTENT_RANGE, content_range)]).into_response()
         }
     }
 }
 
-enum Asked {
+enum RequestedRange {
     Whole,
     Part(Range<usize>),
     /// A range after the end.
@@ -120,26 +120,26 @@ enum Asked {
 }
 
 /// One valid range is served. Several ranges, malformed ranges and ranges of another version get the whole file.
-fn asked_range(headers: &HeaderMap, tag: &str, length: usize) -> Asked {
+fn asked_range(headers: &HeaderMap, tag: &str, length: usize) -> RequestedRange {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_RANGE).is_some_and(|wanted| wanted != tag) {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
     let range =
         text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-'));
     let (start, end) = match range {
         Some(("", suffix)) => match suffix.parse::<usize>() {
             Ok(last) => (length.saturating_sub(last), length),
-            Err(_) => return Asked::Whole,
+            Err(_) => return RequestedRange::Whole,
         },
         Some((start, end)) => match (start.parse::<usize>(), end.parse::<usize>()) {
             (Ok(start), Ok(end)) => (start, end.saturating_add(1).min(length)),
             (Ok(start), Err(_)) if end.is_empty() => (start, length),
-            _ => return Asked::Whole,
+            _ => return RequestedRange::Whole,
         },
-        None => return Asked::Whole,
+        None => return RequestedRange::Whole,
     };
-    if start < end { Asked::Part(start..end) } else { Asked::Nothing }
+    if start < end { RequestedRange::Part(start..end) } else { RequestedRange::Nothing }
 }
 
 fn signature(folder: &str, file: &str, exp: i64) -> String {

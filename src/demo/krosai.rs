@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{CallStatus, Direction};
 
-use super::entries::Entry;
+use super::entries::CallEntry;
 use super::host::Links;
 use super::platform::Inner;
 use super::sample::{Api, SampleCall};
@@ -23,9 +23,13 @@ const MAX_LIMIT: usize = 100;
 /// Characters of a transcript that a list shows.
 const PREVIEW: usize = 34;
 
-pub(super) type Asked = HashMap<String, String>;
+pub(super) type QueryParams = HashMap<String, String>;
 
-pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
+pub(super) async fn list(
+    State(inner): State<Arc<Inner>>,
+    Query(asked): Query<QueryParams>,
+    headers: HeaderMap,
+) -> Response {
     let (Some(limit), Some(offset)) = (number(&asked, "limit", DEFAULT_LIMIT), number(&asked, "offset", 0)) else {
         return bad_request("limit and offset must be whole numbers");
     };
@@ -33,7 +37,7 @@ pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(asked): Query<As
         return bad_request("limit must be at least 1");
     }
     let limit = limit.min(MAX_LIMIT);
-    let Some(filter) = Filter::read(&asked) else {
+    let Some(filter) = ListFilter::read(&asked) else {
         return bad_request("from_date and to_date must be ISO 8601");
     };
     let (total, page) = inner.page(Api::KrosaiV1, (offset, limit), |entry| filter.wants(&entry.call));
@@ -97,8 +101,8 @@ pub(super) async fn hangup(State(inner): State<Arc<Inner>>, Path(id): Path<Strin
     }
 }
 
-pub(super) async fn stats(State(inner): State<Arc<Inner>>, Query(asked): Query<Asked>) -> Response {
-    let Some(filter) = Filter::read(&asked) else {
+pub(super) async fn stats(State(inner): State<Arc<Inner>>, Query(asked): Query<QueryParams>) -> Response {
+    let Some(filter) = ListFilter::read(&asked) else {
         return bad_request("from_date and to_date must be ISO 8601");
     };
     let (total, all) = inner.page(Api::KrosaiV1, (0, usize::MAX), |entry| filter.wants(&entry.call));
@@ -120,7 +124,7 @@ pub(super) async fn stats(State(inner): State<Arc<Inner>>, Query(asked): Query<A
     .into_response()
 }
 
-fn row(entry: &Entry, links: &Links<'_>) -> Value {
+fn row(entry: &CallEntry, links: &Links<'_>) -> Value {
     let call = &entry.call;
     let mut body = common(call, links.listed(entry).as_deref());
     body["endpoint_id"] = json!(call.agent);
@@ -169,15 +173,15 @@ impl Times {
     }
 }
 
-struct Filter<'a> {
-    asked: &'a Asked,
+struct ListFilter<'a> {
+    asked: &'a QueryParams,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 }
 
-impl<'a> Filter<'a> {
+impl<'a> ListFilter<'a> {
     /// A date without a time means its first moment, for both ends, because the document does not say otherwise.
-    fn read(asked: &'a Asked) -> Option<Self> {
+    fn read(asked: &'a QueryParams) -> Option<Self> {
         let moment = |name: &str| match asked.get(name) {
             None => Some(None),
             Some(text) => text
@@ -254,7 +258,7 @@ pub(super) fn status(call: &SampleCall) -> &str {
 }
 
 /// A parameter that must be a whole number from 0.
-pub(super) fn number(asked: &Asked, name: &str, default: usize) -> Option<usize> {
+pub(super) fn number(asked: &QueryParams, name: &str, default: usize) -> Option<usize> {
     asked.get(name).map_or(Some(default), |text| text.parse().ok())
 }
 

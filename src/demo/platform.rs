@@ -15,11 +15,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, CuttableListener};
-use super::entries::{Entries, Entry};
+use super::entries::{CallEntry, Entries};
 use super::fault::FaultAnswer;
 use super::receiver::{IdempotencyKeys, Record, Records};
 use super::sample::{Api, SampleCall};
-use super::watch::{Asked, Kind, Log, RequestInfo, Requests, Watch, watch};
+use super::watch::{RequestInfo, RequestKind, RequestLog, Requests, RouteOwner, RouteWatch, watch};
 use super::{DemoError, atoms, cockpit, host, krosai, receiver, zudu};
 
 /// Open answers are dropped this long after a stop.
@@ -77,14 +77,14 @@ pub struct Builder {
 
 /// The sample platform. Clones share the calls and the request log.
 #[derive(Debug, Clone)]
-pub struct Platform {
+pub struct SamplePlatform {
     inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
     clock: Clock,
     entries: RwLock<Entries>,
-    pub log: Log,
+    pub log: RequestLog,
     pub records: Records,
     pub keys: Keys,
     pub link_ttl: SignedDuration,
@@ -113,11 +113,11 @@ impl Inner {
         &self,
         api: Api,
         (skip, take): (usize, usize),
-        wanted: impl Fn(&Entry) -> bool,
-    ) -> (usize, Vec<Arc<Entry>>) {
+        wanted: impl Fn(&CallEntry) -> bool,
+    ) -> (usize, Vec<Arc<CallEntry>>) {
         let calls = self.calls();
         let row = calls.of(api);
-        let mut all: Vec<&Arc<Entry>> = row.iter().filter(|entry| wanted(entry)).collect();
+        let mut all: Vec<&Arc<CallEntry>> = row.iter().filter(|entry| wanted(entry)).collect();
         if self.order == ListOrder::NewestFirst {
             all.reverse();
         }
@@ -180,12 +180,12 @@ impl Builder {
     }
 
     #[must_use]
-    pub fn build(self) -> Platform {
-        Platform { inner: Arc::new(self.inner) }
+    pub fn build(self) -> SamplePlatform {
+        SamplePlatform { inner: Arc::new(self.inner) }
     }
 }
 
-impl Platform {
+impl SamplePlatform {
     /// A platform without calls that uses `clock`.
     #[must_use]
     pub fn builder(clock: Clock) -> Builder {
@@ -193,7 +193,7 @@ impl Platform {
             inner: Inner {
                 clock,
                 entries: RwLock::default(),
-                log: Log::default(),
+                log: RequestLog::default(),
                 records: Records::default(),
                 keys: Keys::default(),
                 link_ttl: SignedDuration::from_hours(1),
@@ -258,26 +258,26 @@ impl Platform {
     }
 
     /// Serves everything on `listener` until stopped.
-    pub fn serve(&self, listener: TcpListener) -> Result<Running, DemoError> {
+    pub fn serve(&self, listener: TcpListener) -> Result<RunningPlatform, DemoError> {
         let addr = listener.local_addr().map_err(DemoError::Listener)?;
         let stop = CancellationToken::new();
         let service = router(&self.inner).into_make_service_with_connect_info::<Connection>();
         let server = axum::serve(CuttableListener::new(listener, stop.clone()), service)
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let task = tokio::spawn(server.into_future());
-        Ok(Running { addr, stop, task: Some(task) })
+        Ok(RunningPlatform { addr, stop, task: Some(task) })
     }
 }
 
 /// A running platform. Drop stops it.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningPlatform {
     pub addr: SocketAddr,
     stop: CancellationToken,
     task: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-impl Running {
+impl RunningPlatform {
     /// `http://` and the address.
     #[must_use]
     pub fn base_url(&self) -> String {
@@ -296,7 +296,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningPlatform {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -305,37 +305,41 @@ impl Drop for Running {
 type Routes = MethodRouter<Arc<Inner>>;
 
 fn router(inner: &Arc<Inner>) -> Router {
-    let watched = |asked: Asked, kind: Kind, routes: Routes| {
-        routes.route_layer(from_fn_with_state(Watch { platform: Arc::clone(inner), asked, kind }, watch))
+    let watched = |asked: RouteOwner, kind: RequestKind, routes: Routes| {
+        routes.route_layer(from_fn_with_state(RouteWatch { platform: Arc::clone(inner), asked, kind }, watch))
     };
-    let of = |api: Api| move |kind: Kind, routes: Routes| watched(Asked::Platform(api), kind, routes);
+    let of = |api: Api| move |kind: RequestKind, routes: Routes| watched(RouteOwner::Platform(api), kind, routes);
     let (v1, cockpit_api, zudu_api, atoms_api) =
         (of(Api::KrosaiV1), of(Api::KrosaiCockpit), of(Api::Zudu), of(Api::Atoms));
-    let link = Kind::RecordingLink;
+    let link = RequestKind::RecordingLink;
     Router::new()
-        .route("/krosai/v1/calls", v1(Kind::List, get(krosai::list)))
-        .route("/krosai/v1/calls/stats", v1(Kind::Other, get(krosai::stats)))
-        .route("/krosai/v1/calls/{id}", v1(Kind::Detail, get(krosai::detail)))
+        .route("/krosai/v1/calls", v1(RequestKind::List, get(krosai::list)))
+        .route("/krosai/v1/calls/stats", v1(RequestKind::Other, get(krosai::stats)))
+        .route("/krosai/v1/calls/{id}", v1(RequestKind::Detail, get(krosai::detail)))
         .route("/krosai/v1/calls/{id}/recording", v1(link, get(krosai::recording)))
-        .route("/krosai/v1/calls/{id}/events", v1(Kind::Other, get(krosai::events)))
-        .route("/krosai/v1/calls/{id}/hangup", v1(Kind::Other, post(krosai::hangup)))
-        .route("/cockpit/v1/calls", cockpit_api(Kind::List, get(cockpit::list)))
-        .route("/cockpit/v1/calls/{id}", cockpit_api(Kind::Detail, get(cockpit::detail)))
-        .route("/zudu/api/calls", zudu_api(Kind::List, get(zudu::list).post(zudu::search)))
+        .route("/krosai/v1/calls/{id}/events", v1(RequestKind::Other, get(krosai::events)))
+        .route("/krosai/v1/calls/{id}/hangup", v1(RequestKind::Other, post(krosai::hangup)))
+        .route("/cockpit/v1/calls", cockpit_api(RequestKind::List, get(cockpit::list)))
+        .route("/cockpit/v1/calls/{id}", cockpit_api(RequestKind::Detail, get(cockpit::detail)))
+        .route("/zudu/api/calls", zudu_api(RequestKind::List, get(zudu::list).post(zudu::search)))
         .route(
             "/zudu/api/calls/{id}",
-            zudu_api(Kind::Detail, get(zudu::detail)).merge(zudu_api(Kind::WriteBack, put(zudu::update))),
+            zudu_api(RequestKind::Detail, get(zudu::detail))
+                .merge(zudu_api(RequestKind::MetadataWrite, put(zudu::update))),
         )
-        .route("/atoms/v1/conversation", atoms_api(Kind::List, get(atoms::list)))
-        .route("/atoms/v1/conversation/search", atoms_api(Kind::List, post(atoms::search)))
-        .route("/atoms/v1/conversation/{id}", atoms_api(Kind::Detail, get(atoms::detail)))
+        .route("/atoms/v1/conversation", atoms_api(RequestKind::List, get(atoms::list)))
+        .route("/atoms/v1/conversation/search", atoms_api(RequestKind::List, post(atoms::search)))
+        .route("/atoms/v1/conversation/{id}", atoms_api(RequestKind::Detail, get(atoms::detail)))
         .route("/atoms/v1/conversation/{id}/recording/download-url", atoms_api(link, get(atoms::download_url)))
-        .route("/recordings/{folder}/{file}", watched(Asked::RecordingHost, Kind::Recording, get(host::recording)))
+        .route(
+            "/recordings/{folder}/{file}",
+            watched(RouteOwner::RecordingHost, RequestKind::Recording, get(host::recording)),
+        )
         .route(
             "/receiver/calls/{id}",
-            watched(Asked::Receiver, Kind::RecordRead, get(receiver::read)).merge(watched(
-                Asked::Receiver,
-                Kind::RecordWrite,
+            watched(RouteOwner::Receiver, RequestKind::RecordRead, get(receiver::read)).merge(watched(
+                RouteOwner::Receiver,
+                RequestKind::RecordWrite,
                 put(receiver::replace).merge(patch(receiver::change)),
             )),
         )

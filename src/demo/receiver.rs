@@ -40,7 +40,7 @@ struct Remembered {
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldRecords {
     records: HashMap<String, Record>,
     by_key: HashMap<String, Remembered>,
 }
@@ -58,12 +58,12 @@ pub enum IdempotencyKeys {
 /// All records.
 #[derive(Default)]
 pub(super) struct Records {
-    held: Mutex<Held>,
+    held: Mutex<HeldRecords>,
     pub keys: IdempotencyKeys,
 }
 
 #[derive(Clone, Copy)]
-enum Change {
+enum RecordChange {
     Replace,
     Merge,
 }
@@ -78,7 +78,7 @@ impl Records {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).records.get(call_id).cloned()
     }
 
-    fn write(&self, call_id: String, headers: &HeaderMap, asked: Value, change: Change) -> Response {
+    fn write(&self, call_id: String, headers: &HeaderMap, asked: Value, change: RecordChange) -> Response {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let key = text("idempotency-key").filter(|_| self.keys == IdempotencyKeys::Remembered).map(str::to_owned);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +99,7 @@ impl Records {
             return error(StatusCode::PRECONDITION_FAILED, "the record has changed");
         }
         let body = match (change, before.map(|record| record.body.clone())) {
-            (Change::Merge, Some(Value::Object(mut body))) => {
+            (RecordChange::Merge, Some(Value::Object(mut body))) => {
                 body.extend(asked.as_object().cloned().unwrap_or_default());
                 Value::Object(body)
             }
@@ -128,7 +128,7 @@ pub(super) async fn replace(
     headers: HeaderMap,
     Json(asked): Json<Value>,
 ) -> Response {
-    inner.records.write(id, &headers, asked, Change::Replace)
+    inner.records.write(id, &headers, asked, RecordChange::Replace)
 }
 
 pub(super) async fn change(
@@ -137,7 +137,7 @@ pub(super) async fn change(
     headers: HeaderMap,
     Json(asked): Json<Value>,
 ) -> Response {
-    inner.records.write(id, &headers, asked, Change::Merge)
+    inner.records.write(id, &headers, asked, RecordChange::Merge)
 }
 
 pub(super) fn unauthorized() -> Response {

@@ -88,7 +88,7 @@ impl fmt::Debug for SampleAudio {
 pub enum SampleRecording {
     Ready,
     /// Hidden in the first answers about this call (details and link requests), this many times.
-    AfterLooks(u32),
+    AfterReads(u32),
     Never,
 }
 

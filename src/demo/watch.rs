@@ -17,7 +17,7 @@ use super::{atoms, krosai, receiver, zudu};
 
 /// The type of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RequestKind {
     /// A page of calls, in any form.
     List,
     /// One call.
@@ -27,7 +27,7 @@ pub enum Kind {
     /// Bytes of a recording.
     Recording,
     /// A change of a platform's own call (Zudu).
-    WriteBack,
+    MetadataWrite,
     /// A read of the receiver's record of a call.
     RecordRead,
     /// A write of the receiver's record of a call.
@@ -39,7 +39,7 @@ pub enum Kind {
 /// One received request.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// None for the receiver.
     pub api: Option<Api>,
     pub call_id: Option<String>,
@@ -76,38 +76,38 @@ impl Requests {
 
     /// The number of requests of a kind.
     #[must_use]
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: RequestKind) -> usize {
         self.iter().filter(|request| request.kind == kind).count()
     }
 
     /// The number of requests of a kind about one call.
     #[must_use]
-    pub fn of(&self, kind: Kind, call_id: &str) -> usize {
+    pub fn of(&self, kind: RequestKind, call_id: &str) -> usize {
         self.iter().filter(|request| request.kind == kind && request.call_id.as_deref() == Some(call_id)).count()
     }
 }
 
-type Subject = (Kind, Option<Api>, Option<String>);
+type Subject = (RequestKind, Option<Api>, Option<String>);
 
 #[derive(Default)]
-struct Seen {
+struct RequestHistory {
     requests: Vec<Arc<RequestInfo>>,
     counts: HashMap<Subject, u64>,
 }
 
 #[derive(Default)]
-pub(super) struct Log {
-    seen: Mutex<Seen>,
+pub(super) struct RequestLog {
+    seen: Mutex<RequestHistory>,
     hook: Mutex<Option<Hook>>,
 }
 
-impl fmt::Debug for Log {
+impl fmt::Debug for RequestLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Log")
     }
 }
 
-impl Log {
+impl RequestLog {
     pub(super) fn set_hook(&self, hook: Option<Hook>) {
         *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = hook;
     }
@@ -117,7 +117,7 @@ impl Log {
     }
 
     pub(super) fn forget(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = RequestHistory::default();
     }
 
     fn write_down(&self, mut request: RequestInfo) -> Arc<RequestInfo> {
@@ -138,15 +138,15 @@ impl Log {
 
 /// State of the middleware of one route.
 #[derive(Clone)]
-pub(super) struct Watch {
+pub(super) struct RouteWatch {
     pub platform: Arc<Inner>,
-    pub asked: Asked,
-    pub kind: Kind,
+    pub asked: RouteOwner,
+    pub kind: RequestKind,
 }
 
 /// The owner of a route.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Asked {
+pub(super) enum RouteOwner {
     Platform(Api),
     RecordingHost,
     Receiver,
@@ -166,7 +166,7 @@ const RECORDED: [&str; 10] = [
 ];
 
 pub(super) async fn watch(
-    State(watch): State<Watch>,
+    State(watch): State<RouteWatch>,
     ConnectInfo(connection): ConnectInfo<Connection>,
     params: RawPathParams,
     request: Request,
@@ -197,13 +197,13 @@ pub(super) async fn watch(
     }
 }
 
-impl Watch {
+impl RouteWatch {
     fn subject(&self, params: &RawPathParams) -> (Option<Api>, Option<String>) {
         let param = |wanted: &str| params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
         match self.asked {
-            Asked::Platform(api) => (Some(api), param("id")),
-            Asked::Receiver => (None, param("id")),
-            Asked::RecordingHost => {
+            RouteOwner::Platform(api) => (Some(api), param("id")),
+            RouteOwner::Receiver => (None, param("id")),
+            RouteOwner::RecordingHost => {
                 let api = param("folder").and_then(|folder| Api::of_folder(&folder));
                 let file = api.zip(param("file"));
                 (api, file.and_then(|(api, file)| self.platform.calls().owner(api, &file)))
@@ -214,17 +214,17 @@ impl Watch {
     fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
         let keys = &self.platform.keys;
         match self.asked {
-            Asked::Platform(Api::KrosaiV1) => (!is(headers, "x-api-key", &keys.krosai)).then(krosai::unauthorized),
-            Asked::Platform(Api::KrosaiCockpit) => (!is_bearer(headers, &keys.cockpit)
+            RouteOwner::Platform(Api::KrosaiV1) => (!is(headers, "x-api-key", &keys.krosai)).then(krosai::unauthorized),
+            RouteOwner::Platform(Api::KrosaiCockpit) => (!is_bearer(headers, &keys.cockpit)
                 && !is(headers, "x-api-key", &keys.cockpit))
             .then(krosai::unauthorized),
-            Asked::Platform(Api::Zudu) => (!is(headers, "x-api-key", &keys.zudu)
+            RouteOwner::Platform(Api::Zudu) => (!is(headers, "x-api-key", &keys.zudu)
                 || !is(headers, "x-api-secret", &keys.zudu_secret))
             .then(zudu::unauthorized),
-            Asked::Platform(Api::Atoms) => (!is_bearer(headers, &keys.atoms)).then(atoms::unauthorized),
-            Asked::Receiver => (!is_bearer(headers, &keys.receiver)).then(receiver::unauthorized),
+            RouteOwner::Platform(Api::Atoms) => (!is_bearer(headers, &keys.atoms)).then(atoms::unauthorized),
+            RouteOwner::Receiver => (!is_bearer(headers, &keys.receiver)).then(receiver::unauthorized),
             // Storage hosts refuse a signed link that is sent with other credentials.
-            Asked::RecordingHost => headers
+            RouteOwner::RecordingHost => headers
                 .contains_key("authorization")
                 .then(|| (StatusCode::BAD_REQUEST, "only one auth mechanism allowed").into_response()),
         }

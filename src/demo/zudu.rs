@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{CallChannel, CallStatus, Direction, ProviderTurn};
 
-use super::entries::Entry;
+use super::entries::CallEntry;
 use super::host::Links;
 use super::platform::{Inner, ZuduDetail};
 use super::sample::{Api, SampleCall, SampleText};
@@ -25,7 +25,7 @@ const MAX_LIMIT: usize = 100;
 /// The body of a list request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Wanted {
+pub(super) struct ListBody {
     page: usize,
     limit: Option<usize>,
     sort_by: Option<String>,
@@ -35,18 +35,18 @@ pub(super) struct Wanted {
 
 /// The first page of 20. It takes no parameters, because the document shows none.
 pub(super) async fn list(State(inner): State<Arc<Inner>>, headers: HeaderMap) -> Response {
-    page(&inner, &headers, Wanted::default())
+    page(&inner, &headers, ListBody::default())
 }
 
 pub(super) async fn search(
     State(inner): State<Arc<Inner>>,
     headers: HeaderMap,
-    wanted: Option<Json<Wanted>>,
+    wanted: Option<Json<ListBody>>,
 ) -> Response {
     page(&inner, &headers, wanted.map(|Json(wanted)| wanted).unwrap_or_default())
 }
 
-fn page(inner: &Inner, headers: &HeaderMap, wanted: Wanted) -> Response {
+fn page(inner: &Inner, headers: &HeaderMap, wanted: ListBody) -> Response {
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let (total, rows) =
         inner.page(Api::Zudu, (wanted.page * limit, limit), |entry| matches(&wanted.filter_criteria, &entry.call));
@@ -102,7 +102,7 @@ pub(super) async fn update(
     success("Call updated successfully", &data)
 }
 
-fn row(entry: &Entry, recording_url: Option<&str>) -> Value {
+fn row(entry: &CallEntry, recording_url: Option<&str>) -> Value {
     let call = &entry.call;
     let mut body = brief(entry);
     // The document's list shows no creation time.
@@ -131,7 +131,7 @@ fn row(entry: &Entry, recording_url: Option<&str>) -> Value {
 }
 
 /// Exactly the members that the page of `GET /api/calls/{callId}` shows.
-fn brief(entry: &Entry) -> Value {
+fn brief(entry: &CallEntry) -> Value {
     let call = &entry.call;
     let (from, to) = call.numbers();
     json!({

@@ -7,14 +7,14 @@ use serde::Deserialize;
 /// Whose wire contract a source speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Platform {
+pub enum Vendor {
     /// Both of its documents' forms; each answer shows which.
     Krosai,
     Zudu,
     Atoms,
 }
 
-impl fmt::Display for Platform {
+impl fmt::Display for Vendor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Krosai => "krosai",

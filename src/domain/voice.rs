@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The mean of a voice's segments in one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VoiceFigures {
+pub struct SpeakerEmbedding {
     /// Figures of different versions are never compared, because they mean different things.
     pub version: u32,
     pub at: Vec<f64>,
@@ -14,8 +14,9 @@ pub struct VoiceFigures {
 
 /// The enrolled voice profile of a synthetic agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Learnt {
+pub struct Enrolled {
     /// The platform's id of the agent.
     pub agent_id: String,
-    pub figures: VoiceFigures,
+    #[serde(rename = "figures")]
+    pub embedding: SpeakerEmbedding,
 }

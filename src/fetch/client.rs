@@ -20,14 +20,14 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::FetchError;
-use super::guard::{HostPolicy, Lookup, RefusedAddress, Route};
+use super::guard::{HostPolicy, RefusedAddress, Resolver, Route};
 use crate::domain::{Address, chain};
 
 const AGENT: &str = concat!("aftercall/", env!("CARGO_PKG_VERSION"));
 /// Idle connections to a recording host are rarely reused, and their addresses become outdated.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 
-type Client = legacy::Client<HttpsConnector<HttpConnector<Lookup>>, Empty<Bytes>>;
+type Client = legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>;
 
 /// One client per [`Route`], created on first use.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Made {
 
 /// The part of a recording that is requested.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted<'a> {
+pub(super) enum RequestedPart<'a> {
     Whole,
     /// From this byte on, of the version with this validator.
     Rest {
@@ -59,7 +59,7 @@ pub(super) enum Wanted<'a> {
 }
 
 /// The last answer of a redirect chain, and its host.
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub host: String,
     pub response: Response<Incoming>,
 }
@@ -74,10 +74,10 @@ impl Clients {
         &self,
         address: &Address,
         policy: &HostPolicy,
-        wanted: Wanted<'_>,
+        wanted: RequestedPart<'_>,
         max_redirects: u8,
         patience: Duration,
-    ) -> Result<Answer, FetchError> {
+    ) -> Result<HttpAnswer, FetchError> {
         let mut address = address.clone();
         for _ in 0..=max_redirects {
             let host = address.url().host_str().unwrap_or_default().to_owned();
@@ -88,7 +88,7 @@ impl Clients {
             };
             let response = sent.map_err(|err| unreachable(&host, made, &err))?;
             match next_hop(&address, &response) {
-                Hop::Stay => return Ok(Answer { host, response }),
+                Hop::Stay => return Ok(HttpAnswer { host, response }),
                 Hop::To(next) => address = next,
                 Hop::Nowhere => return Err(FetchError::Unexpected { host, status: response.status().as_u16() }),
             }
@@ -98,16 +98,16 @@ impl Clients {
 
     fn of(&self, route: Route) -> Result<&Made, FetchError> {
         let made = match route {
-            Route::Guarded => self.guarded.get_or_init(|| self.with_roots(Lookup::Guarded)),
-            Route::Trusted => self.trusted.get_or_init(|| self.with_roots(Lookup::Open)),
-            Route::TrustedPlain => self.trusted_plain.get_or_init(|| self.without_roots(Lookup::Open, None)),
+            Route::Guarded => self.guarded.get_or_init(|| self.with_roots(Resolver::Guarded)),
+            Route::Trusted => self.trusted.get_or_init(|| self.with_roots(Resolver::Open)),
+            Route::TrustedPlain => self.trusted_plain.get_or_init(|| self.without_roots(Resolver::Open, None)),
         };
         made.as_ref().map_err(|reason| FetchError::Client(reason.clone()))
     }
 
     /// A client with the system's CA certificates. Without CA certificates the client trusts no server, but the address
     /// guard still reports refused addresses.
-    fn with_roots(&self, lookup: Lookup) -> Result<Made, String> {
+    fn with_roots(&self, lookup: Resolver) -> Result<Made, String> {
         match HttpsConnectorBuilder::new().with_provider_and_platform_verifier(crypto()) {
             Ok(builder) => Ok(Made {
                 client: client(builder.https_or_http().enable_all_versions().wrap_connector(self.connector(lookup))),
@@ -117,7 +117,7 @@ impl Clients {
         }
     }
 
-    fn without_roots(&self, lookup: Lookup, no_roots: Option<String>) -> Result<Made, String> {
+    fn without_roots(&self, lookup: Resolver, no_roots: Option<String>) -> Result<Made, String> {
         let tls = ClientConfig::builder_with_provider(crypto())
             .with_safe_default_protocol_versions()
             .map_err(|err| chain(&err))?
@@ -127,7 +127,7 @@ impl Clients {
         Ok(Made { client: client(builder.wrap_connector(self.connector(lookup))), no_roots })
     }
 
-    fn connector(&self, lookup: Lookup) -> HttpConnector<Lookup> {
+    fn connector(&self, lookup: Resolver) -> HttpConnector<Resolver> {
         let mut connector = HttpConnector::new_with_resolver(lookup);
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -136,7 +136,7 @@ impl Clients {
     }
 }
 
-fn client(connector: HttpsConnector<HttpConnector<Lookup>>) -> Client {
+fn client(connector: HttpsConnector<HttpConnector<Resolver>>) -> Client {
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(KEEP_IDLE)
@@ -148,7 +148,7 @@ fn crypto() -> Arc<CryptoProvider> {
 }
 
 /// None where the address makes no valid request.
-fn request(address: &Address, wanted: Wanted<'_>) -> Option<Request<Empty<Bytes>>> {
+fn request(address: &Address, wanted: RequestedPart<'_>) -> Option<Request<Empty<Bytes>>> {
     let uri = Uri::builder()
         .scheme(address.url().scheme())
         .authority(address.authority())
@@ -161,10 +161,10 @@ fn request(address: &Address, wanted: Wanted<'_>) -> Option<Request<Empty<Bytes>
         .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let part = |request: Builder, range: String| request.header(RANGE, range);
     let request = match wanted {
-        Wanted::Whole => plain,
-        Wanted::Size => part(plain, "bytes=0-0".to_owned()),
-        Wanted::Rest { first, validator: None } => part(plain, format!("bytes={first}-")),
-        Wanted::Rest { first, validator: Some(validator) } => {
+        RequestedPart::Whole => plain,
+        RequestedPart::Size => part(plain, "bytes=0-0".to_owned()),
+        RequestedPart::Rest { first, validator: None } => part(plain, format!("bytes={first}-")),
+        RequestedPart::Rest { first, validator: Some(validator) } => {
             part(plain, format!("bytes={first}-")).header(IF_RANGE, validator)
         }
     };

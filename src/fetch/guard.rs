@@ -159,7 +159,7 @@ impl std::error::Error for RefusedAddress {}
 
 /// The system's resolver.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Lookup {
+pub(super) enum Resolver {
     /// Returns every address.
     Open,
     /// Removes refused addresses. The check is on the addresses that the connection then uses. So a name that changes
@@ -170,7 +170,7 @@ pub(super) enum Lookup {
 type Addresses = vec::IntoIter<SocketAddr>;
 type LookupError = Box<dyn std::error::Error + Send + Sync>;
 
-impl Service<Name> for Lookup {
+impl Service<Name> for Resolver {
     type Response = Addresses;
     type Error = LookupError;
     type Future = BoxFuture<'static, Result<Addresses, LookupError>>;

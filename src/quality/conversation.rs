@@ -8,7 +8,7 @@ use crate::domain::transcript::Transcript;
 use crate::domain::{Role, transcript};
 
 /// Segments of one role in milliseconds, sorted, joined where they touch.
-type Stretches = Vec<(u64, u64)>;
+type Segments = Vec<(u64, u64)>;
 
 /// Reasons for no figures.
 pub const NO_TRANSCRIPT: &str = "no_transcript_requested";
@@ -87,7 +87,7 @@ pub fn measure(
 
 /// Speech segments of a role, milliseconds, for the loudness by role.
 #[must_use]
-pub fn stretches(transcript: &Transcript, role: Role, duration_ms: u64) -> Vec<(u64, u64)> {
+pub fn segments(transcript: &Transcript, role: Role, duration_ms: u64) -> Vec<(u64, u64)> {
     let turns = turns(transcript, duration_ms);
     joined(turns.into_iter().filter(|turn| turn.0 == role).map(|turn| (turn.1, turn.2)).collect())
 }
@@ -106,10 +106,10 @@ fn turns(transcript: &Transcript, duration_ms: u64) -> Vec<(Role, u64, u64)> {
         .collect()
 }
 
-fn joined(mut stretches: Stretches) -> Stretches {
-    stretches.sort_unstable();
-    let mut joined: Stretches = Vec::new();
-    for (start, end) in stretches {
+fn joined(mut segments: Segments) -> Segments {
+    segments.sort_unstable();
+    let mut joined: Segments = Vec::new();
+    for (start, end) in segments {
         match joined.last_mut() {
             Some(last) if start <= last.1 => last.1 = last.1.max(end),
             _ => joined.push((start, end)),
@@ -118,8 +118,8 @@ fn joined(mut stretches: Stretches) -> Stretches {
     joined
 }
 
-fn total(stretches: &[(u64, u64)]) -> u64 {
-    stretches.iter().map(|(start, end)| end - start).sum()
+fn total(segments: &[(u64, u64)]) -> u64 {
+    segments.iter().map(|(start, end)| end - start).sum()
 }
 
 fn overlap(a: &[(u64, u64)], b: &[(u64, u64)]) -> u64 {
@@ -127,12 +127,12 @@ fn overlap(a: &[(u64, u64)], b: &[(u64, u64)]) -> u64 {
     a.iter().map(|x| b.iter().map(|y| common(x, y)).sum::<u64>()).sum()
 }
 
-fn longest_gap(stretches: &[(u64, u64)], duration_ms: u64) -> u64 {
+fn longest_gap(segments: &[(u64, u64)], duration_ms: u64) -> u64 {
     let mut end = 0;
     let mut longest = 0;
-    for stretch in stretches {
-        longest = longest.max(stretch.0.saturating_sub(end));
-        end = stretch.1;
+    for segment in segments {
+        longest = longest.max(segment.0.saturating_sub(end));
+        end = segment.1;
     }
     longest.max(duration_ms.saturating_sub(end))
 }

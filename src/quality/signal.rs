@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::spectrum::Spectrum;
-use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, Step};
+use super::spectrum::MeanSpectrum;
+use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, StepLevels};
 use crate::domain::quality::{Flag, Signal};
 
 /// Full scale starts here. A run of three such samples is clipped. A shorter run is only loud.
@@ -199,7 +199,7 @@ pub struct SignalMeter {
     frame: (f32, usize),
     grain: (f32, usize),
     dropouts: Dropouts,
-    spectrum: Spectrum,
+    spectrum: MeanSpectrum,
 }
 
 impl Default for SignalMeter {
@@ -219,7 +219,7 @@ impl SignalMeter {
             frame: (0.0, 0),
             grain: (0.0, 0),
             dropouts: Dropouts::default(),
-            spectrum: Spectrum::default(),
+            spectrum: MeanSpectrum::default(),
         }
     }
 
@@ -320,7 +320,7 @@ impl BlockSink for SignalMeter {
         *self = Self { as_recorded: Some(as_recorded), ..Self::new() };
     }
 
-    fn steps(&mut self, steps: &[Step]) {
+    fn steps(&mut self, steps: &[StepLevels]) {
         for step in steps {
             self.grain = (self.grain.0.max(step.peak), self.grain.1 + 1);
             self.frame = (self.frame.0 + step.energy, self.frame.1 + 1);
@@ -353,7 +353,7 @@ mod tests {
             };
             meter.recorded(&block);
             meter.mono(&block.planes[0]);
-            let step = |samples: &[f32]| Step {
+            let step = |samples: &[f32]| StepLevels {
                 peak: samples.iter().fold(0.0, |peak, sample| sample.abs().max(peak)),
                 energy: samples.iter().map(|sample| sample * sample).sum(),
             };

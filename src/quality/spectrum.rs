@@ -21,7 +21,7 @@ const SMOOTH: usize = 2;
 
 /// Averages power spectra of loud windows.
 #[derive(Debug)]
-pub struct Spectrum {
+pub struct MeanSpectrum {
     window: Vec<f32>,
     twiddles: Vec<(f32, f32)>,
     pending: Vec<f32>,
@@ -31,7 +31,7 @@ pub struct Spectrum {
     windows: u64,
 }
 
-impl Default for Spectrum {
+impl Default for MeanSpectrum {
     fn default() -> Self {
         let turn = |n: usize, of: usize| std::f64::consts::TAU * n as f64 / of as f64;
         Self {
@@ -45,7 +45,7 @@ impl Default for Spectrum {
     }
 }
 
-impl Spectrum {
+impl MeanSpectrum {
     pub fn push(&mut self, mut samples: &[f32]) {
         while !samples.is_empty() {
             if self.pause > 0 {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn bandwidth(wave: &[f32]) -> Option<u32> {
-        let mut spectrum = Spectrum::default();
+        let mut spectrum = MeanSpectrum::default();
         for chunk in wave.chunks(1000) {
             spectrum.push(chunk);
         }

@@ -8,7 +8,7 @@ use crate::store::{Db, on_pool};
 
 /// Result of a requeue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rescued {
+pub struct Requeued {
     /// Jobs that were requeued.
     pub returned: u64,
     /// Jobs whose workers died on every allowed attempt. They are dead letters now.
@@ -28,7 +28,7 @@ macro_rules! now_ms {
 
 impl Queue {
     /// Registers a worker, or updates its heartbeat.
-    pub async fn beat(&self, worker: &str, host: &str) -> Result<(), QueueError> {
+    pub async fn heartbeat(&self, worker: &str, host: &str) -> Result<(), QueueError> {
         const SQLITE: &str = concat!(
             "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, ",
             now_ms!(sqlite),
@@ -100,25 +100,25 @@ impl Queue {
     /// Requeues the running jobs of every worker without a heartbeat for `silent_after`. Zero means every worker except
     /// `me`. Zero is only correct where no other worker can be alive, such as on a machine whose data directory lock
     /// this process holds.
-    pub async fn rescue(&self, me: &str, silent_after: Duration) -> Result<Rescued, QueueError> {
+    pub async fn requeue_expired(&self, me: &str, silent_after: Duration) -> Result<Requeued, QueueError> {
         let silent = silent_after.as_millis() as i64;
         let mut tx = self.store.begin().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
-        let rescued = match &mut tx {
-            crate::store::Tx::Sqlite(tx) => rescue_sqlite(tx, me, silent).await?,
-            crate::store::Tx::Postgres(tx) => rescue_postgres(tx, me, silent).await?,
+        let requeued = match &mut tx {
+            crate::store::Tx::Sqlite(tx) => requeue_sqlite(tx, me, silent).await?,
+            crate::store::Tx::Postgres(tx) => requeue_postgres(tx, me, silent).await?,
         };
         tx.commit().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
-        Ok(rescued)
+        Ok(requeued)
     }
 }
 
 // A requeued job gets priority 1 and keeps its due time, so jobs that a dead worker had begun run first.
-async fn rescue_sqlite(
+async fn requeue_sqlite(
     tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
     me: &str,
     silent: i64,
-) -> Result<Rescued, sqlx::Error> {
-    const BURY: &str =
+) -> Result<Requeued, sqlx::Error> {
+    const EXPIRE: &str =
         concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(sqlite), " - $2)");
     const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = datetime('now', 'subsec'), \
          metadata = jsonb_set(metadata, '$.failure', jsonb($2)) \
@@ -127,18 +127,18 @@ async fn rescue_sqlite(
     const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1 \
          WHERE state = 'running' AND json_extract(attempted_by, '$[#-1]') <> $1 \
          AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
-    sqlx::query(BURY).bind(me).bind(silent).execute(&mut **tx).await?;
+    sqlx::query(EXPIRE).bind(me).bind(silent).execute(&mut **tx).await?;
     let dead_lettered = sqlx::query(POISONED).bind(me).bind(POISON).execute(&mut **tx).await?.rows_affected();
     let returned = sqlx::query(ORPHANED).bind(me).execute(&mut **tx).await?.rows_affected();
-    Ok(Rescued { returned, dead_lettered })
+    Ok(Requeued { returned, dead_lettered })
 }
 
-async fn rescue_postgres(
+async fn requeue_postgres(
     tx: &mut sqlx::Transaction<'static, sqlx::Postgres>,
     me: &str,
     silent: i64,
-) -> Result<Rescued, sqlx::Error> {
-    const BURY: &str =
+) -> Result<Requeued, sqlx::Error> {
+    const EXPIRE: &str =
         concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(postgres), " - $2)");
     const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = now(), \
          metadata = jsonb_set(metadata, '{failure}', $2::jsonb) \
@@ -147,8 +147,8 @@ async fn rescue_postgres(
     const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1 \
          WHERE state = 'running' AND attempted_by[array_length(attempted_by, 1)] <> $1 \
          AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
-    sqlx::query(BURY).bind(me).bind(silent).execute(&mut **tx).await?;
+    sqlx::query(EXPIRE).bind(me).bind(silent).execute(&mut **tx).await?;
     let dead_lettered = sqlx::query(POISONED).bind(me).bind(POISON).execute(&mut **tx).await?.rows_affected();
     let returned = sqlx::query(ORPHANED).bind(me).execute(&mut **tx).await?.rows_affected();
-    Ok(Rescued { returned, dead_lettered })
+    Ok(Requeued { returned, dead_lettered })
 }

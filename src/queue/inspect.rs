@@ -34,7 +34,7 @@ pub struct JobView {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct JobRow {
     id: i64,
     kind: String,
     state: String,
@@ -77,7 +77,7 @@ macro_rules! unfinished {
 
 impl Queue {
     /// Jobs, newest first: unfinished jobs and dead letters. With `finished` the others too.
-    pub async fn jobs(&self, finished: Finished, limit: u64) -> Result<Vec<JobView>, QueueError> {
+    pub async fn jobs(&self, finished: FinishedJobs, limit: u64) -> Result<Vec<JobView>, QueueError> {
         macro_rules! sql {
             ($engine:ident) => {
                 concat!(
@@ -87,13 +87,13 @@ impl Queue {
                 )
             };
         }
-        let all = finished == Finished::Included;
+        let all = finished == FinishedJobs::Included;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<Row> = match self.store.db() {
+        let rows: Vec<JobRow> = match self.store.db() {
             Db::Sqlite(pool) => sqlx::query_as(sql!(sqlite)).bind(all).bind(limit).fetch_all(pool).await?,
             Db::Postgres(pool) => sqlx::query_as(sql!(postgres)).bind(all).bind(limit).fetch_all(pool).await?,
         };
-        rows.into_iter().map(Row::read).collect()
+        rows.into_iter().map(JobRow::read).collect()
     }
 
     /// Every job of a subject, newest first.
@@ -105,11 +105,11 @@ impl Queue {
         );
         const POSTGRES: &str =
             concat!("SELECT ", columns!(postgres), " FROM river_job WHERE args->>'subject' = $1 ORDER BY id DESC");
-        let rows: Vec<Row> = match self.store.db() {
+        let rows: Vec<JobRow> = match self.store.db() {
             Db::Sqlite(pool) => sqlx::query_as(SQLITE).bind(subject).fetch_all(pool).await?,
             Db::Postgres(pool) => sqlx::query_as(POSTGRES).bind(subject).fetch_all(pool).await?,
         };
-        rows.into_iter().map(Row::read).collect()
+        rows.into_iter().map(JobRow::read).collect()
     }
 
     /// The state of the newest job of a kind and subject, read in the caller's transaction. A second connection could
@@ -314,7 +314,7 @@ impl Queue {
 
 /// Whether a list includes completed and cancelled jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
+pub enum FinishedJobs {
     Left,
     Included,
 }
@@ -340,7 +340,7 @@ impl JobView {
     }
 }
 
-impl Row {
+impl JobRow {
     fn read(self) -> Result<JobView, QueueError> {
         let bad = |err: serde_json::Error| QueueError::Unreadable(format!("job {}: {err}", self.id));
         let args: Value = serde_json::from_str(&self.args).map_err(bad)?;

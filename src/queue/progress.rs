@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Job, Queue, QueueError};
+use super::{JobAttempt, Queue, QueueError};
 use crate::store::{Db, Tx};
 
 /// Metadata key of the start at which the job last made progress.
@@ -29,7 +29,7 @@ impl Progress {
     }
 }
 
-impl Job {
+impl JobAttempt {
     /// Starts since the latest progress, including this one. 0 when this attempt has made progress.
     #[must_use]
     pub fn attempts_used(&self) -> i32 {
@@ -46,7 +46,7 @@ impl Job {
 impl Queue {
     /// Records that this attempt made progress: it finished something durable that the next attempt will not repeat.
     /// The attempts so far are restored. It is written at most once per attempt. Call it outside of any transaction.
-    pub async fn advance(&self, job: &Job) -> Result<(), QueueError> {
+    pub async fn advance(&self, job: &JobAttempt) -> Result<(), QueueError> {
         const SQLITE: &str = "UPDATE river_job SET max_attempts = \
              min(max_attempts - COALESCE(json_extract(metadata, '$.progressed'), 0) + attempt, 32767), \
              metadata = jsonb_set(metadata, '$.progressed', attempt) \

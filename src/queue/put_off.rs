@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::runner::{LOOKS, THROTTLED_SINCE};
+use super::runner::{SNOOZES, THROTTLED_SINCE};
 use super::{Queue, QueueError, Ticket, Verdict};
 use crate::store::Db;
 
@@ -20,12 +20,12 @@ struct Wait {
 }
 
 impl Wait {
-    fn of(verdict: &Verdict, attempt: i32, looks: u32) -> Option<Self> {
+    fn of(verdict: &Verdict, attempt: i32, snoozes: u32) -> Option<Self> {
         let mut metadata = Map::from_iter([(THROTTLED_SINCE.to_owned(), Value::Null)]);
         let (mut state, mut gives_back, mut error) = ("scheduled", 1, None);
         let pause = match verdict {
-            Verdict::LookAgain(pause) => {
-                metadata.insert(LOOKS.to_owned(), looks.saturating_add(1).into());
+            Verdict::SnoozeCounted(pause) => {
+                metadata.insert(SNOOZES.to_owned(), snoozes.saturating_add(1).into());
                 *pause
             }
             Verdict::Snooze(pause) => *pause,
@@ -52,7 +52,7 @@ impl Queue {
     pub(super) async fn put_off(
         &self,
         ticket: &Ticket,
-        (max_attempts, looks): (i32, u32),
+        (max_attempts, snoozes): (i32, u32),
         verdict: &Verdict,
     ) -> Result<bool, QueueError> {
         const WAIT: &str = "UPDATE river_job SET \
@@ -66,7 +66,7 @@ impl Queue {
              WHERE id = $1 AND state = 'running' AND attempt = $2 AND attempted_by[array_length(attempted_by, 1)] = $3";
         // SQLite uses this machine's clock, so the clocks cannot differ.
         let Db::Postgres(pool) = self.store.db() else { return Ok(false) };
-        let Some(wait) = Wait::of(verdict, ticket.attempt, looks) else { return Ok(false) };
+        let Some(wait) = Wait::of(verdict, ticket.attempt, snoozes) else { return Ok(false) };
         if wait.error.is_some() && ticket.attempt >= max_attempts {
             return Ok(false);
         }

@@ -13,9 +13,9 @@ use riverqueue::{
 use serde_json::Value;
 use tracing::{Instrument, Span};
 
+use super::ownership::Ownership;
 use super::progress::{PROGRESSED, Progress};
-use super::standing::Standing;
-use super::{ContextDebug, Failure, Job, Kind, Lane, Queue, QueueError, Ticket};
+use super::{ContextDebug, Failure, JobAttempt, Kind, Lane, Queue, QueueError, Ticket};
 use crate::config;
 use crate::domain::Side;
 use crate::store::Db;
@@ -28,7 +28,7 @@ const RESCUE_BY_AGE: Duration = Duration::from_secs(12 * 3600);
 /// Time between two checks of a job that another attempt owns.
 const LOOK: Duration = Duration::from_secs(1);
 /// Metadata key of the number of early attempts.
-pub(super) const LOOKS: &str = "looks";
+pub(super) const SNOOZES: &str = "looks";
 /// Metadata key that marks a failed job which River stores as snoozed.
 const RETRYING: &str = "retrying";
 /// Metadata key of the time since which the job is throttled.
@@ -39,8 +39,8 @@ pub(super) const THROTTLED_SINCE: &str = "throttled_since";
 pub enum Verdict {
     /// Done. The handler completed the job in its own transaction, or it had nothing to write.
     Complete,
-    /// Snooze because it was too early. It uses no attempt, and it is counted in [`Job::looks`].
-    LookAgain(Duration),
+    /// Snooze because it was too early. It uses no attempt, and it is counted in [`JobAttempt::snoozes`].
+    SnoozeCounted(Duration),
     /// Snooze until a known time. It uses no attempt.
     Snooze(Duration),
     /// Another side asked for a pause. It uses no attempt, and the job shows the failure meanwhile.
@@ -59,10 +59,10 @@ pub enum Verdict {
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Runs one attempt.
-    async fn run(&self, job: Job) -> Verdict;
+    async fn run(&self, job: JobAttempt) -> Verdict;
 
     /// Tracing span of all log lines of the attempt.
-    fn span(&self, job: &Job) -> Span {
+    fn span(&self, job: &JobAttempt) -> Span {
         tracing::info_span!("job", job.id = job.id, job.kind = %job.kind, job.attempt = job.attempt)
     }
 }
@@ -80,7 +80,7 @@ pub enum Timekeeping {
 pub struct Lanes {
     pub live: usize,
     pub backfill: usize,
-    pub upkeep: usize,
+    pub maintenance: usize,
 }
 
 /// The error that River records for a failed attempt. It carries its own pause.
@@ -153,17 +153,17 @@ impl Runner {
             worker: self.worker.clone(),
             context: Some(ContextDebug(context.clone())),
         };
-        let looks = row.metadata.get::<u32>(LOOKS).ok().flatten().unwrap_or(0);
+        let snoozes = row.metadata.get::<u32>(SNOOZES).ok().flatten().unwrap_or(0);
         let throttled_since = row.metadata.get::<i64>(THROTTLED_SINCE).ok().flatten();
         let progress = Progress::since(row.metadata.get::<i32>(PROGRESSED).ok().flatten().unwrap_or(0));
-        let job = Job {
+        let job = JobAttempt {
             id: row.id,
             kind,
             payload,
             lane: Lane::parse(&row.queue).unwrap_or(Lane::Live),
             attempt: row.attempt,
             max_attempts: row.max_attempts,
-            looks,
+            snoozes,
             throttled_since,
             cancelled: context.cancellation_token().clone(),
             ticket,
@@ -176,12 +176,12 @@ impl Runner {
     async fn carry_out(
         &self,
         context: &WorkContext,
-        job: Job,
+        job: JobAttempt,
         row: &riverqueue::JobRow,
         progress: &Progress,
     ) -> Result<WorkOutcome, riverqueue::BoxError> {
         let (cancelled, ticket) = (job.cancelled.clone(), job.ticket.clone());
-        let (looks, throttled_since) = (job.looks, job.throttled_since);
+        let (snoozes, throttled_since) = (job.snoozes, job.throttled_since);
         let verdict = tokio::select! {
             verdict = AssertUnwindSafe(self.handler.run(job)).catch_unwind() => {
                 verdict.unwrap_or_else(|_| self.panicked(row, progress))
@@ -195,34 +195,34 @@ impl Runner {
         if row.metadata.get::<bool>(RETRYING).ok().flatten().is_some() {
             context.metadata_set(RETRYING, Value::Null)?;
         }
-        let standing = self.standing(context, &ticket).await;
-        if standing == Standing::Mine
+        let ownership = self.ownership(context, &ticket).await;
+        if ownership == Ownership::Mine
             && self.timekeeping == Timekeeping::Wrong
-            && self.queue.put_off(&ticket, (row.max_attempts, looks), &verdict).await?
+            && self.queue.put_off(&ticket, (row.max_attempts, snoozes), &verdict).await?
         {
             // The job has another state now, so River's completion matches no row.
             return Ok(WorkOutcome::Complete);
         }
-        match (standing, verdict) {
-            (Standing::Elsewhere, _) => self.abandon(context, &ticket).await,
+        match (ownership, verdict) {
+            (Ownership::Lost, _) => self.abandon(context, &ticket).await,
             // Ended: usually the handler's own transaction completed the job, so River's completion matches no row.
             // Fenced while the job is still ours: another owner has the call, so there is nothing to do.
-            (Standing::Ended, _) | (Standing::Mine, Verdict::Complete | Verdict::Fenced) => Ok(WorkOutcome::Complete),
-            (Standing::Mine, Verdict::LookAgain(pause)) => {
-                context.metadata_set(LOOKS, looks.saturating_add(1))?;
+            (Ownership::Ended, _) | (Ownership::Mine, Verdict::Complete | Verdict::Fenced) => Ok(WorkOutcome::Complete),
+            (Ownership::Mine, Verdict::SnoozeCounted(pause)) => {
+                context.metadata_set(SNOOZES, snoozes.saturating_add(1))?;
                 Ok(WorkOutcome::Snooze(pause))
             }
-            (Standing::Mine, Verdict::Snooze(pause)) => Ok(WorkOutcome::Snooze(pause)),
-            (Standing::Mine, Verdict::Throttled { failure, after, since_ms }) => {
+            (Ownership::Mine, Verdict::Snooze(pause)) => Ok(WorkOutcome::Snooze(pause)),
+            (Ownership::Mine, Verdict::Throttled { failure, after, since_ms }) => {
                 context.metadata_set("failure", &failure)?;
                 context.metadata_set(THROTTLED_SINCE, since_ms)?;
                 Ok(WorkOutcome::Snooze(after))
             }
-            (Standing::Mine, Verdict::DeadLetter(failure)) => {
+            (Ownership::Mine, Verdict::DeadLetter(failure)) => {
                 context.metadata_set("failure", &failure)?;
                 Ok(WorkOutcome::Discard)
             }
-            (Standing::Mine, Verdict::Retry { failure, after }) => {
+            (Ownership::Mine, Verdict::Retry { failure, after }) => {
                 context.metadata_set("failure", &failure)?;
                 if !progress.made() {
                     return Err(RetryLater { cause: failure.cause, after }.into());
@@ -231,7 +231,7 @@ impl Runner {
                 context.metadata_set(RETRYING, true)?;
                 Ok(WorkOutcome::Snooze(after))
             }
-            (Standing::Mine, Verdict::Interrupted) => Err(WorkCancelled.into()),
+            (Ownership::Mine, Verdict::Interrupted) => Err(WorkCancelled.into()),
         }
     }
 
@@ -249,15 +249,15 @@ impl Runner {
     }
 
     /// Ownership check of the job. Without the database nothing could be recorded either, so it waits for the database.
-    async fn standing(&self, context: &WorkContext, ticket: &Ticket) -> Standing {
+    async fn ownership(&self, context: &WorkContext, ticket: &Ticket) -> Ownership {
         loop {
-            match self.queue.standing(ticket).await {
-                Ok(standing) => return standing,
+            match self.queue.ownership(ticket).await {
+                Ok(ownership) => return ownership,
                 Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot see whose a job is: {err}")),
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = context.cancellation_token().cancelled() => return Standing::Mine,
+                () = context.cancellation_token().cancelled() => return Ownership::Mine,
             }
         }
     }
@@ -272,7 +272,7 @@ impl Runner {
                 _ = look.tick() => {}
                 () = context.cancellation_token().cancelled() => return Err(WorkCancelled.into()),
             }
-            if matches!(self.queue.standing(ticket).await, Ok(Standing::Ended)) {
+            if matches!(self.queue.ownership(ticket).await, Ok(Ownership::Ended)) {
                 return Ok(WorkOutcome::Complete);
             }
         }
@@ -314,7 +314,7 @@ fn cleaning(keep: Duration) -> Duration {
 }
 
 impl Queue {
-    /// Runs jobs as `worker`, which must be registered (see [`Queue::beat`]). The machine's clock must be right.
+    /// Runs jobs as `worker`, which must be registered (see [`Queue::heartbeat`]). The machine's clock must be right.
     pub fn start(
         &self,
         worker: &str,
@@ -378,7 +378,7 @@ impl Queue {
             .maintenance(maintenance)
             .queue(Lane::Live.as_str(), lane(lanes.live))
             .queue(Lane::Backfill.as_str(), lane(lanes.backfill))
-            .queue(Lane::Upkeep.as_str(), lane(lanes.upkeep))
+            .queue(Lane::Maintenance.as_str(), lane(lanes.maintenance))
             .build()?;
         Ok(Running { handle: client.start()? })
     }

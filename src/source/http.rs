@@ -10,8 +10,8 @@ use reqwest::{StatusCode, redirect};
 use url::Url;
 
 use super::error::{SourceError, said};
-use super::gate::{Answered, Gate, Open, Precedence};
-use super::keys::Keys;
+use super::keys::AccountKeys;
+use super::rate_limiter::{Answered, Precedence, RateLimiter, Unlimited};
 use crate::coding;
 use crate::coding::Codings;
 use crate::domain::SourceName;
@@ -29,17 +29,17 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The API host of one source. Keys are sent to this host only, so redirects are not followed.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(super) struct ApiClient {
     source_name: SourceName,
     base: Url,
     client: reqwest::Client,
-    keys: Keys,
-    gate: Arc<dyn Gate>,
+    keys: AccountKeys,
+    limiter: Arc<dyn RateLimiter>,
 }
 
 /// A successful answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiAnswer {
     pub body: Vec<u8>,
     pub etag: Option<String>,
 }
@@ -71,13 +71,13 @@ struct Question<'a> {
 
 /// The answer, or "not found". Everything else is an error.
 #[derive(Debug)]
-pub(super) enum Asked {
-    Found(Answer),
+pub(super) enum Reply {
+    Found(ApiAnswer),
     NotFound,
 }
 
-impl Api {
-    pub fn new(source_name: SourceName, base: Url, keys: Keys) -> Result<Self, SourceError> {
+impl ApiClient {
+    pub fn new(source_name: SourceName, base: Url, keys: AccountKeys) -> Result<Self, SourceError> {
         let wrong = |key, reason: String| SourceError::Configuration { source_name: source_name.clone(), key, reason };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -98,12 +98,12 @@ impl Api {
             .no_proxy()
             .build()
             .map_err(|err| wrong("base_url", format!("no HTTP client can be made: {err}")))?;
-        Ok(Self { source_name, base, client, keys, gate: Arc::new(Open) })
+        Ok(Self { source_name, base, client, keys, limiter: Arc::new(Unlimited) })
     }
 
     /// Sets the gate that every request must pass.
-    pub fn behind(mut self, gate: Arc<dyn Gate>) -> Self {
-        self.gate = gate;
+    pub fn behind(mut self, limiter: Arc<dyn RateLimiter>) -> Self {
+        self.limiter = limiter;
         self
     }
 
@@ -111,28 +111,28 @@ impl Api {
     pub async fn read_keys_again(&self) -> bool {
         let renewed = self.keys.others_than(&self.keys.current()).is_some();
         if renewed {
-            self.gate.renewed().await;
+            self.limiter.renewed().await;
         }
         renewed
     }
 
     /// Sends a request. 404 and 410 are answers, not errors.
-    pub async fn ask(&self, request: &Request, about: About, precedence: Precedence) -> Result<Asked, SourceError> {
+    pub async fn ask(&self, request: &Request, about: About, precedence: Precedence) -> Result<Reply, SourceError> {
         self.put(Question { request, about, idempotency_key: None, precedence }).await
     }
 
     /// Sends a change of a call. The idempotency key makes a repeat safe.
-    pub async fn write(&self, request: &Request, idempotency_key: &str) -> Result<Asked, SourceError> {
+    pub async fn write(&self, request: &Request, idempotency_key: &str) -> Result<Reply, SourceError> {
         let (about, precedence) = (About::Call, Precedence::First);
         self.put(Question { request, about, idempotency_key: Some(idempotency_key), precedence }).await
     }
 
-    async fn put(&self, question: Question<'_>) -> Result<Asked, SourceError> {
+    async fn put(&self, question: Question<'_>) -> Result<Reply, SourceError> {
         let tries = AtomicUsize::new(0);
         let once = || {
             let last = tries.fetch_add(1, Ordering::Relaxed) == QUICK_RETRIES;
             let attempt = if last { Attempt::Last } else { Attempt::MayBeRepeated };
-            self.with_leave(question, attempt)
+            self.with_permit(question, attempt)
         };
         // Only broken connections are retried here, and only at once. For a longer pause the job is snoozed, because
         // the queue keeps waits durably.
@@ -143,8 +143,8 @@ impl Api {
         once.retry(quickly).when(connection_broke).await
     }
 
-    async fn with_leave(&self, question: Question<'_>, attempt: Attempt) -> Result<Asked, SourceError> {
-        let pass = self.gate.enter(question.precedence).await.map_err(|held| SourceError::Held {
+    async fn with_permit(&self, question: Question<'_>, attempt: Attempt) -> Result<Reply, SourceError> {
+        let permit = self.limiter.acquire(question.precedence).await.map_err(|held| SourceError::Held {
             source_name: self.source_name.clone(),
             reason: held.reason,
             pause: held.pause,
@@ -172,7 +172,7 @@ impl Api {
             ) => Answered::Badly,
             _ => Answered::Well { rest },
         };
-        self.gate.leave(pass, answered).await;
+        self.limiter.release(permit, answered).await;
         asked
     }
 
@@ -181,7 +181,7 @@ impl Api {
         question: Question<'_>,
         keys: &HeaderMap,
         rest: &mut Option<Duration>,
-    ) -> Result<Asked, SourceError> {
+    ) -> Result<Reply, SourceError> {
         let request = question.request;
         let url = self.url(request)?;
         let method = match request.method {
@@ -250,7 +250,7 @@ impl Api {
         status: StatusCode,
         headers: &HeaderMap,
         body: Vec<u8>,
-    ) -> Result<Asked, SourceError> {
+    ) -> Result<Reply, SourceError> {
         let path = question.request.path.clone();
         let (source_name, code) = (self.source_name.clone(), status.as_u16());
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -259,11 +259,11 @@ impl Api {
             // A web server's own 404 page means a wrong address. If it counted as "no such call", every call would
             // vanish.
             200..=299 | 404 | 410 if html => Err(SourceError::NotTheApi { source_name, path, status: code }),
-            200..=299 => Ok(Asked::Found(Answer { body, etag: text("etag").map(str::to_owned) })),
+            200..=299 => Ok(Reply::Found(ApiAnswer { body, etag: text("etag").map(str::to_owned) })),
             300..=399 => Err(SourceError::Redirected { source_name, path, status: code }),
             403 if question.about == About::Call => Err(SourceError::Forbidden { source_name, path, status: code }),
             401 | 403 => Err(SourceError::WrongKey { source_name, host: self.host(), status: code }),
-            404 | 410 => Ok(Asked::NotFound),
+            404 | 410 => Ok(Reply::NotFound),
             408 | 425 | 429 | 500..=599 => {
                 // Every answer contains the end of the rate window. It explains this answer only when the window is
                 // used up.

@@ -11,19 +11,19 @@ use crate::config;
 use crate::wire::{Credentials, Dialect};
 
 /// The keys of one account as headers.
-pub(super) struct Keys {
+pub(super) struct AccountKeys {
     settings: config::Source,
     dialect: Dialect,
     current: Mutex<Arc<HeaderMap>>,
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for AccountKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Keys")
     }
 }
 
-impl Keys {
+impl AccountKeys {
     /// # Errors
     /// [`SourceError::Configuration`] when a key is missing or is not valid in a header.
     pub fn new(settings: config::Source, dialect: Dialect) -> Result<Self, SourceError> {

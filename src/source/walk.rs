@@ -25,7 +25,7 @@ const TRIES_AFTER_THE_FIRST: usize = 4;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-enum Place {
+enum ListPlace {
     At(Cursor),
     /// From the top again, for rows that were added or moved up while the pages were read.
     Again(Cursor),
@@ -34,7 +34,7 @@ enum Place {
 
 /// Checks whether creation times have only descended so far.
 #[derive(Default)]
-struct Order {
+struct ReadOrder {
     last: Option<Timestamp>,
     steps: usize,
     rises: usize,
@@ -55,7 +55,7 @@ const BARREN_PAGES: usize = 20;
 
 /// The calls that a pass has seen, and their status ranks, as far as they can matter.
 #[derive(Default)]
-struct Seen {
+struct SeenCalls {
     top: HashMap<CallId, u8>,
     recent: HashMap<CallId, u8>,
     before: HashMap<CallId, u8>,
@@ -81,9 +81,9 @@ pub struct Walk<'a> {
     window: Window,
     margin: SignedDuration,
     first: Cursor,
-    seen: Seen,
-    place: Place,
-    order: Order,
+    seen: SeenCalls,
+    place: ListPlace,
+    order: ReadOrder,
     pages: u64,
     /// Data of the latest page: calls that were returned before, and unreadable rows.
     again: HashSet<CallId>,
@@ -100,10 +100,10 @@ impl<'a> Walk<'a> {
             reach: Reach::Whole,
             window,
             margin: MARGIN,
-            place: Place::At(first.clone()),
+            place: ListPlace::At(first.clone()),
             first,
-            seen: Seen::default(),
-            order: Order::default(),
+            seen: SeenCalls::default(),
+            order: ReadOrder::default(),
             pages: 0,
             again: HashSet::new(),
             unreadable: Vec::new(),
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
     pub fn filtered(mut self) -> Self {
         let since = self.window.from.checked_sub(self.margin).ok();
         if let Some(first) = since.and_then(|since| self.source.dialect.first_page_since(since)) {
-            (self.place, self.first) = (Place::At(first.clone()), first);
+            (self.place, self.first) = (ListPlace::At(first.clone()), first);
         }
         self
     }
@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
     /// Resumes where an earlier pass stopped.
     #[must_use]
     pub fn resumed(mut self, at: Cursor) -> Self {
-        self.place = Place::At(at);
+        self.place = ListPlace::At(at);
         self
     }
 
@@ -147,8 +147,8 @@ impl<'a> Walk<'a> {
     #[must_use]
     pub const fn place(&self) -> Option<&Cursor> {
         match &self.place {
-            Place::At(cursor) => Some(cursor),
-            Place::Again(_) | Place::End => None,
+            ListPlace::At(cursor) => Some(cursor),
+            ListPlace::Again(_) | ListPlace::End => None,
         }
     }
 
@@ -178,9 +178,9 @@ impl<'a> Walk<'a> {
     /// The new calls of the next page, at any time.
     pub(super) async fn next_page(&mut self) -> Result<Option<Vec<SourceCall>>, SourceError> {
         let (cursor, again) = match &self.place {
-            Place::At(cursor) => (cursor.clone(), false),
-            Place::Again(cursor) => (cursor.clone(), true),
-            Place::End => return Ok(None),
+            ListPlace::At(cursor) => (cursor.clone(), false),
+            ListPlace::Again(cursor) => (cursor.clone(), true),
+            ListPlace::End => return Ok(None),
         };
         let page = self.page(cursor).await?;
         self.pages += 1;
@@ -207,11 +207,11 @@ impl<'a> Walk<'a> {
         let goes_on = !calls.is_empty() || (1..BARREN_PAGES).contains(&self.barren);
         let first = || self.first.clone();
         self.place = match page.next {
-            Some(next) if !again && goes_on && !passed => Place::At(next),
-            _ if !again && self.pages > 1 => Place::Again(first()),
+            Some(next) if !again && goes_on && !passed => ListPlace::At(next),
+            _ if !again && self.pages > 1 => ListPlace::Again(first()),
             // A page of only new calls: there may be more of them than fit on one page.
-            Some(next) if again && !calls.is_empty() && calls.len() == rows => Place::Again(next),
-            _ => Place::End,
+            Some(next) if again && !calls.is_empty() && calls.len() == rows => ListPlace::Again(next),
+            _ => ListPlace::End,
         };
         Ok(Some(calls))
     }
@@ -259,7 +259,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl Seen {
+impl SeenCalls {
     fn look_at(&mut self, call: &SourceCall) -> News {
         let (id, reached) = (&call.id, call.status.reached());
         let known = [&mut self.top, &mut self.recent, &mut self.before].into_iter().find_map(|seen| seen.get_mut(id));
@@ -281,7 +281,7 @@ impl Seen {
     }
 }
 
-impl Order {
+impl ReadOrder {
     /// Adds a page. Returns whether the list is past the window.
     fn take_in(&mut self, calls: &[SourceCall], window: Window, margin: SignedDuration) -> Past {
         for call in calls {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::FromRow;
 
 use super::{Store, StoreError, Tx, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
-use crate::domain::{CallUid, Learnt, SourceName, VoiceFigures};
+use crate::domain::{CallUid, Enrolled, SourceName, SpeakerEmbedding};
 
 /// Calls kept per agent. The number is enough for a stable mean, and the mean still follows a changed voice.
 const KEPT: i64 = 12;
@@ -18,7 +18,7 @@ pub struct AgentVoiceRow {
     pub version: u32,
     pub calls: u64,
     pub speech_ms: u64,
-    pub learnt_at: Timestamp,
+    pub enrolled_at: Timestamp,
 }
 
 /// The result of erasing an agent's voice.
@@ -31,7 +31,7 @@ pub enum ErasedVoice {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct EmbeddingRow {
     call_uid: String,
     version: i64,
     speech_ms: i64,
@@ -41,18 +41,18 @@ struct Row {
 impl Store {
     /// Stores the call's speaker embedding in place of an earlier one. Drops embeddings of earlier versions and calls
     /// beyond the limit. Returns true for the first call of the agent.
-    pub async fn learn_agent_voice(
+    pub async fn enroll_agent_voice(
         &self,
         tx: &mut Tx,
         call: CallUid,
         source: &SourceName,
-        learnt: &Learnt,
+        enrolled: &Enrolled,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let Learnt { agent_id, figures } = learnt;
+        let Enrolled { agent_id, embedding } = enrolled;
         let known = count(tx, "SELECT COUNT(*) FROM agent_voice WHERE source = $1 AND agent_id = $2", source, agent_id);
         let known = known.await?;
-        self.unlearn_agent_voice(tx, call).await?;
+        self.unenroll_agent_voice(tx, call).await?;
         let uid = call.to_string();
         on_tx!(&mut *tx, |conn| sqlx::query(
             "INSERT INTO agent_voice (call_uid, source, agent_id, version, speech_ms, at_json, learnt_at) \
@@ -61,9 +61,9 @@ impl Store {
         .bind(&uid)
         .bind(source.as_str())
         .bind(agent_id)
-        .bind(i64::from(figures.version))
-        .bind(figures.speech_ms as i64)
-        .bind(write_json("agent voice", &uid, &figures.at)?)
+        .bind(i64::from(embedding.version))
+        .bind(embedding.speech_ms as i64)
+        .bind(write_json("agent voice", &uid, &embedding.at)?)
         .bind(to_ms(now))
         .execute(conn)
         .await
@@ -77,7 +77,7 @@ impl Store {
         )
         .bind(source.as_str())
         .bind(agent_id)
-        .bind(i64::from(figures.version))
+        .bind(i64::from(embedding.version))
         .bind(KEPT)
         .execute(conn)
         .await
@@ -87,7 +87,7 @@ impl Store {
 
     /// Deletes the embedding of a call, because its speaker is no longer certain. A hold does not prevent this: the
     /// voice may be a human's.
-    pub async fn unlearn_agent_voice(&self, tx: &mut Tx, call: CallUid) -> Result<(), StoreError> {
+    pub async fn unenroll_agent_voice(&self, tx: &mut Tx, call: CallUid) -> Result<(), StoreError> {
         on_tx!(tx, |conn| sqlx::query("DELETE FROM agent_voice WHERE call_uid = $1")
             .bind(call.to_string())
             .execute(conn)
@@ -98,7 +98,7 @@ impl Store {
 
     /// Deletes the embeddings of erased calls, which earlier builds without this table left behind. Returns the number
     /// of deleted rows.
-    pub async fn unlearn_voices_of_erased(&self) -> Result<u64, StoreError> {
+    pub async fn unenroll_voices_of_erased(&self) -> Result<u64, StoreError> {
         on_pool!(&self.db, |pool| sqlx::query(
             "DELETE FROM agent_voice WHERE EXISTS \
              (SELECT 1 FROM call_record WHERE uid = agent_voice.call_uid AND retention_state = 'erased')"
@@ -117,8 +117,8 @@ impl Store {
         agent_id: &str,
         version: u32,
         but: CallUid,
-    ) -> Result<Vec<VoiceFigures>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+    ) -> Result<Vec<SpeakerEmbedding>, StoreError> {
+        let rows: Vec<EmbeddingRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT call_uid, version, speech_ms, at_json FROM agent_voice \
              WHERE source = $1 AND agent_id = $2 AND version = $3 AND call_uid <> $4 ORDER BY learnt_at, call_uid"
         )
@@ -128,8 +128,8 @@ impl Store {
         .bind(but.to_string())
         .fetch_all(pool)
         .await?);
-        let read = |row: Row| {
-            Ok(VoiceFigures {
+        let read = |row: EmbeddingRow| {
+            Ok(SpeakerEmbedding {
                 version: row.version as u32,
                 at: read_json("agent voice", &row.call_uid, &row.at_json)?,
                 speech_ms: row.speech_ms as u64,
@@ -146,13 +146,13 @@ impl Store {
         )
         .fetch_all(pool)
         .await?);
-        let read = |(source, agent_id, version, calls, speech_ms, learnt_at)| AgentVoiceRow {
+        let read = |(source, agent_id, version, calls, speech_ms, enrolled_at)| AgentVoiceRow {
             source,
             agent_id,
             version: version as u32,
             calls: calls as u64,
             speech_ms: speech_ms as u64,
-            learnt_at: from_ms(learnt_at),
+            enrolled_at: from_ms(enrolled_at),
         };
         Ok(rows.into_iter().map(read).collect())
     }

@@ -16,7 +16,7 @@ pub struct AuditEntry {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct AuditRow {
     at: i64,
     actor: String,
     action: String,
@@ -44,13 +44,13 @@ impl Store {
 
     /// The entries of a subject, or all entries, oldest first.
     pub async fn audit_entries(&self, subject: Option<&str>) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<AuditRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT at, actor, action, subject, detail FROM audit WHERE $1 IS NULL OR subject = $1 ORDER BY id"
         )
         .bind(subject)
         .fetch_all(pool)
         .await?);
-        let read = |row: Row| AuditEntry {
+        let read = |row: AuditRow| AuditEntry {
             at: from_ms(row.at),
             actor: row.actor,
             action: row.action,

@@ -30,7 +30,7 @@ impl Fed {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct FedRow {
     active: i64,
     waiting: i64,
     retrying: i64,
@@ -38,8 +38,8 @@ struct Row {
     next_ms: Option<i64>,
 }
 
-impl From<Row> for Fed {
-    fn from(row: Row) -> Self {
+impl From<FedRow> for Fed {
+    fn from(row: FedRow) -> Self {
         let next_in = row.next_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         Self {
             active: row.active as u64,
@@ -140,7 +140,7 @@ impl Store {
         .execute(conn)
         .await?
         .rows_affected());
-        let row: Row = match tx {
+        let row: FedRow = match tx {
             Tx::Sqlite(tx) => sqlx::query_as(fed!(sqlite)).bind(&backfill.id).fetch_one(&mut **tx).await?,
             Tx::Postgres(tx) => sqlx::query_as(fed!(postgres)).bind(&backfill.id).fetch_one(&mut **tx).await?,
         };
@@ -149,7 +149,7 @@ impl Store {
 
     /// The fed calls of a backfill by the current state of their jobs.
     pub async fn fed(&self, backfill: &str) -> Result<Fed, StoreError> {
-        let row: Row = match &self.db {
+        let row: FedRow = match &self.db {
             Db::Sqlite(pool) => sqlx::query_as(fed!(sqlite)).bind(backfill).fetch_one(pool).await?,
             Db::Postgres(pool) => sqlx::query_as(fed!(postgres)).bind(backfill).fetch_one(pool).await?,
         };

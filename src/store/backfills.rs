@@ -93,7 +93,7 @@ pub struct BackfillItem {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct BackfillRow {
     id: String,
     source: String,
     from_at: i64,
@@ -176,16 +176,16 @@ impl Store {
 
     /// The backfill with this id.
     pub async fn backfill(&self, id: &str) -> Result<Option<Backfill>, StoreError> {
-        let row: Option<Row> =
+        let row: Option<BackfillRow> =
             on_pool!(&self.db, |pool| sqlx::query_as(select!("WHERE b.id = $1")).bind(id).fetch_optional(pool).await?);
-        row.map(Row::read).transpose()
+        row.map(BackfillRow::read).transpose()
     }
 
     /// All backfills, newest first.
     pub async fn backfills(&self) -> Result<Vec<Backfill>, StoreError> {
-        let rows: Vec<Row> =
+        let rows: Vec<BackfillRow> =
             on_pool!(&self.db, |pool| sqlx::query_as(select!("ORDER BY b.id DESC")).fetch_all(pool).await?);
-        rows.into_iter().map(Row::read).collect()
+        rows.into_iter().map(BackfillRow::read).collect()
     }
 
     /// Adds a listed call. Returns false if this backfill has it already, because rows move between pages of a list.
@@ -306,7 +306,7 @@ impl Store {
     }
 }
 
-impl Row {
+impl BackfillRow {
     fn read(self) -> Result<Backfill, StoreError> {
         let id = self.id.as_str();
         Ok(Backfill {

@@ -1,6 +1,6 @@
 //! Call records: one row per call, from first sight to tombstone.
 
-use super::record::{CallRecord, Row};
+use super::record::{CallRecord, CallRow};
 use super::{Store, StoreError, Tx, corrupt, on_pool, on_tx, to_ms, write_json};
 use crate::domain::{
     Artifact, CallFlag, CallId, CallUid, OrgUid, Outcome, RetainUntil, RetentionState, RetentionTerm, SourceCall,
@@ -21,7 +21,7 @@ pub struct Admitted<'a> {
 
 /// The result of a `process_call` run, as the record stores it.
 #[derive(Debug, Clone)]
-pub struct Finished<'a> {
+pub struct FinishedCall<'a> {
     pub outcome: Outcome,
     pub reason: Option<String>,
     pub artifacts: &'a [Artifact],
@@ -104,7 +104,7 @@ impl Store {
 
     async fn lock_call(&self, tx: &mut Tx, source: &SourceName, call_id: &CallId) -> Result<CallRecord, StoreError> {
         // SQLite's transaction already holds the only write lock. PostgreSQL needs a row lock.
-        let row: Row = match tx {
+        let row: CallRow = match tx {
             Tx::Sqlite(tx) => {
                 sqlx::query_as("SELECT * FROM call_record WHERE source = $1 AND call_id = $2")
                     .bind(source.as_str())
@@ -253,7 +253,7 @@ impl Store {
         tx: &mut Tx,
         uid: CallUid,
         generation: i64,
-        finished: &Finished<'_>,
+        finished: &FinishedCall<'_>,
     ) -> Result<bool, StoreError> {
         let id = uid.to_string();
         let artifacts = write_json("artifacts", &id, &finished.artifacts)?;
@@ -298,29 +298,30 @@ impl Store {
 
     /// The record with this id of ours.
     pub async fn call(&self, uid: CallUid) -> Result<Option<CallRecord>, StoreError> {
-        let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as("SELECT * FROM call_record WHERE uid = $1")
-            .bind(uid.to_string())
-            .fetch_optional(pool)
-            .await?);
-        row.map(Row::into_record).transpose()
+        let row: Option<CallRow> =
+            on_pool!(&self.db, |pool| sqlx::query_as("SELECT * FROM call_record WHERE uid = $1")
+                .bind(uid.to_string())
+                .fetch_optional(pool)
+                .await?);
+        row.map(CallRow::into_record).transpose()
     }
 
     /// The records with this platform id. There are several if sources share the id.
     pub async fn calls_by_id(&self, id: &CallId, source: Option<&SourceName>) -> Result<Vec<CallRecord>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<CallRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT * FROM call_record WHERE call_id = $1 AND ($2 IS NULL OR source = $2) ORDER BY source"
         )
         .bind(id.as_str())
         .bind(source.map(SourceName::as_str))
         .fetch_all(pool)
         .await?);
-        rows.into_iter().map(Row::into_record).collect()
+        rows.into_iter().map(CallRow::into_record).collect()
     }
 
     /// The matching records, newest end first.
     pub async fn calls(&self, filter: &CallFilter) -> Result<Vec<CallRecord>, StoreError> {
         let limit = filter.limit.map_or(i64::MAX, |limit| limit as i64);
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<CallRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT * FROM call_record WHERE ($1 IS NULL OR source = $1) AND ($2 IS NULL OR org_id = $2) \
              AND ($3 IS NULL OR outcome = $3) AND ($4 IS NULL OR status = $4) AND ($5 IS NULL OR direction = $5) \
              AND ($6 IS NULL OR COALESCE(ended_at, first_seen_at) >= $6) \
@@ -340,7 +341,7 @@ impl Store {
         .bind(filter.offset as i64)
         .fetch_all(pool)
         .await?);
-        rows.into_iter().map(Row::into_record).collect()
+        rows.into_iter().map(CallRow::into_record).collect()
     }
 }
 

@@ -21,7 +21,7 @@ const SCHEMA_LOOK: Duration = Duration::from_millis(100);
 /// The wait for a connection of a busy pool is longer, because its transactions end soon.
 const POOL_PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreError> {
+pub(super) async fn to_write(settings: &config::StoreSettings) -> Result<Store, StoreError> {
     let url = settings.url.expose_secret();
     if !url.starts_with("sqlite:") {
         let server = Server::of(url)?;
@@ -63,7 +63,7 @@ pub(super) async fn to_write(settings: &config::Store) -> Result<Store, StoreErr
 }
 
 /// A read-only command may start before the worker that creates the tables, so that it waits for a short time.
-pub(super) async fn to_read(settings: &config::Store) -> Result<Store, StoreError> {
+pub(super) async fn to_read(settings: &config::StoreSettings) -> Result<Store, StoreError> {
     let since = Instant::now();
     loop {
         match look(settings).await {
@@ -74,7 +74,7 @@ pub(super) async fn to_read(settings: &config::Store) -> Result<Store, StoreErro
     }
 }
 
-async fn look(settings: &config::Store) -> Result<Store, StoreError> {
+async fn look(settings: &config::StoreSettings) -> Result<Store, StoreError> {
     let url = settings.url.expose_secret();
     if !url.starts_with("sqlite:") {
         let server = Server::of(url)?;
@@ -112,7 +112,10 @@ fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
     SqliteConnectOptions::from_str(url).map_err(|err| bad(url, err.to_string()))
 }
 
-async fn sqlite_pool(settings: &config::Store, options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+async fn sqlite_pool(
+    settings: &config::StoreSettings,
+    options: SqliteConnectOptions,
+) -> Result<SqlitePool, sqlx::Error> {
     SqlitePoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(POOL_PATIENCE)
@@ -121,7 +124,10 @@ async fn sqlite_pool(settings: &config::Store, options: SqliteConnectOptions) ->
 }
 
 /// The query is needed because SQLite reads the file only at the first statement.
-async fn open_to_read(settings: &config::Store, options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+async fn open_to_read(
+    settings: &config::StoreSettings,
+    options: SqliteConnectOptions,
+) -> Result<SqlitePool, sqlx::Error> {
     let pool = sqlite_pool(settings, options).await?;
     sqlx::query("SELECT COUNT(*) FROM sqlite_schema").execute(&pool).await?;
     Ok(pool)
@@ -182,7 +188,7 @@ impl Server {
         }
     }
 
-    fn pool(&self, settings: &config::Store) -> PgPool {
+    fn pool(&self, settings: &config::StoreSettings) -> PgPool {
         PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(POOL_PATIENCE)

@@ -7,7 +7,7 @@ use crate::domain::SourceName;
 
 /// Total progress of the unfinished backfills of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
-pub struct Progress {
+pub struct BackfillProgress {
     pub source: String,
     pub listed: i64,
     pub enqueued: i64,
@@ -17,7 +17,7 @@ pub struct Progress {
 
 impl Store {
     /// The number of pending deliveries, and the creation time of the oldest one.
-    pub async fn owed_deliveries(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
+    pub async fn pending_deliveries(&self) -> Result<(u64, Option<Timestamp>), StoreError> {
         let (count, oldest): (i64, Option<i64>) = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT COUNT(*), MIN(created_at) FROM outbox WHERE delivered_at IS NULL"
         )
@@ -27,7 +27,7 @@ impl Store {
     }
 
     /// The progress of unfinished backfills, by source.
-    pub async fn backfill_progress(&self) -> Result<Vec<Progress>, StoreError> {
+    pub async fn backfill_progress(&self) -> Result<Vec<BackfillProgress>, StoreError> {
         Ok(on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT source, CAST(SUM(listed) AS BIGINT) AS listed, CAST(SUM(enqueued) AS BIGINT) AS enqueued, \
              CAST(SUM(done) AS BIGINT) AS done, CAST(SUM(failed) AS BIGINT) AS failed FROM backfill \

@@ -19,7 +19,7 @@ pub struct StoredCall {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct FlaggedRow {
     uid: String,
     org_uid: String,
     artifacts_json: String,
@@ -94,7 +94,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<StoredCall>, StoreError> {
         let (org, uid) = after.map_or_else(Default::default, |(org, uid)| (org.to_string(), uid.to_string()));
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<FlaggedRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT uid, org_uid, artifacts_json, flags_json FROM call_record \
              WHERE retention_state = 'active' AND artifacts_json <> '[]' AND (org_uid, uid) > ($1, $2) \
              ORDER BY org_uid, uid LIMIT $3"
@@ -104,7 +104,7 @@ impl Store {
         .bind(i64::from(limit))
         .fetch_all(pool)
         .await?);
-        let read = |row: Row| {
+        let read = |row: FlaggedRow| {
             let id = row.uid.as_str();
             Ok(StoredCall {
                 uid: CallUid::parse(id).map_err(|err| corrupt("call uid", id, err))?,

@@ -33,7 +33,7 @@ pub struct NewHold<'a> {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct HoldRow {
     id: String,
     call_uid: String,
     call_id: String,
@@ -93,7 +93,7 @@ impl Store {
 
     /// The holds of one call, or all holds, oldest first.
     pub async fn holds(&self, call: Option<CallUid>) -> Result<Vec<Hold>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<HoldRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT h.id, h.call_uid, c.call_id, c.source, h.matter, h.placed_by, h.placed_at, h.review_by, \
              h.released_at, h.released_by FROM hold h JOIN call_record c ON c.uid = h.call_uid \
              WHERE $1 IS NULL OR h.call_uid = $1 ORDER BY h.id",
@@ -101,7 +101,7 @@ impl Store {
         .bind(call.map(|uid| uid.to_string()))
         .fetch_all(pool)
         .await?);
-        rows.into_iter().map(Row::read).collect()
+        rows.into_iter().map(HoldRow::read).collect()
     }
 
     /// Like [`Self::is_held`], in the caller's transaction.
@@ -181,7 +181,7 @@ impl Store {
     }
 }
 
-impl Row {
+impl HoldRow {
     fn read(self) -> Result<Hold, StoreError> {
         Ok(Hold {
             call_uid: CallUid::parse(&self.call_uid).map_err(|err| corrupt("hold", &self.id, err))?,

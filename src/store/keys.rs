@@ -74,7 +74,7 @@ impl ApiKey {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct KeyRow {
     id: String,
     name: String,
     scopes: String,
@@ -117,24 +117,24 @@ impl Store {
     /// The key with this secret, unless revoked. The lookup compares hashes, so that its timing reveals nothing about
     /// the secret.
     pub async fn key_by_secret(&self, secret: &str) -> Result<Option<ApiKey>, StoreError> {
-        let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let row: Option<KeyRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, name, scopes, org_id, created_at, revoked_at FROM api_key \
              WHERE hash = $1 AND revoked_at IS NULL"
         )
         .bind(hash(secret))
         .fetch_optional(pool)
         .await?);
-        Ok(row.map(Row::read))
+        Ok(row.map(KeyRow::read))
     }
 
     /// All keys, including revoked ones.
     pub async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<KeyRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, name, scopes, org_id, created_at, revoked_at FROM api_key ORDER BY id"
         )
         .fetch_all(pool)
         .await?);
-        Ok(rows.into_iter().map(Row::read).collect())
+        Ok(rows.into_iter().map(KeyRow::read).collect())
     }
 
     /// Revokes keys by id or name. Returns their number.
@@ -150,7 +150,7 @@ impl Store {
     }
 }
 
-impl Row {
+impl KeyRow {
     fn read(self) -> ApiKey {
         ApiKey {
             id: self.id,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::FromRow;
 
-use super::record::Row;
+use super::record::CallRow;
 use super::{CallRecord, Db, Store, StoreError, to_ms};
 use crate::domain::quality::Flag;
 use crate::domain::{Outcome, SourceName};
@@ -43,7 +43,7 @@ pub const EXCERPT: usize = 80;
 #[derive(Debug, FromRow)]
 struct ListedRow {
     #[sqlx(flatten)]
-    row: Row,
+    row: CallRow,
     excerpt: Option<String>,
 }
 

@@ -21,7 +21,7 @@ pub struct OutboxRow {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct DeliveryRow {
     id: String,
     call_uid: String,
     target: String,
@@ -31,7 +31,7 @@ struct Row {
 
 impl Store {
     /// Writes a pending delivery and returns its id.
-    pub async fn owe_delivery(
+    pub async fn add_pending_delivery(
         &self,
         tx: &mut Tx,
         uid: CallUid,
@@ -56,24 +56,24 @@ impl Store {
 
     /// The delivery with this id. `None` if retention scrubbed it.
     pub async fn delivery(&self, id: &str) -> Result<Option<OutboxRow>, StoreError> {
-        let row: Option<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let row: Option<DeliveryRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, call_uid, target, version, delivered_at FROM outbox WHERE id = $1"
         )
         .bind(id)
         .fetch_optional(pool)
         .await?);
-        row.map(Row::read).transpose()
+        row.map(DeliveryRow::read).transpose()
     }
 
     /// Every delivery of a call, oldest first.
     pub async fn deliveries(&self, uid: CallUid) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<DeliveryRow> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT id, call_uid, target, version, delivered_at FROM outbox WHERE call_uid = $1 ORDER BY id"
         )
         .bind(uid.to_string())
         .fetch_all(pool)
         .await?);
-        rows.into_iter().map(Row::read).collect()
+        rows.into_iter().map(DeliveryRow::read).collect()
     }
 
     /// Notes a completed delivery.
@@ -88,7 +88,7 @@ impl Store {
     }
 }
 
-impl Row {
+impl DeliveryRow {
     fn read(self) -> Result<OutboxRow, StoreError> {
         Ok(OutboxRow {
             call_uid: CallUid::parse(&self.call_uid).map_err(|err| corrupt("outbox", &self.id, err))?,

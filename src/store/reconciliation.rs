@@ -11,7 +11,7 @@ use crate::domain::{CallUid, RetentionState, RetentionTerm, SourceName};
 
 /// The record data needed for a listed call.
 #[derive(Debug, Clone, Copy)]
-pub struct Known {
+pub struct KnownCall {
     pub uid: CallUid,
     pub earlier: Option<Earlier>,
     pub retention_state: RetentionState,
@@ -60,7 +60,7 @@ struct KnownRow {
 
 impl Store {
     /// The known calls of a source among these platform ids.
-    pub async fn known(&self, source: &SourceName, ids: &[&str]) -> Result<HashMap<String, Known>, StoreError> {
+    pub async fn known(&self, source: &SourceName, ids: &[&str]) -> Result<HashMap<String, KnownCall>, StoreError> {
         let rows: Vec<KnownRow> = match &self.db {
             Db::Sqlite(pool) => sqlx::query_as(
                 "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state, \
@@ -88,7 +88,7 @@ impl Store {
             let outcome = row.outcome.map(|o| o.parse()).transpose().map_err(|err| corrupt("outcome", id, err))?;
             let at = from_ms(row.outcome_at.unwrap_or(0));
             let term = RetentionTerm::parse(row.retention_days).map_err(|err| corrupt("term", id, err))?;
-            let known = Known {
+            let known = KnownCall {
                 uid: CallUid::parse(id).map_err(|err| corrupt("call uid", id, err))?,
                 earlier: outcome.map(|outcome| Earlier {
                     outcome,

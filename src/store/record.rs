@@ -75,7 +75,7 @@ impl CallRecord {
 }
 
 #[derive(Debug, FromRow)]
-pub(super) struct Row {
+pub(super) struct CallRow {
     uid: String,
     source: String,
     call_id: String,
@@ -104,7 +104,7 @@ pub(super) struct Row {
     transcript_version: i64,
 }
 
-impl Row {
+impl CallRow {
     pub(super) fn into_record(self) -> Result<CallRecord, StoreError> {
         let id = self.uid.as_str();
         let call = match self.call_json.as_str() {

@@ -37,13 +37,13 @@ const QUEUE_INDEXES: [(&str, &str, &str); 2] = [
 ];
 
 /// The applied schema steps of a database, or those that this build needs.
-struct Standing {
+struct SchemaVersion {
     ours: BTreeSet<i64>,
     queue: BTreeSet<i64>,
     indexes: usize,
 }
 
-impl Standing {
+impl SchemaVersion {
     async fn of(db: &Db) -> Result<Self, StoreError> {
         let (ours, indexes, queue) = match db {
             Db::Sqlite(pool) => {
@@ -104,7 +104,7 @@ pub(super) fn missing() -> StoreError {
 
 /// Refuses a schema older than this build's. A newer one is accepted, as for an older worker in a rolling upgrade.
 pub(super) async fn require(db: &Db) -> Result<(), StoreError> {
-    let (have, need) = (Standing::of(db).await?, Standing::needed(db));
+    let (have, need) = (SchemaVersion::of(db).await?, SchemaVersion::needed(db));
     if have.ours.is_empty() {
         return Err(StoreError::NoSchema { need: need.name() });
     }
@@ -119,7 +119,7 @@ pub(super) async fn require(db: &Db) -> Result<(), StoreError> {
 
 /// Updates the schema. The caller holds the lock.
 pub(super) async fn update(db: &Db) -> Result<(), StoreError> {
-    let (have, need) = (Standing::of(db).await?, Standing::needed(db));
+    let (have, need) = (SchemaVersion::of(db).await?, SchemaVersion::needed(db));
     if have.has_tables_of(&need) && have.indexes >= need.indexes {
         return Ok(());
     }
@@ -139,7 +139,7 @@ pub(super) async fn update(db: &Db) -> Result<(), StoreError> {
 /// Updates an outdated schema of a server's database under an advisory lock of the session `first`. The lock ends with
 /// that connection, also if this process dies.
 pub(super) async fn update_under_lock(db: &Db, first: &mut PgConnection, wait: Duration) -> Result<(), StoreError> {
-    let (have, need) = (Standing::of(db).await?, Standing::needed(db));
+    let (have, need) = (SchemaVersion::of(db).await?, SchemaVersion::needed(db));
     if have.has_tables_of(&need) && have.indexes >= need.indexes {
         return Ok(());
     }

@@ -17,7 +17,7 @@ pub struct TranscriptRow {
 }
 
 #[derive(Debug, FromRow)]
-struct Row {
+struct StoredTranscript {
     version: i64,
     json: String,
     text: String,
@@ -56,13 +56,13 @@ impl Store {
     /// All versions of a call, oldest first.
     pub async fn transcripts(&self, uid: CallUid) -> Result<Vec<TranscriptRow>, StoreError> {
         let id = uid.to_string();
-        let rows: Vec<Row> = on_pool!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<StoredTranscript> = on_pool!(&self.db, |pool| sqlx::query_as(
             "SELECT version, json, text, created_at FROM transcript WHERE call_uid = $1 ORDER BY version"
         )
         .bind(&id)
         .fetch_all(pool)
         .await?);
-        let read = |row: Row| {
+        let read = |row: StoredTranscript| {
             let transcript = read_json("transcript", &id, &row.json)?;
             Ok(TranscriptRow {
                 version: row.version as u32,

@@ -3,24 +3,24 @@
 //! turns with the role `agent`, of agents that the configuration declares synthetic, are enrolled. Callers and human
 //! agents are never enrolled.
 
+use super::diarization;
+use super::diarization::VoiceEmbedding;
 use super::roles::ENOUGH;
 use super::speakers::Attributed;
 use super::voice_table as table;
-use super::voices;
-use super::voices::Manner;
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::domain::Role;
+use crate::domain::SpeakerEmbedding;
 use crate::domain::Transcript;
-use crate::domain::VoiceFigures;
 use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
 
 /// Version of the comparable speaker embeddings. Stored embeddings of another version are not used.
-pub const VOICE_VERSION: u32 = voices::FIGURES_VERSION;
+pub const VOICE_VERSION: u32 = diarization::EMBEDDING_VERSION;
 
 /// Speech in one segment embedding, in milliseconds.
 const SECOND_MS: f64 = 800.0;
@@ -33,12 +33,12 @@ const TEACHES_MS: u64 = 5_000;
 const ANOTHER_HEARD: f64 = 0.0;
 
 /// A speaker embedding, projected onto the directions that discriminate between voices.
-type Place = [f64; table::DIRECTIONS];
+type VoicePoint = [f64; table::DIRECTIONS];
 
 /// The enrolled voice of an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentVoice {
-    middle: Place,
+    middle: VoicePoint,
     /// Number of enrolled calls.
     calls: usize,
 }
@@ -46,8 +46,8 @@ pub struct AgentVoice {
 impl AgentVoice {
     /// The mean of the enrolled embeddings. `None` if there are too few calls with embeddings of this version.
     #[must_use]
-    pub fn of(taught: &[VoiceFigures]) -> Option<Self> {
-        let places: Vec<Place> = taught.iter().filter_map(place).collect();
+    pub fn of(taught: &[SpeakerEmbedding]) -> Option<Self> {
+        let places: Vec<VoicePoint> = taught.iter().filter_map(place).collect();
         let calls = places.len();
         let mean = |n: usize| places.iter().map(|place| place[n]).sum::<f64>() / calls as f64;
         (calls >= table::FEWEST_CALLS).then(|| Self { middle: std::array::from_fn(mean), calls })
@@ -57,7 +57,7 @@ impl AgentVoice {
     /// normal distributions, trained on voices that were each recorded over several lines. `None` for an embedding of
     /// another version.
     #[must_use]
-    pub fn likeness(&self, voice: &VoiceFigures) -> Option<f64> {
+    pub fn log_likelihood_ratio(&self, voice: &SpeakerEmbedding) -> Option<f64> {
         let heard = place(voice)?;
         // The variance within a call, larger if little speech was available.
         let call = 1.0 + table::SECOND * SECOND_MS / voice.speech_ms.max(1) as f64;
@@ -73,12 +73,12 @@ impl AgentVoice {
 }
 
 /// The projected embedding; `None` for another version.
-fn place(figures: &VoiceFigures) -> Option<Place> {
-    let at: &[f64; table::FIGURES] = figures.at.as_slice().try_into().ok()?;
+fn place(embedding: &SpeakerEmbedding) -> Option<VoicePoint> {
+    let at: &[f64; table::FIGURES] = embedding.at.as_slice().try_into().ok()?;
     let along = |direction: &[f64; table::FIGURES]| -> f64 {
         direction.iter().zip(at).zip(&table::MEAN).map(|((weight, at), mean)| weight * (at - mean)).sum()
     };
-    (figures.version == VOICE_VERSION).then(|| std::array::from_fn(|n| along(&table::ALONG[n])))
+    (embedding.version == VOICE_VERSION).then(|| std::array::from_fn(|n| along(&table::ALONG[n])))
 }
 
 fn log_normal(away: f64, variance: f64) -> f64 {
@@ -90,7 +90,7 @@ fn log_normal(away: f64, variance: f64) -> f64 {
 ///
 /// # Errors
 /// [`AudioError`] if the spool cannot be read.
-pub fn learn(attributed: &Attributed, speech: &Speech) -> Result<Option<VoiceFigures>, AudioError> {
+pub fn enroll(attributed: &Attributed, speech: &Speech) -> Result<Option<SpeakerEmbedding>, AudioError> {
     let words = &attributed.transcript;
     // Turns with times from the platform's wall clock may miss the speech.
     if speech.legs.len() == 1 && words.reason.is_some() {
@@ -108,11 +108,11 @@ pub fn learn(attributed: &Attributed, speech: &Speech) -> Result<Option<VoiceFig
     if words.speakers.iter().any(|speaker| speaker.role == Role::Transfer) {
         return Ok(None);
     }
-    let Some((leg, stretches)) = spoken(words, speech, agent) else { return Ok(None) };
-    let heard = voices::manner(&leg.samples, &stretches)?;
-    let one_voice = |heard: &Manner| heard.two.is_none_or(|odds| odds < ANOTHER_HEARD);
-    let figures = heard.filter(one_voice).map(|heard| heard.figures);
-    Ok(figures.filter(|figures| figures.speech_ms >= TEACHES_MS))
+    let Some((leg, segments)) = spoken(words, speech, agent) else { return Ok(None) };
+    let heard = diarization::embedding(&leg.samples, &segments)?;
+    let one_voice = |heard: &VoiceEmbedding| heard.two.is_none_or(|odds| odds < ANOTHER_HEARD);
+    let embedding = heard.filter(one_voice).map(|heard| heard.embedding);
+    Ok(embedding.filter(|embedding| embedding.speech_ms >= TEACHES_MS))
 }
 
 /// The log-likelihood ratio of each nameless speaker against the agent, by speaker id. Speakers with too little speech
@@ -120,16 +120,20 @@ pub fn learn(attributed: &Attributed, speech: &Speech) -> Result<Option<VoiceFig
 ///
 /// # Errors
 /// [`AudioError`] if the spool cannot be read.
-pub(super) fn likenesses(
+pub(super) fn log_likelihood_ratios(
     words: &Transcript,
     speech: &Speech,
     known: &AgentVoice,
 ) -> Result<Vec<(u32, f64)>, AudioError> {
     let mut all = Vec::new();
     for speaker in words.speakers.iter().filter(|speaker| speaker.role == Role::Unknown) {
-        let Some((leg, stretches)) = spoken(words, speech, speaker) else { continue };
-        let heard = voices::manner(&leg.samples, &stretches)?;
-        all.extend(heard.and_then(|heard| known.likeness(&heard.figures)).map(|likeness| (speaker.id, likeness)));
+        let Some((leg, segments)) = spoken(words, speech, speaker) else { continue };
+        let heard = diarization::embedding(&leg.samples, &segments)?;
+        all.extend(
+            heard
+                .and_then(|heard| known.log_likelihood_ratio(&heard.embedding))
+                .map(|log_likelihood_ratio| (speaker.id, log_likelihood_ratio)),
+        );
     }
     Ok(all)
 }
@@ -159,9 +163,9 @@ fn alone(words: &Transcript, speaker: &Speaker, mixed: bool) -> Vec<Region> {
 }
 
 /// The parts of a segment outside of another segment.
-fn without(stretch: Region, other: Region) -> impl Iterator<Item = Region> {
-    let before = Region { end_ms: stretch.end_ms.min(other.start_ms), ..stretch };
-    let after = Region { start_ms: stretch.start_ms.max(other.end_ms), ..stretch };
+fn without(segment: Region, other: Region) -> impl Iterator<Item = Region> {
+    let before = Region { end_ms: segment.end_ms.min(other.start_ms), ..segment };
+    let after = Region { start_ms: segment.start_ms.max(other.end_ms), ..segment };
     [before, after].into_iter().filter(|part| part.end_ms > part.start_ms)
 }
 

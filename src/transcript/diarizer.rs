@@ -13,11 +13,11 @@ use polyvoice::types::Profile;
 use polyvoice::types::SampleRate;
 use polyvoice::types::SpeakerTurn;
 
+use super::diarization::Diarization;
+use super::diarization::DiarizedSegment;
 use super::engine::EngineError;
 use super::models::KnownModel;
 use super::models::ModelFile;
-use super::voices::Voiced;
-use super::voices::Voices;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Region;
 use crate::audio::speech::SPEECH_RATE_HZ;
@@ -90,7 +90,7 @@ impl Diarizer {
     ///
     /// # Errors
     /// [`EngineError`] if the spool cannot be read or the models fail.
-    pub fn tell_apart(&self, leg: &LegSpeech) -> Result<Voices, EngineError> {
+    pub fn diarize(&self, leg: &LegSpeech) -> Result<Diarization, EngineError> {
         let failed = |reason: String| EngineError::Inference { reason };
         if leg.regions.is_empty() || leg.samples.duration_ms() < SHORTEST_MS {
             return Ok(assigned(&leg.regions, &[]));
@@ -113,7 +113,7 @@ fn config(profile: Profile) -> PipelineConfig {
 
 /// Cuts our speech regions at the speaker changes that the models found. Speech of the models outside of our regions is
 /// dropped. A region without a speaker gets the speaker nearest in time.
-fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
+fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Diarization {
     let ms = |seconds: f64| (seconds.max(0.0) * 1000.0).round() as u64;
     let mut heard: Vec<(u32, Region)> = turns
         .iter()
@@ -128,7 +128,7 @@ fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
             numbers.len() - 1
         }) as u32
     };
-    let mut stretches = Vec::new();
+    let mut segments = Vec::new();
     for region in regions {
         let inside = heard.iter().filter_map(|(speaker, turn)| Some((*speaker, common(region, turn)?)));
         let mut inside: Vec<(u32, Region)> = inside.collect();
@@ -140,11 +140,11 @@ fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Voices {
             inside.push((nearest, *region));
         }
         close_gaps(region, &mut inside);
-        stretches.extend(inside.into_iter().map(|(speaker, region)| Voiced { voice: number(speaker), region }));
+        segments.extend(inside.into_iter().map(|(speaker, region)| DiarizedSegment { voice: number(speaker), region }));
     }
     let count = numbers.len() as u32;
     // With more than two speakers, the diarization is too weak a base for roles.
-    Voices { count, stretches, sure: count < 3 }
+    Diarization { count, segments, sure: count < 3 }
 }
 
 fn common(region: &Region, turn: &Region) -> Option<Region> {
@@ -186,8 +186,8 @@ mod tests {
         Region { start_ms, end_ms }
     }
 
-    fn stretches(voices: &Voices) -> Vec<(u32, u64, u64)> {
-        voices.stretches.iter().map(|voiced| (voiced.voice, voiced.region.start_ms, voiced.region.end_ms)).collect()
+    fn segments(voices: &Diarization) -> Vec<(u32, u64, u64)> {
+        voices.segments.iter().map(|voiced| (voiced.voice, voiced.region.start_ms, voiced.region.end_ms)).collect()
     }
 
     #[test]
@@ -195,28 +195,28 @@ mod tests {
         let regions = [region(1000, 4000), region(6000, 7000)];
         let voices = assigned(&regions, &[turn(5, 0.9, 2.5), turn(2, 2.6, 4.2), turn(5, 5.9, 7.5)]);
         assert_eq!(voices.count, 2);
-        assert_eq!(stretches(&voices), [(0, 1000, 2600), (1, 2600, 4000), (0, 6000, 7000)]);
+        assert_eq!(segments(&voices), [(0, 1000, 2600), (1, 2600, 4000), (0, 6000, 7000)]);
     }
 
     #[test]
     fn a_pause_after_an_interruption_belongs_to_whom_it_interrupted() {
         let turns = [turn(0, 0.0, 5.0), turn(1, 2.0, 3.0), turn(0, 6.0, 7.0)];
         let voices = assigned(&[region(0, 8000)], &turns);
-        assert_eq!(stretches(&voices), [(0, 0, 6000), (1, 2000, 3000), (0, 6000, 8000)]);
+        assert_eq!(segments(&voices), [(0, 0, 6000), (1, 2000, 3000), (0, 6000, 8000)]);
     }
 
     #[test]
     fn both_voices_keep_what_they_say_at_once() {
         let voices = assigned(&[region(0, 5000)], &[turn(0, 0.0, 5.0), turn(1, 2.0, 3.0)]);
-        assert_eq!(stretches(&voices), [(0, 0, 5000), (1, 2000, 3000)]);
+        assert_eq!(segments(&voices), [(0, 0, 5000), (1, 2000, 3000)]);
     }
 
     #[test]
     fn speech_that_nobody_was_given_goes_to_the_nearest() {
         let voices = assigned(&[region(0, 500), region(9000, 9500)], &[turn(3, 0.0, 0.5), turn(4, 8.0, 8.9)]);
-        assert_eq!(stretches(&voices), [(0, 0, 500), (1, 9000, 9500)]);
+        assert_eq!(segments(&voices), [(0, 0, 500), (1, 9000, 9500)]);
         let nobody = assigned(&[region(0, 500)], &[]);
-        assert_eq!((nobody.count, stretches(&nobody)), (1, vec![(0, 0, 500)]));
+        assert_eq!((nobody.count, segments(&nobody)), (1, vec![(0, 0, 500)]));
         assert_eq!(assigned(&[], &[]).count, 0);
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use super::diarization;
+use super::diarization::Diarization;
 #[cfg(feature = "diarizer")]
 use super::diarizer::DIARIZER;
 #[cfg(feature = "diarizer")]
@@ -17,11 +19,9 @@ use super::engine::EngineError;
 use super::engine::Recogniser;
 use super::engine::SAMPLE;
 use super::engine::Search;
-use super::engine::manifest::Manifest;
+use super::engine::manifest::ModelManifest;
 use super::provider::LANGUAGE_UNKNOWN;
 use super::provider::NO_ENGINE;
-use super::voices;
-use super::voices::Voices;
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
 use crate::config::Config;
@@ -71,12 +71,12 @@ impl Engines {
     ///
     /// # Errors
     /// [`AudioError`] if the spool cannot be read.
-    pub fn tell_apart(&self, leg: &LegSpeech) -> Result<Voices, AudioError> {
+    pub fn diarize(&self, leg: &LegSpeech) -> Result<Diarization, AudioError> {
         #[cfg(feature = "diarizer")]
-        if let Some(voices) = self.diarizer.tell_apart(leg) {
+        if let Some(voices) = self.diarizer.diarize(leg) {
             return Ok(voices);
         }
-        voices::tell_apart(leg)
+        diarization::diarize(leg)
     }
 
     /// Whether the configured neural diarizer can be used. `None` if our own is configured.
@@ -99,8 +99,8 @@ impl Engines {
         }
         let found = if self.model.is_empty() {
             installed(&self.models_dir).into_iter().find(|dir| {
-                let speaks = |manifest: Manifest| language.is_none_or(|language| manifest.speaks(language));
-                Manifest::read(dir).is_ok_and(speaks)
+                let speaks = |manifest: ModelManifest| language.is_none_or(|language| manifest.speaks(language));
+                ModelManifest::read(dir).is_ok_and(speaks)
             })
         } else {
             Some(self.place(&self.model))
@@ -174,11 +174,11 @@ impl NeuralDiarizer {
         self.wanted.then(|| self.load().map(|_| ()))
     }
 
-    fn tell_apart(&self, leg: &LegSpeech) -> Option<Voices> {
+    fn diarize(&self, leg: &LegSpeech) -> Option<Diarization> {
         if !self.wanted || leg.samples.duration_ms() > LONGEST_MS {
             return None;
         }
-        let told = self.load().and_then(|diarizer| diarizer.tell_apart(leg));
+        let told = self.load().and_then(|diarizer| diarizer.diarize(leg));
         told.inspect_err(|err| tracing::error!(error = %err, "the neural diarizer cannot be used")).ok()
     }
 }

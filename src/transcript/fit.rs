@@ -12,7 +12,7 @@ use super::engine::align;
 use super::engine::align::Fate;
 use super::provider::INCOMPLETE_TIMES;
 use super::provider::TEXT_MISFIT;
-use super::speakers::owners::cut;
+use super::speakers::assignment::cut;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Speech;
 use crate::domain::Transcript;
@@ -32,14 +32,14 @@ const CLEARLY: u32 = 2;
 const PAUSE_MS: u64 = 200;
 
 /// Token probabilities of consecutive segments, without the silence between them.
-struct Track {
+struct HeardTrack {
     posteriors: Posteriors,
-    places: Vec<Place>,
+    places: Vec<SegmentPlace>,
 }
 
 /// A segment's first step, its start in the recording, and its leg.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct SegmentPlace {
     first: usize,
     start_ms: u64,
     leg: u8,
@@ -50,11 +50,11 @@ struct Place {
 /// # Errors
 /// [`EngineError`] if the network fails or the samples cannot be read.
 pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<Transcript, EngineError> {
-    let told_apart = words.speakers.len() > 1 || words.speakers.iter().any(|speaker| speaker.evidence.is_some());
+    let diarized = words.speakers.len() > 1 || words.speakers.iter().any(|speaker| speaker.evidence.is_some());
     let mut fitted = words.clone();
     // With one leg, or a text without speakers, all utterances are aligned in their order. Otherwise each speaker is
     // aligned with the better leg.
-    let (heard, all) = if speech.legs.len() == 2 && told_apart {
+    let (heard, all) = if speech.legs.len() == 2 && diarized {
         leg_by_leg(engine, &mut fitted, speech)?
     } else {
         in_turn(engine, &mut fitted, speech)?
@@ -78,7 +78,7 @@ pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<T
 fn in_turn(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Result<(u32, u32), EngineError> {
     let legs: Vec<(u8, &LegSpeech)> = (0..).zip(&speech.legs).collect();
     let said: Vec<&Utterance> = fitted.utterances.iter().collect();
-    let Some(laid) = Track::of(engine, &legs)?.lay(engine, &said) else { return Ok((0, 0)) };
+    let Some(laid) = HeardTrack::of(engine, &legs)?.lay(engine, &said) else { return Ok((0, 0)) };
     let mut utterances = Vec::new();
     for ((mut utterance, words), on) in fitted.utterances.drain(..).zip(laid.words).zip(laid.legs) {
         place(&mut utterance, words);
@@ -98,7 +98,7 @@ fn in_turn(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Res
 
 /// Aligns each speaker's utterances with the better leg. Returns heard words and all words.
 fn leg_by_leg(engine: &Recogniser, fitted: &mut Transcript, speech: &Speech) -> Result<(u32, u32), EngineError> {
-    let tracks = (0..).zip(&speech.legs).map(|leg| Track::of(engine, &[leg])).collect::<Result<Vec<_>, _>>()?;
+    let tracks = (0..).zip(&speech.legs).map(|leg| HeardTrack::of(engine, &[leg])).collect::<Result<Vec<_>, _>>()?;
     let mut by_speaker: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (index, utterance) in fitted.utterances.iter().enumerate() {
         by_speaker.entry(utterance.speaker).or_default().push(index);
@@ -133,19 +133,19 @@ struct Laid {
     all: u32,
 }
 
-impl Track {
+impl HeardTrack {
     fn of(engine: &Recogniser, legs: &[(u8, &LegSpeech)]) -> Result<Self, EngineError> {
-        let mut stretches = Vec::new();
+        let mut segments = Vec::new();
         for (leg, speech) in legs {
             let regions: Vec<_> = speech.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
-            let planned = engine.stretches(&mut &speech.samples, &regions, speech.samples.duration_ms())?;
-            stretches.extend(planned.into_iter().map(|stretch| (stretch, *leg, &speech.samples)));
+            let planned = engine.segments(&mut &speech.samples, &regions, speech.samples.duration_ms())?;
+            segments.extend(planned.into_iter().map(|segment| (segment, *leg, &speech.samples)));
         }
-        stretches.sort_by_key(|(stretch, leg, _)| (stretch.start, *leg));
+        segments.sort_by_key(|(segment, leg, _)| (segment.start, *leg));
         let (mut data, mut places, mut steps, mut step_ms) = (Vec::new(), Vec::new(), 0, 1.0);
-        for (stretch, leg, mut samples) in stretches {
-            let heard = engine.posteriors(&super::engine::read(&mut samples, &stretch)?)?;
-            places.push(Place { first: steps, start_ms: stretch.start, leg });
+        for (segment, leg, mut samples) in segments {
+            let heard = engine.posteriors(&super::engine::read(&mut samples, &segment)?)?;
+            places.push(SegmentPlace { first: steps, start_ms: segment.start, leg });
             steps += heard.steps();
             step_ms = heard.step_ms;
             data.extend(heard.log_probs.into_data());
@@ -154,14 +154,14 @@ impl Track {
         Ok(Self { posteriors: Posteriors { log_probs: NdTensor::from_data([steps, tokens], data), step_ms }, places })
     }
 
-    fn place(&self, step: usize) -> Place {
+    fn place(&self, step: usize) -> SegmentPlace {
         let after = self.places.partition_point(|place| place.first <= step);
         self.places.get(after.saturating_sub(1)).copied().unwrap_or_default()
     }
 
     /// Time of a step in the recording, in milliseconds.
     fn at_ms(&self, step: usize) -> f64 {
-        let Place { first, start_ms, .. } = self.place(step);
+        let SegmentPlace { first, start_ms, .. } = self.place(step);
         start_ms as f64 + (step - first) as f64 * self.posteriors.step_ms
     }
 

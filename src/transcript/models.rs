@@ -324,7 +324,7 @@ fn verify(path: &Path, bytes: Option<u64>, expected: &str) -> Result<(), PullErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::engine::manifest::Manifest;
+    use crate::transcript::engine::manifest::ModelManifest;
 
     fn hash_of(bytes: &[u8]) -> String {
         hash::of(bytes)
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn what_the_table_says_of_a_model_can_be_read() {
         for model in &KNOWN {
-            let manifest = Manifest::parse(model.manifest, Path::new(model.name)).unwrap();
+            let manifest = ModelManifest::parse(model.manifest, Path::new(model.name)).unwrap();
             assert_eq!(manifest.name, model.name);
             assert!(model.files.iter().all(|file| file.url.starts_with("https://") && file.url.contains(file.name)));
             assert!(model.files.iter().all(|file| file.sha256.is_none_or(|hash| hash.len() == 64)));

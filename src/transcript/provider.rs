@@ -66,7 +66,7 @@ pub(super) fn from_voices(given: Vec<(Voice, ProviderTurn)>, language: Option<&s
     let (spoken, voices): (Vec<_>, Vec<_>) =
         given.into_iter().filter_map(|(voice, turn)| spoken(turn).map(|turn| (turn, voice))).unzip();
     let (table, ids) = speakers(&voices);
-    let turns = stretches(&spoken, &ids);
+    let turns = segments(&spoken, &ids);
     let utterances: Vec<Utterance> = spoken.into_iter().zip(&ids).map(|(turn, id)| utterance(turn, *id)).collect();
     Transcript {
         schema: TRANSCRIPT_SCHEMA.to_owned(),
@@ -130,7 +130,7 @@ fn utterance(turn: ProviderTurn, speaker: u32) -> Utterance {
 
 /// The turns of each speaker, split at pauses, from word times or else from the times of the provider's turn.
 /// Wall-clock times are left out, because talk and response figures use these turns.
-fn stretches(spoken: &[ProviderTurn], ids: &[u32]) -> Vec<Turn> {
+fn segments(spoken: &[ProviderTurn], ids: &[u32]) -> Vec<Turn> {
     let mut heard: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
     for (turn, id) in spoken.iter().zip(ids).filter(|(turn, _)| !turn.approximate) {
         let timed = turn.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms));

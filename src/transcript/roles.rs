@@ -33,14 +33,14 @@ const HANDING_ON: [&str; 6] =
 
 /// Known data about the agent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Known<'a> {
+pub struct KnownAgent<'a> {
     pub text: Option<&'a str>,
     /// Log-likelihood ratios of the enrolled voice by speaker id (natural logarithms).
-    pub likenesses: &'a [(u32, f64)],
+    pub log_likelihood_ratios: &'a [(u32, f64)],
 }
 
 /// Assigns roles to nameless speakers, if their words and voices give enough evidence.
-pub fn decide(words: &mut Transcript, known: Known<'_>) {
+pub fn decide(words: &mut Transcript, known: KnownAgent<'_>) {
     find_agent(words, known);
     announced::mark(words);
     the_others(words);
@@ -81,7 +81,7 @@ struct Case {
 }
 
 /// Names the speaker with the strongest evidence as the agent, if no other speaker is close.
-fn find_agent(words: &mut Transcript, known: Known<'_>) {
+fn find_agent(words: &mut Transcript, known: KnownAgent<'_>) {
     let is_there = |role: Role| words.speakers.iter().any(|speaker| speaker.role == role);
     // A single speaker may be two that the diarization did not separate.
     if is_there(Role::Agent) || words.speakers.len() < 2 {
@@ -102,7 +102,7 @@ fn find_agent(words: &mut Transcript, known: Known<'_>) {
     }
 }
 
-fn cases(words: &Transcript, known: Known<'_>) -> Vec<Case> {
+fn cases(words: &Transcript, known: KnownAgent<'_>) -> Vec<Case> {
     let text = known.text.map(KnownText::of);
     let open = words.speakers.iter().filter(|speaker| is_open(speaker)).map(|speaker| speaker.id);
     let said: Vec<(u32, Said)> = open
@@ -115,17 +115,19 @@ fn cases(words: &Transcript, known: Known<'_>) -> Vec<Case> {
     let case = |(speaker, said): (u32, Said)| Case {
         speaker,
         by_text: if enough { said.evidence() } else { 0.0 },
-        by_voice: by_voice(known.likenesses, speaker),
+        by_voice: by_voice(known.log_likelihood_ratios, speaker),
     };
     said.into_iter().map(case).collect()
 }
 
 /// The voice's log odds. They allow for a changed agent voice, which makes the ratio meaningless. A speaker with too
 /// little speech gets 0.
-fn by_voice(likenesses: &[(u32, f64)], speaker: u32) -> f64 {
-    let likeness =
-        likenesses.iter().find(|(id, _)| *id == speaker).map_or(0.0, |(_, likeness)| likeness.min(MOST_LIKE));
-    ((1.0 - voice_table::ANOTHER) * likeness.exp() + voice_table::ANOTHER).ln()
+fn by_voice(log_likelihood_ratios: &[(u32, f64)], speaker: u32) -> f64 {
+    let log_likelihood_ratio = log_likelihood_ratios
+        .iter()
+        .find(|(id, _)| *id == speaker)
+        .map_or(0.0, |(_, log_likelihood_ratio)| log_likelihood_ratio.min(MOST_LIKE));
+    ((1.0 - voice_table::ANOTHER) * log_likelihood_ratio.exp() + voice_table::ANOTHER).ln()
 }
 
 impl Case {

@@ -1,7 +1,7 @@
 //! Assigns speakers to the audio and words to speakers. Two legs are two speakers; one leg is diarized. A role from the
 //! platform is never overruled. A speaker without evidence keeps the role `unknown`.
 
-pub(super) mod owners;
+pub(super) mod assignment;
 
 use crate::audio::AudioError;
 use crate::audio::speech::Region;
@@ -18,13 +18,13 @@ use crate::domain::transcript::Word;
 
 use super::agent_voice;
 use super::agent_voice::AgentVoice;
+use super::diarization;
+use super::diarization::Diarization;
 use super::engines::Engines;
 use super::roles;
-use super::roles::Known;
-use super::voices;
-use super::voices::Voices;
+use super::roles::KnownAgent;
 
-use self::owners::Owned;
+use self::assignment::SpeakerSegment;
 
 /// Least share of a leg's matching speech for an assignment of roles to the legs.
 const CLEAR: f64 = 0.75;
@@ -67,10 +67,10 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
             legs_sure = by_channel(&mut words, [&left.regions, &right.regions], hints.channels);
             ConversationMethod::Channels
         }
-        [leg] if nobody_is_told_apart(&words) => {
+        [leg] if not_diarized_yet(&words) => {
             let voices = match hints.engines {
-                Some(engines) => engines.tell_apart(leg)?,
-                None => voices::tell_apart(leg)?,
+                Some(engines) => engines.diarize(leg)?,
+                None => diarization::diarize(leg)?,
             };
             by_voice(&mut words, &voices);
             if !voices.sure {
@@ -82,11 +82,11 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
         // The platform's timed turns stay, because the platform recorded the speakers separately and the mix does not.
         _ => ConversationMethod::ProviderTurns,
     };
-    let likenesses = match agent_voice {
-        Some(known) => agent_voice::likenesses(&words, speech, known)?,
+    let log_likelihood_ratios = match agent_voice {
+        Some(known) => agent_voice::log_likelihood_ratios(&words, speech, known)?,
         None => Vec::new(),
     };
-    roles::decide(&mut words, Known { text: agent_text, likenesses: &likenesses });
+    roles::decide(&mut words, KnownAgent { text: agent_text, log_likelihood_ratios: &log_likelihood_ratios });
     roles::say(&mut words);
     let legs = roles_on_legs(&words, speech.legs.len());
     Ok(Attributed { transcript: words, legs, method, legs_sure })
@@ -111,7 +111,7 @@ fn roles_on_legs(words: &Transcript, legs: usize) -> Vec<Role> {
 }
 
 /// Whether diarization is needed: no speaker is known, and there are words with times, or only audio.
-fn nobody_is_told_apart(words: &Transcript) -> bool {
+fn not_diarized_yet(words: &Transcript) -> bool {
     let nameless = words.speakers.len() <= 1 && words.speakers.iter().all(is_nameless);
     let placed = words.utterances.iter().any(|utterance| utterance.start_ms.is_some());
     nameless && (placed || words.utterances.is_empty() && words.turns.is_empty())
@@ -122,15 +122,15 @@ const fn is_nameless(speaker: &Speaker) -> bool {
 }
 
 /// One leg: the turns come from the diarization, and each word is assigned to a speaker.
-fn by_voice(words: &mut Transcript, voices: &Voices) {
-    if voices.stretches.is_empty() {
+fn by_voice(words: &mut Transcript, voices: &Diarization) {
+    if voices.segments.is_empty() {
         return;
     }
     words.speakers = (0..voices.count).map(Speaker::nameless).collect();
-    let stretches: Vec<Owned> =
-        voices.stretches.iter().map(|voiced| Owned { speaker: voiced.voice, region: voiced.region }).collect();
-    words.turns = stretches.iter().map(turn).collect();
-    give_words(words, &stretches, |_| true);
+    let segments: Vec<SpeakerSegment> =
+        voices.segments.iter().map(|voiced| SpeakerSegment { speaker: voiced.voice, region: voiced.region }).collect();
+    words.turns = segments.iter().map(turn).collect();
+    give_words(words, &segments, |_| true);
 }
 
 /// Two legs: turns and recognised words come from the legs, independent of the platform's times. Returns the confidence
@@ -142,17 +142,17 @@ fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChanne
         speaker.channel = own.map(|leg| leg as u8).or(speaker.channel.filter(|_| claim.evidence.is_none()));
     }
     let ids = [0, 1].map(|leg| speaker_on(words, leg, &claim));
-    let on_leg = |(id, regions): (u32, &[Region])| -> Vec<Owned> {
-        regions.iter().map(|region| Owned { speaker: id, region: *region }).collect()
+    let on_leg = |(id, regions): (u32, &[Region])| -> Vec<SpeakerSegment> {
+        regions.iter().map(|region| SpeakerSegment { speaker: id, region: *region }).collect()
     };
-    let stretches: Vec<Owned> = ids.into_iter().zip(legs).flat_map(on_leg).collect();
-    words.turns = stretches.iter().map(turn).collect();
+    let segments: Vec<SpeakerSegment> = ids.into_iter().zip(legs).flat_map(on_leg).collect();
+    words.turns = segments.iter().map(turn).collect();
     words.turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
     let speakers = words.speakers.clone();
     let adrift = |id: u32| {
         speakers.iter().find(|speaker| speaker.id == id).is_none_or(|s| is_nameless(s) && s.channel.is_none())
     };
-    give_words(words, &stretches, adrift);
+    give_words(words, &segments, adrift);
     match claim {
         LegRoles { evidence: None, .. } => 0.0,
         // The configuration or the alignment states the legs.
@@ -161,7 +161,7 @@ fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChanne
     }
 }
 
-const fn turn(owned: &Owned) -> Turn {
+const fn turn(owned: &SpeakerSegment) -> Turn {
     Turn { speaker: owned.speaker, start_ms: owned.region.start_ms, end_ms: owned.region.end_ms }
 }
 
@@ -228,7 +228,7 @@ fn speaker_on(words: &mut Transcript, leg: u8, claim: &LegRoles) -> u32 {
 
 /// If `whose` accepts an utterance's speaker, assigns its words to the speakers of their times. Removes speakers
 /// without utterances and turns.
-fn give_words(words: &mut Transcript, stretches: &[Owned], whose: impl Fn(u32) -> bool) {
+fn give_words(words: &mut Transcript, segments: &[SpeakerSegment], whose: impl Fn(u32) -> bool) {
     let mut given = Vec::with_capacity(words.utterances.len());
     for utterance in words.utterances.drain(..) {
         if !whose(utterance.speaker) || utterance.start_ms.is_none() {
@@ -243,8 +243,8 @@ fn give_words(words: &mut Transcript, stretches: &[Owned], whose: impl Fn(u32) -
             whole = [Word { text: String::new(), start_ms, end_ms, confidence: None, heard: None }];
             &whole
         };
-        let owners = owners::owners(said, stretches);
-        given.extend(owners::cut(utterance, &owners));
+        let assigned = assignment::assign(said, segments);
+        given.extend(assignment::cut(utterance, &assigned));
     }
     words.utterances = given;
     let used =

@@ -103,7 +103,7 @@ fn words_stand_in_for_a_missing_text() {
 }
 
 #[test]
-fn stretches_end_at_pauses_of_200_ms() {
+fn segments_end_at_pauses_of_200_ms() {
     let turns = [
         spoken(Role::Agent, &[("one", 1000, 1300), ("two", 1499, 1700), ("three", 1900, 2000)]),
         spoken(Role::Caller, &[("yes", 1600, 1950)]),
@@ -112,8 +112,8 @@ fn stretches_end_at_pauses_of_200_ms() {
         ProviderTurn { approximate: true, ..timed(Role::Caller, "wall clock", 9000, 9500) },
     ];
     let transcript = from_turns(&turns, None);
-    let stretch = |speaker, start_ms, end_ms| Turn { speaker, start_ms, end_ms };
-    assert_eq!(transcript.turns, [stretch(0, 1000, 1700), stretch(1, 1600, 1950), stretch(0, 1900, 2400)]);
+    let segment = |speaker, start_ms, end_ms| Turn { speaker, start_ms, end_ms };
+    assert_eq!(transcript.turns, [segment(0, 1000, 1700), segment(1, 1600, 1950), segment(0, 1900, 2400)]);
     assert_eq!(transcript.reason.as_deref(), Some(INCOMPLETE_TIMES));
     assert_eq!(transcript.utterances[4].start_ms, Some(9000), "approximate times are shown, not measured with");
 }
@@ -322,17 +322,17 @@ proptest! {
     }
 
     #[test]
-    fn stretches_of_a_speaker_never_touch(turns in proptest::collection::vec(any_turn(), 0..8)) {
-        let stretches = from_turns(&turns, None).turns;
-        for turn in &stretches {
+    fn segments_of_a_speaker_never_touch(turns in proptest::collection::vec(any_turn(), 0..8)) {
+        let segments = from_turns(&turns, None).turns;
+        for turn in &segments {
             prop_assert!(turn.end_ms > turn.start_ms);
         }
-        for (at, first) in stretches.iter().enumerate() {
-            for later in stretches[at + 1..].iter().filter(|later| later.speaker == first.speaker) {
+        for (at, first) in segments.iter().enumerate() {
+            for later in segments[at + 1..].iter().filter(|later| later.speaker == first.speaker) {
                 prop_assert!(later.start_ms >= first.end_ms + 200);
             }
         }
-        prop_assert!(stretches.is_sorted_by_key(|turn| turn.start_ms));
+        prop_assert!(segments.is_sorted_by_key(|turn| turn.start_ms));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn within(words: &Transcript, speech: &Speech) -> Transcript {
 fn within_ms(words: &Transcript, duration_ms: u64) -> Transcript {
     let latest = duration_ms + SLACK_MS + duration_ms / SLACK_SHARE;
     let (all, beyond) = counted(words, latest);
-    if beyond == 0 && !too_fast(&words.utterances) && !stretches_beyond(&words.turns, latest) {
+    if beyond == 0 && !too_fast(&words.utterances) && !segments_beyond(&words.turns, latest) {
         return clamped(words, duration_ms);
     }
     let systematic = beyond * FEW > all || too_fast(&words.utterances);
@@ -62,7 +62,7 @@ fn counted(words: &Transcript, latest: u64) -> (usize, usize) {
     times.fold((0, 0), |(all, beyond), at| (all + 1, beyond + usize::from(at > latest)))
 }
 
-fn stretches_beyond(turns: &[Turn], latest: u64) -> bool {
+fn segments_beyond(turns: &[Turn], latest: u64) -> bool {
     turns.iter().any(|turn| turn.end_ms > latest)
 }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::fields::{self, flag, member, number, object, seconds_as_ms, text};
-use super::page::Listed;
+use super::page::PageRows;
 use super::record::{call_id, direction, finished, phone, twin_url, url, without_queries};
 use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
@@ -54,7 +54,7 @@ pub(super) fn read_page(body: &[u8], at: &Cursor) -> Result<Page, WireError> {
     let Some(rows) = lists.pop().flatten() else {
         return Err(WireError::Shape { path: "data.logs", expected: "a list" });
     };
-    let listed = Listed::read(rows, NAMES, |row| read_call(row, None));
+    let listed = PageRows::read(rows, NAMES, |row| read_call(row, None));
     let paging = |key| fields::count(&data, &["pagination", key]);
     let total = paging("total").or_else(|| fields::count(&data, &["total"]));
     let by_pages = || paging("totalPages").map(|pages| at.number(1) < pages);

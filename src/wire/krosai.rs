@@ -8,7 +8,7 @@ pub mod cockpit;
 use serde_json::{Value, json};
 
 use super::fields::{self, member, number, object, seconds_as_ms, text};
-use super::page::Listed;
+use super::page::PageRows;
 use super::record::{call_id, direction, finished, phone, url, without_queries};
 use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
@@ -22,7 +22,7 @@ const NAMES: Names = Names { id: "id", status: "status" };
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum KrosaiForm {
     CallLogs,
     Cockpit,
 }
@@ -40,15 +40,16 @@ pub(super) fn list(at: &Cursor) -> Request {
 ///
 /// # Errors
 /// [`WireError`] when it has neither form.
-pub fn read_page(body: &[u8], at: &Cursor, unit: LossUnit) -> Result<(Form, Page), WireError> {
+pub fn read_page(body: &[u8], at: &Cursor, unit: LossUnit) -> Result<(KrosaiForm, Page), WireError> {
     let Answer { envelope: answer, lists } = fields::page(body, &[&["calls"], &["data"]], NAMES)?;
-    let found = lists.into_iter().zip([Form::CallLogs, Form::Cockpit]).find_map(|(rows, form)| Some((form, rows?)));
+    let found =
+        lists.into_iter().zip([KrosaiForm::CallLogs, KrosaiForm::Cockpit]).find_map(|(rows, form)| Some((form, rows?)));
     let Some((form, rows)) = found else {
         return Err(refusal(&answer, "calls", "a list of calls (nor is `data`)"));
     };
-    let listed = Listed::read(rows, NAMES, |row| read_call(row, form, unit, None));
+    let listed = PageRows::read(rows, NAMES, |row| read_call(row, form, unit, None));
     let total = fields::count(&answer, &["total"]);
-    let pages = fields::count(&answer, &["total_pages"]).filter(|_| form == Form::Cockpit);
+    let pages = fields::count(&answer, &["total_pages"]).filter(|_| form == KrosaiForm::Cockpit);
     Ok((form, listed.page(at, total, pages.map(|pages| at.number(1) < pages))))
 }
 
@@ -72,7 +73,7 @@ fn refusal(answer: &Value, path: &'static str, expected: &'static str) -> WireEr
 }
 
 /// A single call has no envelope, so the members that only one document has decide.
-fn form_of(call: &Value) -> Form {
+fn form_of(call: &Value) -> KrosaiForm {
     let has = |path: &[&str]| member(call, path).is_some();
     let call_logs = has(&["cost_cents"])
         || has(&["endpoint"])
@@ -85,10 +86,10 @@ fn form_of(call: &Value) -> Form {
         || has(&["events"])
         || has(&["quality_metrics", "mos"])
         || has(&["quality_metrics", "jitter_ms"]);
-    if cockpit && !call_logs { Form::Cockpit } else { Form::CallLogs }
+    if cockpit && !call_logs { KrosaiForm::Cockpit } else { KrosaiForm::CallLogs }
 }
 
-fn read_call(call: &Value, form: Form, unit: LossUnit, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
+fn read_call(call: &Value, form: KrosaiForm, unit: LossUnit, asked: Option<&CallId>) -> Result<SourceCall, WireError> {
     let id = call_id(fields::id(call, &["id"]), asked)?;
     let end_reason = text(call, &["hangup_cause"]).map(|word| end_reason(&word));
     let status_raw = text(call, &["status"]);
@@ -128,14 +129,14 @@ fn cost(call: &Value) -> Option<Cost> {
     Some(Cost { amount, unit })
 }
 
-fn network(call: &Value, form: Form, unit: LossUnit) -> Network {
+fn network(call: &Value, form: KrosaiForm, unit: LossUnit) -> Network {
     let quality = |key| number(call, &["quality_metrics", key]);
     let loss = quality("packet_loss");
     let percent_per_unit = match (unit, form) {
-        (LossUnit::Percent, _) | (LossUnit::Documented, Form::Cockpit) => Some(1.0),
+        (LossUnit::Percent, _) | (LossUnit::Documented, KrosaiForm::Cockpit) => Some(1.0),
         (LossUnit::Ratio, _) => Some(100.0),
         // The document names no unit, so "0.01" may mean a good call or a bad one.
-        (LossUnit::Documented, Form::CallLogs) => None,
+        (LossUnit::Documented, KrosaiForm::CallLogs) => None,
     };
     Network {
         latency_ms: quality("latency_ms").or_else(|| number(call, &["latency_ms"])),
@@ -193,16 +194,16 @@ pub enum OrganizationHeader {
 
 /// The form that a list request to a server of both forms selects. `None` when the request does not show it. Our own
 /// requests carry the paging of both forms and count as Call logs.
-pub fn form_asked<'a>(query_keys: impl IntoIterator<Item = &'a str>, header: OrganizationHeader) -> Option<Form> {
+pub fn form_asked<'a>(query_keys: impl IntoIterator<Item = &'a str>, header: OrganizationHeader) -> Option<KrosaiForm> {
     let mut cockpit = header == OrganizationHeader::Present;
     for key in query_keys {
         match key {
-            "offset" | "from_date" | "to_date" | "endpoint_id" => return Some(Form::CallLogs),
+            "offset" | "from_date" | "to_date" | "endpoint_id" => return Some(KrosaiForm::CallLogs),
             "page" | "action" | "start_date" | "end_date" => cockpit = true,
             _ => {}
         }
     }
-    cockpit.then_some(Form::Cockpit)
+    cockpit.then_some(KrosaiForm::Cockpit)
 }
 
 /// An error body, the same in both forms.
@@ -264,7 +265,7 @@ mod tests {
     fn rows_without_an_id_are_counted_not_fatal() {
         let body = br#"{"calls":[{"id":""},{"status":"completed"},{"id":"a\nb"},7,{"id":"ok"}],"total":5}"#;
         let (form, page) = read_page(body, &Cursor::first(100), LossUnit::Documented).unwrap();
-        assert_eq!((form, page.calls.len(), page.unreadable.len(), page.next), (Form::CallLogs, 1, 4, None));
+        assert_eq!((form, page.calls.len(), page.unreadable.len(), page.next), (KrosaiForm::CallLogs, 1, 4, None));
     }
 
     #[test]
@@ -289,9 +290,9 @@ mod tests {
     #[test]
     fn a_server_of_both_forms_tells_them_apart() {
         use OrganizationHeader::{Absent, Present};
-        assert_eq!(form_asked(["limit", "offset", "page"], Absent), Some(Form::CallLogs));
-        assert_eq!(form_asked(["page"], Absent), Some(Form::Cockpit));
-        assert_eq!(form_asked(["limit"], Present), Some(Form::Cockpit));
+        assert_eq!(form_asked(["limit", "offset", "page"], Absent), Some(KrosaiForm::CallLogs));
+        assert_eq!(form_asked(["page"], Absent), Some(KrosaiForm::Cockpit));
+        assert_eq!(form_asked(["limit"], Present), Some(KrosaiForm::Cockpit));
         assert_eq!(form_asked(["limit", "status"], Absent), None);
     }
 

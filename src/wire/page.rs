@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::WireError;
 use super::fields;
 use super::record;
-use super::scan::{Names, Row};
+use super::scan::{Names, ScannedRow};
 use crate::domain::SourceCall;
 
 /// Extra pages after the expected end, because rows move while a list is read.
@@ -124,22 +124,22 @@ pub struct UnreadableRow {
 
 /// The rows of an answer's list.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(super) struct PageRows {
     /// Each call once.
     pub calls: Vec<SourceCall>,
     pub unreadable: Vec<UnreadableRow>,
     pub rows: u64,
 }
 
-impl Listed {
+impl PageRows {
     /// Reads each row independently.
-    pub fn read(rows: Vec<Row>, names: Names, read: impl Fn(&Value) -> Result<SourceCall, WireError>) -> Self {
+    pub fn read(rows: Vec<ScannedRow>, names: Names, read: impl Fn(&Value) -> Result<SourceCall, WireError>) -> Self {
         let mut listed = Self { rows: rows.len() as u64, ..Self::default() };
         let mut calls = Vec::new();
         for row in rows {
             match row {
-                Row::Unread { id } => listed.unreadable.push(UnreadableRow { id }),
-                Row::Read(row) => {
+                ScannedRow::Unread { id } => listed.unreadable.push(UnreadableRow { id }),
+                ScannedRow::Read(row) => {
                     if let Ok(call) = read(&row) {
                         calls.push(call);
                     } else {

@@ -13,7 +13,7 @@ mod search;
 mod token;
 mod unread;
 
-pub(super) use rows::{Answer, Names, Row, page};
+pub(super) use rows::{Answer, Names, ScannedRow, page};
 
 use serde_json::Value;
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::fields::{self, flag, member, number, object, text, whole_ms};
-use super::page::Listed;
+use super::page::PageRows;
 use super::record::{call_id, direction, finished, phone, twin_url, url, without_queries};
 use super::scan::{Answer, Names};
 use super::status::{end_reason, status};
@@ -75,7 +75,7 @@ pub(super) fn read_page(body: &[u8], at: &Cursor) -> Result<Page, WireError> {
     let Some(rows) = lists.pop().flatten() else {
         return Err(WireError::Shape { path: "data.calls", expected: "a list" });
     };
-    let listed = Listed::read(rows, NAMES, |row| read_call(row, None));
+    let listed = PageRows::read(rows, NAMES, |row| read_call(row, None));
     let paging = |key| fields::count(&data, &["pagination", key]);
     let total = paging("total_count").or_else(|| paging("total"));
     let by_pages = || paging("total_pages").map(|pages| at.number(1) < pages);

@@ -12,7 +12,7 @@ use aftercall::app::{App, Clock};
 use aftercall::config::Config;
 use aftercall::demo::{Api, SampleCall, SampleRecording};
 use aftercall::domain::Outcome;
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use aftercall::store::{CallFilter, CallRecord};
 use aftercall::worker::{self, DataLock, Signals, Until};
 use jiff::SignedDuration;
@@ -44,7 +44,7 @@ fn calls() -> Vec<SampleCall> {
         let mut call = SampleCall::numbered(Api::Zudu, n, ended);
         call.recording = match n % WITHOUT {
             0 => SampleRecording::Never,
-            1 | 2 => SampleRecording::AfterLooks(2),
+            1 | 2 => SampleRecording::AfterReads(2),
             _ => SampleRecording::Ready,
         };
         call
@@ -255,7 +255,7 @@ async fn longest_idle(app: Arc<App>, outage: Arc<AtomicBool>, over: Arc<AtomicBo
     let (mut longest, mut since) = (Duration::ZERO, None::<Instant>);
     while !over.load(Ordering::SeqCst) {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let jobs = app.queue.jobs(Finished::Left, 1000).await;
+        let jobs = app.queue.jobs(FinishedJobs::Left, 1000).await;
         let idle = jobs.is_ok_and(|jobs| {
             let count = |state| jobs.iter().filter(|job| job.kind == "process_call" && job.state == state).count();
             count(JobState::Available) >= 2 && count(JobState::Running) == 0
@@ -323,7 +323,7 @@ async fn a_fleet_can_be_trusted_for_an_afternoon() {
     over.store(true, Ordering::SeqCst);
     let idle = watching.await.unwrap();
     assert!(idle < LONGEST_IDLE, "jobs were due and no worker ran one for {idle:?}");
-    let jobs = app.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Included, u64::MAX).await.unwrap();
     let dead: Vec<_> = jobs.iter().filter(|job| job.state == JobState::DeadLetter).collect();
     assert!(dead.is_empty(), "{dead:?}");
     let balance = fleet.site.well(&["reconcile", "--source", SOURCE, "--json"]).await.json();

@@ -1,16 +1,18 @@
-//! The voices of synthetic agents: learnt where somebody said who spoke, known again where nobody does, and gone when asked.
+//! The voices of synthetic agents: enrolled where somebody said who spoke, known again where nobody does, and gone when asked.
 
 use std::ops::Deref;
 use std::time::Duration;
 
 use aftercall::demo::{Api, SampleCall, SampleText, recordings};
 use aftercall::domain::transcript::{Evidence, Speaker};
-use aftercall::domain::{CallUid, DualChannels, Learnt, Role, Transcript, VoiceFigures};
+use aftercall::domain::{CallUid, DualChannels, Enrolled, Role, SpeakerEmbedding, Transcript};
 use aftercall::jobs::correct::{Corrected, correct};
 use aftercall::jobs::retention_sweep::{Consent, sweep};
 use aftercall::store::{AgentVoiceRow, ErasedVoice, NewHold};
-use aftercall::transcript::voices::manner;
-use aftercall::transcript::{AgentVoice, Attributed, Correction, Hints, VOICE_VERSION, attribute, learn, without_text};
+use aftercall::transcript::diarization::embedding;
+use aftercall::transcript::{
+    AgentVoice, Attributed, Correction, Hints, VOICE_VERSION, attribute, enroll, without_text,
+};
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -24,7 +26,7 @@ on_every_backend!(
     a_synthetic_agent_is_known_again_by_its_voice,
     of_an_agent_that_may_be_a_person_nothing_is_kept,
     a_call_takes_what_it_taught_with_it,
-    a_correction_takes_back_what_was_learnt,
+    a_correction_takes_back_what_was_enrolled,
 );
 
 const API: Api = Api::Atoms;
@@ -98,7 +100,7 @@ async fn kept(site: &Site) -> Vec<AgentVoiceRow> {
     site.store.agent_voices().await.unwrap()
 }
 
-async fn stored(site: &Site) -> Vec<VoiceFigures> {
+async fn stored(site: &Site) -> Vec<SpeakerEmbedding> {
     let nobody = CallUid::new();
     site.store.agent_voice(&source(API), AGENT, VOICE_VERSION, nobody).await.unwrap()
 }
@@ -137,14 +139,14 @@ async fn a_synthetic_agent_is_known_again_by_its_voice(backend: Backend) {
     assert_eq!(audit.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>(), ["agent_voice_learnt"]);
     // What is kept is the agent's voice and not the caller's.
     let speech = listen(&recording("clinic-dual.mp3"));
-    let of = |leg: usize| manner(&speech.legs[leg].samples, &speech.legs[leg].regions).unwrap().unwrap().figures;
+    let of = |leg: usize| embedding(&speech.legs[leg].samples, &speech.legs[leg].regions).unwrap().unwrap().embedding;
     let (caller, agent) = (of(0), of(1));
-    for figures in stored(&site).await {
-        assert!(distance(&figures, &agent) < distance(&figures, &caller), "{figures:?}");
+    for embedding in stored(&site).await {
+        assert!(distance(&embedding, &agent) < distance(&embedding, &caller), "{embedding:?}");
     }
 }
 
-fn distance(a: &VoiceFigures, b: &VoiceFigures) -> f64 {
+fn distance(a: &SpeakerEmbedding, b: &SpeakerEmbedding) -> f64 {
     a.at.iter().zip(&b.at).map(|(a, b)| (a - b).powi(2)).sum()
 }
 
@@ -166,15 +168,15 @@ async fn a_call_takes_what_it_taught_with_it(backend: Backend) {
     run(&site, 1).await;
     assert_eq!(kept(&site).await[0].calls, 2);
     let first = site.record(API, site.id(0)).await;
-    let figures = stored(&site).await.remove(0);
+    let embedding = stored(&site).await.remove(0);
     let mut tx = site.store.begin().await.unwrap();
     site.store.scrub(&mut tx, first.uid, site.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(kept(&site).await[0].calls, 1);
     // A build that does not know of voices leaves what the call taught; the next sweep does not.
     let mut tx = site.store.begin().await.unwrap();
-    let learnt = Learnt { agent_id: AGENT.to_owned(), figures };
-    site.store.learn_agent_voice(&mut tx, first.uid, &source(API), &learnt, site.now()).await.unwrap();
+    let enrolled = Enrolled { agent_id: AGENT.to_owned(), embedding };
+    site.store.enroll_agent_voice(&mut tx, first.uid, &source(API), &enrolled, site.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(kept(&site).await[0].calls, 2);
     assert_eq!(sweep(&site, Consent::Scheduled).await.unwrap().refused, None);
@@ -186,7 +188,7 @@ async fn a_call_takes_what_it_taught_with_it(backend: Backend) {
     assert_eq!(kept(&site).await, []);
 }
 
-async fn a_correction_takes_back_what_was_learnt(backend: Backend) {
+async fn a_correction_takes_back_what_was_enrolled(backend: Backend) {
     let site = taught(backend, DECLARED).await;
     run(&site, 2).await;
     let before = stored(&site).await;
@@ -196,7 +198,7 @@ async fn a_correction_takes_back_what_was_learnt(backend: Backend) {
     assert!(matches!(corrected, Corrected::Version(2, _)));
     assert_eq!(kept(&site).await, [], "it may have been the caller's");
     site.run_pending().await;
-    // Whom a person calls the agent is learnt by the next run.
+    // Whom a person calls the agent is enrolled by the next run.
     run(&site, 2).await;
     let after = stored(&site).await;
     assert!(after.len() == 1 && after != before, "{after:?}");
@@ -207,10 +209,10 @@ async fn voices_are_listed_and_erased_by_hand() {
     let site = process::Site::start(Vec::new(), "").await;
     let app = site.app().await;
     let record = admit(&app.store, &source_call("c-1"), app.now()).await;
-    let figures = VoiceFigures { version: VOICE_VERSION, at: vec![0.5; 24], speech_ms: 9_000 };
-    let learnt = Learnt { agent_id: AGENT.to_owned(), figures };
+    let embedding = SpeakerEmbedding { version: VOICE_VERSION, at: vec![0.5; 24], speech_ms: 9_000 };
+    let enrolled = Enrolled { agent_id: AGENT.to_owned(), embedding };
     let mut tx = app.store.begin().await.unwrap();
-    app.store.learn_agent_voice(&mut tx, record.uid, &record.source, &learnt, app.now()).await.unwrap();
+    app.store.enroll_agent_voice(&mut tx, record.uid, &record.source, &enrolled, app.now()).await.unwrap();
     let review_by = app.now() + SignedDuration::from_hours(24 * 30);
     let hold = NewHold { call_uid: record.uid, matter: "M-1", placed_by: "legal", now: app.now(), review_by };
     let hold = app.store.place_hold(&mut tx, hold).await.unwrap().unwrap();
@@ -245,20 +247,20 @@ fn only_the_known_turns_of_an_agent_teach() {
         attribute(without_text(None), &speech, hints).unwrap()
     };
     let known = || placed(DualChannels::CallerLeft);
-    let agent = learn(&known(), &speech).unwrap().unwrap();
-    let on = |leg: usize| manner(&speech.legs[leg].samples, &speech.legs[leg].regions).unwrap().unwrap().figures;
+    let agent = enroll(&known(), &speech).unwrap().unwrap();
+    let on = |leg: usize| embedding(&speech.legs[leg].samples, &speech.legs[leg].regions).unwrap().unwrap().embedding;
     assert_eq!(agent, on(1));
-    assert_eq!(learn(&placed(DualChannels::Auto), &speech).unwrap(), None, "nobody said whose channel is whose");
+    assert_eq!(enroll(&placed(DualChannels::Auto), &speech).unwrap(), None, "nobody said whose channel is whose");
     let mut estimated = known();
     for speaker in &mut estimated.transcript.speakers {
         (speaker.evidence, speaker.confidence) = (Some(Evidence::Text), Some(0.99));
     }
-    assert_eq!(learn(&estimated, &speech).unwrap(), None);
+    assert_eq!(enroll(&estimated, &speech).unwrap(), None);
     let mut handed_on = known();
     handed_on.transcript.speakers.push(Speaker { role: Role::Transfer, ..Speaker::nameless(9) });
-    assert_eq!(learn(&handed_on, &speech).unwrap(), None, "another person may be on the agent's leg");
+    assert_eq!(enroll(&handed_on, &speech).unwrap(), None, "another person may be on the agent's leg");
     let doubtful = Attributed { legs_sure: 0.9, ..known() };
-    assert_eq!(learn(&doubtful, &speech).unwrap(), None, "the legs may be the other way round");
+    assert_eq!(enroll(&doubtful, &speech).unwrap(), None, "the legs may be the other way round");
     // And two channels of which nobody says whose they are get their roles by the voice.
     let voice = AgentVoice::of(&[agent.clone(), agent]).unwrap();
     let hints = Hints { agent_voice: Some(&voice), ..Hints::default() };

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("artifacts", &["config"]),
     ("store", &["config"]),
     ("queue", &["store", "config"]),
-    ("writeback", &["store", "queue"]),
+    ("record_outcome", &["store", "queue"]),
     ("app", PARTS_AND_CONFIG),
     ("jobs", APP_AND_PARTS),
     ("worker", &["app", "jobs", "queue"]),
@@ -42,7 +42,7 @@ const PARTS_AND_CONFIG: &[&str] = &[
     "artifacts",
     "store",
     "queue",
-    "writeback",
+    "record_outcome",
     "config",
 ];
 const APP_AND_PARTS: &[&str] = &[
@@ -57,7 +57,7 @@ const APP_AND_PARTS: &[&str] = &[
     "artifacts",
     "store",
     "queue",
-    "writeback",
+    "record_outcome",
 ];
 const EVERYTHING: &[&str] = &[
     "app",
@@ -70,7 +70,7 @@ const EVERYTHING: &[&str] = &[
     "artifacts",
     "store",
     "queue",
-    "writeback",
+    "record_outcome",
     "config",
     "jobs",
     "worker",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aftercall::audio::probe::{Sniffed, sniff};
-use aftercall::audio::{AudioError, BlockSink, CancelFlag, Normalized, Request, normalize};
+use aftercall::audio::{AudioError, BlockSink, CancelFlag, NormalizeRequest, Normalized, normalize};
 use aftercall::config;
 use aftercall::domain::quality::Flag;
 use aftercall::domain::{Container, Outcome, RecordingState};
@@ -70,7 +70,7 @@ impl Studio {
             return Err(AudioError::NotAudio { reason: "test" });
         };
         let (input, wav) = (self.input(), self.wav());
-        let request = Request {
+        let request = NormalizeRequest {
             input: &input,
             container,
             settings: &self.settings,
@@ -269,7 +269,7 @@ fn faststart(bytes: &[u8]) -> Vec<u8> {
 fn corrupt_frames_do_not_shift_or_crush_the_rest() {
     let mut bytes = fixture("tones_bare.mp3");
     let mut noise = Noise(3);
-    // Every byte of two separate stretches of 0.2 s but the frame headers.
+    // Every byte of two separate segments of 0.2 s but the frame headers.
     for at in (7_000..8_200).chain(14_000..15_200) {
         if at % 144 > 4 {
             bytes[at] = noise.next() as u8;
@@ -345,7 +345,7 @@ fn what_does_not_fit_in_memory_gives_the_same_bytes() {
     let mut studio = Studio::new(&fixture("tones.mp3"));
     let stored = |studio: &Studio, wav: bool| {
         let (input, wav_path, flac) = (studio.input(), studio.wav(), studio.flac());
-        let request = Request {
+        let request = NormalizeRequest {
             input: &input,
             container: Container::Mp3,
             settings: &studio.settings,

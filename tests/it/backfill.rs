@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aftercall::demo::{Api, Kind, SampleCall};
+use aftercall::demo::{Api, RequestKind, SampleCall};
 use aftercall::domain::{OrgUid, Outcome};
-use aftercall::jobs::{backfill, backfill_plan, backfill_standing};
+use aftercall::jobs::{backfill, backfill_plan, backfill_status};
 use aftercall::queue::{JobState, Lane, NewJob, Verdict};
 use aftercall::store::{BackfillState, NewBackfill, NewItem, Orders, Origin, OurCalls, Steering};
 use jiff::{SignedDuration, Timestamp};
@@ -67,7 +67,7 @@ async fn a_plan_counts_and_writes_nothing(backend: Backend) {
     assert!(plan.audio_hours > 0.0 && plan.bytes_estimated > 0);
     assert_eq!(fixture.store.calls(&aftercall::store::CallFilter::default()).await.unwrap().len(), 0);
     assert!(fixture.jobs().await.is_empty());
-    assert_eq!(fixture.platform.requests().count(Kind::Recording), 0);
+    assert_eq!(fixture.platform.requests().count(RequestKind::Recording), 0);
     // What has been done is not planned again.
     start(&fixture, Api::Atoms, Orders::default()).await;
     fixture.run_pending().await;
@@ -80,7 +80,7 @@ async fn a_paused_backfill_feeds_nothing_until_it_is_resumed(backend: Backend) {
     assert!(fixture.store.steer_backfill(&id, Steering::Paused).await.unwrap());
     fixture.run_pending().await;
     assert_eq!(processing_jobs(&fixture).await, 0);
-    let shown = backfill_standing::shown(&fixture.app, &fixture.backfill(&id).await).await.unwrap();
+    let shown = backfill_status::shown(&fixture.app, &fixture.backfill(&id).await).await.unwrap();
     assert_eq!((shown["state"].as_str(), shown["left"].as_u64()), (Some("paused"), Some(0)), "{shown}");
     // Whoever asks for it, in whatever process.
     assert!(fixture.app.again().await.store.steer_backfill(&id, Steering::Run).await.unwrap());
@@ -102,7 +102,7 @@ async fn a_cancelled_backfill_takes_back_what_has_not_begun(backend: Backend) {
     fixture.advance(Duration::from_secs(10)).await;
     fixture.run_pending().await;
     let backfill = fixture.backfill(&id).await;
-    assert_eq!(backfill_standing::state_of(&backfill), "cancelled");
+    assert_eq!(backfill_status::state_of(&backfill), "cancelled");
     assert_eq!((backfill.done, backfill.skipped["cancelled"]), (1, 29), "{backfill:?}");
     assert_eq!(processing_jobs(&fixture).await, 1);
 }
@@ -113,7 +113,7 @@ async fn a_rate_is_kept(backend: Backend) {
     for done in 1..=5 {
         fixture.run_pending().await;
         assert_eq!(fixture.backfill(&id).await.enqueued, done, "two a minute");
-        let shown = backfill_standing::shown(&fixture.app, &fixture.backfill(&id).await).await.unwrap();
+        let shown = backfill_status::shown(&fixture.app, &fixture.backfill(&id).await).await.unwrap();
         assert_eq!(shown["left"], 5 - done, "{shown}");
         fixture.advance(Duration::from_secs(31)).await;
     }
@@ -163,7 +163,7 @@ async fn a_backfill_by_outcome_repeats_those_calls_only(backend: Backend) {
     start(&fixture, Api::KrosaiV1, Orders::default()).await;
     fixture.run_pending().await;
     assert_eq!(fixture.record(Api::KrosaiV1, "call_000000").await.outcome, Some(Outcome::NoEngine));
-    let before = fixture.platform.requests().count(Kind::Detail);
+    let before = fixture.platform.requests().count(RequestKind::Detail);
     let id = start(
         &fixture,
         Api::KrosaiV1,
@@ -173,8 +173,8 @@ async fn a_backfill_by_outcome_repeats_those_calls_only(backend: Backend) {
     fixture.run_pending().await;
     let backfill = fixture.backfill(&id).await;
     assert_eq!((backfill.listed, backfill.done), (1, 1), "{backfill:?}");
-    assert_eq!(fixture.platform.requests().count(Kind::Detail) - before, 1, "the other calls are left alone");
-    assert_eq!(fixture.asked(Kind::Recording, "call_000000"), 1, "its recording is in our store");
+    assert_eq!(fixture.platform.requests().count(RequestKind::Detail) - before, 1, "the other calls are left alone");
+    assert_eq!(fixture.asked(RequestKind::Recording, "call_000000"), 1, "its recording is in our store");
 }
 
 async fn ones_flood_does_not_hold_up_anothers_call(backend: Backend) {

@@ -4,9 +4,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use aftercall::demo::{Api, FaultAnswer, Keys, Kind, SampleAudio, SampleCall};
+use aftercall::demo::{Api, FaultAnswer, Keys, RequestKind, SampleAudio, SampleCall};
 use aftercall::domain::{Container, Outcome};
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use aftercall::telemetry;
 use aftercall::wire::Window;
 use jiff::{SignedDuration, Timestamp};
@@ -110,7 +110,7 @@ async fn a_recording_at_a_private_address_is_refused() {
     for (call, url) in calls.iter().zip(urls) {
         assert_eq!(record(&app, &call.id).await.outcome, Some(Outcome::RefusedUrl), "{url}");
     }
-    assert_eq!(site.platform.requests().count(Kind::Recording), 0);
+    assert_eq!(site.platform.requests().count(RequestKind::Recording), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,7 +122,7 @@ async fn a_status_nobody_knows_is_counted_and_left_alone() {
     let window = Window { from: Timestamp::UNIX_EPOCH, to: app.now() };
     let balance = aftercall::jobs::reconcile::balance(&app, &source(Api::KrosaiV1), window).await.unwrap();
     assert_eq!((balance.listed, balance.completed, balance.missing), (2, 1, 0));
-    let jobs = app.queue.jobs(Finished::Included, 10).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Included, 10).await.unwrap();
     assert_eq!(jobs.iter().map(|job| job.state).collect::<Vec<_>>(), [JobState::Available]);
     let shown = metrics.render();
     assert!(shown.contains(r#"aftercall_unknown_call_status_total{source="krosai"}"#), "{shown}");
@@ -141,7 +141,7 @@ async fn reconcile_names_what_somebody_has_to_look_at() {
     assert_eq!(shown(&clear), [2, 2, 0, 2, 0, 0, 0].map(Some), "{clear}");
     let (dead, odd) = (calls[0].id.clone(), calls[1].id.clone());
     site.platform.set_faults(move |asked| {
-        (asked.kind == Kind::Detail && asked.call_id.as_ref() == Some(&dead)).then(|| FaultAnswer::status(400))
+        (asked.kind == RequestKind::Detail && asked.call_id.as_ref() == Some(&dead)).then(|| FaultAnswer::status(400))
     });
     site.well(&["work", "--until-idle"]).await;
     let said = site.run(&reconcile).await;
@@ -152,7 +152,7 @@ async fn reconcile_names_what_somebody_has_to_look_at() {
     let body = format!("{{\"calls\":[{{\"id\":\"{odd}\",\"status\":\"completed\",\"note\":}}],\"total\":1}}");
     site.platform.set_faults(move |asked| {
         let answer = FaultAnswer::Status { code: 200, headers: Vec::new(), body: body.clone() };
-        (asked.kind == Kind::List).then_some(answer)
+        (asked.kind == RequestKind::List).then_some(answer)
     });
     let said = site.run(&reconcile).await;
     let balance = said.json();

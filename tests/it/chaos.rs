@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
-use aftercall::demo::{self, Api, FaultAnswer, Platform, RequestInfo, SampleCall};
+use aftercall::demo::{self, Api, FaultAnswer, RequestInfo, SampleCall, SamplePlatform};
 use aftercall::domain::Outcome;
 use aftercall::jobs::{backfill, reconcile};
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use aftercall::store::{CallFilter, Db, NewBackfill, Origin};
 use aftercall::wire::Window;
 use futures::TryStreamExt;
@@ -191,7 +191,7 @@ async fn a_fleet_on_its_worst_day_loses_nothing_and_repeats_nothing() {
     let of =
         |api| (0..each).map(move |n| SampleCall::numbered(api, n, ago(SignedDuration::from_mins(i64::from(n) + 2))));
     let calls: Vec<SampleCall> = Api::ALL.into_iter().flat_map(of).collect();
-    let platform = Platform::builder(Arc::new(Timestamp::now)).calls(calls.clone()).build();
+    let platform = SamplePlatform::builder(Arc::new(Timestamp::now)).calls(calls.clone()).build();
     for call in calls.iter().filter(|call| call.api == Api::Atoms) {
         platform.register_record(&call.id, json!({ "call_id": call.id, "status": "completed" }));
     }
@@ -229,7 +229,7 @@ async fn a_fleet_on_its_worst_day_loses_nothing_and_repeats_nothing() {
         tokio::time::sleep(LOOK).await;
         slots.iter_mut().for_each(Slot::revive);
         stalls.look(&app).await;
-        let left = app.queue.jobs(Finished::Left, 5).await;
+        let left = app.queue.jobs(FinishedJobs::Left, 5).await;
         if matches!(&left, Ok(left) if left.is_empty()) && stalls.open.is_empty() {
             break;
         }
@@ -284,7 +284,7 @@ async fn a_fleet_on_its_worst_day_loses_nothing_and_repeats_nothing() {
 }
 
 /// Write-backs, transcripts or jobs that happened twice.
-async fn repeated(app: &App, platform: &Platform) -> usize {
+async fn repeated(app: &App, platform: &SamplePlatform) -> usize {
     let mut twice = 0;
     for record in app.store.calls(&CallFilter::default()).await.unwrap() {
         let id = record.call_id.as_str();
@@ -298,7 +298,7 @@ async fn repeated(app: &App, platform: &Platform) -> usize {
         assert!(versions == 1 || record.outcome != Some(Outcome::Done), "{id}: {versions} versions");
         twice += usize::from(effects > 1) + versions.saturating_sub(1);
     }
-    let jobs = app.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Included, u64::MAX).await.unwrap();
     let unwell = jobs.iter().filter(|job| job.state != JobState::Completed).count();
     assert_eq!(unwell, 0, "jobs that did not end well");
     let mut subjects = BTreeSet::new();

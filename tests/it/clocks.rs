@@ -123,10 +123,10 @@ async fn a_firing_too_far_away_is_pulled_back(backend: Backend) {
             assert!(app.store.schedule_move(&mut tx, &row.name, Some(row.next_at), astray).await.unwrap());
             tx.commit().await.unwrap();
         }
-        assert!(schedules.standings(&app).await.unwrap().iter().all(|standing| standing.astray));
+        assert!(schedules.statuses(&app).await.unwrap().iter().all(|status| status.astray));
         schedules.tick(&app).await;
-        let standings = schedules.standings(&app).await.unwrap();
-        assert!(standings.iter().all(|standing| !standing.astray && standing.lag.is_zero()), "{standings:?}");
+        let statuses = schedules.statuses(&app).await.unwrap();
+        assert!(statuses.iter().all(|status| !status.astray && status.lag.is_zero()), "{statuses:?}");
         for (row, period_h) in rows(&app).await.iter().zip([24, 1, 1]) {
             let away = row.next_at.duration_since(app.now());
             assert!(!away.is_negative() && away <= SignedDuration::from_hours(period_h), "{days}: {row:?}");
@@ -134,12 +134,9 @@ async fn a_firing_too_far_away_is_pulled_back(backend: Backend) {
     }
     // It fires when its time comes, and its lag is seen until then.
     app.advance(Duration::from_secs(600)).await;
-    let standings = schedules.standings(&app).await.unwrap();
-    let standing = standings.into_iter().find(|standing| standing.name == "reconcile:krosai").unwrap();
-    assert!(
-        standing.lag > SignedDuration::from_secs(290) && standing.lag < SignedDuration::from_secs(330),
-        "{standing:?}"
-    );
+    let statuses = schedules.statuses(&app).await.unwrap();
+    let status = statuses.into_iter().find(|status| status.name == "reconcile:krosai").unwrap();
+    assert!(status.lag > SignedDuration::from_secs(290) && status.lag < SignedDuration::from_secs(330), "{status:?}");
     schedules.tick(&app).await;
     let fired = rows(&app).await.remove(1);
     assert!(app.now().duration_since(fired.fired_at.unwrap()) < SignedDuration::from_secs(60), "{fired:?}");
@@ -156,7 +153,7 @@ fn answers(key: &str, attempt: i32, looks: u32, throttled: bool) -> Verdict {
     let pause = Duration::from_secs(40);
     match key {
         "retried" if attempt == 1 => Verdict::Retry { failure: failure("broken"), after: pause },
-        "looked at" if looks == 0 => Verdict::LookAgain(pause),
+        "looked at" if looks == 0 => Verdict::SnoozeCounted(pause),
         "throttled" if !throttled => {
             Verdict::Throttled { failure: failure("asked to wait"), after: pause, since_ms: 7 }
         }
@@ -167,7 +164,7 @@ fn answers(key: &str, attempt: i32, looks: u32, throttled: bool) -> Verdict {
 fn handler() -> Arc<dyn Handler> {
     script(async |job| {
         let key = job.payload["key"].as_str().unwrap();
-        answers(key, job.attempt, job.looks, job.throttled_since.is_some())
+        answers(key, job.attempt, job.snoozes, job.throttled_since.is_some())
     })
 }
 
@@ -181,8 +178,8 @@ async fn jobs_wait_as_long_by_either_clock(backend: Backend) {
             continue;
         }
         let app = TestApp::start(backend, "").await;
-        app.queue.beat("w", "test").await.unwrap();
-        let lanes = Lanes { live: 4, backfill: 1, upkeep: 1 };
+        app.queue.heartbeat("w", "test").await.unwrap();
+        let lanes = Lanes { live: 4, backfill: 1, maintenance: 1 };
         let mut running = app.queue.start_keeping("w", handler(), lanes, &app.config.worker, keeping).unwrap();
         let mut ids = Vec::new();
         for key in KEYS {
@@ -239,7 +236,7 @@ async fn doctor_tells_of_clocks_and_of_every_schedule() {
     assert!(shown.starts_with("ok") && shown.contains("last fired 20") && shown.contains("lag 0 s"), "{shown}");
     assert!(line(&said.stdout, "schedule retention").contains("last fired never"), "{}", said.stdout);
     // A worker elsewhere is wrong, one schedule astray and one late.
-    app.queue.beat("w", "somewhere").await.unwrap();
+    app.queue.heartbeat("w", "somewhere").await.unwrap();
     app.queue.note_clock("w", 10 * DAY_MS).await.unwrap();
     let Db::Postgres(pool) = app.store.db() else { unreachable!() };
     for (name, by_ms) in [("reconcile:krosai", 10 * DAY_MS), ("reconcile:atoms", -DAY_MS)] {

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aftercall::app::App;
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall};
+use aftercall::demo::{Api, FaultAnswer, RequestKind, SampleCall};
 use aftercall::domain::{Outcome, RetentionState};
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use jiff::SignedDuration;
 
 use crate::process::{Site, ago, files_below, holding, record, terminate};
@@ -70,7 +70,7 @@ async fn killed(boundary: &str, attempts: i64) {
     let app = site.app().await;
     for id in &ids {
         ended_once(&site, &app, id).await;
-        let asked = site.platform.requests().of(Kind::Recording, id);
+        let asked = site.platform.requests().of(RequestKind::Recording, id);
         assert_eq!(asked, 1, "{id}: a recording that had arrived was asked for again");
         let uid = record(&app, id).await.uid.to_string();
         let jobs = app.queue.jobs_about(&uid).await.unwrap();
@@ -112,7 +112,7 @@ async fn nothing_but(site: &Site, app: &App, stored: Vec<PathBuf>) {
     let there: BTreeSet<PathBuf> = stored.into_iter().collect();
     assert_eq!(there.difference(&known).collect::<Vec<_>>(), Vec::<&PathBuf>::new(), "objects no record names");
     assert_eq!(files_below(&site.data_dir().join("spool")), Vec::<PathBuf>::new());
-    let left = app.queue.jobs(Finished::Left, 1000).await.unwrap();
+    let left = app.queue.jobs(FinishedJobs::Left, 1000).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -148,7 +148,7 @@ async fn a_terminated_worker_finishes_what_it_has_begun_and_leaves_the_rest() {
     let worker_id = Arc::new(AtomicU32::new(0));
     let (target, asked) = (worker_id.clone(), AtomicU32::new(0));
     site.platform.set_faults(move |request| {
-        if request.kind == Kind::Recording && asked.fetch_add(1, Ordering::SeqCst) == 2 {
+        if request.kind == RequestKind::Recording && asked.fetch_add(1, Ordering::SeqCst) == 2 {
             while target.load(Ordering::SeqCst) == 0 {
                 std::thread::yield_now();
             }
@@ -162,7 +162,7 @@ async fn a_terminated_worker_finishes_what_it_has_begun_and_leaves_the_rest() {
     let (status, _) = worker.end().await;
     assert!(status.success(), "{status}");
     let app = site.app().await;
-    let jobs = app.queue.jobs(Finished::Left, 1000).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Left, 1000).await.unwrap();
     assert!(jobs.iter().all(|job| job.attempt == 0 && job.state == JobState::Available), "{jobs:?}");
     assert!(jobs.iter().any(|job| job.kind == "process_call"), "it did everything: the signal came too late to matter");
     app.store.close().await;
@@ -170,7 +170,7 @@ async fn a_terminated_worker_finishes_what_it_has_begun_and_leaves_the_rest() {
     let app = site.app().await;
     for id in &ids {
         ended_once(&site, &app, id).await;
-        assert_eq!(site.platform.requests().of(Kind::Recording, id), 1, "{id} was broken off");
+        assert_eq!(site.platform.requests().of(RequestKind::Recording, id), 1, "{id} was broken off");
     }
     nothing_lies_about(&site, &app).await;
 }
@@ -183,7 +183,7 @@ async fn a_second_signal_stops_at_once_and_costs_no_attempt() {
     site.well(&["trigger", &id, "--source", "atoms"]).await;
     let (send, mut asked) = tokio::sync::mpsc::unbounded_channel();
     site.platform.set_faults(move |request| {
-        if request.kind != Kind::Recording {
+        if request.kind != RequestKind::Recording {
             return None;
         }
         send.send(()).unwrap();
@@ -200,7 +200,7 @@ async fn a_second_signal_stops_at_once_and_costs_no_attempt() {
     assert!(status.success(), "{status}");
     assert!(signalled.elapsed() < Duration::from_secs(15), "{:?}", signalled.elapsed());
     let app = site.app().await;
-    let jobs = app.queue.jobs(Finished::Left, 1000).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Left, 1000).await.unwrap();
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     assert_eq!((jobs[0].attempt, jobs[0].state), (0, JobState::Available), "{jobs:?}");
     app.store.close().await;
@@ -259,7 +259,7 @@ async fn erasure_killed(boundary: &str) {
         let audit = app.store.audit_entries(Some(&record.uid.to_string())).await.unwrap();
         let actions: Vec<&str> = audit.iter().map(|entry| entry.action.as_str()).collect();
         assert_eq!(actions, ["condemned", "erased"], "{}", call.id);
-        assert_eq!(site.platform.requests().of(Kind::Recording, &call.id), 1, "{} came back", call.id);
+        assert_eq!(site.platform.requests().of(RequestKind::Recording, &call.id), 1, "{} came back", call.id);
     }
     ended_once(&site, &app, &neighbour.id).await;
     nothing_lies_about(&site, &app).await;
@@ -288,7 +288,7 @@ async fn a_backfill_outlives_its_workers() {
     let attempts = if kills > 12 { 12 } else { 3 };
     let site = Site::start(calls.clone(), &format!("[worker]\nmax_attempts = {attempts}\n")).await;
     site.well(&["backfill", "start", "--source", "atoms", "--from", "2020-01-01"]).await;
-    let recordings = || site.platform.requests().count(Kind::Recording);
+    let recordings = || site.platform.requests().count(RequestKind::Recording);
     let started = Instant::now();
     for _ in 0..kills {
         let (before, worker) = (recordings(), site.spawn(&["work"], &[]));
@@ -302,7 +302,7 @@ async fn a_backfill_outlives_its_workers() {
     }
     site.well(&["work", "--until-idle"]).await;
     let app = site.app().await;
-    let jobs = app.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Included, u64::MAX).await.unwrap();
     let dead: Vec<_> = jobs.iter().filter(|job| job.state == JobState::DeadLetter).collect();
     assert!(dead.is_empty(), "{dead:?}");
     let backfill = jobs.iter().find(|job| job.kind == "backfill").unwrap();

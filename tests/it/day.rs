@@ -15,11 +15,11 @@ use aftercall::app::App;
 use aftercall::domain::{CallId, Classify, Fault, Outcome, Side, SourceName, Stage};
 use aftercall::jobs::schedule::Schedules;
 use aftercall::jobs::{Job, Jobs, reconcile};
-use aftercall::queue::{self, Failure, Finished, Handler, Kind, Lanes, Verdict};
+use aftercall::queue::{self, Failure, FinishedJobs, Handler, Kind, Lanes, Verdict};
+use aftercall::record_outcome::{self, Ending};
 use aftercall::store::{Admitted, Db, LedgerEntry, Pricing, ReconcileState};
 use aftercall::telemetry::{self, Used};
 use aftercall::wire::Window;
-use aftercall::writeback::{self, Ending};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
@@ -59,7 +59,7 @@ struct WithoutMedia {
 
 #[async_trait]
 impl Handler for WithoutMedia {
-    async fn run(&self, job: queue::Job) -> Verdict {
+    async fn run(&self, job: queue::JobAttempt) -> Verdict {
         if job.kind != Kind::ProcessCall {
             return self.jobs.run(job).await;
         }
@@ -86,7 +86,7 @@ fn faulty<T: Classify + ToString>(err: T) -> (String, Fault) {
 }
 
 impl WithoutMedia {
-    async fn process(&self, job: &queue::Job) -> Result<(), (String, Fault)> {
+    async fn process(&self, job: &queue::JobAttempt) -> Result<(), (String, Fault)> {
         let app = &self.app;
         let Ok(Job::ProcessCall { call, .. }) = serde_json::from_value(job.payload.clone()) else { unreachable!() };
         let record = app.store.call(call).await.map_err(faulty)?.unwrap();
@@ -106,7 +106,7 @@ impl WithoutMedia {
             left: None,
             now,
         };
-        let written = writeback::write(&app.store, &app.queue, &mut tx, job, &record, &ending).await;
+        let written = record_outcome::write(&app.store, &app.queue, &mut tx, job, &record, &ending).await;
         assert!(written.map_err(faulty)?.is_some(), "somebody else's");
         let entry = LedgerEntry {
             at: now,
@@ -230,8 +230,8 @@ async fn a_day(backend: Backend, filter: DateFilter) {
     let held = platform.made_by(began.0);
     let schedules = Schedules::load(&app).unwrap();
     let handler = WithoutMedia { app: app.app.clone(), jobs: Jobs(app.app.clone()) };
-    app.queue.beat("day", "test").await.unwrap();
-    let lanes = Lanes { live: 8, backfill: 8, upkeep: 4 };
+    app.queue.heartbeat("day", "test").await.unwrap();
+    let lanes = Lanes { live: 8, backfill: 8, maintenance: 4 };
     let mut running = app.queue.start("day", Arc::new(handler), lanes, &app.config.worker).unwrap();
     while app.now().duration_since(began.0) < DAY - SignedDuration::from_mins(20) {
         app.advance(Duration::from_secs(60 * poll_minutes())).await;
@@ -264,7 +264,7 @@ async fn a_day(backend: Backend, filter: DateFilter) {
     let state = app.store.reconcile_state(&vast()).await.unwrap();
     assert!(state.full_passed_at.unwrap() > began.0, "the whole pass of the day has ended: {state:?}");
     assert_eq!(state.obeys_filter, Some(filter == DateFilter::Obeyed));
-    let unwell = app.queue.jobs(Finished::Left, 10).await.unwrap();
+    let unwell = app.queue.jobs(FinishedJobs::Left, 10).await.unwrap();
     assert!(unwell.is_empty(), "{unwell:?}");
 
     // The next day: a pass over everything finds nothing that the day left out.

@@ -72,7 +72,7 @@ fn what_is_wrong_with_references_is_said() {
 }
 
 #[test]
-fn the_voice_of_an_agent_is_learnt_from_its_other_recordings_of_two_channels() {
+fn the_voice_of_an_agent_is_enrolled_from_its_other_recordings_of_two_channels() {
     let dir = tempfile::tempdir().unwrap();
     let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo/recordings");
     let reference = |from: &str, to: &str, more: &Value| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aftercall::app::App;
-use aftercall::demo::{self, Api, FaultAnswer, Kind, SampleCall};
+use aftercall::demo::{self, Api, FaultAnswer, RequestKind, SampleCall};
 use aftercall::domain::{CallId, Outcome};
 use aftercall::jobs::admit::Repeat;
 use aftercall::jobs::reconcile;
@@ -56,7 +56,7 @@ impl Locked {
     }
 
     async fn refused(app: &App) -> bool {
-        app.store.pace(&source(API)).await.unwrap().held_for.as_deref() == Some("refused")
+        app.store.rate_limit(&source(API)).await.unwrap().held_for.as_deref() == Some("refused")
     }
 }
 
@@ -87,12 +87,12 @@ async fn a_refused_key_holds_the_source_and_costs_no_attempt() {
     assert_eq!((waits.state, waits.attempt), (JobState::Scheduled, 0), "{waits:?}");
     assert!(waits.failure.is_some_and(|failure| failure.cause.contains("key")));
     assert!(Locked::refused(&app).await);
-    let asked = site.platform.requests().count(Kind::Detail);
+    let asked = site.platform.requests().count(RequestKind::Detail);
     assert!((10..=21).contains(&asked), "tried again now and then, and no more: {asked}");
     // Another call does not ask for itself.
     trigger(&app, "call_000002").await;
     run_pending(&app).await;
-    assert_eq!(site.platform.requests().of(Kind::Detail, "call_000002"), 0);
+    assert_eq!(site.platform.requests().of(RequestKind::Detail, "call_000002"), 0);
     let doctor = site.run(&["doctor"]).await;
     assert_eq!(doctor.code(), Some(1));
     assert!(doctor.stdout.contains("FAIL source krosai") && doctor.stdout.contains("wrong key"), "{doctor:?}");
@@ -163,7 +163,7 @@ async fn a_hangup_signal_has_the_keys_read_again() {
 async fn a_call_that_may_not_be_seen_holds_nobody_else() {
     let site = Site::start(vec![call(1), call(2)], "").await;
     let app = site.app().await;
-    let theirs = |asked: &demo::RequestInfo| asked.kind == Kind::Detail && asked.call_id.as_deref() == Some(ID);
+    let theirs = |asked: &demo::RequestInfo| asked.kind == RequestKind::Detail && asked.call_id.as_deref() == Some(ID);
     site.platform.set_faults(move |asked| theirs(asked).then(|| FaultAnswer::status(403)));
     trigger(&app, ID).await;
     trigger(&app, "call_000002").await;
@@ -171,7 +171,7 @@ async fn a_call_that_may_not_be_seen_holds_nobody_else() {
     assert_eq!(record(&app, "call_000002").await.outcome, Some(Outcome::Done));
     assert!(!Locked::refused(&app).await);
     // A list that answers so is another matter.
-    site.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(403)));
+    site.platform.set_faults(|asked| (asked.kind == RequestKind::List).then(|| FaultAnswer::status(403)));
     let window = Window { from: Timestamp::UNIX_EPOCH, to: Timestamp::MAX };
     reconcile::balance(&app, &source(API), window).await.unwrap_err();
     assert!(Locked::refused(&app).await);
@@ -183,7 +183,7 @@ async fn dead(backend: Backend, fault: FaultAnswer) -> Fixture {
         (1..=2).map(|n| SampleCall::numbered(API, n, now - Duration::from_secs(60 * u64::from(n)))).collect()
     })
     .await;
-    fixture.platform.set_faults(move |asked| (asked.kind == Kind::Detail).then(|| fault.clone()));
+    fixture.platform.set_faults(move |asked| (asked.kind == RequestKind::Detail).then(|| fault.clone()));
     fixture.trigger(API, ID).await;
     fixture.run_pending().await;
     assert_eq!(processing(&fixture.app, ID).await.state, JobState::DeadLetter);

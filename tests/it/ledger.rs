@@ -1,6 +1,6 @@
 //! What the work used, entered with it: compared with what the platform and the object store saw.
 
-use aftercall::demo::{self, Api, FaultAnswer, Kind, SampleCall, SampleText};
+use aftercall::demo::{self, Api, FaultAnswer, RequestKind, SampleCall, SampleText};
 use aftercall::domain::{CallUid, OrgUid, Outcome, SourceName};
 use aftercall::jobs::schedule::Schedules;
 use aftercall::store::{By, LedgerEntry, Pricing, Sum};
@@ -37,7 +37,9 @@ async fn the_ledger_agrees_with_what_others_counted(backend: Backend) {
     let sum = &all[0];
     assert_eq!((sum.of.as_deref(), sum.calls, sum.attempts), (Some("krosai"), 3, 3));
     let requests = fixture.platform.requests();
-    let asked = requests.count(Kind::Detail) + requests.count(Kind::RecordingLink) + requests.count(Kind::List);
+    let asked = requests.count(RequestKind::Detail)
+        + requests.count(RequestKind::RecordingLink)
+        + requests.count(RequestKind::List);
     assert_eq!(sum.platform_requests, asked as i64);
     let (mut writes, mut bytes, mut original) = (0, 0, 0);
     for n in 0..3 {
@@ -58,14 +60,14 @@ async fn the_ledger_agrees_with_what_others_counted(backend: Backend) {
 
 async fn an_attempt_that_failed_is_entered_too(backend: Backend) {
     let fixture = Fixture::start(backend, some(1)).await;
-    fixture
-        .platform
-        .set_faults(|request| (request.kind == Kind::Recording && request.nth == 1).then(|| FaultAnswer::status(500)));
+    fixture.platform.set_faults(|request| {
+        (request.kind == RequestKind::Recording && request.nth == 1).then(|| FaultAnswer::status(500))
+    });
     fixture.trigger(Api::KrosaiV1, "call_000000").await;
     fixture.run_pending().await;
     let all = sums(&fixture, By::Call).await;
     assert_eq!((all.len(), all[0].calls, all[0].attempts), (1, 1, 2));
-    assert_eq!(all[0].platform_requests, fixture.asked(Kind::Detail, "call_000000") as i64);
+    assert_eq!(all[0].platform_requests, fixture.asked(RequestKind::Detail, "call_000000") as i64);
 }
 
 async fn time_of_an_engine_is_entered_where_one_listened(backend: Backend) {
@@ -146,10 +148,10 @@ async fn old_days_are_summed_up_and_every_sum_stays_as_it_was(backend: Backend) 
     five_days(&app, first).await;
     let whole = (first - DAY * 2, first + DAY * 9);
     let every = [By::Source, By::Organization, By::Engine, By::Day];
-    let look = async |stretch| {
+    let look = async |period| {
         let mut sums = Vec::new();
         for by in every {
-            sums.push(app.store.ledger(by, stretch).await.unwrap());
+            sums.push(app.store.ledger(by, period).await.unwrap());
         }
         sums
     };
@@ -169,10 +171,10 @@ async fn old_days_are_summed_up_and_every_sum_stays_as_it_was(backend: Backend) 
     }
     assert!(summed >= 24, "{summed}");
     assert_eq!(app.store.ledger(By::Call, whole).await.unwrap().len(), 16, "single calls of the days that are left");
-    // A stretch that ends or begins between the days.
+    // A period that ends or begins between the days.
     let (early, late) = ((first - DAY * 2, first + DAY * 2), (first + DAY * 2, first + DAY * 9));
-    let attempts = async |stretch| {
-        let sums = app.store.ledger(By::Source, stretch).await.unwrap();
+    let attempts = async |period| {
+        let sums = app.store.ledger(By::Source, period).await.unwrap();
         sums.iter().map(|sum| sum.attempts).sum::<i64>()
     };
     let all: i64 = before[0].iter().map(|sum| sum.attempts).sum();

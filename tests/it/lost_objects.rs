@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall, recordings};
+use aftercall::demo::{Api, FaultAnswer, RequestKind, SampleCall, recordings};
 use aftercall::domain::{Artifact, CallFlag, Outcome, RecordFlag};
 use aftercall::jobs::backfill;
 use aftercall::jobs::object_check::{Found, Orphans, check};
@@ -229,7 +229,7 @@ async fn a_call_asked_for_again_is_fetched_again_while_its_source_has_it(backend
     for place in Place::both().await {
         let fixture = place.fixture(backend, calls(3)).await;
         let records = processed(&fixture, 3).await;
-        let asked = fixture.asked(Kind::Recording, &id(0));
+        let asked = fixture.asked(RequestKind::Recording, &id(0));
         // Gone, cut, and only its derived audio gone: the last needs nothing of its source.
         place.lose(&fixture, named(&records[0], "original"));
         place.cut(&fixture, named(&records[1], "original"));
@@ -244,7 +244,7 @@ async fn a_call_asked_for_again_is_fetched_again_while_its_source_has_it(backend
             whole(&fixture, n).await;
             assert_eq!(fixture.record(Api::KrosaiV1, &id(n)).await.transcript_version, 2);
         }
-        let fetched = [0, 1, 2].map(|n| fixture.asked(Kind::Recording, &id(n)));
+        let fetched = [0, 1, 2].map(|n| fixture.asked(RequestKind::Recording, &id(n)));
         assert_eq!(fetched, [asked + 1, asked + 1, asked]);
         assert_eq!(check(&fixture, Orphans::Delete).await.unwrap(), Found::default());
         assert!(fixture.jobs().await.iter().all(|job| job.state == JobState::Completed));
@@ -270,7 +270,7 @@ async fn a_backfill_by_flag_mends_those_calls_and_no_others(backend: Backend) {
         assert_eq!(plan.to_do, 2);
         let backfill = backfill::start_ordered(&fixture, &new, orders).await.unwrap().unwrap();
         let shown =
-            aftercall::jobs::backfill_standing::shown(&fixture.app, &fixture.backfill(&backfill).await).await.unwrap();
+            aftercall::jobs::backfill_status::shown(&fixture.app, &fixture.backfill(&backfill).await).await.unwrap();
         assert_eq!(shown["where_flag"], "missing_object", "{shown}");
         fixture.run_pending().await;
         let ended = fixture.backfill(&backfill).await;
@@ -290,7 +290,7 @@ async fn what_its_source_does_not_have_any_more_stays_flagged_and_done(backend: 
         let records = processed(&fixture, 1).await;
         place.lose(&fixture, named(&records[0], "original"));
         check(&fixture, Orphans::Delete).await.unwrap();
-        fixture.platform.set_faults(|asked| (asked.kind == Kind::Recording).then(|| FaultAnswer::status(404)));
+        fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Recording).then(|| FaultAnswer::status(404)));
         fixture.trigger_again(Api::KrosaiV1, &id(0)).await;
         for _ in 0..4 {
             fixture.run_pending().await;
@@ -321,7 +321,7 @@ async fn an_original_lost_before_its_call_has_ended_is_fetched_again(backend: Ba
         for n in 0..2 {
             whole(&fixture, n).await;
         }
-        assert_eq!([0, 1].map(|n| fixture.asked(Kind::Recording, &id(n))), [2, 1]);
+        assert_eq!([0, 1].map(|n| fixture.asked(RequestKind::Recording, &id(n))), [2, 1]);
     }
 }
 
@@ -331,7 +331,7 @@ async fn a_sweep_that_refuses_to_delete_still_notices(backend: Backend) {
         let records = processed(&fixture, 2).await;
         place.lose(&fixture, named(&records[0], "original"));
         let job = aftercall::jobs::Job::RetentionSweep;
-        fixture.enqueue(job.queued(&fixture, aftercall::queue::Lane::Upkeep)).await;
+        fixture.enqueue(job.queued(&fixture, aftercall::queue::Lane::Maintenance)).await;
         fixture.run_pending().await;
         assert_eq!(flagged(&fixture).await, [id(0)]);
     }

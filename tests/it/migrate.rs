@@ -1,8 +1,8 @@
 //! From SQLite to PostgreSQL with work in flight: nothing is lost, nothing is done twice.
 
-use aftercall::demo::{Api, Kind, SampleCall};
+use aftercall::demo::{Api, RequestKind, SampleCall};
 use aftercall::domain::Outcome;
-use aftercall::queue::{Finished, JobState, Kind as JobKind, Lane, NewJob};
+use aftercall::queue::{FinishedJobs, JobState, Kind as JobKind, Lane, NewJob};
 use aftercall::store::{AuditEntry, CallFilter, Scope};
 use jiff::SignedDuration;
 
@@ -39,7 +39,7 @@ async fn an_installation_moves_with_everything_it_has() {
         subject: Some("é \"quoted\" \\ back".to_owned()),
         tenant: None,
         payload: serde_json::json!({ "do": "nothing", "text": "ü\n\t{}" }),
-        lane: Lane::Upkeep,
+        lane: Lane::Maintenance,
         priority: 3,
         max_attempts: 7,
     };
@@ -60,7 +60,7 @@ async fn an_installation_moves_with_everything_it_has() {
         .unwrap();
     tx.commit().await.unwrap();
     app.store.add_key("boss", "secret-2", &[Scope::Admin], None, app.now()).await.unwrap();
-    let mut before = app.queue.jobs(Finished::Included, 1000).await.unwrap();
+    let mut before = app.queue.jobs(FinishedJobs::Included, 1000).await.unwrap();
     before.sort_by_key(|job| job.id);
     let records = app.store.calls(&CallFilter::default()).await.unwrap();
     let audited = app.store.audit_entries(None).await.unwrap().len();
@@ -80,7 +80,7 @@ async fn an_installation_moves_with_everything_it_has() {
     }
     site.configure(&format!("[store]\nurl = \"{url}\""));
     let app = site.app().await;
-    let mut after = app.queue.jobs(Finished::Included, 1000).await.unwrap();
+    let mut after = app.queue.jobs(FinishedJobs::Included, 1000).await.unwrap();
     after.sort_by_key(|job| job.id);
     for (old, new) in before.iter().zip(&after) {
         let state = if old.state == JobState::Running { JobState::Available } else { old.state };
@@ -112,7 +112,7 @@ async fn an_installation_moves_with_everything_it_has() {
         assert_eq!(site.platform.record(id).map(|record| record.effects), Some(1), "{id}");
     }
     for id in &ids[..4] {
-        assert_eq!(site.platform.requests().of(Kind::Recording, id), 1, "{id} was downloaded again");
+        assert_eq!(site.platform.requests().of(RequestKind::Recording, id), 1, "{id} was downloaded again");
     }
     // A target that holds something is refused.
     let other = Site::start(vec![], "").await;

@@ -20,7 +20,7 @@ const MODEL: &str = "parakeet-110m";
 
 /// How the server answers a request for the model's network.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Manner {
+enum Behaviour {
     Well,
     /// So many bytes, and then the connection ends.
     CutAfter(usize),
@@ -32,7 +32,7 @@ enum Manner {
 #[derive(Clone)]
 struct Server {
     network: Bytes,
-    manner: Arc<Mutex<Manner>>,
+    behaviour: Arc<Mutex<Behaviour>>,
     /// The first byte asked for, each time.
     from: Arc<Mutex<Vec<usize>>>,
     base: String,
@@ -44,15 +44,15 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}/mirror/", listener.local_addr().unwrap());
-        let manner = Arc::new(Mutex::new(Manner::Well));
-        let server = Self { network: network.into(), manner, from: Arc::default(), base };
+        let behaviour = Arc::new(Mutex::new(Behaviour::Well));
+        let server = Self { network: network.into(), behaviour, from: Arc::default(), base };
         let router = Router::new().route("/mirror/{model}/{file}", get(serve)).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         server
     }
 
-    fn be(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
+    fn be(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 
     fn asked_from(&self) -> Vec<usize> {
@@ -84,10 +84,10 @@ async fn serve(
     let from: usize =
         range.map_or(0, |range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse().unwrap());
     server.from.lock().unwrap().push(from);
-    let manner = *server.manner.lock().unwrap();
-    match manner {
-        Manner::Status(code) => StatusCode::from_u16(code).unwrap().into_response(),
-        Manner::CutAfter(count) => {
+    let behaviour = *server.behaviour.lock().unwrap();
+    match behaviour {
+        Behaviour::Status(code) => StatusCode::from_u16(code).unwrap().into_response(),
+        Behaviour::CutAfter(count) => {
             let some = server.network.slice(from..(from + count).min(server.network.len()));
             // What was written is sent on its way before the end comes.
             let end = async {
@@ -97,8 +97,8 @@ async fn serve(
             let pieces = futures::stream::iter([Ok(some)]).chain(futures::stream::once(end));
             Body::from_stream(pieces).into_response()
         }
-        Manner::Well if from > 0 => (StatusCode::PARTIAL_CONTENT, server.network.slice(from..)).into_response(),
-        Manner::Well | Manner::WholeOnly => server.network.clone().into_response(),
+        Behaviour::Well if from > 0 => (StatusCode::PARTIAL_CONTENT, server.network.slice(from..)).into_response(),
+        Behaviour::Well | Behaviour::WholeOnly => server.network.clone().into_response(),
     }
 }
 
@@ -122,12 +122,12 @@ fn load(dir: &Path) -> Result<Recogniser, EngineError> {
 async fn what_broke_off_is_gone_on_with_and_the_model_runs() {
     let server = Server::start(network()).await;
     let models = tempfile::tempdir().unwrap();
-    server.be(Manner::CutAfter(10_000));
+    server.be(Behaviour::CutAfter(10_000));
     let failure = server.pull(models.path(), &server.hashes()).await.unwrap_err();
     assert!(matches!(failure, PullError::Transfer { .. }), "{failure}");
     assert_eq!(failure.fault(), Fault::Transient);
     assert!(!models.path().join(MODEL).exists());
-    server.be(Manner::Well);
+    server.be(Behaviour::Well);
     let dir = server.pull(models.path(), &server.hashes()).await.unwrap();
     assert_eq!(server.asked_from(), [0, 10_000]);
     assert_eq!(std::fs::read(dir.join("model.onnx")).unwrap(), network());
@@ -139,9 +139,9 @@ async fn what_broke_off_is_gone_on_with_and_the_model_runs() {
 async fn a_server_without_ranges_is_asked_for_all_of_it_again() {
     let server = Server::start(network()).await;
     let models = tempfile::tempdir().unwrap();
-    server.be(Manner::CutAfter(10_000));
+    server.be(Behaviour::CutAfter(10_000));
     server.pull(models.path(), &server.hashes()).await.unwrap_err();
-    server.be(Manner::WholeOnly);
+    server.be(Behaviour::WholeOnly);
     let dir = server.pull(models.path(), &server.hashes()).await.unwrap();
     assert_eq!(std::fs::read(dir.join("model.onnx")).unwrap(), network());
 }
@@ -184,7 +184,7 @@ async fn answers_that_are_no_file_are_told_apart() {
     for (status, fault) in
         [(404, Fault::Permanent), (403, Fault::Permanent), (429, Fault::Transient), (503, Fault::Transient)]
     {
-        server.be(Manner::Status(status));
+        server.be(Behaviour::Status(status));
         let failure = server.pull(models.path(), &server.hashes()).await.unwrap_err();
         assert!(matches!(failure, PullError::Answer { .. }) && failure.fault() == fault, "{status}: {failure}");
     }

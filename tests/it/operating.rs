@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use aftercall::demo::{self, Api, Kind, SampleCall};
+use aftercall::demo::{self, Api, RequestKind, SampleCall};
 use aftercall::store::Scope;
 use jiff::SignedDuration;
 use reqwest::Method;
@@ -74,7 +74,7 @@ async fn polls_that_find_nothing_say_nothing() {
     site.platform.forget_requests();
     let mut worker = site.spawn(&["work"], &[]);
     worker.hear("worker started").await;
-    let lists = || site.platform.requests().count(Kind::List);
+    let lists = || site.platform.requests().count(RequestKind::List);
     eventually("some polls of all sources", async || (lists() >= 16).then_some(())).await;
     terminate(worker.id());
     let (_, said) = worker.end().await;

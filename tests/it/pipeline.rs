@@ -1,18 +1,18 @@
 //! The mission from end to end: real HTTP to a platform of four dialects, real recordings, real files.
 
+mod delivery;
 mod growth;
 mod lapses;
 mod odd_platform;
 mod receivers;
 mod trouble;
-mod writeback;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aftercall::demo::{self, Api, Kind, SampleCall, SampleRecording};
+use aftercall::demo::{self, Api, RequestKind, SampleCall, SampleRecording};
 use aftercall::domain::{Outcome, ProviderTurn, Role};
 use aftercall::jobs::trigger::TriggerState;
 use aftercall::store::{BackfillState, CallRecord, Db};
@@ -117,14 +117,14 @@ async fn every_sample_call_ends_as_it_should(backend: Backend) {
     assert_eq!(spool(&fixture), 0);
 
     // Once more everything is accounted for, and nothing is fetched again.
-    let recordings = fixture.platform.requests().count(Kind::Recording);
+    let recordings = fixture.platform.requests().count(RequestKind::Recording);
     for api in Api::ALL {
         let balance = fixture.reconcile(api).await;
         let ended = balance.done + balance.terminal.values().sum::<u64>();
         assert_eq!((balance.enqueued, balance.missing, ended), (0, 0, balance.completed), "{balance:?}");
     }
     fixture.run_pending().await;
-    assert_eq!(fixture.platform.requests().count(Kind::Recording), recordings);
+    assert_eq!(fixture.platform.requests().count(RequestKind::Recording), recordings);
 }
 
 /// A worker works beside what the test does until nothing is left to do.
@@ -163,7 +163,7 @@ async fn any_number_of_triggers_is_one_run(backend: Backend) {
     .await;
     for (api, id) in &ids {
         done(&fixture, &fixture.record(*api, id).await).await;
-        assert_eq!(fixture.asked(Kind::Recording, id), 1, "{id} was downloaded more than once");
+        assert_eq!(fixture.asked(RequestKind::Recording, id), 1, "{id} was downloaded more than once");
     }
     assert_eq!(fixture.platform.effects(&ids[0].1), 1);
     assert_eq!(fixture.platform.record(&ids[1].1).unwrap().effects, 1);
@@ -222,7 +222,7 @@ async fn a_backfill_goes_on_after_a_restart(backend: Backend) {
         let worker = worker::run(fixture.app.app.clone(), &lock, Until::Stopped, signals.clone());
         let stop = async {
             eventually("some calls to be done", async || {
-                (fixture.platform.requests().count(Kind::Recording) >= 5).then_some(())
+                (fixture.platform.requests().count(RequestKind::Recording) >= 5).then_some(())
             })
             .await;
             signals.drain.cancel();
@@ -239,7 +239,7 @@ async fn a_backfill_goes_on_after_a_restart(backend: Backend) {
         done(&fixture, &fixture.record(api, &id).await).await;
     }
     // Fed oldest first.
-    let first = fixture.platform.requests().iter().find(|asked| asked.kind == Kind::Recording).cloned().unwrap();
+    let first = fixture.platform.requests().iter().find(|asked| asked.kind == RequestKind::Recording).cloned().unwrap();
     assert!(first.call_id.unwrap().as_str() > "call_000020");
 }
 
@@ -264,7 +264,7 @@ async fn nothing_is_asked_of_a_call_past_its_term(backend: Backend) {
             call.turns.is_empty() && call.from_number.is_none() && call.raw.is_null(),
             "content was kept: {call:?}"
         );
-        for kind in [Kind::Detail, Kind::RecordingLink, Kind::Recording] {
+        for kind in [RequestKind::Detail, RequestKind::RecordingLink, RequestKind::Recording] {
             assert_eq!(fixture.asked(kind, id), 0, "{kind:?} of {id}");
         }
     }
@@ -304,7 +304,7 @@ async fn nothing_is_kept_of_a_call_that_opted_out(backend: Backend) {
     fixture.run_pending().await;
     let record = fixture.record(Api::Zudu, id).await;
     assert_eq!(record.outcome, Some(Outcome::OptedOut));
-    assert_eq!(fixture.asked(Kind::Recording, id), 0);
+    assert_eq!(fixture.asked(RequestKind::Recording, id), 0);
     done(&fixture, &fixture.record(Api::Zudu, "call-000002").await).await;
 
     let mut kept = Vec::new();
@@ -358,7 +358,7 @@ async fn a_call_asked_for_again_gets_a_new_version(backend: Backend) {
     let second = fixture.record(Api::Zudu, id).await;
     assert_eq!((second.outcome, second.transcript_version), (Some(Outcome::Done), 2));
     assert_eq!(fixture.store.transcripts(second.uid).await.unwrap().len(), 2);
-    assert_eq!(fixture.asked(Kind::Recording, id), 1, "the original is safe and was fetched again");
+    assert_eq!(fixture.asked(RequestKind::Recording, id), 1, "the original is safe and was fetched again");
     assert_eq!(fixture.platform.effects(id), 2);
     whole(&fixture, &second).await;
 }
@@ -369,7 +369,7 @@ async fn a_call_condemned_while_it_is_processed_leaves_nothing(backend: Backend)
     let uid = fixture.trigger(Api::KrosaiV1, id).await.id;
     // In the very moment in which its recording is asked for.
     fixture.platform.set_faults(move |asked| {
-        if asked.kind == Kind::Recording {
+        if asked.kind == RequestKind::Recording {
             let app = app.clone();
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
-use aftercall::demo::{self, Api, Builder, Platform, Running, SampleCall};
+use aftercall::demo::{self, Api, Builder, RunningPlatform, SampleCall, SamplePlatform};
 use aftercall::domain::{CallId, SourceName};
 use aftercall::store::{CallRecord, Db};
 use aftercall::worker::{self, DataLock, Signals, Until};
@@ -43,8 +43,8 @@ level = "warn"
 /// A data directory, its configuration file, and the platform it asks.
 pub struct Site {
     dir: TempDir,
-    pub platform: Platform,
-    pub serving: Running,
+    pub platform: SamplePlatform,
+    pub serving: RunningPlatform,
     text: String,
     offset: Arc<AtomicI64>,
 }
@@ -92,7 +92,7 @@ impl Site {
     pub async fn with(calls: Vec<SampleCall>, more: &str, make: impl FnOnce(Builder) -> Builder) -> Self {
         let offset = Arc::new(AtomicI64::new(0));
         let clock = Clock::offset_by(offset.clone());
-        let platform = make(Platform::builder(Arc::new(move || clock.now())).calls(calls)).build();
+        let platform = make(SamplePlatform::builder(Arc::new(move || clock.now())).calls(calls)).build();
         let serving = platform.serve(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap();
         let dir = tempfile::Builder::new().prefix("aftercall-site-").tempdir().unwrap();
         let mut site = Self { dir, platform, serving, text: String::new(), offset };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use aftercall::domain::{CallId, Side, SourceName, Stage};
 use aftercall::jobs::admit::{self, Repeat};
 use aftercall::jobs::schedule::Schedules;
-use aftercall::queue::{Failure, Finished, JobState, Lane, NewJob, Verdict};
+use aftercall::queue::{Failure, FinishedJobs, JobState, Lane, NewJob, Verdict};
 use aftercall::store::{Admitted, AuditEntry, Db};
 use futures::future::join_all;
 
@@ -158,7 +158,7 @@ async fn a_permanent_fault_is_a_dead_letter_at_once(backend: Backend) {
     assert_eq!((dead.attempt, dead.failure), (1, Some(why)));
     crew.drain().await;
     // It is kept, and listed without asking for finished jobs.
-    let listed = app.queue.jobs(Finished::Left, 10).await.unwrap();
+    let listed = app.queue.jobs(FinishedJobs::Left, 10).await.unwrap();
     assert_eq!(listed.iter().map(|job| job.id).collect::<Vec<_>>(), [id]);
 }
 
@@ -273,7 +273,7 @@ async fn kinds_of_a_newer_build_stay_queued(backend: Backend) {
     }
     let before: Vec<i64> = app.jobs().await.iter().map(|job| job.id).collect();
     // The worker of the second is dead: its job is given back, not judged.
-    assert_eq!(app.queue.rescue("me", HOUR).await.unwrap().returned, 1);
+    assert_eq!(app.queue.requeue_expired("me", HOUR).await.unwrap().returned, 1);
     let known = app.enqueue(job("known")).await.id;
     let crew = app.crew("w", 4, script(|_| async { Verdict::Complete })).await;
     completed(&app, known).await;

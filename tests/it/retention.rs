@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aftercall::app::App;
-use aftercall::demo::{Api, Kind, SampleCall, recordings};
+use aftercall::demo::{Api, RequestKind, SampleCall, recordings};
 use aftercall::domain::{CallId, Outcome, RetentionState};
 use aftercall::jobs::admit::Repeat;
 use aftercall::jobs::backfill;
 use aftercall::jobs::reconcile;
 use aftercall::jobs::reconcile::Balance;
-use aftercall::jobs::retention_sweep::{Consent, Plan, sweep};
+use aftercall::jobs::retention_sweep::{Consent, SweepPlan, sweep};
 use aftercall::jobs::trigger::{TriggerState, trigger};
 use aftercall::store::{NewBackfill, NewHold, Origin};
 use aftercall::wire::Window;
@@ -76,7 +76,7 @@ async fn bring_in(app: &Arc<App>, api: Api) {
     assert_eq!((balance.running, balance.missing), (0, 0), "{balance:?}");
 }
 
-async fn swept(app: &App, consent: Consent) -> Plan {
+async fn swept(app: &App, consent: Consent) -> SweepPlan {
     sweep(app, consent).await.unwrap()
 }
 
@@ -210,8 +210,8 @@ async fn nothing_is_asked_about_a_call_that_is_past_its_term_in_the_list() {
         assert_eq!(balance.terminal, BTreeMap::from([("past_retention".to_owned(), 1)]), "{api:?}");
     }
     run_pending(&app).await;
-    let asked: Vec<Kind> = site.platform.requests().iter().map(|request| request.kind).collect();
-    assert!(asked.iter().all(|kind| *kind == Kind::List), "{asked:?}");
+    let asked: Vec<RequestKind> = site.platform.requests().iter().map(|request| request.kind).collect();
+    assert!(asked.iter().all(|kind| *kind == RequestKind::List), "{asked:?}");
     assert_eq!(holding(&site.data_dir(), b"+14155550123"), Vec::<PathBuf>::new());
 }
 
@@ -228,7 +228,7 @@ async fn a_trigger_learns_of_the_term_and_asks_for_no_recording() {
         assert_eq!(record(&app, &call.id).await.outcome, Some(Outcome::PastRetention), "{:?}", call.api);
     }
     let requests = site.platform.requests();
-    assert_eq!((requests.count(Kind::Recording), requests.count(Kind::RecordingLink)), (0, 0));
+    assert_eq!((requests.count(RequestKind::Recording), requests.count(RequestKind::RecordingLink)), (0, 0));
     assert_eq!(holding(&site.data_dir(), b"+14155550123"), Vec::<PathBuf>::new());
 }
 
@@ -273,7 +273,7 @@ async fn an_erased_call_does_not_come_back_by_any_way() {
     assert_eq!(balance(&app, Api::Zudu).await.terminal, BTreeMap::from([("erased".to_owned(), 1)]));
     run_pending(&app).await;
     let after = site.platform.requests();
-    for kind in [Kind::Recording, Kind::RecordingLink, Kind::Detail] {
+    for kind in [RequestKind::Recording, RequestKind::RecordingLink, RequestKind::Detail] {
         assert_eq!(after.count(kind), before.count(kind), "{kind:?}");
     }
     for trace in traces(&call, "due") {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aftercall::app::App;
-use aftercall::demo::{Api, Kind, SampleCall};
+use aftercall::demo::{Api, RequestKind, SampleCall};
 use aftercall::domain::transcript::Evidence;
 use aftercall::domain::{Quality, Role, Transcript};
 use aftercall::jobs::correct::{Corrected, correct};
@@ -136,7 +136,7 @@ async fn a_correction_during_a_run_is_not_lost(backend: Backend) {
     // In the very moment in which the run asks about the call, having read its record already.
     let (app, uid, done) = (fixture.app.app.clone(), before.uid, AtomicBool::new(false));
     fixture.platform.set_faults(move |asked| {
-        if asked.kind == Kind::Detail && !done.swap(true, Ordering::SeqCst) {
+        if asked.kind == RequestKind::Detail && !done.swap(true, Ordering::SeqCst) {
             // The platform answers when it has been done; its thread's other work is taken over by another one.
             tokio::task::block_in_place(|| {
                 let correction = correct(&app, uid, Correction::Swap, "ada");
@@ -174,7 +174,7 @@ async fn a_correction_is_not_lost_to_what_a_dead_worker_noted(backend: Backend) 
     let mut tx = fixture.store.begin().await.unwrap();
     assert!(fixture.store.set_progress(&mut tx, before.uid, before.generation, &noted).await.unwrap());
     tx.commit().await.unwrap();
-    fixture.queue.rescue("another", Duration::ZERO).await.unwrap();
+    fixture.queue.requeue_expired("another", Duration::ZERO).await.unwrap();
     fixture.run_pending().await;
     let versions = fixture.store.transcripts(before.uid).await.unwrap();
     assert_eq!(versions.len(), 3, "the correction and the run");

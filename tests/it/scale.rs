@@ -11,7 +11,7 @@ use aftercall::domain::Outcome;
 use aftercall::jobs::backfill;
 use aftercall::jobs::reconcile;
 use aftercall::jobs::reconcile::Balance;
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use aftercall::store::{BackfillState, CallFilter, NewBackfill, Origin};
 use aftercall::wire::Window;
 use jiff::{SignedDuration, Timestamp};
@@ -72,7 +72,7 @@ async fn every_call_of_a_faulty_platform_is_accounted_for_and_written_back_once(
         for api in Api::ALL {
             balances.push(balance(&app, api).await);
         }
-        let waiting = app.queue.jobs(Finished::Left, 1).await.unwrap();
+        let waiting = app.queue.jobs(FinishedJobs::Left, 1).await.unwrap();
         if waiting.is_empty() && balances.iter().all(|balance| balance.running == 0) {
             break balances;
         }
@@ -119,7 +119,7 @@ async fn nothing_happened_twice(site: &Site, app: &App, calls: &[SampleCall]) {
         };
         assert!(effects.is_none_or(|effects| effects == 1), "{id}: {effects:?} write-backs");
     }
-    let jobs = app.queue.jobs(Finished::Included, 1_000_000).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Included, 1_000_000).await.unwrap();
     let unwell: Vec<_> = jobs.iter().filter(|job| job.state != JobState::Completed).collect();
     assert!(unwell.is_empty(), "{unwell:?}");
     let processed = jobs.iter().filter(|job| job.kind == "process_call").count();

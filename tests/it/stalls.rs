@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall, SampleRecording};
+use aftercall::demo::{Api, FaultAnswer, RequestKind, SampleCall, SampleRecording};
 use aftercall::domain::Outcome;
-use aftercall::jobs::{backfill, backfill_standing};
+use aftercall::jobs::{backfill, backfill_status};
 use aftercall::queue::JobState;
 use aftercall::store::{BackfillState, CallFilter, NewBackfill, Orders, Origin, Steering};
 use jiff::{SignedDuration, Timestamp};
@@ -64,7 +64,7 @@ async fn start(fixture: &Fixture, rate_per_minute: Option<u32>) -> String {
 }
 
 async fn shown(fixture: &Fixture, id: &str) -> Value {
-    backfill_standing::shown(&fixture.app, &fixture.backfill(id).await).await.unwrap()
+    backfill_status::shown(&fixture.app, &fixture.backfill(id).await).await.unwrap()
 }
 
 async fn ended(fixture: &Fixture, outcome: Outcome) -> usize {
@@ -83,7 +83,7 @@ async fn calls_that_only_wait_hold_no_place(backend: Backend) {
     // Every twenty-fifth never has a recording; two of every twenty-five have one when it is looked for again.
     let recording = |n: usize| match n % 25 {
         0 => SampleRecording::Never,
-        1 | 2 => SampleRecording::AfterLooks(3),
+        1 | 2 => SampleRecording::AfterReads(3),
         _ => SampleRecording::Ready,
     };
     // Whoever waits does so for minutes, however slow the machine is.
@@ -122,7 +122,11 @@ async fn old_calls_without_a_recording_end_within_two_minutes(backend: Backend) 
     }
     assert_eq!(ended(&fixture, Outcome::NoRecording).await, 9);
     for n in 0..9 {
-        assert_eq!(fixture.asked(Kind::Detail, &format!("call_{n:06}")) / 2, 3, "three looks, each at two places");
+        assert_eq!(
+            fixture.asked(RequestKind::Detail, &format!("call_{n:06}")) / 2,
+            3,
+            "three looks, each at two places"
+        );
     }
     after(&fixture, Duration::from_secs(6)).await;
     assert_eq!(fixture.backfill(&id).await.state, BackfillState::Done);
@@ -130,7 +134,7 @@ async fn old_calls_without_a_recording_end_within_two_minutes(backend: Backend) 
 
 async fn a_recording_that_an_old_call_gets_late_is_fetched(backend: Backend) {
     let old = calls(5, SignedDuration::from_hours(72));
-    let fixture = fixture(backend, with(old, |_| SampleRecording::AfterLooks(3))).await;
+    let fixture = fixture(backend, with(old, |_| SampleRecording::AfterReads(3))).await;
     let id = start(&fixture, None).await;
     for _ in 0..4 {
         after(&fixture, Duration::from_secs(25)).await;
@@ -156,7 +160,7 @@ async fn a_call_that_its_source_forgot_is_not_waited_for_either(backend: Backend
     let fixture = fixture(backend, calls(3, SignedDuration::from_hours(72))).await;
     let id = start(&fixture, Some(1)).await;
     // Listed, and gone when its turn comes.
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::Detail).then(|| FaultAnswer::status(404)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Detail).then(|| FaultAnswer::status(404)));
     assert!(fixture.store.rate_backfill(&id, None).await.unwrap());
     for _ in 0..4 {
         after(&fixture, Duration::from_secs(30)).await;
@@ -210,7 +214,7 @@ async fn the_time_left_is_that_of_the_ordered_rate(backend: Backend) {
     let id = start(&fixture, Some(2)).await;
     fixture.run_pending().await;
     let worker = fixture.queue.clone();
-    worker.beat("w", "test").await.unwrap();
+    worker.heartbeat("w", "test").await.unwrap();
     let fed = shown(&fixture, &id).await;
     assert_eq!((&fed["left"], &fed["eta_seconds"]), (&6.into(), &180.into()), "{fed}");
     // A pause of an hour slows nothing down once it is over.
@@ -231,10 +235,10 @@ async fn the_time_left_is_that_of_the_ordered_rate(backend: Backend) {
 
 async fn a_stall_says_why(backend: Backend) {
     let fixture = fixture(backend, calls(9, SignedDuration::from_hours(72))).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::Detail).then(|| FaultAnswer::status(401)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Detail).then(|| FaultAnswer::status(401)));
     let id = start(&fixture, None).await;
     fixture.run_pending().await;
-    fixture.queue.beat("w", "test").await.unwrap();
+    fixture.queue.heartbeat("w", "test").await.unwrap();
     let stalled = shown(&fixture, &id).await;
     let reason = stalled["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("are held back") && reason.contains("key"), "{stalled}");
@@ -259,7 +263,7 @@ async fn calls_that_fail_again_and_again_keep_nobody_out(backend: Backend) {
     let fixture = Fixture::planned(backend, plan, calls(40, SignedDuration::from_hours(72))).await;
     fixture.platform.set_faults(|asked| {
         let broken = asked.call_id.as_deref().is_some_and(|id| id.ends_with('0') || id.ends_with('5'));
-        (asked.kind == Kind::Recording && broken).then(|| FaultAnswer::status(500))
+        (asked.kind == RequestKind::Recording && broken).then(|| FaultAnswer::status(500))
     });
     let id = start(&fixture, None).await;
     // The platform goes on while they rest between attempts.

@@ -8,7 +8,7 @@ use aftercall::domain::{
     SourceCall, SourceName,
 };
 use aftercall::queue::Verdict;
-use aftercall::store::{Admitted, BackfillState, CallRecord, Finished, NewBackfill, NewItem, Origin, Scope, Store};
+use aftercall::store::{Admitted, BackfillState, CallRecord, FinishedCall, NewBackfill, NewItem, Origin, Scope, Store};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -160,8 +160,8 @@ async fn retention_counts_from_the_best_known_end(backend: Backend) {
         let record = read(&app.store, uid).await;
         assert_eq!((record.retention_basis.as_str(), record.retain_until), (*basis, *from + days));
         // What is learnt later, the better basis, moves the end; a later sight without it does not.
-        let learnt = SourceCall { id: call.id.clone(), ..full.clone() };
-        for told in [&learnt, &call] {
+        let enrolled = SourceCall { id: call.id.clone(), ..full.clone() };
+        for told in [&enrolled, &call] {
             admit(&app.store, told, seen + SignedDuration::from_hours(1)).await;
             let record = read(&app.store, uid).await;
             assert_eq!(
@@ -201,7 +201,7 @@ async fn an_end_is_refused_once_the_call_is_condemned(backend: Backend) {
     tx.commit().await.unwrap();
 
     // A run that began before writes nothing any more, whatever it holds.
-    let end = Finished {
+    let end = FinishedCall {
         outcome: Outcome::Done,
         reason: None,
         artifacts: std::slice::from_ref(&original),
@@ -267,21 +267,21 @@ async fn a_delivery_lives_and_dies_with_its_transaction(backend: Backend) {
     let app = TestApp::start(backend, "").await;
     let uid = admit(&app.store, &source_call("c-1"), app.now()).await.uid;
     let mut tx = app.store.begin().await.unwrap();
-    let lost = app.store.owe_delivery(&mut tx, uid, "http", 1, app.now()).await.unwrap();
+    let lost = app.store.add_pending_delivery(&mut tx, uid, "http", 1, app.now()).await.unwrap();
     app.queue.enqueue(&mut tx, job(&lost)).await.unwrap();
     drop(tx);
     assert!(app.store.delivery(&lost).await.unwrap().is_none());
     assert_eq!(app.jobs().await.len(), 0);
 
     let mut tx = app.store.begin().await.unwrap();
-    let owed = app.store.owe_delivery(&mut tx, uid, "http", 1, app.now()).await.unwrap();
-    app.queue.enqueue(&mut tx, job(&owed)).await.unwrap();
+    let pending = app.store.add_pending_delivery(&mut tx, uid, "http", 1, app.now()).await.unwrap();
+    app.queue.enqueue(&mut tx, job(&pending)).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(app.jobs().await.len(), 1);
-    let row = app.store.delivery(&owed).await.unwrap().unwrap();
+    let row = app.store.delivery(&pending).await.unwrap().unwrap();
     assert_eq!((row.call_uid, row.target.as_str(), row.version, row.delivered), (uid, "http", 1, false));
     let mut tx = app.store.begin().await.unwrap();
-    app.store.delivered(&mut tx, &owed, app.now()).await.unwrap();
+    app.store.delivered(&mut tx, &pending, app.now()).await.unwrap();
     tx.commit().await.unwrap();
     assert!(app.store.deliveries(uid).await.unwrap()[0].delivered);
     app.leave_queue();

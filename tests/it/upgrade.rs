@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
-use aftercall::demo::{self, Api, Platform, SampleCall};
+use aftercall::demo::{self, Api, SampleCall, SamplePlatform};
 use aftercall::domain::Outcome;
 use aftercall::jobs::{backfill, reconcile};
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use aftercall::store::{BackfillState, By, CallFilter, Db, NewBackfill, Origin};
 use aftercall::wire::Window;
 use jiff::{SignedDuration, Timestamp};
@@ -48,7 +48,7 @@ async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
     let calls: Vec<SampleCall> = (0..CALLS)
         .map(|n| SampleCall::numbered(Api::Atoms, n, ago(SignedDuration::from_mins(i64::from(n) + 2))))
         .collect();
-    let platform = Platform::builder(std::sync::Arc::new(Timestamp::now)).calls(calls.clone()).build();
+    let platform = SamplePlatform::builder(std::sync::Arc::new(Timestamp::now)).calls(calls.clone()).build();
     for call in &calls {
         platform.register_record(&call.id, json!({ "call_id": call.id, "status": "completed" }));
     }
@@ -103,7 +103,7 @@ async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
     backfill::start(&app, &again).await.unwrap().unwrap();
     let mut looks = 0;
     loop {
-        let left = app.queue.jobs(Finished::Left, 10).await.unwrap();
+        let left = app.queue.jobs(FinishedJobs::Left, 10).await.unwrap();
         if left.is_empty() {
             break;
         }
@@ -124,7 +124,7 @@ async fn the_build_before_and_this_one_share_a_database_and_lose_nothing() {
     let window = Window { from, to };
     let balance = reconcile::balance(&app, &atoms, window).await.unwrap();
     assert_eq!((balance.done, balance.missing, balance.enqueued), (u64::from(CALLS), 0, 0), "{balance:?}");
-    let jobs = app.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Included, u64::MAX).await.unwrap();
     let unwell: Vec<_> = jobs.iter().filter(|job| job.state != JobState::Completed).collect();
     assert!(unwell.is_empty(), "{unwell:?}");
     for record in app.store.calls(&CallFilter::default()).await.unwrap() {

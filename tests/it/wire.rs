@@ -15,8 +15,8 @@ use aftercall::domain::{
     CallChannel, CallId, CallStatus, Cost, CostUnit, Direction, EndReason, Network, PhoneNumber, ProviderTurn,
     ProviderWord, RecordingUrl, Role, SourceCall,
 };
-use aftercall::wire::krosai::Form;
-use aftercall::wire::{Dialect, KeyHeaders, LossUnit, Platform, WireError, atoms, krosai, text};
+use aftercall::wire::krosai::KrosaiForm;
+use aftercall::wire::{Dialect, KeyHeaders, LossUnit, Vendor, WireError, atoms, krosai, text};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -30,16 +30,16 @@ fn json_fixture(name: &str) -> Value {
     serde_json::from_slice(&fixture(name)).unwrap()
 }
 
-fn dialect(platform: Platform) -> Dialect {
+fn dialect(platform: Vendor) -> Dialect {
     Dialect { platform, loss_unit: LossUnit::Documented, key_headers: KeyHeaders::Both, organization: None }
 }
 
-fn page(platform: Platform, body: &[u8]) -> Vec<SourceCall> {
+fn page(platform: Vendor, body: &[u8]) -> Vec<SourceCall> {
     let dialect = dialect(platform);
     dialect.read_page(body, &dialect.first_page()).unwrap().calls
 }
 
-fn detail(platform: Platform, body: &[u8], id: &str) -> SourceCall {
+fn detail(platform: Vendor, body: &[u8], id: &str) -> SourceCall {
     dialect(platform).read_detail(body, &CallId::parse(id).unwrap()).unwrap()
 }
 
@@ -141,17 +141,17 @@ fn assert_canonical(name: &str, calls: &[SourceCall]) {
 #[test]
 fn every_fixture_reads_as_expected() {
     for (name, platform) in [
-        ("krosai_v1_list", Platform::Krosai),
-        ("krosai_cockpit_list", Platform::Krosai),
-        ("zudu_list", Platform::Zudu),
-        ("atoms_list", Platform::Atoms),
+        ("krosai_v1_list", Vendor::Krosai),
+        ("krosai_cockpit_list", Vendor::Krosai),
+        ("zudu_list", Vendor::Zudu),
+        ("atoms_list", Vendor::Atoms),
     ] {
         assert_canonical(name, &page(platform, &fixture(&format!("{name}.json"))));
     }
     for (name, platform, id) in [
-        ("krosai_v1_detail", Platform::Krosai, "call_fx001"),
-        ("atoms_detail", Platform::Atoms, "CALL-1737000000000-abc123"),
-        ("atoms_detail_strings", Platform::Atoms, "CALL-1737000000002-abc125"),
+        ("krosai_v1_detail", Vendor::Krosai, "call_fx001"),
+        ("atoms_detail", Vendor::Atoms, "CALL-1737000000000-abc123"),
+        ("atoms_detail_strings", Vendor::Atoms, "CALL-1737000000002-abc125"),
     ] {
         assert_canonical(name, &[detail(platform, &fixture(&format!("{name}.json")), id)]);
     }
@@ -161,8 +161,8 @@ fn every_fixture_reads_as_expected() {
 
 #[test]
 fn the_two_forms_of_krosai_are_told_apart_by_the_answer() {
-    for (name, form) in [("krosai_v1_list", Form::CallLogs), ("krosai_cockpit_list", Form::Cockpit)] {
-        let first = dialect(Platform::Krosai).first_page();
+    for (name, form) in [("krosai_v1_list", KrosaiForm::CallLogs), ("krosai_cockpit_list", KrosaiForm::Cockpit)] {
+        let first = dialect(Vendor::Krosai).first_page();
         let (found, _) = krosai::read_page(&fixture(&format!("{name}.json")), &first, LossUnit::Documented).unwrap();
         assert_eq!(found, form);
     }
@@ -170,7 +170,7 @@ fn the_two_forms_of_krosai_are_told_apart_by_the_answer() {
 
 #[test]
 fn a_fresh_link_is_read_with_its_size_and_end() {
-    let link = dialect(Platform::Krosai).read_recording(&fixture("krosai_recording.json")).unwrap().unwrap();
+    let link = dialect(Vendor::Krosai).read_recording(&fixture("krosai_recording.json")).unwrap().unwrap();
     assert_eq!(link.url.as_url().unwrap().query(), Some("X-Amz-Expires=3600"));
     assert_eq!(link.expires_at.unwrap().to_string(), "2026-01-10T11:00:00Z");
     assert_eq!((link.duration_ms, link.size_bytes), (Some(42_000), Some(504_000)));
@@ -178,28 +178,28 @@ fn a_fresh_link_is_read_with_its_size_and_end() {
 
 #[test]
 fn a_detail_fills_in_its_row_and_erases_nothing() {
-    let row = page(Platform::Krosai, &fixture("krosai_v1_list.json")).remove(0);
+    let row = page(Vendor::Krosai, &fixture("krosai_v1_list.json")).remove(0);
     let bare =
-        detail(Platform::Krosai, br#"{"id":"call_fx001","status":"completed","recording_url":null}"#, "call_fx001");
-    let call = dialect(Platform::Krosai).join(bare, row.clone());
+        detail(Vendor::Krosai, br#"{"id":"call_fx001","status":"completed","recording_url":null}"#, "call_fx001");
+    let call = dialect(Vendor::Krosai).join(bare, row.clone());
     assert_eq!((&call.recording_url, call.duration_ms, call.cost), (&row.recording_url, Some(42_000), row.cost));
     assert!(call.turns.is_empty(), "the excerpt in a list never passes for the transcript");
 
-    let row = page(Platform::Atoms, &fixture("atoms_list.json")).remove(0);
-    let whole = detail(Platform::Atoms, &fixture("atoms_detail.json"), "CALL-1737000000000-abc123");
-    let call = dialect(Platform::Atoms).join(whole, row);
+    let row = page(Vendor::Atoms, &fixture("atoms_list.json")).remove(0);
+    let whole = detail(Vendor::Atoms, &fixture("atoms_detail.json"), "CALL-1737000000000-abc123");
+    let call = dialect(Vendor::Atoms).join(whole, row);
     assert_eq!(call.created_at.unwrap().to_string(), "2026-01-15T10:30:00Z", "given beats derived");
     assert_eq!(call.turns.len(), 2);
 }
 
 #[test]
 fn the_documents_own_examples_are_read() {
-    let calls = page(Platform::Krosai, &fixture("documents/000_krosai_call_logs_list.json"));
+    let calls = page(Vendor::Krosai, &fixture("documents/000_krosai_call_logs_list.json"));
     assert_eq!((calls[0].duration_ms, calls[0].turns[0].role), (Some(180_000), Role::Unknown));
     let answered = calls[0].answered_at.unwrap().as_second();
     assert_eq!(calls[0].ended_at.unwrap().as_second() - answered, 180, "duration counts from the answer");
 
-    let call = detail(Platform::Krosai, &fixture("documents/000_krosai_call_logs_detail.json"), "call_abc123");
+    let call = detail(Vendor::Krosai, &fixture("documents/000_krosai_call_logs_detail.json"), "call_abc123");
     assert_eq!((call.agent_id.as_deref(), call.phone_number_id.as_deref()), (Some("ep_xyz789"), Some("pn_123")));
     assert_eq!((call.network.packet_loss_raw, call.network.packet_loss_percent), (Some(0.01), None));
     assert_eq!(call.end_reason, Some(EndReason::Normal));
@@ -207,7 +207,7 @@ fn the_documents_own_examples_are_read() {
     let turns = text::read(&String::from_utf8(fixture("documents/000_krosai_call_logs_transcript.txt")).unwrap());
     assert_eq!(turns.iter().map(|turn| turn.role).collect::<Vec<_>>(), [Role::Agent, Role::Caller, Role::Agent]);
 
-    let zudu = dialect(Platform::Zudu);
+    let zudu = dialect(Vendor::Zudu);
     let page = zudu.read_page(&fixture("documents/003_zudu_list.json"), &zudu.first_page()).unwrap();
     let call = &page.calls[0];
     assert_eq!((call.id.as_str(), page.total, page.next.is_some()), ("call-456", Some(25), true));
@@ -218,7 +218,7 @@ fn the_documents_own_examples_are_read() {
 
 #[test]
 fn answers_that_are_no_calls_are_refused_by_the_member_that_is_missing() {
-    let krosai = dialect(Platform::Krosai);
+    let krosai = dialect(Vendor::Krosai);
     let stats = krosai.read_page(&fixture("documents/000_krosai_call_logs_stats.json"), &krosai.first_page());
     assert_eq!(stats.unwrap_err(), WireError::Shape { path: "calls", expected: "a list of calls (nor is `data`)" });
     let hangup = fixture("documents/000_krosai_call_logs_hangup.json");
@@ -230,7 +230,7 @@ fn answers_that_are_no_calls_are_refused_by_the_member_that_is_missing() {
 fn cockpit_calls_are_rendered_with_the_schemas_members() {
     let schemas = json_fixture("documents/001_krosai_cockpit_detail.openapi.json")["components"]["schemas"].take();
     let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let call = detail(Platform::Krosai, &fixture("krosai_v1_detail.json"), "call_fx001");
+    let call = detail(Vendor::Krosai, &fixture("krosai_v1_detail.json"), "call_fx001");
     let (mut row, mut of_schema) = (names(&krosai::cockpit::row(&call)), names(&schemas["Call"]["properties"]));
     row.sort();
     of_schema.sort();
@@ -293,7 +293,7 @@ prop_compose! {
         let at = |offset_ms: i64| Timestamp::from_millisecond(start_ms + offset_ms).ok();
         let url = |name: &str| RecordingUrl::parse(&format!("https://storage.example.test/{name}.mp3?sig=1")).ok();
         let percent = f64::from(loss) / 10.0;
-        let mut call = detail(Platform::Krosai, br#"{"id":"call_1"}"#, "call_1");
+        let mut call = detail(Vendor::Krosai, br#"{"id":"call_1"}"#, "call_1");
         call.org_id = Some("org".to_owned());
         call.agent_id = Some("ep_1".to_owned());
         call.phone_number_id = Some("pn_1".to_owned());
@@ -327,22 +327,22 @@ proptest! {
     #[test]
     fn call_logs_there_and_back(call in a_call()) {
         let body = krosai::call_logs::detail(&call).to_string();
-        let back = detail(Platform::Krosai, body.as_bytes(), "call_1");
+        let back = detail(Vendor::Krosai, body.as_bytes(), "call_1");
         let kept = |call: &SourceCall| without(without_times(canonical(call)), &["org_id", "network"]);
         prop_assert_eq!(kept(&back), kept(&call));
         prop_assert_eq!((back.network.latency_ms, &back.network.codec), (call.network.latency_ms, &call.network.codec));
         let list = krosai::call_logs::list(&[krosai::call_logs::row(&call)], 1, 50, 0).to_string();
-        let row = page(Platform::Krosai, list.as_bytes()).remove(0);
+        let row = page(Vendor::Krosai, list.as_bytes()).remove(0);
         prop_assert_eq!((row.id, row.status, row.ended_at), (call.id, call.status, call.ended_at));
     }
 
     #[test]
     fn cockpit_there_and_back(call in a_call()) {
-        let back = detail(Platform::Krosai, render::cockpit_detail(&call).to_string().as_bytes(), "call_1");
+        let back = detail(Vendor::Krosai, render::cockpit_detail(&call).to_string().as_bytes(), "call_1");
         let kept = |call: &SourceCall| without(without_times(canonical(call)), &[]);
         prop_assert_eq!(kept(&back), kept(&call));
         let list = krosai::cockpit::list(&[krosai::cockpit::row(&call)], 1, 1, 20).to_string();
-        let row = page(Platform::Krosai, list.as_bytes()).remove(0);
+        let row = page(Vendor::Krosai, list.as_bytes()).remove(0);
         prop_assert_eq!((row.id, row.status, row.ended_at), (call.id, call.status, call.ended_at));
     }
 
@@ -352,15 +352,15 @@ proptest! {
         call.network = Network { platform_response_ms: Some(150.5), ..Network::default() };
         call.phone_number_id = None;
         let list = render::zudu_list(&[render::zudu_row(&call)]).to_string();
-        let row = page(Platform::Zudu, list.as_bytes()).remove(0);
+        let row = page(Vendor::Zudu, list.as_bytes()).remove(0);
         let kept = |call: &SourceCall| without(canonical(call), &["end_reason"]);
         prop_assert_eq!(kept(&row), kept(&call));
         prop_assert_eq!((&row.metadata, &row.analysis), (&call.metadata, &call.analysis));
         prop_assert_eq!(row.turns.iter().map(|turn| &turn.words).collect::<Vec<_>>(),
             call.turns.iter().map(|turn| &turn.words).collect::<Vec<_>>());
-        let thin = detail(Platform::Zudu, render::zudu_detail(&call).to_string().as_bytes(), "call_1");
+        let thin = detail(Vendor::Zudu, render::zudu_detail(&call).to_string().as_bytes(), "call_1");
         prop_assert!(thin.recording_url.is_none() && thin.turns.is_empty());
-        prop_assert_eq!(kept(&dialect(Platform::Zudu).join(thin, row)), kept(&call));
+        prop_assert_eq!(kept(&dialect(Vendor::Zudu).join(thin, row)), kept(&call));
     }
 
     #[test]
@@ -372,10 +372,10 @@ proptest! {
             without(without_times(canonical(call)), &["org_id", "answered_at", "ended_at", "ended_at_estimated"])
         };
         let list = render::atoms_list(&[render::atoms_row(&call)]).to_string();
-        let row = page(Platform::Atoms, list.as_bytes()).remove(0);
+        let row = page(Vendor::Atoms, list.as_bytes()).remove(0);
         prop_assert!(row.turns.is_empty());
-        let whole = detail(Platform::Atoms, render::atoms_detail(&call).to_string().as_bytes(), "call_1");
+        let whole = detail(Vendor::Atoms, render::atoms_detail(&call).to_string().as_bytes(), "call_1");
         prop_assert_eq!((&whole.metadata, &whole.analysis), (&call.metadata, &call.analysis));
-        prop_assert_eq!(kept(&dialect(Platform::Atoms).join(whole, row)), kept(&call));
+        prop_assert_eq!(kept(&dialect(Vendor::Atoms).join(whole, row)), kept(&call));
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use aftercall::audio::speech::{Speech, SpeechSink};
-use aftercall::audio::{self, CancelFlag, Request, probe};
+use aftercall::audio::{self, CancelFlag, NormalizeRequest, probe};
 use aftercall::config::Config;
 use aftercall::domain::transcript::{Utterance, Word};
 use aftercall::domain::{ProviderTurn, Role, Transcript};
@@ -40,7 +40,8 @@ pub fn listen(input: &Path) -> Speech {
     let spool = tempfile::tempdir().unwrap();
     let settings = Config::from_toml("").unwrap().audio;
     let probe::Sniffed::Audio(container) = probe::sniff(input).unwrap() else { panic!("no audio") };
-    let request = Request { input, container, settings: &settings, spool: spool.path(), wav: None, flac: None };
+    let request =
+        NormalizeRequest { input, container, settings: &settings, spool: spool.path(), wav: None, flac: None };
     let mut sink = SpeechSink::new(&settings, spool.path());
     audio::normalize(&request, &mut [&mut sink], &CancelFlag::default()).unwrap();
     sink.finish().unwrap()
@@ -247,12 +248,12 @@ impl Samples for Monologue {
 }
 
 #[test]
-fn forty_minutes_without_a_pause_are_heard_in_stretches_of_30_s() {
+fn forty_minutes_without_a_pause_are_heard_in_segments_of_30_s() {
     const LENGTH: u64 = 40 * 60_000;
     let mut leg = Monologue { longest_ms: 0 };
-    let planned = engine().stretches(&mut leg, std::slice::from_ref(&(0..LENGTH)), LENGTH).unwrap();
+    let planned = engine().segments(&mut leg, std::slice::from_ref(&(0..LENGTH)), LENGTH).unwrap();
     assert_eq!((planned[0].start, planned.last().unwrap().end), (0, LENGTH));
     assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start), "nothing is left out or heard twice");
-    assert!(planned.iter().all(|stretch| stretch.end - stretch.start <= 30_000) && leg.longest_ms <= 30_000);
+    assert!(planned.iter().all(|segment| segment.end - segment.start <= 30_000) && leg.longest_ms <= 30_000);
     assert!(planned.len() <= 2 * LENGTH as usize / 30_000);
 }

@@ -6,10 +6,10 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use super::{Requests, unsigned};
+use super::{S3Requests, unsigned};
 use crate::artifacts::{Entry, EntryKind, Result};
 
-impl Requests {
+impl S3Requests {
     /// All versions and delete markers under a prefix.
     pub(in crate::artifacts) async fn versions_under(&self, prefix: &str) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::Requests;
+use super::S3Requests;
 use crate::artifacts::error::ObjectError;
 use crate::domain::{chain, retry_after};
 
@@ -14,7 +14,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Characters of a service's message that are kept.
 const LONGEST_SENTENCE: usize = 300;
 
-impl Requests {
+impl S3Requests {
     /// Classifies an SDK error. Only its text is kept, because the SDK's types hold whole requests and answers.
     pub(super) fn failed<E>(&self, action: &'static str, err: &SdkError<E>) -> ObjectError
     where

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::{Part, Requests, SHA256_METADATA, Sent};
+use super::{S3Requests, SHA256_METADATA, Sent, UploadPart};
 use crate::artifacts::digest::{Sending, md5_of};
 use crate::artifacts::error::ObjectError;
 use crate::artifacts::{Body, Result};
@@ -30,7 +30,7 @@ enum With {
     Md5,
 }
 
-impl Requests {
+impl S3Requests {
     /// Sends a whole body in one request. A refusal is retried once with `Content-MD5` only. Services have no special
     /// code for an unknown checksum header.
     pub(in crate::artifacts) async fn put(
@@ -108,7 +108,7 @@ impl Requests {
         upload: &str,
         number: i32,
         bytes: Bytes,
-    ) -> Result<Part> {
+    ) -> Result<UploadPart> {
         let asked = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(number);
         let sent = asked
             .content_md5(STANDARD.encode(&md5_of(&bytes)))
@@ -117,7 +117,7 @@ impl Requests {
             .await
             .map_err(|err| self.failed("a part of a write", &err))?;
         let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
-        Ok(Part(part.build()))
+        Ok(UploadPart(part.build()))
     }
 
     /// Completes the upload. `None` when the service does not know the upload: an earlier try with a lost answer may
@@ -126,7 +126,7 @@ impl Requests {
         &self,
         key: &str,
         upload: &str,
-        parts: Vec<Part>,
+        parts: Vec<UploadPart>,
     ) -> Result<Option<Sent>> {
         let parts = parts.into_iter().map(|part| part.0).collect();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();

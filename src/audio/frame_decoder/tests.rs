@@ -14,7 +14,7 @@ fn fixture(name: &str) -> Vec<Frame> {
     let bytes = std::fs::read(path).unwrap();
     let (mut all, mut at) = (Vec::new(), 0);
     while at + 4 < bytes.len() {
-        match Syntax::Mpeg.parse(&bytes[at..]).filter(|header| at + header.len <= bytes.len()) {
+        match FrameSyntax::Mpeg.parse(&bytes[at..]).filter(|header| at + header.len <= bytes.len()) {
             Some(header) => {
                 all.push((header, bytes[at..at + header.len].to_vec()));
                 at += header.len;
@@ -30,7 +30,7 @@ fn decode(frames: &[Frame]) -> Vec<(Decoded, Vec<f32>)> {
     let mut decoder = None;
     let step = |(header, frame): &Frame| {
         let mut block = Block::default();
-        let now = decoder.get_or_insert_with(|| FrameDecoder::new(Syntax::Mpeg, header).unwrap());
+        let now = decoder.get_or_insert_with(|| FrameDecoder::new(FrameSyntax::Mpeg, header).unwrap());
         let decoded = now.decode(header, frame, &mut block);
         if decoded == Decoded::Broken {
             decoder = None;
@@ -164,7 +164,7 @@ fn made(mpeg1: bool, windows: &[u64], noise: &mut impl FnMut() -> u32) -> Frame 
     }
     bits.align();
     let mut frame = bits.bytes().to_vec();
-    let header = Syntax::Mpeg.parse(&frame).unwrap();
+    let header = FrameSyntax::Mpeg.parse(&frame).unwrap();
     assert_eq!(frame.len(), header.main_data);
     frame.extend_from_slice(data.bytes());
     assert!(frame.len() <= header.len, "{} {}", frame.len(), header.len);
@@ -185,7 +185,7 @@ fn mixed_blocks_are_decoded() {
         let granules = granules.repeat(3);
         let frames: Vec<Frame> =
             granules.chunks(if mpeg1 { 2 } else { 1 }).map(|windows| made(mpeg1, windows, &mut noise)).collect();
-        let mut symphonia = FrameDecoder::new(Syntax::Mpeg, &frames[0].0).unwrap().decoder;
+        let mut symphonia = FrameDecoder::new(FrameSyntax::Mpeg, &frames[0].0).unwrap().decoder;
         let (mut wrong, mut planes) = (Vec::new(), Vec::<Vec<f32>>::new());
         for (n, ((decoded, here), (_, there))) in decode(&frames).iter().zip(reference(&frames)).enumerate() {
             assert_eq!(*decoded, Decoded::Whole);

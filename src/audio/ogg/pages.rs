@@ -13,7 +13,7 @@ const WINDOW_BYTES: usize = 64 * 1024;
 const MOST_IN_VAIN: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct OggPage {
     pub serial: u32,
     pub sequence: u32,
     /// First page of its stream.
@@ -29,7 +29,7 @@ pub struct Page {
     body: Vec<u8>,
 }
 
-impl Page {
+impl OggPage {
     /// The parts of packets in order, each with a flag for the end of its packet. The last part may be incomplete.
     pub fn parts(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let (mut lacing, mut body) = (self.lacing.as_slice(), self.body.as_slice());
@@ -70,7 +70,7 @@ impl Pages {
     }
 
     /// The next page. `None` at the end.
-    pub fn next(&mut self) -> io::Result<Option<Page>> {
+    pub fn next(&mut self) -> io::Result<Option<OggPage>> {
         loop {
             self.ensure(HEADER_BYTES)?;
             let Some(header) = self.buf[self.at..].first_chunk::<HEADER_BYTES>().copied() else { return Ok(None) };
@@ -95,7 +95,7 @@ impl Pages {
                 continue;
             }
             let bytes = &self.buf[self.at..self.at + whole];
-            let page = Page {
+            let page = OggPage {
                 serial: word(&header, 14),
                 sequence: word(&header, 18),
                 first: header[5] & 2 != 0,

@@ -3,7 +3,7 @@
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known as id;
 
-use super::pages::Page;
+use super::pages::OggPage;
 use crate::audio::opus;
 
 /// A larger packet is dropped. Headers may hold pictures. A page holds 64 KiB.
@@ -52,7 +52,7 @@ pub struct Stream {
 
 impl Stream {
     /// Opens a stream by its first page. The error is the name of an unsupported codec.
-    pub fn open(page: &Page) -> Result<Self, &'static str> {
+    pub fn open(page: &OggPage) -> Result<Self, &'static str> {
         let head = page.parts().next().map(|(part, _)| part).unwrap_or_default();
         let le32 = |at: usize| head.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_le_bytes(*word));
         let (codec, rate_hz) = if head.starts_with(b"OpusHead") && head.len() >= 19 {
@@ -93,7 +93,7 @@ impl Stream {
     }
 
     /// Pages missing before this one, by the page numbers.
-    pub const fn missed_before(&self, page: &Page) -> u32 {
+    pub const fn missed_before(&self, page: &OggPage) -> u32 {
         match page.sequence.wrapping_sub(self.sequence).saturating_sub(1) {
             missed @ ..=MOST_MISSED => missed,
             _ => 0,
@@ -101,7 +101,7 @@ impl Stream {
     }
 
     /// The audio packets that end on this page, the next page of the stream.
-    pub fn take(&mut self, page: &Page) -> Vec<Sound> {
+    pub fn take(&mut self, page: &OggPage) -> Vec<Sound> {
         let follows = page.sequence == self.sequence || page.sequence == self.sequence.wrapping_add(1);
         self.sequence = page.sequence;
         if !follows || !page.continued {

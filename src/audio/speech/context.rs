@@ -39,12 +39,12 @@ const fn sum(all: &[usize]) -> usize {
 }
 
 /// Inputs of the network for one step.
-pub type Step = [f32; INPUTS];
-type Row = [f32; CHANNELS];
+pub type StepInput = [f32; INPUTS];
+type ChannelRow = [f32; CHANNELS];
 
 /// The inputs from the frames of a step: means of the first network's score, the level above the noise floor, the tonal
 /// figures, constant pitch and pitch movement, then the figures of the long window. The result is normalised.
-pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> Step {
+pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> StepInput {
     let mut sum = [0.0; INPUTS];
     for ((frame, score), above) in frames.iter().zip(scores).zip(above) {
         let voiced = frame.periodic > VOICED;
@@ -65,19 +65,19 @@ pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> Ste
 /// A residual layer: a convolution along the steps per channel, then a layer across the channels.
 struct Residual {
     apart: usize,
-    along: Vec<Row>,
-    across: Vec<Row>,
-    bias: Row,
+    along: Vec<ChannelRow>,
+    across: Vec<ChannelRow>,
+    bias: ChannelRow,
 }
 
 struct Weights {
     mean: Vec<f32>,
     scale: Vec<f32>,
     /// By tap, then by input.
-    first: Vec<Row>,
-    first_bias: Row,
+    first: Vec<ChannelRow>,
+    first_bias: ChannelRow,
     residual: Vec<Residual>,
-    last: Row,
+    last: ChannelRow,
     last_bias: f32,
 }
 
@@ -119,14 +119,14 @@ fn rows<const N: usize>(all: &mut impl Iterator<Item = f32>, count: usize) -> Ve
 
 /// Speech score of each step, 0 to 1. Steps outside `seen` count as the mean of all sounds. A score nearer than
 /// [`REACH`] to an end of `seen` is valid only where the recording ends there too.
-pub fn speech(seen: &[Step]) -> Vec<f32> {
+pub fn speech(seen: &[StepInput]) -> Vec<f32> {
     eased(&scores(seen))
 }
 
 /// The scores of single steps, without the maximum over nearby steps.
-pub fn scores(seen: &[Step]) -> Vec<f32> {
+pub fn scores(seen: &[StepInput]) -> Vec<f32> {
     let weights = &*WEIGHTS;
-    let mut rows: Vec<Row> = (0..seen.len()).map(|at| first(weights, seen, at)).collect();
+    let mut rows: Vec<ChannelRow> = (0..seen.len()).map(|at| first(weights, seen, at)).collect();
     let mut next = rows.clone();
     for layer in &weights.residual {
         for (at, out) in next.iter_mut().enumerate() {
@@ -156,7 +156,7 @@ fn taps(at: usize, apart: usize, steps: usize) -> impl Iterator<Item = (usize, u
     })
 }
 
-fn first(weights: &Weights, seen: &[Step], at: usize) -> Row {
+fn first(weights: &Weights, seen: &[StepInput], at: usize) -> ChannelRow {
     let mut out = weights.first_bias;
     for (tap, there) in taps(at, 1, seen.len()) {
         add(&mut out, &seen[there], &weights.first[tap * INPUTS..(tap + 1) * INPUTS]);
@@ -164,7 +164,7 @@ fn first(weights: &Weights, seen: &[Step], at: usize) -> Row {
     out.map(|value| value.max(0.0))
 }
 
-fn residual(layer: &Residual, rows: &[Row], at: usize) -> Row {
+fn residual(layer: &Residual, rows: &[ChannelRow], at: usize) -> ChannelRow {
     let mut along = [0.0; CHANNELS];
     for (tap, there) in taps(at, layer.apart, rows.len()) {
         for n in 0..CHANNELS {
@@ -178,7 +178,7 @@ fn residual(layer: &Residual, rows: &[Row], at: usize) -> Row {
     sum
 }
 
-fn score(weights: &Weights, row: &Row) -> f32 {
+fn score(weights: &Weights, row: &ChannelRow) -> f32 {
     let last: f32 = row.iter().zip(&weights.last).map(|(value, weight)| value * weight).sum();
     1.0 / (1.0 + (-last - weights.last_bias).exp())
 }

@@ -94,13 +94,13 @@ impl Detector {
     }
 
     /// The first network's scores of the first `known` frames, and the second network's inputs.
-    fn look(&self, known: usize) -> (Vec<f32>, Vec<context::Step>) {
+    fn look(&self, known: usize) -> (Vec<f32>, Vec<context::StepInput>) {
         let frames = &self.frames[..known];
         let floors = floors(frames);
-        let seen: Vec<network::Seen> =
-            frames.iter().enumerate().map(|(at, frame)| network::Seen::of(frame, &floors[at / STEP])).collect();
+        let seen: Vec<network::FrameInput> =
+            frames.iter().enumerate().map(|(at, frame)| network::FrameInput::of(frame, &floors[at / STEP])).collect();
         let sounds: Vec<f32> = (0..seen.len()).map(|at| network::speech(&seen, at)).collect();
-        let above: Vec<f32> = seen.iter().map(network::Seen::above).collect();
+        let above: Vec<f32> = seen.iter().map(network::FrameInput::above).collect();
         let parts = frames.chunks(EVERY).zip(sounds.chunks(EVERY)).zip(above.chunks(EVERY)).zip(&self.looks);
         let steps = parts.map(|(((frames, sounds), above), look)| context::step(frames, sounds, above, look)).collect();
         (sounds, steps)

@@ -22,12 +22,12 @@ const MOST_ABOVE: f32 = 8.0;
 
 /// Inputs from one frame: bands above the noise floor, then the tonal figures.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct FrameInput {
     row: [f32; ROW],
     figures: [f32; FIGURES],
 }
 
-impl Seen {
+impl FrameInput {
     pub fn of(frame: &Frame, floor: &[f32; BANDS]) -> Self {
         let mut row = [0.0; ROW];
         for ((out, level), floor) in row.iter_mut().zip(&frame.bands).zip(floor) {
@@ -70,7 +70,7 @@ static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
 });
 
 /// Speech score of the frame at `at`, 0 to 1.
-pub fn speech(seen: &[Seen], at: usize) -> f32 {
+pub fn speech(seen: &[FrameInput], at: usize) -> f32 {
     let mut input = [0.0f32; INPUTS];
     for (part, offset) in input.chunks_exact_mut(ROW).zip(OFFSETS) {
         part.copy_from_slice(&seen[at.saturating_add_signed(offset).min(seen.len() - 1)].row);

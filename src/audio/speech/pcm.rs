@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_stretch_is_what_was_written_there() {
+    fn any_segment_is_what_was_written_there() {
         let spool = tempfile::tempdir().unwrap();
         for cap in [0, 1_000, 1 << 20] {
             let mut pcm = Pcm16k::new(cap, spool.path());

@@ -209,7 +209,10 @@ async fn zudu_merges_metadata_and_a_repeated_update_changes_nothing() {
     let merged = json!({ "campaign": "summer", "aftercall": { "status": "done" } });
     assert_eq!(site.read(Api::Zudu, "/api/calls/call-a").await["data"]["metadata"], merged);
     assert_eq!(site.platform.metadata("call-a"), Some(merged));
-    assert_eq!((site.platform.effects("call-a"), site.platform.requests().of(Kind::WriteBack, "call-a")), (1, 2));
+    assert_eq!(
+        (site.platform.effects("call-a"), site.platform.requests().of(RequestKind::MetadataWrite, "call-a")),
+        (1, 2)
+    );
 }
 
 #[tokio::test]
@@ -276,7 +279,7 @@ async fn a_late_recording_appears_on_a_later_look() {
         (Api::Atoms, "/conversation/late", "/data/recordingUrl", json!("")),
     ] {
         let mut call = spoken(api, "late", SampleText::None);
-        call.recording = SampleRecording::AfterLooks(2);
+        call.recording = SampleRecording::AfterReads(2);
         let site = Site::of([call]).await;
         for there in [false, false, true] {
             let value = site.read(api, path).await.pointer(member).unwrap().clone();
@@ -331,5 +334,5 @@ async fn ten_thousand_calls_share_one_recording() {
         let body = site.read(Api::KrosaiV1, &format!("/calls?limit=100&offset={}", page * 100)).await;
         seen.extend(body["calls"].as_array().unwrap().iter().map(|call| call["id"].as_str().unwrap().to_owned()));
     }
-    assert_eq!((seen.len(), site.platform.requests().count(Kind::List)), (10_000, 100));
+    assert_eq!((seen.len(), site.platform.requests().count(RequestKind::List)), (10_000, 100));
 }

@@ -12,7 +12,7 @@ async fn faulty(fault: FaultAnswer) -> (Site, String) {
     call.audio = Some(recordings::delivery());
     let site = Site::of([call]).await;
     let list = site.read(Api::KrosaiV1, "/calls").await;
-    site.platform.set_faults(move |request| (request.kind == Kind::Recording).then(|| fault.clone()));
+    site.platform.set_faults(move |request| (request.kind == RequestKind::Recording).then(|| fault.clone()));
     let link = list["calls"][0]["recording_url"].as_str().unwrap().to_owned();
     (site, link)
 }
@@ -52,7 +52,7 @@ async fn a_dropped_request_has_no_answer_and_leaves_the_server_usable() {
     site.client.get(&url).send().await.unwrap_err();
     site.platform.clear_faults();
     assert_eq!(site.client.get(&url).send().await.unwrap().status(), StatusCode::OK);
-    assert_eq!(site.platform.requests().count(Kind::Recording), 2);
+    assert_eq!(site.platform.requests().count(RequestKind::Recording), 2);
 }
 
 #[tokio::test]

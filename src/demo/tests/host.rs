@@ -77,7 +77,7 @@ async fn ids_that_look_like_paths_are_only_ids() {
     assert_eq!(site.client.get(&url).send().await.unwrap().bytes().await.unwrap(), recordings::tiny().bytes);
     let detail = site.read(Api::KrosaiV1, "/calls/..%2F..%2Fetc%2Fpasswd%3Fx%3D1%23y").await;
     assert_eq!(detail["id"], "../../etc/passwd?x=1#y");
-    assert_eq!(site.platform.requests().of(Kind::Recording, "../../etc/passwd?x=1#y"), 1);
+    assert_eq!(site.platform.requests().of(RequestKind::Recording, "../../etc/passwd?x=1#y"), 1);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn links_can_lead_to_another_host_or_anywhere() {
     let mut calls = many(Api::KrosaiV1, 2);
     calls[0].recording_url = Some("http://169.254.169.254/latest/meta-data".to_owned());
     let clock: Clock = Arc::new(now);
-    let platform = Platform::builder(clock).recording_base("http://media.example.test").calls(calls).build();
+    let platform = SamplePlatform::builder(clock).recording_base("http://media.example.test").calls(calls).build();
     let running = platform.serve(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap();
     let site = Site { platform, running, client: client(), seconds: Arc::default() };
     let list = site.read(Api::KrosaiV1, "/calls").await;
@@ -101,10 +101,13 @@ async fn the_log_tells_calls_kinds_and_credentials_apart() {
     site.read(Api::KrosaiV1, "/calls/call_000000").await;
     site.read(Api::KrosaiV1, "/calls/call_000001/recording").await;
     let requests = site.platform.requests();
-    assert_eq!((requests.of(Kind::Detail, ID), requests.of(Kind::Detail, "call_000001")), (2, 0));
-    assert_eq!(requests.of(Kind::RecordingLink, "call_000001"), 1);
-    let all: Vec<(Kind, u64)> = requests.iter().map(|request| (request.kind, request.nth)).collect();
-    assert_eq!(all, [(Kind::List, 1), (Kind::Detail, 1), (Kind::Detail, 2), (Kind::RecordingLink, 1)]);
+    assert_eq!((requests.of(RequestKind::Detail, ID), requests.of(RequestKind::Detail, "call_000001")), (2, 0));
+    assert_eq!(requests.of(RequestKind::RecordingLink, "call_000001"), 1);
+    let all: Vec<(RequestKind, u64)> = requests.iter().map(|request| (request.kind, request.nth)).collect();
+    assert_eq!(
+        all,
+        [(RequestKind::List, 1), (RequestKind::Detail, 1), (RequestKind::Detail, 2), (RequestKind::RecordingLink, 1)]
+    );
     let first = requests.iter().next().unwrap();
     assert_eq!((first.query.as_deref(), first.header("x-api-key")), (Some("limit=1"), Some("kros_live_sample")));
 }

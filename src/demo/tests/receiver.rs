@@ -58,7 +58,7 @@ async fn a_refused_change_does_not_use_up_its_key() {
 async fn a_receiver_that_commits_and_drops_its_answer_has_done_it_once() {
     let site = site().await;
     site.platform.set_faults(|request| {
-        (request.kind == Kind::RecordWrite && request.nth == 1).then_some(FaultAnswer::CommitThenDrop)
+        (request.kind == RequestKind::RecordWrite && request.nth == 1).then_some(FaultAnswer::CommitThenDrop)
     });
     let put = || {
         let request = site.client.put(site.url(PATH)).bearer_auth(Keys::default().receiver);
@@ -77,5 +77,5 @@ async fn strangers_and_unknown_calls_are_refused() {
     assert_eq!(site.get(PATH).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let unknown = site.get("/receiver/calls/other").bearer_auth(Keys::default().receiver).send().await.unwrap();
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
-    assert_eq!(site.platform.requests().of(Kind::RecordRead, "other"), 1);
+    assert_eq!(site.platform.requests().of(RequestKind::RecordRead, "other"), 1);
 }

@@ -4,41 +4,41 @@ use super::*;
 use crate::transcript::without_text;
 
 /// An embedding at a distance of `at` standard deviations from the mean voice, in every direction.
-fn figures(at: f64) -> VoiceFigures {
+fn embedding(at: f64) -> SpeakerEmbedding {
     // The directions are not orthogonal. The embedding for one direction alone is found by iteration.
     let wanted: Vec<f64> = table::BETWEEN.iter().map(|between| at * between.sqrt()).collect();
-    let mut figures = VoiceFigures { version: VOICE_VERSION, at: table::MEAN.to_vec(), speech_ms: 20_000 };
+    let mut embedding = SpeakerEmbedding { version: VOICE_VERSION, at: table::MEAN.to_vec(), speech_ms: 20_000 };
     for _ in 0..2_000 {
         for (n, direction) in table::ALONG.iter().enumerate() {
-            let short = wanted[n] - place(&figures).unwrap()[n];
+            let short = wanted[n] - place(&embedding).unwrap()[n];
             let length: f64 = direction.iter().map(|weight| weight * weight).sum();
-            figures.at.iter_mut().zip(direction).for_each(|(at, weight)| *at += short * weight / length);
+            embedding.at.iter_mut().zip(direction).for_each(|(at, weight)| *at += short * weight / length);
         }
     }
-    figures
+    embedding
 }
 
 #[test]
 fn a_voice_is_its_own_and_not_another() {
-    let known = AgentVoice::of(&[figures(1.0), figures(1.02), figures(0.98)]).unwrap();
-    assert!(known.likeness(&figures(1.0)).unwrap() > 3.0);
-    assert!(known.likeness(&figures(-1.0)).unwrap() < -3.0);
+    let known = AgentVoice::of(&[embedding(1.0), embedding(1.02), embedding(0.98)]).unwrap();
+    assert!(known.log_likelihood_ratio(&embedding(1.0)).unwrap() > 3.0);
+    assert!(known.log_likelihood_ratio(&embedding(-1.0)).unwrap() < -3.0);
     // A voice with little speech gives a smaller ratio in both directions.
-    let short = |at| VoiceFigures { speech_ms: 100, ..figures(at) };
-    assert!(known.likeness(&short(1.0)).unwrap() < known.likeness(&figures(1.0)).unwrap());
-    assert!(known.likeness(&short(-1.0)).unwrap() > known.likeness(&figures(-1.0)).unwrap());
+    let short = |at| SpeakerEmbedding { speech_ms: 100, ..embedding(at) };
+    assert!(known.log_likelihood_ratio(&short(1.0)).unwrap() < known.log_likelihood_ratio(&embedding(1.0)).unwrap());
+    assert!(known.log_likelihood_ratio(&short(-1.0)).unwrap() > known.log_likelihood_ratio(&embedding(-1.0)).unwrap());
 }
 
 #[test]
 fn figures_of_another_build_and_too_few_calls_make_nobody_known() {
-    let of_before = || VoiceFigures { version: VOICE_VERSION + 1, ..figures(0.8) };
+    let of_before = || SpeakerEmbedding { version: VOICE_VERSION + 1, ..embedding(0.8) };
     assert_eq!(AgentVoice::of(&[of_before(), of_before(), of_before()]), None);
-    assert_eq!(AgentVoice::of(&[figures(0.8)]), None);
-    let known = AgentVoice::of(&[figures(0.8), figures(0.8), of_before()]).unwrap();
+    assert_eq!(AgentVoice::of(&[embedding(0.8)]), None);
+    let known = AgentVoice::of(&[embedding(0.8), embedding(0.8), of_before()]).unwrap();
     assert_eq!(known.calls, 2);
-    assert_eq!(known.likeness(&of_before()), None);
-    let cut = VoiceFigures { at: vec![0.0; 3], ..figures(0.8) };
-    assert_eq!(known.likeness(&cut), None);
+    assert_eq!(known.log_likelihood_ratio(&of_before()), None);
+    let cut = SpeakerEmbedding { at: vec![0.0; 3], ..embedding(0.8) };
+    assert_eq!(known.log_likelihood_ratio(&cut), None);
 }
 
 fn turns(of: &[(u32, u64, u64)]) -> Transcript {

@@ -16,7 +16,7 @@ use rten_tensor::NdTensor;
 use super::error::EngineError;
 use super::features::LogMel;
 use super::manifest::Features;
-use super::manifest::Manifest;
+use super::manifest::ModelManifest;
 
 /// Log probabilities of the tokens by step, the blank first.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl Acoustic {
     ///
     /// # Errors
     /// [`EngineError`] if the file does not match its description or cannot be run.
-    pub fn load(path: &Path, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
+    pub fn load(path: &Path, manifest: &ModelManifest, threads: usize) -> Result<Self, EngineError> {
         let model = ModelOptions::with_all_ops().load_file(path);
         Self::of(model.map_err(|err| wrong(path, err.to_string()))?, path, manifest, threads)
     }
@@ -76,14 +76,14 @@ impl Acoustic {
     pub fn from_static(
         path: &Path,
         bytes: &'static [u8],
-        manifest: &Manifest,
+        manifest: &ModelManifest,
         threads: usize,
     ) -> Result<Self, EngineError> {
         let model = ModelOptions::with_all_ops().load_static_slice(bytes);
         Self::of(model.map_err(|err| wrong(path, err.to_string()))?, path, manifest, threads)
     }
 
-    fn of(model: Model, path: &Path, manifest: &Manifest, threads: usize) -> Result<Self, EngineError> {
+    fn of(model: Model, path: &Path, manifest: &ModelManifest, threads: usize) -> Result<Self, EngineError> {
         let nodes = nodes(&model).map_err(|reason| wrong(path, reason))?;
         Ok(Self {
             model,

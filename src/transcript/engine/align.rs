@@ -50,14 +50,14 @@ struct Slot {
 
 /// The state of a hypothesis one step earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Backpointer {
     Stay,
     /// The gap before this token, or the token before this gap.
     Previous,
     /// Two states back: from token to token without a gap.
     Skip,
     /// The previous utterance was broken off after this slot.
-    Broken(u32),
+    BrokenOff(u32),
     Nowhere,
 }
 
@@ -168,7 +168,7 @@ impl Trellis<'_> {
         let states = 2 * self.slots.len() + 1;
         let mut scores = vec![f32::NEG_INFINITY; states];
         (scores[0], scores[1]) = (0.0, 0.0);
-        let mut origins: Vec<(usize, Vec<From>)> = Vec::with_capacity(self.posteriors.steps());
+        let mut origins: Vec<(usize, Vec<Backpointer>)> = Vec::with_capacity(self.posteriors.steps());
         // Before the first step, only the first two states are open. They have no predecessor.
         let mut open = 0..2;
         for step in 0..self.posteriors.steps() {
@@ -176,10 +176,10 @@ impl Trellis<'_> {
             let broken = self.broken(&scores, open.clone());
             let reach = open.start..(open.end + 2).max(broken.last().map_or(0, |b| 2 * b.entry + 2)).min(states);
             let mut next = vec![f32::NEG_INFINITY; states.min(reach.end)];
-            let mut from = vec![From::Nowhere; reach.len()];
+            let mut from = vec![Backpointer::Nowhere; reach.len()];
             for state in reach.clone() {
                 let (score, origin) =
-                    if step == 0 { (scores[state], From::Stay) } else { self.entered(&scores, &broken, state) };
+                    if step == 0 { (scores[state], Backpointer::Stay) } else { self.entered(&scores, &broken, state) };
                 next[state] = score + self.emission(said, state);
                 from[state - reach.start] = origin;
             }
@@ -196,33 +196,33 @@ impl Trellis<'_> {
     }
 
     /// The best predecessor of a state.
-    fn entered(&self, scores: &[f32], broken: &[Broken], state: usize) -> (f32, From) {
-        let mut best = (scores[state], From::Stay);
-        let mut offer = |score: f32, from: From| {
+    fn entered(&self, scores: &[f32], broken: &[BrokenOff], state: usize) -> (f32, Backpointer) {
+        let mut best = (scores[state], Backpointer::Stay);
+        let mut offer = |score: f32, from: Backpointer| {
             if score > best.0 {
                 best = (score, from);
             }
         };
         if state >= 1 {
-            offer(scores[state - 1], From::Previous);
+            offer(scores[state - 1], Backpointer::Previous);
         }
         // A direct transition between two tokens is allowed only if they differ.
         let slot = state / 2;
         if state % 2 == 1 && slot >= 1 && self.slots[slot].token != self.slots[slot - 1].token {
-            offer(scores[state - 2], From::Skip);
+            offer(scores[state - 2], Backpointer::Skip);
         }
         if state.is_multiple_of(2)
             && let Some(jump) = broken.iter().find(|jump| jump.entry == slot)
         {
-            offer(jump.score, From::Broken(jump.after));
+            offer(jump.score, Backpointer::BrokenOff(jump.after));
         }
         best
     }
 
     /// For every utterance that can be broken off here, the best position. `entry` is the slot of the next gap, or the
     /// number of slots at the end of the text.
-    fn broken(&self, scores: &[f32], open: std::ops::Range<usize>) -> Vec<Broken> {
-        let mut all: Vec<Broken> = Vec::new();
+    fn broken(&self, scores: &[f32], open: std::ops::Range<usize>) -> Vec<BrokenOff> {
+        let mut all: Vec<BrokenOff> = Vec::new();
         for state in open {
             let Some(slot) = (state % 2 == 1).then_some(state / 2) else { continue };
             let Slot { last_of_word, left, .. } = self.slots[slot];
@@ -233,8 +233,8 @@ impl Trellis<'_> {
             let entry = slot + left as usize + 1;
             match all.last_mut().filter(|last| last.entry == entry) {
                 Some(last) if last.score >= score => {}
-                Some(last) => *last = Broken { entry, score, after: slot as u32 },
-                None => all.push(Broken { entry, score, after: slot as u32 }),
+                Some(last) => *last = BrokenOff { entry, score, after: slot as u32 },
+                None => all.push(BrokenOff { entry, score, after: slot as u32 }),
             }
         }
         all
@@ -250,7 +250,7 @@ impl Trellis<'_> {
         if inside { said[0] } else { said[0].max(apart).max(-UNWRITTEN) }
     }
 
-    fn trace(&self, scores: &[f32], origins: &[(usize, Vec<From>)]) -> Option<Vec<(usize, usize)>> {
+    fn trace(&self, scores: &[f32], origins: &[(usize, Vec<Backpointer>)]) -> Option<Vec<(usize, usize)>> {
         let last = 2 * self.slots.len();
         // The path may also end with a break-off in the last utterance.
         let ends = (0..=last).filter_map(|state| {
@@ -275,11 +275,11 @@ impl Trellis<'_> {
                 said.push((step, state / 2));
             }
             match from[state - start] {
-                From::Stay => {}
-                From::Previous => state -= 1,
-                From::Skip => state -= 2,
-                From::Broken(slot) => state = 2 * slot as usize + 1,
-                From::Nowhere => return None,
+                Backpointer::Stay => {}
+                Backpointer::Previous => state -= 1,
+                Backpointer::Skip => state -= 2,
+                Backpointer::BrokenOff(slot) => state = 2 * slot as usize + 1,
+                Backpointer::Nowhere => return None,
             }
         }
         said.reverse();
@@ -288,7 +288,7 @@ impl Trellis<'_> {
 }
 
 /// A jump over the unsaid rest of an utterance.
-struct Broken {
+struct BrokenOff {
     entry: usize,
     score: f32,
     after: u32,
@@ -300,13 +300,13 @@ mod tests {
 
     use rten_tensor::NdTensor;
 
-    use super::super::manifest::Manifest;
+    use super::super::manifest::ModelManifest;
     use super::*;
 
     /// Tokens: blank, space, a, b, c.
     fn alphabet() -> Alphabet {
         let json = r#"{"name":"x","tokens":[""," ","a","b","c"],"blank":0,"subsampling":4}"#;
-        Alphabet::of(&Manifest::parse(json, Path::new("test")).unwrap())
+        Alphabet::of(&ModelManifest::parse(json, Path::new("test")).unwrap())
     }
 
     fn saying(path: &[usize]) -> Posteriors {

@@ -5,7 +5,7 @@ use rten_tensor::AsView;
 
 use super::acoustic::Posteriors;
 use super::align;
-use super::manifest::Manifest;
+use super::manifest::ModelManifest;
 use super::phrases::Phrases;
 
 /// The search for the most likely text.
@@ -40,7 +40,7 @@ const LOW_LINE: char = '\u{2581}';
 
 impl Alphabet {
     #[must_use]
-    pub fn of(manifest: &Manifest) -> Self {
+    pub fn of(manifest: &ModelManifest) -> Self {
         let mut tokens = manifest.tokens.clone();
         if let Some(upto_blank) = tokens.get_mut(..=manifest.blank()) {
             upto_blank.rotate_right(1);
@@ -88,7 +88,7 @@ impl Alphabet {
         }
         let known = self.phrases.as_ref().and_then(|phrases| phrases.labels(posteriors));
         let steps = known.unwrap_or_else(|| labels(posteriors, search));
-        let mut words: Vec<Open> = Vec::new();
+        let mut words: Vec<OpenWord> = Vec::new();
         let mut apart = true;
         for (index, (label, at)) in steps.iter().copied().enumerate() {
             let text = self.text(label);
@@ -98,7 +98,7 @@ impl Alphabet {
                 let until = steps.get(index + 1).map_or(posteriors.steps(), |next| next.1.max(at + 1));
                 let log_prob = best(posteriors, label, at, until);
                 if apart {
-                    words.push(Open::at(at));
+                    words.push(OpenWord::at(at));
                 }
                 if let Some(word) = words.last_mut() {
                     word.add(letters, at, log_prob);
@@ -110,7 +110,7 @@ impl Alphabet {
         self.close(words, posteriors.step_ms)
     }
 
-    fn close(&self, words: Vec<Open>, step_ms: f64) -> Vec<HeardWord> {
+    fn close(&self, words: Vec<OpenWord>, step_ms: f64) -> Vec<HeardWord> {
         let mut closed: Vec<HeardWord> = Vec::with_capacity(words.len());
         for word in words {
             let start_ms = self.start_ms(word.first, step_ms);
@@ -146,7 +146,7 @@ fn labels(posteriors: &Posteriors, search: Search) -> Vec<(usize, usize)> {
 }
 
 /// A word while its tokens are collected.
-struct Open {
+struct OpenWord {
     text: String,
     first: usize,
     last: usize,
@@ -154,7 +154,7 @@ struct Open {
     tokens: u32,
 }
 
-impl Open {
+impl OpenWord {
     const fn at(step: usize) -> Self {
         Self { text: String::new(), first: step, last: step, log_prob: 0.0, tokens: 0 }
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn alphabet(json: &str) -> Alphabet {
-        Alphabet::of(&Manifest::parse(json, Path::new("test")).unwrap())
+        Alphabet::of(&ModelManifest::parse(json, Path::new("test")).unwrap())
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub enum EngineError {
     Credit { url: String, status: u16 },
     #[error("the engine at {url} answered what its documentation does not have: {reason}")]
     Answer { url: String, reason: String },
-    #[error("this stretch of {bytes} bytes is more than the engine's limit of {limit}")]
+    #[error("this segment of {bytes} bytes is more than the engine's limit of {limit}")]
     TooLarge { bytes: u64, limit: u64 },
 }
 

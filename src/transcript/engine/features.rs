@@ -25,7 +25,7 @@ const FLATTEST: f64 = 1e-5;
 
 /// One filter: its first spectral line and its weights from there.
 #[derive(Debug)]
-struct Filter {
+struct MelFilter {
     first: usize,
     weights: Vec<f32>,
 }
@@ -34,7 +34,7 @@ struct Filter {
 pub struct LogMel {
     fft: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
-    filters: Vec<Filter>,
+    filters: Vec<MelFilter>,
 }
 
 impl std::fmt::Debug for LogMel {
@@ -118,7 +118,7 @@ fn to_hz(mel: f64) -> f64 {
     if mel < 15.0 { mel * 200.0 / 3.0 } else { 1000.0 * ((mel - 15.0) * 6.4f64.ln() / 27.0).exp() }
 }
 
-fn filters(bins: usize) -> Vec<Filter> {
+fn filters(bins: usize) -> Vec<MelFilter> {
     let top = f64::from(RATE_HZ) / 2.0;
     let edge = |n: usize| to_hz(to_mel(top) * n as f64 / (bins + 1) as f64);
     let at = |line: usize| top * line as f64 / (FFT / 2) as f64;
@@ -131,7 +131,7 @@ fn filters(bins: usize) -> Vec<Filter> {
         let lines = 0..=FFT / 2;
         let first = lines.clone().find(|line| weight(*line) > 0.0).unwrap_or(0);
         let weights = lines.skip(first).map(weight).take_while(|weight| *weight > 0.0).collect();
-        Filter { first, weights }
+        MelFilter { first, weights }
     };
     (0..bins).map(filter).collect()
 }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_bin_of_a_stretch_has_zero_mean_and_unit_deviation() {
+    fn each_bin_of_a_segment_has_zero_mean_and_unit_deviation() {
         let samples: Vec<f32> =
             (0..8_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 8) as f32 / 1.7e7 - 0.5).collect();
         let picture = LogMel::new(80).picture(&samples);

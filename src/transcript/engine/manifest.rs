@@ -19,7 +19,7 @@ pub enum Features {
 
 /// The description of a model.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Manifest {
+pub struct ModelManifest {
     pub name: String,
     #[serde(default)]
     pub description: String,
@@ -65,7 +65,7 @@ const fn eight() -> usize {
 
 const BLANKS: [&str; 4] = ["<blk>", "<blank>", "<pad>", "<epsilon>"];
 
-impl Manifest {
+impl ModelManifest {
     /// Reads the description of the model in this folder.
     ///
     /// # Errors
@@ -150,18 +150,18 @@ mod tests {
     fn exports_without_a_description_are_understood_by_their_tokens() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tokens.txt"), "\u{2581}the 0\ns 1\n<blk> 2\n").unwrap();
-        let manifest = Manifest::read(dir.path()).unwrap();
+        let manifest = ModelManifest::read(dir.path()).unwrap();
         assert_eq!((manifest.tokens.len(), manifest.blank(), manifest.step_ms() as u64), (3, 2, 80));
         assert!(manifest.speaks("yo-NG"));
         std::fs::write(dir.path().join("tokens.txt"), "a 0\nb 2\n").unwrap();
-        assert!(matches!(Manifest::read(dir.path()), Err(EngineError::Manifest { .. })));
+        assert!(matches!(ModelManifest::read(dir.path()), Err(EngineError::Manifest { .. })));
         std::fs::remove_file(dir.path().join("tokens.txt")).unwrap();
-        assert!(matches!(Manifest::read(dir.path()), Err(EngineError::Missing { .. })));
+        assert!(matches!(ModelManifest::read(dir.path()), Err(EngineError::Missing { .. })));
     }
 
     #[test]
     fn a_language_is_known_by_its_primary_tag() {
-        let manifest = Manifest::parse(r#"{"name":"x","languages":["en"]}"#, Path::new("x")).unwrap();
+        let manifest = ModelManifest::parse(r#"{"name":"x","languages":["en"]}"#, Path::new("x")).unwrap();
         assert!(manifest.speaks("en-NG") && manifest.speaks("EN") && !manifest.speaks("yo"));
     }
 }

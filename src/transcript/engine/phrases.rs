@@ -51,7 +51,7 @@ struct Word {
 
 /// The state one step earlier.
 #[derive(Debug, Clone, Copy)]
-enum From {
+enum Backpointer {
     Stay,
     Previous,
     Skip,
@@ -119,7 +119,7 @@ impl Phrases {
         let steps = posteriors.steps();
         let (mut likely, mut silence) = (vec![NEVER; self.states.len()], 0.0_f32);
         let mut free = 0.0_f32;
-        let mut came_from: Vec<Vec<From>> = Vec::with_capacity(steps);
+        let mut came_from: Vec<Vec<Backpointer>> = Vec::with_capacity(steps);
         let mut entries: Vec<Vec<Entry>> = Vec::with_capacity(steps);
         for step in 0..steps {
             let log_probs = posteriors.step(step);
@@ -127,19 +127,19 @@ impl Phrases {
             let mut from = Vec::with_capacity(self.states.len());
             let mut next = Vec::with_capacity(self.states.len());
             for (at, state) in self.states.iter().enumerate() {
-                let (mut best, mut way) = (likely[at], From::Stay);
-                let mut offer = |value: f32, by: From| {
+                let (mut best, mut way) = (likely[at], Backpointer::Stay);
+                let mut offer = |value: f32, by: Backpointer| {
                     if value > best {
                         (best, way) = (value, by);
                     }
                 };
                 if state.first {
-                    offer(begun[state.word], From::Word);
+                    offer(begun[state.word], Backpointer::Word);
                 } else {
-                    offer(likely[at - 1], From::Previous);
+                    offer(likely[at - 1], Backpointer::Previous);
                 }
                 if state.skips {
-                    offer(likely[at - 2], From::Skip);
+                    offer(likely[at - 2], Backpointer::Skip);
                 }
                 next.push(best + log_probs[state.token]);
                 from.push(way);
@@ -196,15 +196,15 @@ impl Phrases {
         (best, likely[best])
     }
 
-    fn traced(&self, last: usize, came_from: &[Vec<From>], entries: &[Vec<Entry>]) -> Vec<(usize, usize)> {
+    fn traced(&self, last: usize, came_from: &[Vec<Backpointer>], entries: &[Vec<Entry>]) -> Vec<(usize, usize)> {
         let (mut at, mut labels) = (last, Vec::new());
         for step in (0..came_from.len()).rev() {
             let State { token, word, .. } = self.states[at];
             let before = match came_from[step][at] {
-                From::Stay => Some(at),
-                From::Previous => Some(at - 1),
-                From::Skip => Some(at - 2),
-                From::Word => entries[step][word],
+                Backpointer::Stay => Some(at),
+                Backpointer::Previous => Some(at - 1),
+                Backpointer::Skip => Some(at - 2),
+                Backpointer::Word => entries[step][word],
             };
             if token != 0 && before != Some(at) {
                 labels.push((token, step));
@@ -232,7 +232,7 @@ mod tests {
     use rten_tensor::NdTensor;
 
     use super::super::decode::Search;
-    use super::super::manifest::Manifest;
+    use super::super::manifest::ModelManifest;
     use super::*;
 
     const LETTERS: &str = " abcdeinost";
@@ -241,7 +241,7 @@ mod tests {
         let tokens: Vec<String> = std::iter::once(String::new()).chain(LETTERS.chars().map(String::from)).collect();
         let json = serde_json::json!({ "name": "x", "tokens": tokens, "blank": 0, "subsampling": 4,
             "phrases": phrases.split('/').filter(|phrase| !phrase.is_empty()).collect::<Vec<_>>() });
-        Alphabet::of(&Manifest::parse(&json.to_string(), Path::new("x")).unwrap())
+        Alphabet::of(&ModelManifest::parse(&json.to_string(), Path::new("x")).unwrap())
     }
 
     /// One step per letter (`-` is the blank) with probability `sure`. The other tokens share the rest.

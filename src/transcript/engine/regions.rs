@@ -16,7 +16,7 @@ const PAUSE_MS: u64 = 100;
 
 /// The segments of one leg, in milliseconds from its start. `speech` must be ordered and must not overlap.
 #[must_use]
-pub fn stretches(
+pub fn segments(
     speech: &[Range<u64>],
     duration_ms: u64,
     mut quietest: impl FnMut(Range<u64>) -> u64,
@@ -63,18 +63,18 @@ mod tests {
 
     #[test]
     fn close_speech_is_joined_and_gaps_are_shared() {
-        let planned = stretches(&[1_000..2_000, 2_200..3_000, 3_400..4_000, 9_000..9_500], 10_000, |_| 0);
+        let planned = segments(&[1_000..2_000, 2_200..3_000, 3_400..4_000, 9_000..9_500], 10_000, |_| 0);
         assert_eq!(planned, [700..3_200, 3_200..4_300, 8_700..9_800]);
     }
 
     #[test]
     fn a_monologue_is_cut_at_its_pauses_and_covered_whole() {
-        let planned = stretches(std::slice::from_ref(&(0..2_400_000)), 2_400_000, |span| span.start + 7_000);
+        let planned = segments(std::slice::from_ref(&(0..2_400_000)), 2_400_000, |span| span.start + 7_000);
         assert_eq!((planned[0].start, planned.last().unwrap().end), (0, 2_400_000));
         assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start));
         assert!(planned.iter().all(|span| span.end - span.start <= LONGEST_MS));
         // A wrong result of the function cannot cause an endless loop.
-        assert!(stretches(std::slice::from_ref(&(0..100_000)), 100_000, |_| 0).len() < 10);
+        assert!(segments(std::slice::from_ref(&(0..100_000)), 100_000, |_| 0).len() < 10);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::error::EngineError;
-use super::manifest::Manifest;
+use super::manifest::ModelManifest;
 
 /// Its name, for `--model sample`.
 pub const SAMPLE: &str = "sample";
@@ -16,8 +16,8 @@ const SENTENCE: &[u8] = include_bytes!("../sample_model/sentence.pcm");
 const SENTENCE_TEXT: &str = include_str!("../sample_model/sentence.txt");
 
 /// Its path for error messages, its description and its bytes.
-pub(super) fn parts() -> Result<(&'static Path, Manifest, &'static [u8]), EngineError> {
-    let manifest = Manifest::parse(MANIFEST, Path::new("sample/model.json"))?;
+pub(super) fn parts() -> Result<(&'static Path, ModelManifest, &'static [u8]), EngineError> {
+    let manifest = ModelManifest::parse(MANIFEST, Path::new("sample/model.json"))?;
     Ok((Path::new("sample/model.onnx"), manifest, MODEL))
 }
 

@@ -11,11 +11,11 @@ use crate::config::RemoteEngine;
 /// The query parameters. Diarization is requested only for one channel, because each of two channels is one speaker.
 pub fn parameters<'a>(engine: &'a RemoteEngine, language: &'a str, channels: usize) -> Vec<(&'static str, &'a str)> {
     let primary = language.split('-').next().unwrap_or(language);
-    let told_apart = if channels > 1 { ("multichannel", "true") } else { ("diarize", "true") };
+    let diarized = if channels > 1 { ("multichannel", "true") } else { ("diarize", "true") };
     vec![
         ("model", engine.model.as_str()),
         ("language", primary),
-        told_apart,
+        diarized,
         ("utterances", "true"),
         ("punctuate", "true"),
     ]

@@ -73,7 +73,7 @@ pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineE
         RemoteKind::Deepgram => vec![every.collect()],
         RemoteKind::Openai => every.map(|leg| vec![leg]).collect(),
     };
-    let gap_ms = if speech.legs.len() == 1 && super::tells_apart(engine) { u64::MAX } else { GAP_MS };
+    let gap_ms = if speech.legs.len() == 1 && super::diarizes(engine) { u64::MAX } else { GAP_MS };
     let mut parts = Vec::new();
     for legs in together {
         let mut spoken: Vec<Range<u64>> = legs.iter().flat_map(|leg| regions(*leg)).collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_between_stretches_of_speech_else_at_a_pause() {
+    fn what_is_too_long_is_cut_between_segments_of_speech_else_at_a_pause() {
         let speech = [0..50_000, 60_000..110_000, 120_000..170_000];
         assert_eq!(spans(&speech, HOUR, (GAP_MS, 120_000), |_| 0), [0..110_300, 119_700..170_300]);
         let monologue = spans(std::slice::from_ref(&(0..2 * HOUR)), 2 * HOUR, (GAP_MS, 700_000), |span| span.start + 7);

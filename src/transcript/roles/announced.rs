@@ -72,7 +72,7 @@ const FOR_BEGINNING: f64 = 0.8;
 const ANSWER: usize = 3;
 
 /// Consecutive utterances of one speaker without an answer.
-struct Stretch {
+struct Monologue {
     speaker: u32,
     utterances: Vec<usize>,
 }
@@ -80,21 +80,21 @@ struct Stretch {
 /// Assigns the segments of machines to a speaker with the role `system`.
 pub fn mark(words: &mut Transcript) {
     let mut begun: Vec<u32> = Vec::new();
-    for stretch in stretches(words) {
-        let first = !begun.contains(&stretch.speaker);
-        begun.push(stretch.speaker);
-        let Some(by) = words.speakers.iter().find(|speaker| speaker.id == stretch.speaker) else { continue };
+    for monologue in monologues(words) {
+        let first = !begun.contains(&monologue.speaker);
+        begun.push(monologue.speaker);
+        let Some(by) = words.speakers.iter().find(|speaker| speaker.id == monologue.speaker) else { continue };
         if by.role == Role::Agent
             || by.evidence == Some(Evidence::Provider)
             || by.evidence == Some(Evidence::Correction)
         {
             continue;
         }
-        let confidence = confidence(words, &stretch, first);
+        let confidence = confidence(words, &monologue, first);
         if confidence >= ENOUGH {
             let channel = by.channel;
             let system = system(words, channel, confidence);
-            for at in stretch.utterances {
+            for at in monologue.utterances {
                 words.utterances[at].speaker = system;
             }
         }
@@ -102,30 +102,30 @@ pub fn mark(words: &mut Transcript) {
     give_turns(words);
 }
 
-fn stretches(words: &Transcript) -> Vec<Stretch> {
+fn monologues(words: &Transcript) -> Vec<Monologue> {
     let mut order: Vec<usize> = (0..words.utterances.len()).collect();
     order.sort_by_key(|at| words.utterances[*at].start_ms);
-    let mut open: Vec<Stretch> = Vec::new();
+    let mut open: Vec<Monologue> = Vec::new();
     let mut done = Vec::new();
     for at in order {
         let speaker = words.utterances[at].speaker;
         if plain(&words.utterances[at]).len() >= ANSWER {
-            let (answered, going_on) = open.into_iter().partition(|stretch| stretch.speaker != speaker);
+            let (answered, going_on) = open.into_iter().partition(|monologue| monologue.speaker != speaker);
             done.extend(Vec::from_iter(answered));
             open = going_on;
         }
-        match open.iter_mut().find(|stretch| stretch.speaker == speaker) {
-            Some(stretch) => stretch.utterances.push(at),
-            None => open.push(Stretch { speaker, utterances: vec![at] }),
+        match open.iter_mut().find(|monologue| monologue.speaker == speaker) {
+            Some(monologue) => monologue.utterances.push(at),
+            None => open.push(Monologue { speaker, utterances: vec![at] }),
         }
     }
     done.extend(open);
-    done.sort_by_key(|stretch| words.utterances[stretch.utterances[0]].start_ms);
+    done.sort_by_key(|monologue| words.utterances[monologue.utterances[0]].start_ms);
     done
 }
 
-fn confidence(words: &Transcript, stretch: &Stretch, first: bool) -> f64 {
-    let said: Vec<String> = stretch.utterances.iter().flat_map(|at| plain(&words.utterances[*at])).collect();
+fn confidence(words: &Transcript, monologue: &Monologue, first: bool) -> f64 {
+    let said: Vec<String> = monologue.utterances.iter().flat_map(|at| plain(&words.utterances[*at])).collect();
     let found = |phrases: &[&str]| phrases.iter().filter(|phrase| holds(&said, phrase)).count() as f64;
     let beginning = if first { FOR_BEGINNING } else { 0.0 };
     let log_odds = BEFORE + FOR_TELLING * found(&TELLING) + FOR_COMMON * found(&COMMON) + beginning;

@@ -30,7 +30,7 @@ fn said(lines: &[(u32, &str)]) -> Transcript {
 
 fn decided(lines: &[(u32, &str)], agent_text: Option<&str>) -> Vec<Role> {
     let mut words = said(lines);
-    decide(&mut words, Known { text: agent_text, ..Known::default() });
+    decide(&mut words, KnownAgent { text: agent_text, ..KnownAgent::default() });
     say(&mut words);
     for utterance in &words.utterances {
         let by = utterance.by.unwrap();
@@ -140,7 +140,7 @@ fn a_person_who_picks_up_after_the_announcement_is_the_caller() {
             end_ms: n as u64 * 2_000 + 1_800,
         })
         .collect();
-    decide(&mut words, Known { text: Some(GREETING), ..Known::default() });
+    decide(&mut words, KnownAgent { text: Some(GREETING), ..KnownAgent::default() });
     say(&mut words);
     let roles: Vec<Role> = words.utterances.iter().map(|utterance| utterance.by.unwrap().role).collect();
     assert_eq!(roles, [Role::System, Role::Agent, Role::Caller]);
@@ -157,11 +157,11 @@ fn a_platform_s_word_is_not_overruled() {
     words.speakers[0] = Speaker { role: Role::Caller, evidence: Some(Evidence::Provider), ..Speaker::nameless(0) };
     words.speakers[1] = Speaker { role: Role::Transfer, evidence: Some(Evidence::Provider), ..Speaker::nameless(1) };
     let before = words.speakers.clone();
-    decide(&mut words, Known { text: Some(GREETING), ..Known::default() });
+    decide(&mut words, KnownAgent { text: Some(GREETING), ..KnownAgent::default() });
     assert_eq!(words.speakers, before);
 }
 
-fn heard(lines: &[(u32, &str)], known: Known<'_>) -> Vec<(Role, Option<Evidence>)> {
+fn heard(lines: &[(u32, &str)], known: KnownAgent<'_>) -> Vec<(Role, Option<Evidence>)> {
     let mut words = said(lines);
     decide(&mut words, known);
     words.speakers.iter().map(|speaker| (speaker.role, speaker.evidence)).collect()
@@ -170,7 +170,9 @@ fn heard(lines: &[(u32, &str)], known: Known<'_>) -> Vec<(Role, Option<Evidence>
 #[test]
 fn a_known_voice_names_both_and_a_strange_one_nobody() {
     let lines = [(0, "yes hello who is this"), (1, "how may I help you today")];
-    let by_voice = |likenesses: &[(u32, f64)]| heard(&lines, Known { likenesses, ..Known::default() });
+    let by_voice = |log_likelihood_ratios: &[(u32, f64)]| {
+        heard(&lines, KnownAgent { log_likelihood_ratios, ..KnownAgent::default() })
+    };
     let named = [(Role::Caller, Some(Evidence::Voice)), (Role::Agent, Some(Evidence::Voice))];
     let nobody = [(Role::Unknown, None); 2];
     assert_eq!(by_voice(&[(0, -12.0), (1, 6.0)]), named);
@@ -186,7 +188,9 @@ fn a_known_voice_names_both_and_a_strange_one_nobody() {
 #[test]
 fn words_and_voice_are_weighed_together() {
     let lines = [(0, "yes hello who is this"), (1, "thank you for calling the ticket office how may I help you")];
-    let both = |likenesses: &[(u32, f64)]| heard(&lines, Known { text: Some(GREETING), likenesses });
+    let both = |log_likelihood_ratios: &[(u32, f64)]| {
+        heard(&lines, KnownAgent { text: Some(GREETING), log_likelihood_ratios })
+    };
     let text = [(Role::Caller, Some(Evidence::Text)), (Role::Agent, Some(Evidence::Text))];
     assert_eq!(both(&[]), text);
     assert_eq!(both(&[(0, -12.0), (1, -9.0)]), text);
@@ -195,13 +199,13 @@ fn words_and_voice_are_weighed_together() {
 }
 
 #[test]
-fn speakers_that_a_service_told_apart_get_their_roles_too() {
+fn speakers_that_a_service_diarized_get_their_roles_too() {
     let mut words =
         said(&[(0, "yes hello who is this"), (1, "thank you for calling the ticket office how may I help")]);
     for speaker in &mut words.speakers {
         speaker.evidence = Some(Evidence::Voice);
     }
-    decide(&mut words, Known { text: Some(GREETING), ..Known::default() });
+    decide(&mut words, KnownAgent { text: Some(GREETING), ..KnownAgent::default() });
     let roles: Vec<Role> = words.speakers.iter().map(|speaker| speaker.role).collect();
     assert_eq!(roles, [Role::Caller, Role::Agent]);
 }

@@ -2,7 +2,7 @@
 
 /// A segment of one speaker, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
+pub struct ScoredSegment {
     pub speaker: usize,
     pub start_ms: u64,
     pub end_ms: u64,
@@ -41,12 +41,12 @@ const MOST: usize = 6;
 /// Compares found segments with the reference. `collar_ms` around every boundary of the reference is not scored.
 /// Speakers are mapped one to one with the smallest error.
 #[must_use]
-pub fn diarization(reference: &[Stretch], found: &[Stretch], collar_ms: u64) -> DiarizationError {
-    let end = reference.iter().chain(found).map(|stretch| stretch.end_ms).max().unwrap_or(0);
+pub fn diarization(reference: &[ScoredSegment], found: &[ScoredSegment], collar_ms: u64) -> DiarizationError {
+    let end = reference.iter().chain(found).map(|segment| segment.end_ms).max().unwrap_or(0);
     let steps = end.div_ceil(STEP_MS) as usize;
     let mut scored = vec![true; steps];
     if collar_ms > 0 {
-        for edge in reference.iter().flat_map(|stretch| [stretch.start_ms, stretch.end_ms]) {
+        for edge in reference.iter().flat_map(|segment| [segment.start_ms, segment.end_ms]) {
             let from = (edge.saturating_sub(collar_ms) / STEP_MS) as usize;
             let to = ((edge + collar_ms) / STEP_MS) as usize;
             scored[from.min(steps)..to.min(steps)].fill(false);
@@ -73,12 +73,12 @@ pub fn diarization(reference: &[Stretch], found: &[Stretch], collar_ms: u64) -> 
 }
 
 /// One bit per speaker for every step.
-fn grid(stretches: &[Stretch], steps: usize) -> Vec<u8> {
+fn grid(segments: &[ScoredSegment], steps: usize) -> Vec<u8> {
     let mut grid = vec![0_u8; steps];
-    for stretch in stretches {
-        let (from, to) = ((stretch.start_ms / STEP_MS) as usize, (stretch.end_ms / STEP_MS) as usize);
+    for segment in segments {
+        let (from, to) = ((segment.start_ms / STEP_MS) as usize, (segment.end_ms / STEP_MS) as usize);
         for step in &mut grid[from.min(steps)..to.min(steps)] {
-            *step |= 1 << stretch.speaker.min(MOST - 1);
+            *step |= 1 << segment.speaker.min(MOST - 1);
         }
     }
     grid
@@ -98,16 +98,16 @@ fn best(both: &[[u64; MOST]; MOST], row: usize, taken: u8) -> u64 {
 mod tests {
     use super::*;
 
-    const fn stretch(speaker: usize, start_ms: u64, end_ms: u64) -> Stretch {
-        Stretch { speaker, start_ms, end_ms }
+    const fn segment(speaker: usize, start_ms: u64, end_ms: u64) -> ScoredSegment {
+        ScoredSegment { speaker, start_ms, end_ms }
     }
 
     #[test]
     fn each_kind_of_error_is_counted_once() {
-        let truth = [stretch(0, 0, 1_000), stretch(1, 1_000, 2_000), stretch(0, 1_500, 2_000)];
+        let truth = [segment(0, 0, 1_000), segment(1, 1_000, 2_000), segment(0, 1_500, 2_000)];
         // Different names are no error. One second goes to the wrong speaker, overlap is missed, and 500 ms are
         // invented.
-        let found = [stretch(3, 0, 1_000), stretch(3, 1_000, 1_500), stretch(2, 1_500, 2_500)];
+        let found = [segment(3, 0, 1_000), segment(3, 1_000, 1_500), segment(2, 1_500, 2_500)];
         let error = diarization(&truth, &found, 0);
         assert_eq!(error, DiarizationError { missed_ms: 500, false_ms: 500, confused_ms: 500, total_ms: 2_500 });
         assert!((error.rate().unwrap() - 0.6).abs() < 1e-9);
@@ -115,9 +115,9 @@ mod tests {
 
     #[test]
     fn a_collar_forgives_boundaries_and_nothing_else() {
-        let truth = [stretch(0, 1_000, 3_000)];
-        assert_eq!(diarization(&truth, &[stretch(0, 800, 3_200)], 250).rate(), Some(0.0));
-        assert_eq!(diarization(&truth, &[stretch(0, 1_000, 2_000)], 250).missed_ms, 750);
-        assert_eq!(diarization(&[], &[stretch(0, 0, 500)], 250).rate(), None);
+        let truth = [segment(0, 1_000, 3_000)];
+        assert_eq!(diarization(&truth, &[segment(0, 800, 3_200)], 250).rate(), Some(0.0));
+        assert_eq!(diarization(&truth, &[segment(0, 1_000, 2_000)], 250).missed_ms, 750);
+        assert_eq!(diarization(&[], &[segment(0, 0, 500)], 250).rate(), None);
     }
 }

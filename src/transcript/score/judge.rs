@@ -2,8 +2,8 @@
 
 use super::DiarizationError;
 use super::Reference;
+use super::ScoredSegment;
 use super::SpokenWord;
-use super::Stretch;
 use super::WordErrors;
 use super::diarization;
 use super::normalise;
@@ -68,7 +68,7 @@ impl Score {
 }
 
 /// A word for the comparison.
-struct Heard {
+struct ComparedWord {
     text: String,
     speaker: usize,
     /// Index of its utterance in the found transcript.
@@ -82,16 +82,16 @@ struct Heard {
 pub fn judge(reference: &Reference, found: &Transcript, audio_ms: u64) -> Score {
     let said = spoken(reference);
     let heard = heard(found);
-    let ours: Vec<Stretch> = found
+    let ours: Vec<ScoredSegment> = found
         .turns
         .iter()
-        .map(|turn| Stretch { speaker: place(found, turn.speaker), start_ms: turn.start_ms, end_ms: turn.end_ms })
+        .map(|turn| ScoredSegment { speaker: place(found, turn.speaker), start_ms: turn.start_ms, end_ms: turn.end_ms })
         .collect();
     let (silent_ms, invented_words) = invented(reference, &heard, audio_ms);
     Score {
         audio_ms,
         words: word_errors(&text(&said, |_| true), &text(&heard, |_| true)),
-        words_by_speaker: if reference.told_apart { by_speaker(&said, &heard) } else { WordErrors::default() },
+        words_by_speaker: if reference.diarized { by_speaker(&said, &heard) } else { WordErrors::default() },
         roles: roles(reference, &said, found, &heard),
         diarization: diarization(&reference.turns, &ours, COLLAR_MS),
         diarization_strict: diarization(&reference.turns, &ours, 0),
@@ -105,26 +105,31 @@ fn place(found: &Transcript, id: u32) -> usize {
 }
 
 /// The reference's words by time; words without times keep the order of the file.
-fn spoken(reference: &Reference) -> Vec<Heard> {
-    let word = |word: &SpokenWord| Heard {
+fn spoken(reference: &Reference) -> Vec<ComparedWord> {
+    let word = |word: &SpokenWord| ComparedWord {
         text: word.text.clone(),
         speaker: word.speaker,
         utterance: 0,
         start_ms: word.start_ms,
         end_ms: word.end_ms,
     };
-    let mut said: Vec<Heard> = reference.words.iter().map(word).collect();
+    let mut said: Vec<ComparedWord> = reference.words.iter().map(word).collect();
     in_time(&mut said);
     said
 }
 
 /// A transcript's words in the same order, without the words marked as not heard.
-fn heard(found: &Transcript) -> Vec<Heard> {
+fn heard(found: &Transcript) -> Vec<ComparedWord> {
     let mut heard = Vec::new();
     for (at, utterance) in found.utterances.iter().enumerate() {
         let speaker = place(found, utterance.speaker);
-        let word =
-            |text: &str, start_ms, end_ms| Heard { text: text.to_owned(), speaker, utterance: at, start_ms, end_ms };
+        let word = |text: &str, start_ms, end_ms| ComparedWord {
+            text: text.to_owned(),
+            speaker,
+            utterance: at,
+            start_ms,
+            end_ms,
+        };
         if utterance.words.is_empty() {
             let whole = |text| word(text, utterance.start_ms, utterance.end_ms);
             heard.extend(utterance.text.split_whitespace().map(whole));
@@ -136,22 +141,22 @@ fn heard(found: &Transcript) -> Vec<Heard> {
     heard
 }
 
-fn in_time(words: &mut [Heard]) {
+fn in_time(words: &mut [ComparedWord]) {
     if words.iter().all(|word| word.start_ms.is_some()) {
         words.sort_by_key(|word| word.start_ms);
     }
 }
 
-fn text(words: &[Heard], wanted: impl Fn(&Heard) -> bool) -> Vec<String> {
+fn text(words: &[ComparedWord], wanted: impl Fn(&ComparedWord) -> bool) -> Vec<String> {
     let texts: Vec<&str> = words.iter().filter(|word| wanted(word)).map(|word| word.text.as_str()).collect();
     normalise(&texts.join(" "))
 }
 
 /// The smallest sum of word errors if every found speaker is matched with at most one of the reference. All words of an
 /// unmatched speaker are errors.
-fn by_speaker(said: &[Heard], heard: &[Heard]) -> WordErrors {
-    let count = |words: &[Heard]| words.iter().map(|word| word.speaker + 1).max().unwrap_or(0).min(MOST);
-    let of = |words: &[Heard], who: usize| text(words, |word| word.speaker.min(MOST - 1) == who);
+fn by_speaker(said: &[ComparedWord], heard: &[ComparedWord]) -> WordErrors {
+    let count = |words: &[ComparedWord]| words.iter().map(|word| word.speaker + 1).max().unwrap_or(0).min(MOST);
+    let of = |words: &[ComparedWord], who: usize| text(words, |word| word.speaker.min(MOST - 1) == who);
     let said: Vec<Vec<String>> = (0..count(said)).map(|who| of(said, who)).collect();
     let mut found: Vec<Vec<String>> = (0..count(heard)).map(|who| of(heard, who)).collect();
     // Empty partners stand for unmatched speakers.
@@ -178,9 +183,10 @@ fn by_speaker(said: &[Heard], heard: &[Heard]) -> WordErrors {
 }
 
 /// Compares the roles of the words that match in the cheapest alignment.
-fn roles(reference: &Reference, said: &[Heard], found: &Transcript, heard: &[Heard]) -> RoleScore {
-    let truth = |word: &Heard| reference.speakers.get(word.speaker).copied().unwrap_or(Role::Unknown);
-    let plain = |words: &[Heard]| -> Vec<String> { words.iter().map(|word| normalise(&word.text).join(" ")).collect() };
+fn roles(reference: &Reference, said: &[ComparedWord], found: &Transcript, heard: &[ComparedWord]) -> RoleScore {
+    let truth = |word: &ComparedWord| reference.speakers.get(word.speaker).copied().unwrap_or(Role::Unknown);
+    let plain =
+        |words: &[ComparedWord]| -> Vec<String> { words.iter().map(|word| normalise(&word.text).join(" ")).collect() };
     let words = said.iter().filter(|word| truth(word) != Role::Unknown).count() as u64;
     let mut score = RoleScore { words, ..RoleScore::default() };
     for (ours, theirs) in matches(&plain(said), &plain(heard)) {
@@ -199,7 +205,7 @@ fn roles(reference: &Reference, said: &[Heard], found: &Transcript, heard: &[Hea
 }
 
 /// Milliseconds without speech in the reference, and the words centred there.
-fn invented(reference: &Reference, heard: &[Heard], audio_ms: u64) -> (u64, u64) {
+fn invented(reference: &Reference, heard: &[ComparedWord], audio_ms: u64) -> (u64, u64) {
     let mut spoken: Vec<(u64, u64)> =
         reference.turns.iter().map(|turn| (turn.start_ms.saturating_sub(COLLAR_MS), turn.end_ms + COLLAR_MS)).collect();
     spoken.sort_unstable();
@@ -209,7 +215,7 @@ fn invented(reference: &Reference, heard: &[Heard], audio_ms: u64) -> (u64, u64)
         until = until.max(*end);
     }
     silent_ms += audio_ms.saturating_sub(until);
-    let in_silence = |word: &&Heard| {
+    let in_silence = |word: &&ComparedWord| {
         let Some((start, end)) = word.start_ms.zip(word.end_ms) else { return false };
         let middle = start.midpoint(end);
         !spoken.iter().any(|(from, to)| *from <= middle && middle < *to)
@@ -239,10 +245,10 @@ mod tests {
             speakers: vec![Role::Agent, Role::Caller],
             words: said.iter().enumerate().map(word).collect(),
             turns: vec![
-                Stretch { speaker: 0, start_ms: 0, end_ms: 900 },
-                Stretch { speaker: 1, start_ms: 1_000, end_ms: 1_900 },
+                ScoredSegment { speaker: 0, start_ms: 0, end_ms: 900 },
+                ScoredSegment { speaker: 1, start_ms: 1_000, end_ms: 1_900 },
             ],
-            told_apart: true,
+            diarized: true,
             ..Reference::default()
         }
     }

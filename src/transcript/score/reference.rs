@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::Stretch;
+use super::ScoredSegment;
 use crate::domain::DualChannels;
 use crate::domain::Role;
 
@@ -36,9 +36,9 @@ pub struct Reference {
     /// The role of each speaker; unknown if the reference names none.
     pub speakers: Vec<Role>,
     pub words: Vec<SpokenWord>,
-    pub turns: Vec<Stretch>,
+    pub turns: Vec<ScoredSegment>,
     /// Whether the file has speakers; a CTM of one channel has none.
-    pub told_apart: bool,
+    pub diarized: bool,
     /// The recording, if its name differs from the reference's.
     pub file: Option<PathBuf>,
     pub language: Option<String>,
@@ -155,12 +155,12 @@ fn json(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
     let mut turns = Vec::new();
     for (n, turn) in document.turns.iter().enumerate() {
         let speaker = place(turn.speaker, format!("turns[{n}].speaker"))?;
-        turns.push(Stretch { speaker, start_ms: turn.start_ms, end_ms: turn.end_ms });
+        turns.push(ScoredSegment { speaker, start_ms: turn.start_ms, end_ms: turn.end_ms });
     }
     if document.turns.is_empty() {
         let timed = |utterance: &DocumentUtterance| {
             let speaker = document.speakers.iter().position(|speaker| speaker.id == utterance.speaker)?;
-            Some(Stretch { speaker, start_ms: utterance.start_ms?, end_ms: utterance.end_ms? })
+            Some(ScoredSegment { speaker, start_ms: utterance.start_ms?, end_ms: utterance.end_ms? })
         };
         turns = document.utterances.iter().filter_map(timed).collect();
     }
@@ -168,7 +168,7 @@ fn json(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
         speakers: document.speakers.iter().map(|speaker| speaker.role).collect(),
         words,
         turns,
-        told_apart: true,
+        diarized: true,
         file: document.file,
         language: document.language,
         agent_text: document.agent_text,
@@ -207,7 +207,7 @@ fn named(names: &mut Vec<String>, reference: &mut Reference, name: &str) -> usiz
 
 /// `file channel speaker start end [<labels>] words…`
 fn stm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
-    let mut reference = Reference { told_apart: true, ..Reference::default() };
+    let mut reference = Reference { diarized: true, ..Reference::default() };
     let mut names = Vec::new();
     for (line, fields) in lines(text) {
         let start_ms = milliseconds(path, line, "start", fields.get(3))?;
@@ -221,7 +221,7 @@ fn stm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
             continue;
         }
         let speaker = named(&mut names, &mut reference, fields[2]);
-        reference.turns.push(Stretch { speaker, start_ms, end_ms });
+        reference.turns.push(ScoredSegment { speaker, start_ms, end_ms });
         // The words are distributed over the segment, because the format has no word times.
         let each = (end_ms - start_ms) as f64 / said.len().max(1) as f64;
         let at = |n: usize| Some(start_ms + (n as f64 * each) as u64);
@@ -248,7 +248,7 @@ fn ctm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
         let (start, end) = (Some(start_ms), Some(start_ms + length_ms));
         reference.words.push(SpokenWord { text: (*text).to_owned(), speaker, start_ms: start, end_ms: end });
     }
-    reference.told_apart = names.len() > 1;
+    reference.diarized = names.len() > 1;
     Ok(reference)
 }
 
@@ -265,7 +265,7 @@ fn rttm(path: &Path, text: &str, reference: &mut Reference) -> Result<(), Refere
             names.push((*name).to_owned());
             names.len() - 1
         });
-        turns.push(Stretch { speaker, start_ms, end_ms: start_ms + length_ms });
+        turns.push(ScoredSegment { speaker, start_ms, end_ms: start_ms + length_ms });
     }
     reference.turns = turns;
     Ok(())
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn json_names_speakers_words_and_stretches() {
+    fn json_names_speakers_words_and_segments() {
         let text = r#"{"speakers":[{"id":4,"role":"agent"},{"id":7,"role":"caller"}],"agent_text":"hello",
             "dual_channels":"agent_left","utterances":[{"speaker":7,"start_ms":100,"end_ms":900,"text":"yes please",
             "words":[{"text":"yes","start_ms":100},{"text":"please","start_ms":400}]},{"speaker":4,"text":"good day"}]}"#;
@@ -305,7 +305,7 @@ mod tests {
             ("day", 0, None, None),
         ];
         assert_eq!(words, expected);
-        assert_eq!(read.turns, [Stretch { speaker: 1, start_ms: 100, end_ms: 900 }]);
+        assert_eq!(read.turns, [ScoredSegment { speaker: 1, start_ms: 100, end_ms: 900 }]);
         assert_eq!(read.dual_channels, Some(DualChannels::AgentLeft));
     }
 
@@ -316,10 +316,10 @@ mod tests {
         std::fs::write(dir.path().join("a.rttm"), "SPEAKER call 1 0.500 0.900 <NA> <NA> agent <NA> <NA>\n").unwrap();
         let stm = read(&path).unwrap();
         assert_eq!((stm.speakers.as_slice(), stm.words.len()), (&[Role::Agent, Role::Unknown][..], 4));
-        assert_eq!(stm.turns, [Stretch { speaker: 0, start_ms: 500, end_ms: 1_400 }]);
+        assert_eq!(stm.turns, [ScoredSegment { speaker: 0, start_ms: 500, end_ms: 1_400 }]);
         let (_dir, path) = written("b.ctm", "call A 0.10 0.20 hi 0.9\ncall B 0.50 0.20 you\n");
         let ctm = read(&path).unwrap();
-        assert!(ctm.told_apart);
+        assert!(ctm.diarized);
         assert_eq!((ctm.words[1].speaker, ctm.words[1].start_ms, ctm.words[1].end_ms), (1, Some(500), Some(700)));
     }
 

@@ -39,18 +39,18 @@ pub fn word_errors(reference: &[String], found: &[String]) -> WordErrors {
 /// Index pairs of equal words in the cheapest alignment of two texts.
 pub(super) fn matches(reference: &[String], found: &[String]) -> Vec<(usize, usize)> {
     #[derive(Clone, Copy, PartialEq)]
-    enum From {
+    enum Backpointer {
         Both,
         Reference,
         Found,
     }
     let width = found.len() + 1;
-    let mut came = vec![From::Found; width * (reference.len() + 1)];
+    let mut came = vec![Backpointer::Found; width * (reference.len() + 1)];
     let mut row: Vec<u64> = (0..width as u64).collect();
     for (n, word) in reference.iter().enumerate() {
         let mut diagonal = row[0];
         row[0] = n as u64 + 1;
-        came[(n + 1) * width] = From::Reference;
+        came[(n + 1) * width] = Backpointer::Reference;
         for (m, other) in found.iter().enumerate() {
             let both = diagonal + u64::from(word != other);
             diagonal = row[m + 1];
@@ -58,9 +58,9 @@ pub(super) fn matches(reference: &[String], found: &[String]) -> Vec<(usize, usi
             let least = both.min(inserted).min(deleted);
             row[m + 1] = least;
             came[(n + 1) * width + m + 1] = match least {
-                _ if least == both => From::Both,
-                _ if least == deleted => From::Reference,
-                _ => From::Found,
+                _ if least == both => Backpointer::Both,
+                _ if least == deleted => Backpointer::Reference,
+                _ => Backpointer::Found,
             };
         }
     }
@@ -68,14 +68,14 @@ pub(super) fn matches(reference: &[String], found: &[String]) -> Vec<(usize, usi
     let mut pairs = Vec::new();
     while n > 0 || m > 0 {
         match came[n * width + m] {
-            From::Both => {
+            Backpointer::Both => {
                 (n, m) = (n - 1, m - 1);
                 if reference[n] == found[m] {
                     pairs.push((n, m));
                 }
             }
-            From::Reference => n -= 1,
-            From::Found => m -= 1,
+            Backpointer::Reference => n -= 1,
+            Backpointer::Found => m -= 1,
         }
     }
     pairs.reverse();

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::domain::transcript::Evidence;
-use crate::transcript::voices::Voiced;
+use crate::transcript::diarization::DiarizedSegment;
 use crate::transcript::without_text;
 
 fn placed(mut words: Transcript, legs: [&[Region]; 2], hints: Hints<'_>) -> Attributed {
     let legs_sure = by_channel(&mut words, legs, hints.channels);
-    roles::decide(&mut words, Known { text: hints.agent_text, ..Known::default() });
+    roles::decide(&mut words, KnownAgent { text: hints.agent_text, ..KnownAgent::default() });
     roles::say(&mut words);
     let legs =
         [0, 1].map(|leg| words.speakers.iter().find(|s| s.channel == Some(leg)).map_or(Role::Unknown, |s| s.role));
@@ -147,13 +147,13 @@ fn words_on_one_leg_go_to_the_voice_that_speaks() {
     let mut words = without_text(None);
     words.speakers = vec![Speaker::nameless(0)];
     words.utterances = vec![timed("thank you for calling my line is dead", 0, 300)];
-    let voice = |voice, start_ms, end_ms| Voiced { voice, region: region(start_ms, end_ms) };
-    let voices = Voices { count: 2, stretches: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], sure: true };
-    assert!(nobody_is_told_apart(&words));
+    let voice = |voice, start_ms, end_ms| DiarizedSegment { voice, region: region(start_ms, end_ms) };
+    let voices = Diarization { count: 2, segments: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], sure: true };
+    assert!(not_diarized_yet(&words));
     by_voice(&mut words, &voices);
     assert_eq!(said(&words), [(0, "thank you for calling"), (1, "my line is dead")]);
     assert_eq!(words.turns.len(), 2);
     let text = Some("Thank you for calling us today, thank you for calling again");
-    roles::decide(&mut words, Known { text, ..Known::default() });
+    roles::decide(&mut words, KnownAgent { text, ..KnownAgent::default() });
     assert_eq!((words.role(0), words.role(1)), (Role::Unknown, Role::Unknown), "four words are too few");
 }

@@ -29,12 +29,12 @@ enum Expect {
 
 /// Open brackets, one bit each. A body of only brackets needs an eighth of its size.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenBrackets {
     bits: Vec<u64>,
     levels: usize,
 }
 
-impl Open {
+impl OpenBrackets {
     fn push(&mut self, bracket: Bracket) {
         let (word, bit) = (self.levels / 64, self.levels % 64);
         if word == self.bits.len() {
@@ -65,7 +65,7 @@ pub(super) struct Machine<'a> {
     at: usize,
     /// Output of the strict form.
     out: Option<&'a mut Vec<u8>>,
-    open: Open,
+    open: OpenBrackets,
     /// A comma that was read and is not yet written. A comma before a closing bracket is never written.
     comma: bool,
     too_deep: bool,
@@ -87,7 +87,16 @@ const MOST_MEMBERS: usize = 512;
 impl<'a> Machine<'a> {
     /// A scan without output.
     pub fn looking(body: &'a [u8], at: usize) -> Self {
-        Self { body, at, out: None, open: Open::default(), comma: false, too_deep: false, members: None, noted: 1 }
+        Self {
+            body,
+            at,
+            out: None,
+            open: OpenBrackets::default(),
+            comma: false,
+            too_deep: false,
+            members: None,
+            noted: 1,
+        }
     }
 
     /// A scan that writes the strict form.

@@ -20,7 +20,7 @@ pub(in crate::wire) struct Names {
 
 /// A row of a list.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::wire) enum Row {
+pub(in crate::wire) enum ScannedRow {
     Read(Value),
     /// Not JSON, too deep, or not an object; with its id where visible.
     Unread {
@@ -34,7 +34,7 @@ pub(in crate::wire) struct Answer {
     /// Everything else. An empty list replaces each removed list.
     pub envelope: Value,
     /// The requested lists in their order. `None` for a missing one.
-    pub lists: Vec<Option<Vec<Row>>>,
+    pub lists: Vec<Option<Vec<ScannedRow>>>,
 }
 
 /// Search budget: bytes that may be scanned in vain, or again, per byte of the answer. It is enough for a page of a
@@ -59,14 +59,14 @@ pub(in crate::wire) fn page(body: &[u8], paths: &[&[&str]], names: Names) -> Res
     let mut lists = vec![None; paths.len()];
     match scan.envelope(paths, &mut lists) {
         Ok(text) => Ok(Answer { envelope: strict(&text)?, lists }),
-        Err(Broken::Structure) => Err(not_json(body, scan.furthest)),
-        Err(Broken::TooDeep) => Err(WireError::TooDeep),
+        Err(Unreadable::Structure) => Err(not_json(body, scan.furthest)),
+        Err(Unreadable::TooDeep) => Err(WireError::TooDeep),
     }
 }
 
 /// Why nothing of the answer can be read.
 #[derive(Debug, Clone, Copy)]
-enum Broken {
+enum Unreadable {
     Structure,
     TooDeep,
 }
@@ -78,8 +78,8 @@ struct Passed {
     too_deep: bool,
 }
 
-fn shallow(passed: Passed) -> Result<Vec<u8>, Broken> {
-    if passed.too_deep { Err(Broken::TooDeep) } else { Ok(passed.text) }
+fn shallow(passed: Passed) -> Result<Vec<u8>, Unreadable> {
+    if passed.too_deep { Err(Unreadable::TooDeep) } else { Ok(passed.text) }
 }
 
 /// A scan of an answer.
@@ -108,18 +108,18 @@ impl Scan<'_> {
         at
     }
 
-    fn expect(&mut self, at: usize, byte: u8) -> Result<usize, Broken> {
+    fn expect(&mut self, at: usize, byte: u8) -> Result<usize, Unreadable> {
         let at = self.skip_space(at);
         if self.byte(at) == Some(byte) { Ok(at + 1) } else { self.broken(at) }
     }
 
-    fn broken<T>(&mut self, at: usize) -> Result<T, Broken> {
+    fn broken<T>(&mut self, at: usize) -> Result<T, Unreadable> {
         self.furthest = self.furthest.max(at);
-        Err(Broken::Structure)
+        Err(Unreadable::Structure)
     }
 
     /// Reads one value and writes its strict form.
-    fn value(&mut self, at: usize, members: Option<&mut Vec<Member>>) -> Result<Passed, Broken> {
+    fn value(&mut self, at: usize, members: Option<&mut Vec<Member>>) -> Result<Passed, Unreadable> {
         let mut text = Vec::new();
         let mut machine = Machine::writing(self.body, at, &mut text);
         if let Some(members) = members {
@@ -137,7 +137,7 @@ impl Scan<'_> {
 
     /// Reads the answer's outermost object and the objects on the path to a list. Returns the strict form without the
     /// lists.
-    fn envelope(&mut self, paths: &[&[&str]], lists: &mut [Option<Vec<Row>>]) -> Result<Vec<u8>, Broken> {
+    fn envelope(&mut self, paths: &[&[&str]], lists: &mut [Option<Vec<ScannedRow>>]) -> Result<Vec<u8>, Unreadable> {
         let mut text = b"{".to_vec();
         let mut path: Vec<String> = Vec::new();
         let (mut at, mut first) = (1, true);
@@ -187,7 +187,7 @@ impl Scan<'_> {
     }
 
     /// Reads a member's name and its colon. `at` moves to the start of the value.
-    fn name(&mut self, at: &mut usize, text: &mut Vec<u8>) -> Result<String, Broken> {
+    fn name(&mut self, at: &mut usize, text: &mut Vec<u8>) -> Result<String, Unreadable> {
         if self.byte(*at) != Some(b'"') {
             return self.broken(*at);
         }
@@ -203,7 +203,7 @@ impl Scan<'_> {
     }
 
     /// Reads a list inside this many objects, from its bracket to the position after its end.
-    fn rows(&mut self, at: &mut usize, outer: usize) -> Result<Vec<Row>, Broken> {
+    fn rows(&mut self, at: &mut usize, outer: usize) -> Result<Vec<ScannedRow>, Unreadable> {
         let mut rows = Vec::new();
         *at += 1;
         loop {
@@ -246,9 +246,9 @@ impl Scan<'_> {
         }
     }
 
-    fn row(&self, passed: &Passed, members: &[Member]) -> Row {
+    fn row(&self, passed: &Passed, members: &[Member]) -> ScannedRow {
         let value = if passed.too_deep { None } else { strict(&passed.text).ok().filter(Value::is_object) };
-        value.map_or_else(|| Row::Unread { id: self.noted_id(members) }, Row::Read)
+        value.map_or_else(|| ScannedRow::Unread { id: self.noted_id(members) }, ScannedRow::Read)
     }
 
     pub(super) fn searched(&mut self, bytes: usize) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::machine::{Machine, Member};
-use super::rows::{Row, Scan};
+use super::rows::{Scan, ScannedRow};
 use super::strict;
 
 /// The longest shown id of a row, in characters.
@@ -13,20 +13,20 @@ const LONGEST_ID: usize = 200;
 
 impl Scan<'_> {
     /// Records a range with one unreadable row, or with several where its brackets show them.
-    pub(super) fn unread(&self, stretch: Range<usize>, members: &[Member], rows: &mut Vec<Row>) {
-        let parts = self.parts(stretch.clone());
+    pub(super) fn unread(&self, range: Range<usize>, members: &[Member], rows: &mut Vec<ScannedRow>) {
+        let parts = self.parts(range.clone());
         if let [_, _, ..] = parts.as_slice() {
-            rows.extend(parts.into_iter().map(|part| Row::Unread { id: self.visible_id(part) }));
+            rows.extend(parts.into_iter().map(|part| ScannedRow::Unread { id: self.visible_id(part) }));
         } else {
-            let id = self.noted_id(members).or_else(|| self.visible_id(stretch));
-            rows.push(Row::Unread { id });
+            let id = self.noted_id(members).or_else(|| self.visible_id(range));
+            rows.push(ScannedRow::Unread { id });
         }
     }
 
     /// The range's objects by counting quotes and brackets. One part where the count is not even.
-    fn parts(&self, stretch: Range<usize>) -> Vec<Range<usize>> {
+    fn parts(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let (mut parts, mut level, mut begun, mut quoted, mut escaped) = (Vec::new(), 0_i64, None, false, false);
-        for at in stretch.clone() {
+        for at in range.clone() {
             let byte = self.byte(at).unwrap_or_default();
             match byte {
                 _ if escaped => escaped = false,
@@ -47,14 +47,14 @@ impl Scan<'_> {
                 }
                 b',' | b' ' | b'\t' | b'\n' | b'\r' => {}
                 // Other bytes between two rows.
-                _ if level == 0 => return vec![stretch],
+                _ if level == 0 => return vec![range],
                 _ => {}
             }
             if level < 0 {
-                return vec![stretch];
+                return vec![range];
             }
         }
-        if level == 0 && !quoted { parts } else { vec![stretch] }
+        if level == 0 && !quoted { parts } else { vec![range] }
     }
 
     /// The id among the members that were read before the row broke.
@@ -64,11 +64,11 @@ impl Scan<'_> {
     }
 
     /// The first member in a range with the name of an id.
-    fn visible_id(&self, stretch: Range<usize>) -> Option<String> {
+    fn visible_id(&self, range: Range<usize>) -> Option<String> {
         let wanted = format!("\"{}\"", self.names.id);
-        let text = self.body.get(stretch.clone())?;
+        let text = self.body.get(range.clone())?;
         let found = text.windows(wanted.len()).position(|window| window == wanted.as_bytes())?;
-        let colon = self.skip_space(stretch.start + found + wanted.len());
+        let colon = self.skip_space(range.start + found + wanted.len());
         if self.byte(colon) != Some(b':') {
             return None;
         }

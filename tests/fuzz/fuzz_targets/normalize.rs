@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aftercall::audio::probe::{Sniffed, sniff_bytes};
-use aftercall::audio::{CancelFlag, Request, normalize};
+use aftercall::audio::{CancelFlag, NormalizeRequest, normalize};
 use aftercall::config;
 use aftercall::domain::Classify;
 use aftercall::domain::Fault;
@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         keep_wav: false,
     };
     let request =
-        Request { input: &input, container, settings: &settings, spool: folder.path(), wav: Some(&wav), flac: None };
+        NormalizeRequest { input: &input, container, settings: &settings, spool: folder.path(), wav: Some(&wav), flac: None };
     if let Err(error) = normalize(&request, &mut [], &CancelFlag::default()) {
         assert!(error.fault() == Fault::Permanent, "{error}");
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aftercall::api;
-use aftercall::demo::{Api, Kind, SampleCall};
-use aftercall::queue::Finished;
+use aftercall::demo::{Api, RequestKind, SampleCall};
+use aftercall::queue::FinishedJobs;
 use aftercall::store::{CallFilter, Scope};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, StatusCode};
@@ -73,7 +73,7 @@ impl Site {
     }
 
     async fn processing(&self) -> usize {
-        let jobs = self.fixture.queue.jobs(Finished::Included, u64::MAX).await.unwrap();
+        let jobs = self.fixture.queue.jobs(FinishedJobs::Included, u64::MAX).await.unwrap();
         jobs.iter().filter(|job| job.kind == "process_call").count()
     }
 }
@@ -106,9 +106,9 @@ async fn a_plan_counts_and_writes_nothing(backend: Backend) {
     // Nothing has come of either.
     let all = site.ask(Method::GET, "/v1/backfills", None).await.json();
     assert_eq!(all, json!({ "backfills": [] }));
-    assert!(site.fixture.queue.jobs(Finished::Included, 10).await.unwrap().is_empty());
+    assert!(site.fixture.queue.jobs(FinishedJobs::Included, 10).await.unwrap().is_empty());
     assert_eq!(site.fixture.store.calls(&CallFilter::default()).await.unwrap().len(), 0);
-    assert_eq!(site.fixture.platform.requests().count(Kind::Recording), 0);
+    assert_eq!(site.fixture.platform.requests().count(RequestKind::Recording), 0);
 }
 
 async fn a_backfill_started_here_runs_to_its_end(backend: Backend) {
@@ -157,7 +157,7 @@ async fn a_worker_obeys_pause_resume_and_cancel(backend: Backend) {
     assert_eq!(site.processing().await, 1, "one a minute");
     // Without a worker there is nothing to tell the time by.
     assert_eq!(site.shown(&id).await["eta_seconds"], json!(null));
-    site.fixture.queue.beat("w", "test").await.unwrap();
+    site.fixture.queue.heartbeat("w", "test").await.unwrap();
     let shown = site.shown(&id).await;
     assert_eq!((&shown["state"], &shown["rate_per_minute"]), (&json!("feeding"), &json!(1)), "{shown}");
     assert!(shown["left"].as_u64().unwrap() > 0 && shown["eta_seconds"].as_u64().unwrap() > 60, "{shown}");
@@ -214,7 +214,7 @@ async fn one_that_was_steered_says_how_it_stands() {
     }
     assert_eq!(server.get(&key, &path).await.json()["state"], "cancelled");
     // One job for each, whatever was asked of them since.
-    assert_eq!(server.app.queue.jobs(Finished::Included, 10).await.unwrap().len(), 2);
+    assert_eq!(server.app.queue.jobs(FinishedJobs::Included, 10).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -245,7 +245,7 @@ async fn what_cannot_be_read_starts_and_changes_nothing() {
     assert_eq!(post("x".repeat(30_000)).await.code(), "413 too_large");
     assert_eq!(post(of("nowhere", json!({})).to_string()).await.code(), "422 unknown_source");
     assert_eq!(server.get(&key, "/v1/backfills").await.json(), json!({ "backfills": [] }));
-    assert!(server.app.queue.jobs(Finished::Included, 10).await.unwrap().is_empty());
+    assert!(server.app.queue.jobs(FinishedJobs::Included, 10).await.unwrap().is_empty());
 
     let begun = post(of("desk", json!({ "rate_per_minute": 7 })).to_string()).await.json();
     let path = format!("/v1/backfills/{}", begun["id"].as_str().unwrap());

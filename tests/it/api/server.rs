@@ -7,9 +7,9 @@ use aftercall::api;
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
 use aftercall::domain::{CallId, CallUid, Outcome, ProviderTurn, Role, SourceCall, SourceName, Transcript};
-use aftercall::store::{Admitted, CallRecord, Finished, NewHold, Scope};
+use aftercall::store::{Admitted, CallRecord, FinishedCall, NewHold, Scope};
 use aftercall::transcript;
-use aftercall::wire::{Dialect, KeyHeaders, LossUnit, Platform};
+use aftercall::wire::{Dialect, KeyHeaders, LossUnit, Vendor};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -129,7 +129,7 @@ impl Server {
             None => None,
         };
         let quality = json!({ "schema": "aftercall.quality/1", "mos": { "mos_cqe": 4.2 } });
-        let finished = Finished {
+        let finished = FinishedCall {
             outcome,
             reason: None,
             artifacts: &[],
@@ -205,7 +205,7 @@ pub fn call(id: &str) -> SourceCall {
 /// A client of the platform this API is compatible with.
 pub fn dialect() -> Dialect {
     Dialect {
-        platform: Platform::Krosai,
+        platform: Vendor::Krosai,
         loss_unit: LossUnit::Documented,
         key_headers: KeyHeaders::Both,
         organization: None,

@@ -40,7 +40,7 @@ async fn fifty_triggers_at_once_make_one_job(server: &Server) {
         fresh += usize::from(triggered["duplicate"] == false);
     }
     assert_eq!((ids.len(), jobs.len(), fresh), (1, 1, 1));
-    let queued = server.app.queue.jobs(queue::Finished::Included, 100).await.unwrap();
+    let queued = server.app.queue.jobs(queue::FinishedJobs::Included, 100).await.unwrap();
     assert_eq!(queued.iter().map(|job| job.kind.as_str()).collect::<Vec<_>>(), ["process_call"]);
     assert_eq!(server.app.queue.jobs_about(ids.first().unwrap()).await.unwrap().len(), 1);
 }

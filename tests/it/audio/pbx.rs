@@ -1,7 +1,7 @@
 //! What exchanges and recorders write besides WAV: decoded, or named for what it is.
 
 use aftercall::audio::probe::{Sniffed, sniff};
-use aftercall::audio::{AudioError, CancelFlag, Request, normalize};
+use aftercall::audio::{AudioError, CancelFlag, NormalizeRequest, normalize};
 use aftercall::domain::{Container, Outcome, RecordingState};
 use oxideav_gsm::{EncoderState, UnpackedFrame};
 
@@ -164,7 +164,7 @@ fn refusal(bytes: &[u8]) -> AudioError {
         other => panic!("{other:?}"),
     };
     let (input, wav) = (studio.input(), studio.wav());
-    let request = Request {
+    let request = NormalizeRequest {
         input: &input,
         container,
         settings: &studio.settings,

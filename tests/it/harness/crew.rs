@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aftercall::domain::Side;
-use aftercall::queue::{Failure, Handler, Job, Lanes, Running, Verdict};
+use aftercall::queue::{Failure, Handler, JobAttempt, Lanes, Running, Verdict};
 use async_trait::async_trait;
 
 use super::TestApp;
@@ -14,7 +14,7 @@ pub struct Script<F>(F);
 /// A handler made of what each job should do.
 pub fn script<F, R>(run: F) -> Arc<Script<F>>
 where
-    F: Fn(Job) -> R + Send + Sync + 'static,
+    F: Fn(JobAttempt) -> R + Send + Sync + 'static,
     R: Future<Output = Verdict> + Send + 'static,
 {
     Arc::new(Script(run))
@@ -23,10 +23,10 @@ where
 #[async_trait]
 impl<F, R> Handler for Script<F>
 where
-    F: Fn(Job) -> R + Send + Sync + 'static,
+    F: Fn(JobAttempt) -> R + Send + Sync + 'static,
     R: Future<Output = Verdict> + Send + 'static,
 {
-    async fn run(&self, job: Job) -> Verdict {
+    async fn run(&self, job: JobAttempt) -> Verdict {
         (self.0)(job).await
     }
 }
@@ -46,8 +46,8 @@ pub struct Crew {
 impl TestApp {
     /// Enters a worker of this name and sets it to work, with this many slots in every lane.
     pub async fn crew(&self, name: &str, slots: usize, handler: Arc<dyn Handler>) -> Crew {
-        self.queue.beat(name, "test").await.unwrap();
-        let lanes = Lanes { live: slots, backfill: slots, upkeep: slots };
+        self.queue.heartbeat(name, "test").await.unwrap();
+        let lanes = Lanes { live: slots, backfill: slots, maintenance: slots };
         let running = self.queue.start(name, handler, lanes, &self.config.worker).unwrap();
         Crew { running, name: name.to_owned(), app: self.app.clone() }
     }

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use aftercall::demo::{Api, FaultAnswer, Kind, RequestInfo};
+use aftercall::demo::{Api, FaultAnswer, RequestInfo, RequestKind};
 
 /// The number thrown for a request.
 pub fn dice(request: &RequestInfo) -> u64 {
@@ -13,7 +13,7 @@ pub fn dice(request: &RequestInfo) -> u64 {
 
 /// Whether a request changes something at its receiver.
 pub const fn writes(request: &RequestInfo) -> bool {
-    matches!(request.kind, Kind::WriteBack | Kind::RecordWrite)
+    matches!(request.kind, RequestKind::MetadataWrite | RequestKind::RecordWrite)
 }
 
 /// What goes wrong with a request, if anything does: one of six things.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use aftercall::app::Clock;
-use aftercall::demo::{self, Api, Builder, Kind, Platform, Running, SampleCall};
+use aftercall::demo::{self, Api, Builder, RequestKind, RunningPlatform, SampleCall, SamplePlatform};
 use aftercall::domain::{CallId, SourceName};
 use aftercall::jobs::admit::Repeat;
 use aftercall::jobs::backfill;
@@ -21,8 +21,8 @@ use super::{Backend, Space, TestApp, logs};
 /// An app and its neighbour.
 pub struct Fixture {
     pub app: TestApp,
-    pub platform: Platform,
-    _running: Running,
+    pub platform: SamplePlatform,
+    _running: RunningPlatform,
 }
 
 impl Deref for Fixture {
@@ -57,7 +57,7 @@ impl Fixture {
         let offset = Arc::new(AtomicI64::new(0));
         let clock = Clock::offset_by(offset.clone());
         let now = clock.now();
-        let builder = Platform::builder(Arc::new(move || clock.now()));
+        let builder = SamplePlatform::builder(Arc::new(move || clock.now()));
         let platform = (plan.builder)(builder).calls(calls(now)).build();
         let running = platform.serve(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap();
         let mut sources = demo::sources_toml(&running.base_url());
@@ -109,7 +109,7 @@ impl Fixture {
     }
 
     /// How many requests of a kind there were about a call.
-    pub fn asked(&self, kind: Kind, id: &str) -> usize {
+    pub fn asked(&self, kind: RequestKind, id: &str) -> usize {
         self.platform.requests().of(kind, id)
     }
 }

@@ -1,7 +1,7 @@
 //! Platforms that forget, repeat themselves or only ask for patience: nothing that is kept is given up for it, nothing
 //! is asked for ever, and whoever waits learns how it stands.
 
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall};
+use aftercall::demo::{Api, FaultAnswer, RequestKind, SampleCall};
 use aftercall::domain::Outcome;
 use aftercall::queue::JobState;
 use aftercall::store::BackfillState;
@@ -45,7 +45,7 @@ async fn a_repeat_gives_nothing_up_that_the_source_has_forgotten(backend: Backen
 
 async fn a_backfill_whose_list_cannot_be_read_ends_and_can_be_put_back_to_work(backend: Backend) {
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(400)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::List).then(|| FaultAnswer::status(400)));
     let id = fixture.start_backfill(Api::KrosaiV1).await;
     fixture.run_pending().await;
     let backfill = fixture.backfill(&id).await;
@@ -65,10 +65,10 @@ async fn a_platform_that_only_asks_for_patience_does_not_hold_a_worker(backend: 
     let fixture = one_call(backend).await;
     fixture
         .platform
-        .set_faults(|asked| (asked.kind == Kind::Detail).then(|| FaultAnswer::throttled(Api::KrosaiV1, 0.3)));
+        .set_faults(|asked| (asked.kind == RequestKind::Detail).then(|| FaultAnswer::throttled(Api::KrosaiV1, 0.3)));
     let job = fixture.trigger(Api::KrosaiV1, ID).await.job_id.unwrap();
     let a_minute_passes = async {
-        eventually("a second look", async || (fixture.asked(Kind::Detail, ID) >= 2).then_some(())).await;
+        eventually("a second look", async || (fixture.asked(RequestKind::Detail, ID) >= 2).then_some(())).await;
         fixture.set_clock(SignedDuration::from_mins(1));
     };
     tokio::join!(fixture.run_pending(), a_minute_passes);
@@ -84,16 +84,16 @@ async fn a_platform_that_only_asks_for_patience_does_not_hold_a_worker(backend: 
 
 async fn an_empty_answer_is_looked_into_again_now_and_then(backend: Backend) {
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::Recording).then_some(FaultAnswer::Empty));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Recording).then_some(FaultAnswer::Empty));
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.advance(Duration::from_secs(3600)).await;
     fixture.run_pending().await;
     assert_eq!(fixture.record(Api::KrosaiV1, ID).await.outcome, Some(Outcome::NoRecording));
-    let asked = fixture.asked(Kind::Recording, ID);
+    let asked = fixture.asked(RequestKind::Recording, ID);
     let balance = fixture.reconcile(Api::KrosaiV1).await;
     assert_eq!((balance.running, balance.terminal["no_recording"]), (0, 1), "{balance:?}");
     fixture.run_pending().await;
-    assert_eq!(fixture.asked(Kind::Recording, ID), asked);
+    assert_eq!(fixture.asked(RequestKind::Recording, ID), asked);
 
     fixture.advance(Duration::from_secs(2 * 3600)).await;
     fixture.platform.clear_faults();
@@ -117,12 +117,12 @@ async fn a_failing_reconciliation_leaves_one_dead_letter(backend: Backend) {
     use aftercall::jobs::Job;
     use aftercall::queue::Lane;
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::List).then(|| FaultAnswer::status(400)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::List).then(|| FaultAnswer::status(400)));
     let source = crate::harness::source(Api::KrosaiV1);
     for _ in 0..3 {
         let now = fixture.now();
         let job = Job::Reconcile { source: source.clone(), from: now - SignedDuration::from_hours(48), to: now };
-        fixture.enqueue(job.queued(&fixture.app, Lane::Upkeep)).await;
+        fixture.enqueue(job.queued(&fixture.app, Lane::Maintenance)).await;
         fixture.run_pending().await;
     }
     let dead = fixture.jobs().await.into_iter().filter(|job| job.state == JobState::DeadLetter).count();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall};
+use aftercall::demo::{Api, FaultAnswer, RequestKind, SampleCall};
 use aftercall::domain::{Outcome, RetentionState};
 use aftercall::jobs::Job;
 use aftercall::jobs::retention_sweep::{self, Consent};
@@ -40,8 +40,8 @@ fn row(call: &SampleCall) -> Value {
 /// Answers for KrosAI: this list, and each row as its call's detail.
 fn tell(fixture: &Fixture, rows: Vec<Value>) {
     fixture.platform.set_faults(move |asked| match asked.kind {
-        Kind::List => Some(answer(json!({ "calls": rows, "total": rows.len() }).to_string())),
-        Kind::Detail => {
+        RequestKind::List => Some(answer(json!({ "calls": rows, "total": rows.len() }).to_string())),
+        RequestKind::Detail => {
             rows.iter().find(|row| row["id"].as_str() == asked.call_id.as_deref()).map(|row| answer(row.to_string()))
         }
         _ => None,
@@ -158,7 +158,7 @@ async fn a_call_past_its_term_stays_so_however_often_it_is_seen(backend: Backend
         assert_eq!(swept(&fixture).await, 0);
     }
     for call in &calls {
-        for kind in [Kind::Detail, Kind::RecordingLink, Kind::Recording] {
+        for kind in [RequestKind::Detail, RequestKind::RecordingLink, RequestKind::Recording] {
             assert_eq!(fixture.asked(kind, &call.id), 0, "{kind:?} of {}", call.id);
         }
     }
@@ -171,7 +171,10 @@ async fn a_call_past_its_term_stays_so_however_often_it_is_seen(backend: Backend
         let record = fixture.record(call.api, &call.id).await;
         assert_eq!(record.outcome, Some(Outcome::PastRetention));
         assert!(record.outcome_reason.is_some_and(|reason| reason.contains("term ended")));
-        assert_eq!((fixture.asked(Kind::Detail, &call.id), fixture.asked(Kind::Recording, &call.id)), (1, 0));
+        assert_eq!(
+            (fixture.asked(RequestKind::Detail, &call.id), fixture.asked(RequestKind::Recording, &call.id)),
+            (1, 0)
+        );
         assert_eq!(fixture.reconcile(call.api).await.enqueued, 0);
     }
     assert_eq!(swept(&fixture).await, 0, "nothing of it is stored");
@@ -223,8 +226,8 @@ async fn an_odd_row_holds_up_neither_reconciliation_nor_backfill(backend: Backen
     let list = format!("{{\"calls\":[{}],\"total\":6}}", rows.join(","));
     let rows: Vec<Value> = calls.iter().map(row).collect();
     fixture.platform.set_faults(move |asked| match asked.kind {
-        Kind::List => Some(answer(list.clone())),
-        Kind::Detail => {
+        RequestKind::List => Some(answer(list.clone())),
+        RequestKind::Detail => {
             rows.iter().find(|row| row["id"].as_str() == asked.call_id.as_deref()).map(|row| answer(row.to_string()))
         }
         _ => None,
@@ -232,7 +235,7 @@ async fn an_odd_row_holds_up_neither_reconciliation_nor_backfill(backend: Backen
     let now = fixture.now();
     let window = (now - DAY * 2, now + SignedDuration::from_hours(1));
     let job = Job::Reconcile { source: source(Api::KrosaiV1), from: window.0, to: window.1 };
-    let job = fixture.enqueue(job.queued(&fixture.app.app, Lane::Upkeep)).await;
+    let job = fixture.enqueue(job.queued(&fixture.app.app, Lane::Maintenance)).await;
     fixture.run_pending().await;
     assert_eq!(fixture.job(job.id).await.state, JobState::Completed);
     assert!(fixture.store.reconcile_state(&source(Api::KrosaiV1)).await.unwrap().tail_from.is_some(), "it moves on");
@@ -274,7 +277,7 @@ async fn a_call_that_is_listed_as_going_and_as_over_is_done(backend: Backend) {
     fixture.platform.set_faults(move |asked| {
         let page =
             if asked.query.as_deref().is_some_and(|query| query.contains("offset=0")) { &first } else { &second };
-        (asked.kind == Kind::List).then(|| answer(json!({ "calls": page, "total": 6 }).to_string()))
+        (asked.kind == RequestKind::List).then(|| answer(json!({ "calls": page, "total": 6 }).to_string()))
     });
     let balance = fixture.reconcile(Api::KrosaiV1).await;
     assert_eq!((balance.listed, balance.completed, balance.running), (3, 3, 3), "{balance:?}");

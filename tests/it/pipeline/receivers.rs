@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aftercall::demo::{Api, FaultAnswer, Kind, RequestInfo, SampleCall, recordings};
+use aftercall::demo::{Api, FaultAnswer, RequestInfo, RequestKind, SampleCall, recordings};
 use aftercall::domain::{Outcome, RecordFlag, Side};
 use aftercall::queue::JobState;
 use jiff::Timestamp;
@@ -49,7 +49,7 @@ async fn with_record(backend: Backend, plan: Plan) -> (Fixture, String) {
 }
 
 /// What the receiver was sent of this kind.
-fn sent(fixture: &Fixture, kind: Kind) -> Vec<RequestInfo> {
+fn sent(fixture: &Fixture, kind: RequestKind) -> Vec<RequestInfo> {
     fixture.platform.requests().iter().filter(|asked| asked.kind == kind).cloned().collect()
 }
 
@@ -61,14 +61,14 @@ fn shown(tag: Option<&str>) -> FaultAnswer {
 async fn a_record_with_a_weak_tag_is_written_without_a_condition_and_flagged(backend: Backend) {
     for tag in [Some("W/\"v1\""), Some("W/\"\""), None] {
         let (fixture, id) = with_record(backend, Plan::default()).await;
-        fixture.platform.set_faults(move |asked| (asked.kind == Kind::RecordRead).then(|| shown(tag)));
+        fixture.platform.set_faults(move |asked| (asked.kind == RequestKind::RecordRead).then(|| shown(tag)));
         fixture.run_pending().await;
         let record = fixture.record(Api::Atoms, &id).await;
         done(&fixture, &record).await;
         assert!(record.has_flag(RecordFlag::Unconditional), "{tag:?}: {:?}", record.flags);
-        let reads = sent(&fixture, Kind::RecordRead);
+        let reads = sent(&fixture, RequestKind::RecordRead);
         assert!(reads.iter().all(|asked| asked.header("accept-encoding") == Some("identity")), "{reads:?}");
-        let writes = sent(&fixture, Kind::RecordWrite);
+        let writes = sent(&fixture, RequestKind::RecordWrite);
         assert_eq!((writes.len(), writes[0].header("if-match")), (1, None), "{tag:?}");
         let receiver = fixture.platform.record(&id).unwrap();
         assert_eq!((receiver.effects, &receiver.body["theirs"]), (1, &"stays".into()));
@@ -76,7 +76,7 @@ async fn a_record_with_a_weak_tag_is_written_without_a_condition_and_flagged(bac
         fixture.platform.clear_faults();
         fixture.trigger_again(Api::Atoms, &id).await;
         fixture.run_pending().await;
-        let writes = sent(&fixture, Kind::RecordWrite);
+        let writes = sent(&fixture, RequestKind::RecordWrite);
         assert_eq!((writes.len(), writes[1].header("if-match")), (2, Some("\"v2\"")), "{tag:?}");
         assert!(!fixture.record(Api::Atoms, &id).await.has_flag(RecordFlag::Unconditional), "{tag:?}");
     }
@@ -84,20 +84,20 @@ async fn a_record_with_a_weak_tag_is_written_without_a_condition_and_flagged(bac
 
 async fn a_conflict_means_read_again(backend: Backend) {
     let (fixture, id) = with_record(backend, Plan::default()).await;
-    fixture
-        .platform
-        .set_faults(|asked| (asked.kind == Kind::RecordWrite && asked.nth <= 2).then(|| FaultAnswer::status(409)));
+    fixture.platform.set_faults(|asked| {
+        (asked.kind == RequestKind::RecordWrite && asked.nth <= 2).then(|| FaultAnswer::status(409))
+    });
     fixture.run_pending().await;
     done(&fixture, &fixture.record(Api::Atoms, &id).await).await;
-    assert_eq!((fixture.asked(Kind::RecordRead, &id), fixture.asked(Kind::RecordWrite, &id)), (3, 3));
+    assert_eq!((fixture.asked(RequestKind::RecordRead, &id), fixture.asked(RequestKind::RecordWrite, &id)), (3, 3));
     assert_eq!(fixture.platform.record(&id).unwrap().effects, 1);
     assert!(fixture.jobs().await.iter().all(|job| job.failure.is_none()));
     // Without a condition a conflict is none that reading again could end.
     let plan = Plan { sources: &[("if_match = true", "if_match = false")], ..Plan::default() };
     let (fixture, id) = with_record(backend, plan).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::RecordWrite).then(|| FaultAnswer::status(409)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::RecordWrite).then(|| FaultAnswer::status(409)));
     fixture.run_pending().await;
-    assert_eq!(fixture.asked(Kind::RecordWrite, &id), 1);
+    assert_eq!(fixture.asked(RequestKind::RecordWrite, &id), 1);
     assert!(fixture.jobs().await.iter().any(|job| job.state == JobState::DeadLetter));
 }
 
@@ -109,12 +109,13 @@ async fn a_redirect_to_the_same_host_is_followed_with_method_and_body(backend: B
     for code in [307, 308] {
         let (fixture, id) = with_record(backend, Plan::default()).await;
         fixture.platform.set_faults(move |asked| {
-            let moves = matches!(asked.kind, Kind::RecordRead | Kind::RecordWrite) && asked.query.is_none();
+            let moves =
+                matches!(asked.kind, RequestKind::RecordRead | RequestKind::RecordWrite) && asked.query.is_none();
             moves.then(|| moved(code, format!("{}?moved=1", asked.path)))
         });
         fixture.run_pending().await;
         done(&fixture, &fixture.record(Api::Atoms, &id).await).await;
-        let writes = sent(&fixture, Kind::RecordWrite);
+        let writes = sent(&fixture, RequestKind::RecordWrite);
         assert_eq!(writes.len(), 2, "{code}");
         for name in ["if-match", "idempotency-key", "authorization"] {
             assert_eq!(writes[0].header(name), writes[1].header(name), "{code} {name}");
@@ -143,7 +144,7 @@ async fn a_redirect_to_anywhere_else_is_not_followed(backend: Backend) {
     ];
     for (answer, asked_times, said) in cases {
         let (fixture, id) = with_record(backend, Plan::default()).await;
-        fixture.platform.set_faults(move |asked| (asked.kind == Kind::RecordWrite).then(|| answer(asked)));
+        fixture.platform.set_faults(move |asked| (asked.kind == RequestKind::RecordWrite).then(|| answer(asked)));
         fixture.run_pending().await;
         assert_eq!(fixture.record(Api::Atoms, &id).await.outcome, Some(Outcome::Done));
         let jobs = fixture.jobs().await;
@@ -151,7 +152,7 @@ async fn a_redirect_to_anywhere_else_is_not_followed(backend: Backend) {
         assert_eq!(dead.len(), 1, "{jobs:?}");
         let failure = dead[0].failure.clone().unwrap();
         assert!(failure.side == Side::Receiver && failure.cause.contains(said), "{failure:?}");
-        assert_eq!(fixture.asked(Kind::RecordWrite, &id), asked_times, "{said}");
+        assert_eq!(fixture.asked(RequestKind::RecordWrite, &id), asked_times, "{said}");
         assert_eq!(fixture.platform.record(&id).unwrap().effects, 0);
     }
 }
@@ -163,12 +164,12 @@ async fn a_failure_inside_a_200_is_tried_again(backend: Backend) {
         let body = body.to_string();
         fixture.platform.set_faults(move |asked| {
             let answer = FaultAnswer::Status { code, headers: vec![], body: body.clone() };
-            (asked.kind == Kind::RecordWrite && asked.nth == 1).then_some(answer)
+            (asked.kind == RequestKind::RecordWrite && asked.nth == 1).then_some(answer)
         });
         fixture.run_pending().await;
         let record = fixture.record(Api::Atoms, &id).await;
         done(&fixture, &record).await;
-        assert_eq!(fixture.asked(Kind::RecordWrite, &id), 2, "{code}");
+        assert_eq!(fixture.asked(RequestKind::RecordWrite, &id), 2, "{code}");
         assert_eq!(fixture.platform.record(&id).unwrap().effects, 1);
         let deliveries = fixture.store.deliveries(record.uid).await.unwrap();
         assert!(deliveries.iter().all(|delivery| delivery.delivered));
@@ -182,10 +183,10 @@ async fn a_receiver_that_refuses_the_key_keeps_its_deliveries_waiting(backend: B
     for code in [401, 403] {
         let (fixture, ids) = with_records(backend, Plan::default(), 3).await;
         let refuses = move |asked: &RequestInfo| {
-            matches!(asked.kind, Kind::RecordRead | Kind::RecordWrite).then(|| FaultAnswer::status(code))
+            matches!(asked.kind, RequestKind::RecordRead | RequestKind::RecordWrite).then(|| FaultAnswer::status(code))
         };
         fixture.platform.set_faults(refuses);
-        let asked = || sent(&fixture, Kind::RecordRead).len();
+        let asked = || sent(&fixture, RequestKind::RecordRead).len();
         // Far more rounds than there are attempts: nothing is used up, and one delivery a minute asks.
         for minute in 0..8 {
             fixture.run_pending().await;
@@ -219,7 +220,7 @@ async fn a_receiver_that_refuses_the_key_keeps_its_deliveries_waiting(backend: B
 
 async fn a_platform_that_refuses_the_key_keeps_its_deliveries_waiting(backend: Backend) {
     let fixture = Fixture::start(backend, |now| vec![short(Api::Zudu, 1, now)]).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::WriteBack).then(|| FaultAnswer::status(401)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::MetadataWrite).then(|| FaultAnswer::status(401)));
     fixture.trigger(Api::Zudu, "call-000001").await;
     for _ in 0..6 {
         fixture.run_pending().await;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aftercall::demo::{Api, FaultAnswer, Kind, SampleCall, recordings};
+use aftercall::demo::{Api, FaultAnswer, RequestKind, SampleCall, recordings};
 use aftercall::domain::{Outcome, Side, Stage};
 use aftercall::queue::JobState;
 use jiff::SignedDuration;
@@ -34,16 +34,16 @@ async fn an_expired_link_is_refreshed_once(backend: Backend) {
     let fixture = one_call(backend).await;
     fixture
         .platform
-        .set_faults(|asked| (asked.kind == Kind::Recording && asked.nth == 1).then(|| FaultAnswer::status(403)));
+        .set_faults(|asked| (asked.kind == RequestKind::Recording && asked.nth == 1).then(|| FaultAnswer::status(403)));
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.run_pending().await;
     done(&fixture, &fixture.record(Api::KrosaiV1, ID).await).await;
-    assert_eq!(fixture.asked(Kind::Recording, ID), 2);
+    assert_eq!(fixture.asked(RequestKind::Recording, ID), 2);
     assert!(fixture.jobs().await.iter().all(|job| job.attempt == 1), "a link that expired is no failure");
 
     // A host that refuses every link ends it, after the grace, as what it is.
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::Recording).then(|| FaultAnswer::status(410)));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Recording).then(|| FaultAnswer::status(410)));
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.run_pending().await;
     let record = fixture.record(Api::KrosaiV1, ID).await;
@@ -55,7 +55,7 @@ async fn an_asked_pause_is_kept_and_costs_no_attempt(backend: Backend) {
     let asked_at: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let seen = asked_at.clone();
     fixture.platform.set_faults(move |asked| {
-        if asked.kind != Kind::Detail {
+        if asked.kind != RequestKind::Detail {
             return None;
         }
         seen.lock().unwrap().push(Instant::now());
@@ -74,19 +74,19 @@ async fn an_asked_pause_is_kept_and_costs_no_attempt(backend: Backend) {
 
 async fn a_page_instead_of_audio_is_not_a_recording(backend: Backend) {
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::Recording).then_some(FaultAnswer::Html));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Recording).then_some(FaultAnswer::Html));
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.run_pending().await;
     let record = fixture.record(Api::KrosaiV1, ID).await;
     assert_eq!(record.outcome, Some(Outcome::NotARecording));
     assert!(record.outcome_reason.is_some());
-    assert!(fixture.asked(Kind::Recording, ID) >= 3, "one page is no proof");
+    assert!(fixture.asked(RequestKind::Recording, ID) >= 3, "one page is no proof");
     // The words that came with the call are kept, the page is not.
     let names: Vec<&str> = record.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     assert!(!names.iter().any(|name| name.starts_with("original")), "{names:?}");
     // Nothing at all is no recording either.
     let fixture = one_call(backend).await;
-    fixture.platform.set_faults(|asked| (asked.kind == Kind::Recording).then_some(FaultAnswer::Empty));
+    fixture.platform.set_faults(|asked| (asked.kind == RequestKind::Recording).then_some(FaultAnswer::Empty));
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.run_pending().await;
     assert_eq!(fixture.record(Api::KrosaiV1, ID).await.outcome, Some(Outcome::NoRecording));
@@ -99,22 +99,22 @@ async fn an_incident_at_the_host_does_not_end_an_old_call(backend: Backend) {
     })
     .await;
     fixture.platform.set_faults(|asked| match (asked.kind, asked.nth) {
-        (Kind::Recording, 1) => Some(FaultAnswer::Html),
-        (Kind::Recording, 2) => Some(FaultAnswer::Empty),
+        (RequestKind::Recording, 1) => Some(FaultAnswer::Html),
+        (RequestKind::Recording, 2) => Some(FaultAnswer::Empty),
         _ => None,
     });
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.advance(Duration::from_secs(3600)).await;
     fixture.run_pending().await;
     done(&fixture, &fixture.record(Api::KrosaiV1, ID).await).await;
-    assert_eq!(fixture.asked(Kind::Recording, ID), 3);
+    assert_eq!(fixture.asked(RequestKind::Recording, ID), 3);
 }
 
 async fn a_broken_transfer_is_continued(backend: Backend) {
     let fixture = one_call(backend).await;
-    fixture
-        .platform
-        .set_faults(|asked| (asked.kind == Kind::Recording && asked.nth == 1).then_some(FaultAnswer::ResetAfter(2000)));
+    fixture.platform.set_faults(|asked| {
+        (asked.kind == RequestKind::Recording && asked.nth == 1).then_some(FaultAnswer::ResetAfter(2000))
+    });
     fixture.trigger(Api::KrosaiV1, ID).await;
     fixture.run_pending().await;
     let record = fixture.record(Api::KrosaiV1, ID).await;
@@ -126,10 +126,10 @@ async fn a_broken_transfer_is_continued(backend: Backend) {
 async fn a_storm_of_server_errors_passes(backend: Backend) {
     let fixture = one_call(backend).await;
     fixture.platform.set_faults(|asked| match (asked.kind, asked.nth) {
-        (Kind::Detail, 1) => Some(FaultAnswer::status(503)),
-        (Kind::Detail | Kind::Recording, 2) => Some(FaultAnswer::Drop),
-        (Kind::RecordingLink, 1) => Some(FaultAnswer::status(500)),
-        (Kind::Recording, 1) => Some(FaultAnswer::status(502)),
+        (RequestKind::Detail, 1) => Some(FaultAnswer::status(503)),
+        (RequestKind::Detail | RequestKind::Recording, 2) => Some(FaultAnswer::Drop),
+        (RequestKind::RecordingLink, 1) => Some(FaultAnswer::status(500)),
+        (RequestKind::Recording, 1) => Some(FaultAnswer::status(502)),
         _ => None,
     });
     fixture.trigger(Api::KrosaiV1, ID).await;
@@ -166,7 +166,7 @@ async fn a_later_failure_never_costs_a_second_download(backend: Backend) {
     assert!(balance.terminal.is_empty(), "{balance:?}");
     fixture.run_pending().await;
     done(&fixture, &fixture.record(Api::KrosaiV1, ID).await).await;
-    assert_eq!(fixture.asked(Kind::Recording, ID), 1);
+    assert_eq!(fixture.asked(RequestKind::Recording, ID), 1);
 }
 
 async fn a_recording_url_that_leads_nowhere_is_refused_with_its_reason(backend: Backend) {
@@ -186,7 +186,7 @@ async fn a_recording_url_that_leads_nowhere_is_refused_with_its_reason(backend: 
         assert_eq!(record.outcome, Some(Outcome::RefusedUrl), "{api:?}: {:?}", record.outcome_reason);
         let said = record.outcome_reason.unwrap();
         assert!(said.contains(reason) && !said.contains("s3cret"), "{said}");
-        assert_eq!(fixture.asked(Kind::Recording, &id), 0);
+        assert_eq!(fixture.asked(RequestKind::Recording, &id), 0);
     }
 }
 
@@ -207,7 +207,7 @@ async fn an_oversized_recording_is_refused(backend: Backend) {
     let fixture = Fixture::planned(backend, plan, |now| vec![short(Api::KrosaiV1, 1, now)]).await;
     for huge in [FaultAnswer::HugeLength(600 << 20), FaultAnswer::HugeBody(200_000)] {
         let answer = huge.clone();
-        fixture.platform.set_faults(move |asked| (asked.kind == Kind::Recording).then(|| answer.clone()));
+        fixture.platform.set_faults(move |asked| (asked.kind == RequestKind::Recording).then(|| answer.clone()));
         fixture.trigger_again(Api::KrosaiV1, ID).await;
         fixture.run_pending().await;
         let record = fixture.record(Api::KrosaiV1, ID).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
 use aftercall::domain::Side;
-use aftercall::queue::{JobState, Lanes, NewJob, Rescued, Verdict};
+use aftercall::queue::{JobState, Lanes, NewJob, Requeued, Verdict};
 use aftercall::store::{Db, Store};
 use sqlx::Connection;
 
@@ -32,8 +32,8 @@ async fn the_child() {
     let Some(orders) = Orders::read() else { return };
     let app = App::build(Config::from_toml(&orders.config).unwrap(), Clock::system()).await.unwrap();
     let worker = format!("child-{}", std::process::id());
-    app.queue.beat(&worker, "test").await.unwrap();
-    app.queue.rescue(&worker, Duration::ZERO).await.unwrap();
+    app.queue.heartbeat(&worker, "test").await.unwrap();
+    app.queue.requeue_expired(&worker, Duration::ZERO).await.unwrap();
     let what = orders.what.clone();
     let queue = app.queue.clone();
     let handler = script(move |job| {
@@ -50,7 +50,7 @@ async fn the_child() {
             std::future::pending().await
         }
     });
-    let lanes = Lanes { live: 4, backfill: 4, upkeep: 4 };
+    let lanes = Lanes { live: 4, backfill: 4, maintenance: 4 };
     let _running = app.queue.start(&worker, handler, lanes, &app.config.worker).unwrap();
     std::future::pending::<()>().await;
 }
@@ -64,8 +64,8 @@ async fn a_job_that_kills_its_workers_is_a_dead_letter_after_its_attempts(backen
         let left = app.job(poison).await;
         assert_eq!((left.state, left.attempt), (JobState::Running, attempt));
     }
-    let rescued = app.queue.rescue("me", Duration::ZERO).await.unwrap();
-    assert_eq!(rescued, Rescued { returned: 0, dead_lettered: 1 });
+    let requeued = app.queue.requeue_expired("me", Duration::ZERO).await.unwrap();
+    assert_eq!(requeued, Requeued { returned: 0, dead_lettered: 1 });
     let dead = app.job(poison).await;
     let failure = dead.failure.unwrap();
     assert_eq!((dead.state, failure.side), (JobState::DeadLetter, Side::Worker));
@@ -112,12 +112,12 @@ async fn resumes_once(app: &TestApp, ids: &[i64]) {
 async fn jobs_of_a_silent_worker_are_given_back_and_resume_once(backend: Backend) {
     let app = TestApp::start(backend, "").await;
     let ids = killed_in_the_middle(&app).await;
-    let rescued = app.queue.rescue("me", SILENT).await.unwrap();
-    assert_eq!(rescued, Rescued::default(), "it was heard of a moment ago");
+    let requeued = app.queue.requeue_expired("me", SILENT).await.unwrap();
+    assert_eq!(requeued, Requeued::default(), "it was heard of a moment ago");
     silence(&app.store, SILENT).await;
-    let rescued = app.queue.rescue("me", SILENT).await.unwrap();
-    assert_eq!(rescued, Rescued { returned: 4, dead_lettered: 0 });
-    assert_eq!(app.queue.rescue("me", SILENT).await.unwrap(), Rescued::default());
+    let requeued = app.queue.requeue_expired("me", SILENT).await.unwrap();
+    assert_eq!(requeued, Requeued { returned: 4, dead_lettered: 0 });
+    assert_eq!(app.queue.requeue_expired("me", SILENT).await.unwrap(), Requeued::default());
     resumes_once(&app, &ids).await;
     assert!(ids.len() == 6 && app.job(ids[0]).await.attempt == 2, "an attempt its worker died in counts");
 }
@@ -125,8 +125,8 @@ async fn jobs_of_a_silent_worker_are_given_back_and_resume_once(backend: Backend
 async fn a_machine_of_its_own_takes_its_orphans_back_at_once(backend: Backend) {
     let app = TestApp::start(backend, "").await;
     let ids = killed_in_the_middle(&app).await;
-    let rescued = app.queue.rescue("me", Duration::ZERO).await.unwrap();
-    assert_eq!(rescued, Rescued { returned: 4, dead_lettered: 0 });
+    let requeued = app.queue.requeue_expired("me", Duration::ZERO).await.unwrap();
+    assert_eq!(requeued, Requeued { returned: 4, dead_lettered: 0 });
     resumes_once(&app, &ids).await;
 }
 
@@ -144,10 +144,10 @@ async fn a_worker_that_is_merely_slow_keeps_its_jobs(backend: Backend) {
     let crew = app.crew("slow", 1, handler).await;
     let id = app.enqueue(job("a")).await.id;
     eventually("the job to run", async || (app.job(id).await.state == JobState::Running).then_some(())).await;
-    // However old the attempt is: the heart beats.
+    // However old the attempt is: it has a heartbeat.
     silence(&app.store, 100 * SILENT).await;
-    app.queue.beat("slow", "test").await.unwrap();
-    assert_eq!(app.queue.rescue("me", SILENT).await.unwrap(), Rescued::default());
+    app.queue.heartbeat("slow", "test").await.unwrap();
+    assert_eq!(app.queue.requeue_expired("me", SILENT).await.unwrap(), Requeued::default());
     assert_eq!(app.queue.live_workers(SILENT).await.unwrap(), 1);
     gate.notify_one();
     completed(&app, id).await;
@@ -196,9 +196,9 @@ async fn a_foreign_write_lock_ends_nothing_and_loses_nothing(backend: Backend) {
     let mut foreign = sqlx::SqliteConnection::connect(app.space.url()).await.unwrap();
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut foreign).await.unwrap();
     let inner = app.queue.clone();
-    // The worker's row is there from before; its heart cannot beat while the lock is held.
-    assert!(inner.beat("w", "test").await.is_err(), "the lock is not felt");
-    let lanes = Lanes { live: 4, backfill: 4, upkeep: 4 };
+    // The worker's row is there from before; no heartbeat can be written while the lock is held.
+    assert!(inner.heartbeat("w", "test").await.is_err(), "the lock is not felt");
+    let lanes = Lanes { live: 4, backfill: 4, maintenance: 4 };
     let mut running = app.queue.start("w", handler, lanes, &app.config.worker).unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(4), running.wait()).await;
     assert!(ended.is_err(), "the lock ended the worker: {ended:?}");

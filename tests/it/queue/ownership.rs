@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aftercall::app::App;
-use aftercall::queue::{Job, JobState, Lane, NewJob, Rescued, Verdict};
+use aftercall::queue::{JobAttempt, JobState, Lane, NewJob, Requeued, Verdict};
 use tokio::sync::Semaphore;
 
 use super::crash::silence;
@@ -25,10 +25,10 @@ on_every_backend!(
 );
 
 /// What a handler does once the test lets it go on.
-type Ending = fn(Arc<App>, Job) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>;
+type Ending = fn(Arc<App>, JobAttempt) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// Completion and note in one transaction, or neither.
-fn commit(app: Arc<App>, job: Job) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>> {
+fn commit(app: Arc<App>, job: JobAttempt) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send>> {
     Box::pin(async move {
         let mut tx = app.store.begin().await.unwrap();
         app.store.audit(&mut tx, &note("committed")).await.unwrap();
@@ -64,9 +64,9 @@ async fn two_owners(backend: Backend, stale: Ending) {
     eventually("the first worker to have it", async || (app.job(id).await.state == JobState::Running).then_some(()))
         .await;
     silence(&app.store, SILENT).await;
-    // The second worker beats, so it alone is alive. The first has one slot for such jobs, and that is taken.
-    app.queue.beat("owner", "test").await.unwrap();
-    assert_eq!(app.queue.rescue("owner", SILENT).await.unwrap(), Rescued { returned: 1, dead_lettered: 0 });
+    // The second worker writes heartbeats, so it alone is alive. The first has one slot for such jobs, and that is taken.
+    app.queue.heartbeat("owner", "test").await.unwrap();
+    assert_eq!(app.queue.requeue_expired("owner", SILENT).await.unwrap(), Requeued { returned: 1, dead_lettered: 0 });
     let second = app.crew("owner", 1, handler(&owner_gate, commit, &Arc::default())).await;
     eventually("the second attempt", async || (app.job(id).await.attempt == 2).then_some(())).await;
 
@@ -75,7 +75,7 @@ async fn two_owners(backend: Backend, stale: Ending) {
     let mut n = 0;
     while elsewhere.load(Ordering::SeqCst) < 3 {
         n += 1;
-        let other = app.enqueue(NewJob { lane: Lane::Upkeep, ..job(&format!("other-{n}")) }).await.id;
+        let other = app.enqueue(NewJob { lane: Lane::Maintenance, ..job(&format!("other-{n}")) }).await.id;
         completed(&app, other).await;
     }
     let shared = app.job(id).await;

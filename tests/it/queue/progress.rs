@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aftercall::queue::{JobState, NewJob, Rescued, Verdict};
+use aftercall::queue::{JobState, NewJob, Requeued, Verdict};
 
 use super::{completed, dead_letter};
 use crate::harness::{Backend, Child, TestApp, failure, job, on_every_backend, script};
@@ -22,15 +22,15 @@ async fn a_job_that_moves_forward_outlives_any_number_of_workers(backend: Backen
     let id = app.enqueue(NewJob { max_attempts: 2, ..job("long") }).await.id;
     for _ in 0..6 {
         Child::start(&app, CHILD, "advance").end().await;
-        let rescued = app.queue.rescue("me", Duration::ZERO).await.unwrap();
-        assert_eq!(rescued, Rescued { returned: 1, dead_lettered: 0 });
+        let requeued = app.queue.requeue_expired("me", Duration::ZERO).await.unwrap();
+        assert_eq!(requeued, Requeued { returned: 1, dead_lettered: 0 });
     }
     // Now it dies at the same place every time.
     let deaths = [(1, 0), (0, 1)];
     for (returned, dead_lettered) in deaths {
         Child::start(&app, CHILD, "abort").end().await;
-        let rescued = app.queue.rescue("me", Duration::ZERO).await.unwrap();
-        assert_eq!(rescued, Rescued { returned, dead_lettered });
+        let requeued = app.queue.requeue_expired("me", Duration::ZERO).await.unwrap();
+        assert_eq!(requeued, Requeued { returned, dead_lettered });
     }
     let dead = app.job(id).await;
     assert_eq!(dead.state, JobState::DeadLetter);

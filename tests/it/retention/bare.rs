@@ -91,7 +91,7 @@ async fn a_record_that_holds_more_stays_due_whatever_its_outcome() {
     }
     assert_eq!(swept(&app, Consent::Scheduled).await.due, 4);
     run_pending(&app).await;
-    let left = app.queue.jobs(aftercall::queue::Finished::Left, 20).await.unwrap();
+    let left = app.queue.jobs(aftercall::queue::FinishedJobs::Left, 20).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
     for call in &calls {
         assert_eq!(state(&app, call).await, RetentionState::Erased);

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use aftercall::demo::{Api, Kind, SampleCall};
+use aftercall::demo::{Api, RequestKind, SampleCall};
 use aftercall::domain::{CallId, Outcome, RetentionState};
 use aftercall::jobs::admit::Repeat;
 use aftercall::jobs::retention_sweep::Consent;
@@ -38,13 +38,13 @@ async fn a_trigger_of_a_finished_call_finds_its_opt_out_and_erases_it() {
         assert_eq!(found, Vec::<PathBuf>::new(), "{}", String::from_utf8_lossy(&trace));
     }
     assert_eq!(whole(&app, &other).await, before, "its neighbour has not opted out");
-    assert_eq!(site.platform.requests().of(Kind::Recording, &other.id), 1, "nothing is fetched for a look");
+    assert_eq!(site.platform.requests().of(RequestKind::Recording, &other.id), 1, "nothing is fetched for a look");
     // It stays erased, and nobody asks about it any more.
-    let asked = site.platform.requests().count(Kind::Detail);
+    let asked = site.platform.requests().count(RequestKind::Detail);
     let told = trigger(&app, &source(Api::Zudu), &CallId::parse(&call.id).unwrap(), Repeat::Never).await.unwrap();
     assert_eq!((told.state, told.job_id), (TriggerState::Erased, None));
     run_pending(&app).await;
-    assert_eq!(site.platform.requests().count(Kind::Detail), asked);
+    assert_eq!(site.platform.requests().count(RequestKind::Detail), asked);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aftercall::artifacts::{Body, CallPrefix, Entry, Erased, Health, ObjectError, ObjectHead, ObjectStore};
+use aftercall::artifacts::{Body, CallPrefix, Entry, Erased, ObjectError, ObjectHead, ObjectStore, StoreHealth};
 use aftercall::demo::Api;
 use aftercall::domain::{Artifact, ArtifactKey, ArtifactKind, CallUid, OrgUid, Outcome, RetentionState, Side};
 use aftercall::jobs::retention_sweep::Consent;
-use aftercall::queue::{Finished, JobState};
+use aftercall::queue::{FinishedJobs, JobState};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -60,7 +60,7 @@ impl ObjectStore for Lying {
     async fn verify_empty(&self, call: &CallPrefix, known: &[ArtifactKey]) -> Result<(), ObjectError> {
         self.inner.verify_empty(call, known).await
     }
-    async fn check(&self) -> Result<Health, ObjectError> {
+    async fn check(&self) -> Result<StoreHealth, ObjectError> {
         self.inner.check().await
     }
     async fn server_date(&self) -> Result<Option<Timestamp>, ObjectError> {
@@ -85,7 +85,7 @@ async fn a_store_that_only_says_it_deleted_blocks_the_erasure_until_it_did() {
     assert_eq!(blocked.retention_state, RetentionState::Blocked);
     assert!(blocked.retention_reason.is_some_and(|reason| !reason.is_empty()));
     assert!(blocked.outcome != Some(Outcome::Erased));
-    let jobs = app.queue.jobs(Finished::Left, 10).await.unwrap();
+    let jobs = app.queue.jobs(FinishedJobs::Left, 10).await.unwrap();
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     assert_eq!((jobs[0].kind.as_str(), jobs[0].state), ("erase_call", JobState::DeadLetter));
     assert_eq!(jobs[0].failure.as_ref().map(|failure| failure.side), Some(Side::ObjectStore));

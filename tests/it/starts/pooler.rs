@@ -60,7 +60,7 @@ impl Pooler {
         Some(Self { child, place, url })
     }
 
-    fn settings(&self) -> config::Store {
+    fn settings(&self) -> config::StoreSettings {
         let text = format!("data_dir = \"{}\"\n[store]\nurl = \"{}\"", self.place.path().display(), self.url);
         config::Config::from_toml(&text).unwrap().store
     }

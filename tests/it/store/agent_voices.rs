@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aftercall::domain::{CallId, CallUid, Learnt, SourceCall, SourceName, VoiceFigures};
+use aftercall::domain::{CallId, CallUid, Enrolled, SourceCall, SourceName, SpeakerEmbedding};
 use aftercall::store::{AgentVoiceRow, ErasedVoice, NewHold};
 use jiff::SignedDuration;
 
@@ -21,12 +21,12 @@ const AGENT: &str = "agent-1";
 async fn teach(app: &TestApp, id: &str, agent_id: &str, version: u32) -> (CallUid, SourceName, bool) {
     let call = SourceCall { id: CallId::parse(id).unwrap(), ..source_call(id) };
     let record = admit(&app.store, &call, app.now()).await;
-    let learnt = Learnt {
+    let enrolled = Enrolled {
         agent_id: agent_id.to_owned(),
-        figures: VoiceFigures { version, at: vec![f64::from(version); 24], speech_ms: 9_000 },
+        embedding: SpeakerEmbedding { version, at: vec![f64::from(version); 24], speech_ms: 9_000 },
     };
     let mut tx = app.store.begin().await.unwrap();
-    let first = app.store.learn_agent_voice(&mut tx, record.uid, &record.source, &learnt, app.now()).await.unwrap();
+    let first = app.store.enroll_agent_voice(&mut tx, record.uid, &record.source, &enrolled, app.now()).await.unwrap();
     tx.commit().await.unwrap();
     // What comes after is later.
     app.advance(Duration::from_secs(1)).await;
@@ -122,7 +122,7 @@ async fn voices_of_other_agents_are_nobody_s_business(backend: Backend) {
     assert_eq!(kept(&app).await, [(agents, 1, calls)]);
     let (other, ..) = teach(&app, "c-1", "agent-2", 1).await;
     let mut tx = app.store.begin().await.unwrap();
-    app.store.unlearn_agent_voice(&mut tx, other).await.unwrap();
+    app.store.unenroll_agent_voice(&mut tx, other).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(kept(&app).await, []);
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use aftercall::artifacts::{Body, artifact_of_bytes};
 use aftercall::domain::{
-    Artifact, ArtifactKind, CallId, Container, Learnt, Outcome, RetentionState, SourceCall, VoiceFigures,
+    Artifact, ArtifactKind, CallId, Container, Enrolled, Outcome, RetentionState, SourceCall, SpeakerEmbedding,
 };
 use aftercall::jobs::Job;
 use aftercall::jobs::retention_sweep::{self, Consent};
 use aftercall::queue::{Lane, NewJob};
-use aftercall::store::{CallRecord, Db, Finished, NewHold};
+use aftercall::store::{CallRecord, Db, FinishedCall, NewHold};
 use futures::StreamExt;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -93,7 +93,7 @@ async fn finished_call(app: &TestApp, id: &str, word: &str) -> CallRecord {
     for _ in 0..2 {
         app.store.add_transcript(&mut tx, uid, &transcript(&text), &text, app.now()).await.unwrap();
     }
-    let end = Finished {
+    let end = FinishedCall {
         outcome: Outcome::Done,
         reason: Some(format!("{word} reason")),
         artifacts: &[Artifact { name: format!("{word}.mp3"), ..original.clone() }],
@@ -104,11 +104,11 @@ async fn finished_call(app: &TestApp, id: &str, word: &str) -> CallRecord {
         now: app.now(),
     };
     assert!(app.store.finish_call(&mut tx, uid, record.generation, &end).await.unwrap());
-    app.store.owe_delivery(&mut tx, uid, &format!("{word}_target"), 2, app.now()).await.unwrap();
-    let figures = VoiceFigures { version: 1, at: vec![0.5; 24], speech_ms: 9_000 };
-    let learnt = Learnt { agent_id: format!("{word}_agent"), figures };
+    app.store.add_pending_delivery(&mut tx, uid, &format!("{word}_target"), 2, app.now()).await.unwrap();
+    let embedding = SpeakerEmbedding { version: 1, at: vec![0.5; 24], speech_ms: 9_000 };
+    let enrolled = Enrolled { agent_id: format!("{word}_agent"), embedding };
     let source = record.source.clone();
-    app.store.learn_agent_voice(&mut tx, uid, &source, &learnt, app.now()).await.unwrap();
+    app.store.enroll_agent_voice(&mut tx, uid, &source, &enrolled, app.now()).await.unwrap();
     // A dead letter about the call, with a cause that quotes something.
     let dead = NewJob { subject: Some(uid.to_string()), payload: json!({ "quoted": word }), ..job(&uid.to_string()) };
     let dead = app.queue.enqueue(&mut tx, dead).await.unwrap().id;
@@ -235,7 +235,7 @@ async fn the_kill_switch_stops_erasures_that_were_decided(backend: Backend) {
     assert!(condemn(&app, &record).await);
     let mut tx = app.store.begin().await.unwrap();
     let erasure = Job::EraseCall { call: record.uid };
-    app.queue.enqueue(&mut tx, erasure.queued(&app, Lane::Upkeep)).await.unwrap();
+    app.queue.enqueue(&mut tx, erasure.queued(&app, Lane::Maintenance)).await.unwrap();
     tx.commit().await.unwrap();
     app.run_pending().await;
     assert_eq!(objects(&app).await.len(), 1);

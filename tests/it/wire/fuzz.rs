@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use aftercall::domain::SourceCall;
-use aftercall::wire::Platform;
+use aftercall::wire::Vendor;
 use serde_json::{Value, json};
 
 use super::dialect;
@@ -76,7 +76,7 @@ fn atoms(n: usize) -> Value {
 
 /// A page, and where each of its rows stands.
 struct Sample {
-    platform: Platform,
+    platform: Vendor,
     bytes: Vec<u8>,
     rows: Vec<Range<usize>>,
     /// Rows that are changed. The last row of an answer that ends with its list is not: where it lacks its end, nobody can
@@ -86,7 +86,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn new(platform: Platform, row: fn(usize) -> Value, before: &str, after: &str) -> Self {
+    fn new(platform: Vendor, row: fn(usize) -> Value, before: &str, after: &str) -> Self {
         let (mut bytes, mut rows) = (before.as_bytes().to_vec(), Vec::new());
         for n in 0..ROWS {
             bytes.extend(if n > 0 { &b", "[..] } else { b"" });
@@ -105,30 +105,30 @@ impl Sample {
     }
 }
 
-fn calls(platform: Platform, bytes: &[u8]) -> Option<Vec<SourceCall>> {
+fn calls(platform: Vendor, bytes: &[u8]) -> Option<Vec<SourceCall>> {
     let dialect = dialect(platform);
     dialect.read_page(bytes, &dialect.first_page()).ok().map(|page| page.calls)
 }
 
 fn samples() -> [Sample; 6] {
     [
-        Sample::new(Platform::Krosai, krosai, "{\"calls\": [", "], \"total\": 7, \"limit\": 100, \"offset\": 0}"),
-        Sample::new(Platform::Krosai, cockpit, "{\"data\": [", "], \"total\": 7, \"page\": 1, \"total_pages\": 1}"),
-        Sample::new(Platform::Krosai, cockpit, "{\"total\": 7, \"data\": [", "]}"),
+        Sample::new(Vendor::Krosai, krosai, "{\"calls\": [", "], \"total\": 7, \"limit\": 100, \"offset\": 0}"),
+        Sample::new(Vendor::Krosai, cockpit, "{\"data\": [", "], \"total\": 7, \"page\": 1, \"total_pages\": 1}"),
+        Sample::new(Vendor::Krosai, cockpit, "{\"total\": 7, \"data\": [", "]}"),
         Sample::new(
-            Platform::Zudu,
+            Vendor::Zudu,
             zudu,
             "{\"message\": \"ok\", \"data\": {\"organization_id\": \"org\", \"calls\": [",
             "], \"pagination\": {\"total\": 7, \"pages\": [1, 2]}}, \"status\": \"success\", \"error\": null}\n",
         ),
         Sample::new(
-            Platform::Atoms,
+            Vendor::Atoms,
             atoms,
             "{\"status\": true, \"data\": {\"pagination\": {\"total\": 7, \"hasMore\": false}, \"logs\": [\n",
             "\n]}}",
         ),
         Sample::new(
-            Platform::Atoms,
+            Vendor::Atoms,
             atoms,
             "{\"status\": true, \"data\": {\"logs\": [",
             "], \"pagination\": {\"total\": 7, \"hasMore\": false}}}",

@@ -1,39 +1,39 @@
 //! Rows that no strict parser takes: each costs itself at most, and is counted and named.
 
 use aftercall::domain::{CallId, CallStatus, SourceCall};
-use aftercall::wire::{Page, Platform, WireError};
+use aftercall::wire::{Page, Vendor, WireError};
 
 use super::{detail, dialect};
 
-const PLATFORMS: [Platform; 3] = [Platform::Krosai, Platform::Zudu, Platform::Atoms];
+const PLATFORMS: [Vendor; 3] = [Vendor::Krosai, Vendor::Zudu, Vendor::Atoms];
 
 /// A row of a dialect: an id, completed, and more members as they are.
-fn row(platform: Platform, id: &str, more: &[u8]) -> Vec<u8> {
+fn row(platform: Vendor, id: &str, more: &[u8]) -> Vec<u8> {
     let (name, status) = match platform {
-        Platform::Krosai => ("id", "\"status\":\"completed\""),
-        Platform::Zudu => ("call_id", "\"call_status\":\"ENDED\""),
-        Platform::Atoms => ("callId", "\"status\":\"completed\""),
+        Vendor::Krosai => ("id", "\"status\":\"completed\""),
+        Vendor::Zudu => ("call_id", "\"call_status\":\"ENDED\""),
+        Vendor::Atoms => ("callId", "\"status\":\"completed\""),
     };
     let more = if more.is_empty() { Vec::new() } else { [b",", more].concat() };
     [format!("{{\"{name}\":\"{id}\",{status}").as_bytes(), &more, b"}"].concat()
 }
 
-fn body(platform: Platform, rows: &[Vec<u8>]) -> Vec<u8> {
+fn body(platform: Vendor, rows: &[Vec<u8>]) -> Vec<u8> {
     let (before, after) = match platform {
-        Platform::Krosai => ("{\"calls\":[", "],\"total\":3}"),
-        Platform::Zudu => ("{\"status\":\"success\",\"data\":{\"calls\":[", "],\"pagination\":{\"total\":3}}}"),
-        Platform::Atoms => ("{\"status\":true,\"data\":{\"logs\":[", "],\"pagination\":{\"total\":3}}}"),
+        Vendor::Krosai => ("{\"calls\":[", "],\"total\":3}"),
+        Vendor::Zudu => ("{\"status\":\"success\",\"data\":{\"calls\":[", "],\"pagination\":{\"total\":3}}}"),
+        Vendor::Atoms => ("{\"status\":true,\"data\":{\"logs\":[", "],\"pagination\":{\"total\":3}}}"),
     };
     [before.as_bytes(), &rows.join(&b","[..]), after.as_bytes()].concat()
 }
 
-fn read(platform: Platform, bytes: &[u8]) -> Result<Page, WireError> {
+fn read(platform: Vendor, bytes: &[u8]) -> Result<Page, WireError> {
     let dialect = dialect(platform);
     dialect.read_page(bytes, &dialect.first_page())
 }
 
 /// The page of a row between two sound ones.
-fn between(platform: Platform, odd: Vec<u8>) -> Page {
+fn between(platform: Vendor, odd: Vec<u8>) -> Page {
     let rows = [row(platform, "first", b""), odd, row(platform, "last", b"")];
     let bytes = body(platform, &rows);
     let page = read(platform, &bytes).unwrap_or_else(|err| panic!("{err}: {}", String::from_utf8_lossy(&bytes)));
@@ -78,7 +78,7 @@ fn bad_characters_and_numbers_cost_nothing_but_themselves() {
 
 #[test]
 fn what_is_mended_is_read_as_what_it_is() {
-    let krosai = |more: &[u8]| between(Platform::Krosai, row(Platform::Krosai, "odd", more)).calls.remove(1);
+    let krosai = |more: &[u8]| between(Vendor::Krosai, row(Vendor::Krosai, "odd", more)).calls.remove(1);
     let text = |call: SourceCall| call.turns[0].text.clone();
     assert_eq!(text(krosai(b"\"transcript\":\"[Agent]: Andr\xe9 \\ud83d!\"")), "Andr\u{fffd} \u{fffd}!");
     let lines = krosai(b"\"transcript\":\"[Agent]: hi\n[Caller]: yes\"");
@@ -179,25 +179,25 @@ fn a_page_that_is_broken_as_a_whole_is_no_page() {
 #[test]
 fn details_and_links_are_read_by_the_same_rules() {
     let call = detail(
-        Platform::Krosai,
+        Vendor::Krosai,
         b"{\"id\":\"c\",\"status\":\"completed\",\"hangup_cause\":\"\xe9\",\"duration\":NaN}",
         "c",
     );
     assert_eq!((call.status, call.duration_ms), (CallStatus::Completed, None));
-    let link = dialect(Platform::Krosai)
+    let link = dialect(Vendor::Krosai)
         .read_recording(br#"{"recording_url":"https://h.test/a.mp3","duration_seconds":Infinity,"size_bytes":1e999}"#);
     let link = link.unwrap().unwrap();
     assert_eq!((link.duration_ms, link.size_bytes), (None, None));
     let deep = format!("{{\"id\":\"c\",\"metadata\":{}1{}}}", "[".repeat(200), "]".repeat(200));
     let id = CallId::parse("c").unwrap();
-    assert_eq!(dialect(Platform::Krosai).read_detail(deep.as_bytes(), &id), Err(WireError::TooDeep));
+    assert_eq!(dialect(Vendor::Krosai).read_detail(deep.as_bytes(), &id), Err(WireError::TooDeep));
 }
 
 #[test]
 fn a_call_that_is_listed_twice_is_read_as_far_as_it_got() {
     for platform in PLATFORMS {
         let going = row(platform, "twice", b"");
-        let word = if platform == Platform::Zudu { ("ENDED", "ONGOING") } else { ("completed", "in_progress") };
+        let word = if platform == Vendor::Zudu { ("ENDED", "ONGOING") } else { ("completed", "in_progress") };
         let going = String::from_utf8(going).unwrap().replace(word.0, word.1).into_bytes();
         let over = row(platform, "twice", br#""duration":60,"call_duration":60000"#);
         for rows in [[going.clone(), over.clone()], [over.clone(), going.clone()]] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aftercall::domain::CallId;
-use aftercall::wire::{Cursor, Platform, atoms};
+use aftercall::wire::{Cursor, Vendor, atoms};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use super::{canonical, dialect, fixture, json_fixture};
 
 /// Reads a body as everything it could be.
 fn read_as_anything(body: &[u8]) {
-    for platform in [Platform::Krosai, Platform::Zudu, Platform::Atoms] {
+    for platform in [Vendor::Krosai, Vendor::Zudu, Vendor::Atoms] {
         let dialect = dialect(platform);
         if let Ok(page) = dialect.read_page(body, &dialect.first_page()) {
             page.calls.iter().for_each(|call| drop(canonical(call)));
@@ -84,7 +84,7 @@ proptest! {
     fn no_stored_cursor_is_too_strange(page in any::<u64>(), offset in any::<u64>(), limit in any::<u64>()) {
         let stored = json!({ "page": page, "offset": offset, "limit": limit });
         if let Ok(cursor) = serde_json::from_value::<Cursor>(stored) {
-            for platform in [Platform::Krosai, Platform::Zudu, Platform::Atoms] {
+            for platform in [Vendor::Krosai, Vendor::Zudu, Vendor::Atoms] {
                 let dialect = dialect(platform);
                 let _ = (dialect.list(&cursor), cursor.halved());
                 let _ = dialect.read_page(&fixture("zudu_list.json"), &cursor);

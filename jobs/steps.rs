@@ -1,0 +1,10 @@
+//! The steps of `process_call`, one file each, in the order in which they run.
+
+pub(super) mod artifacts;
+pub(super) mod audio;
+pub(super) mod finish;
+pub(super) mod growth;
+pub(super) mod original;
+pub(super) mod remote_stt;
+pub(super) mod source;
+pub(super) mod words;
