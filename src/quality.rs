@@ -267,7 +267,7 @@ mod tests {
             (0.0, 0.0),
             (-0.04, -0.04),
         ] {
-            assert_eq!(rounded(figure), shown);
+            assert!((rounded(figure) - shown).abs() < 1e-12, "{figure}");
         }
     }
     use crate::audio::loudness::{Levels, Meter};

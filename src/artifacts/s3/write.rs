@@ -73,7 +73,7 @@ impl S3Requests {
         let sha256 = (with == With::Sha256AndMd5).then(|| STANDARD.encode(sending.digest.sha256.as_bytes()));
         let sent = asked
             .content_length(sending.digest.size_bytes as i64)
-            .content_md5(STANDARD.encode(&sending.md5))
+            .content_md5(STANDARD.encode(sending.md5))
             .set_checksum_sha256(sha256)
             .metadata(SHA256_METADATA, sending.digest.sha256.to_string())
             .set_server_side_encryption(self.sse.clone())
@@ -111,7 +111,7 @@ impl S3Requests {
     ) -> Result<UploadPart> {
         let asked = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(number);
         let sent = asked
-            .content_md5(STANDARD.encode(&md5_of(&bytes)))
+            .content_md5(STANDARD.encode(md5_of(&bytes)))
             .body(ByteStream::from(bytes))
             .send()
             .await

@@ -151,14 +151,20 @@ fn made(mpeg1: bool, windows: &[u64], noise: &mut impl FnMut() -> u32) -> Frame 
         if *windows == LONG {
             // Table 1 thrice; regions of 8 and 8 bands.
             bits.put(0, 1);
-            [1, 1, 1].into_iter().for_each(|table| bits.put(table, 5));
+            for table in [1, 1, 1] {
+                bits.put(table, 5);
+            }
             bits.put(7, 4);
             bits.put(7, 3);
         } else {
             // Table 1 twice, windows of different gain.
             bits.put(*windows, 4);
-            [1, 1].into_iter().for_each(|table| bits.put(table, 5));
-            [0, 1, 2].into_iter().for_each(|gain| bits.put(gain, 3));
+            for table in [1, 1] {
+                bits.put(table, 5);
+            }
+            for gain in [0, 1, 2] {
+                bits.put(gain, 3);
+            }
         }
         bits.put(0, if mpeg1 { 3 } else { 2 });
     }

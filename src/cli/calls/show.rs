@@ -41,10 +41,10 @@ impl Shown {
         }
         out::line(&self.kept());
         if let Some(quality) = &self.record.quality {
-            measures(quality).iter().for_each(|line| out::line(line));
+            print_all(&measures(quality));
         }
-        self.stored(keys).iter().for_each(|line| out::line(line));
-        self.written_back().iter().for_each(|line| out::line(line));
+        print_all(&self.stored(keys));
+        print_all(&self.written_back());
         out::line(&format!("trace {}", self.record.uid.trace_id()));
         self.jobs.iter().rev().for_each(|job| out::line(&timed(job)));
         out::line(&format!("\n{}", self.text().unwrap_or("(no transcript)")));
@@ -111,6 +111,12 @@ impl Shown {
         shown["jobs"] = json!(jobs);
         shown["trace_id"] = json!(self.record.uid.trace_id());
         shown
+    }
+}
+
+fn print_all(lines: &[String]) {
+    for line in lines {
+        out::line(line);
     }
 }
 
