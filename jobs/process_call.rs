@@ -13,7 +13,10 @@ use tracing::Instrument;
 use crate::app::{App, Platform, Urgency};
 use crate::domain::{CallUid, Fault, RetentionState, Side, SourceCall, Stage};
 use crate::jobs;
-use crate::jobs::steps::{artifacts, audio, finish, original, source, words};
+use crate::jobs::steps::audio::Audio;
+use crate::jobs::steps::original::{Original, StoredOriginal};
+use crate::jobs::steps::quality::Media;
+use crate::jobs::steps::{artifacts, audio, finish, original, quality, source, words};
 use crate::jobs::{At, Stop};
 use crate::queue;
 use crate::queue::Lane;
@@ -44,8 +47,8 @@ pub(super) struct Work<'a> {
 /// 2. Fetch: download the recording within limits.
 /// 3. Original: store it in the object store before its URL expires.
 /// 4. Audio: decode, repair the timeline, mix and normalise to 48 kHz mono.
-/// 5. Quality: measure loudness, signal and conversation.
-/// 6. Transcript: take the platform's words, else the words of a speech engine; assign speakers and roles.
+/// 5. Transcript: take the platform's words, else the words of a speech engine; assign speakers and roles.
+/// 6. Quality: put loudness, signal, network and conversation figures together.
 /// 7. Artifacts: store all derived files, the manifest last.
 /// 8. Write-back: record outcome, job completion and pending delivery in one fenced transaction.
 async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
@@ -54,12 +57,27 @@ async fn steps_of(work: &mut Work<'_>) -> Result<&'static str, Stop> {
         source::Fresh::Ends(outcome, reason) => return finish::without_content(work, outcome, reason).await,
         source::Fresh::Withdrawn => return Ok("withdrawn"),
     };
-    let original = stage(Stage::Fetch, original::secure(work, &call)).await?;
-    let transcript = stage(Stage::Transcript, words::from_platform(&call)).await?;
-    let media = stage(Stage::Audio, Box::pin(audio::measure(work, &call, original, &transcript))).await?;
-    let transcript = media.transcript().cloned().unwrap_or(transcript);
+    let media = match stage(Stage::Fetch, original::secure(work, &call)).await? {
+        Original::Stored(original) => Box::pin(media_of(work, &call, original)).await?,
+        Original::None { outcome, reason } => Media::without_recording(outcome, reason),
+    };
+    let transcript = media.transcript_of(&call);
     let stored = stage(Stage::Artifacts, artifacts::store(work, &media, &transcript)).await?;
-    stage(Stage::Writeback, finish::record(work, &call, &media, &transcript, stored)).await
+    stage(Stage::Writeback, finish::record(work, &media, &transcript, stored)).await
+}
+
+/// Steps 4 to 6. A retry takes the stored result of an earlier attempt.
+async fn media_of(work: &mut Work<'_>, call: &SourceCall, original: StoredOriginal) -> Result<Media, Stop> {
+    if let Some(earlier) = quality::of_earlier_attempt(work, &original.artifact).await? {
+        return Ok(Media::Measured(Box::new(earlier)));
+    }
+    let sound = match stage(Stage::Audio, audio::normalize(work, call, original)).await? {
+        Audio::Normalized(sound) => sound,
+        Audio::Unusable(media) => return Ok(media),
+    };
+    let words = stage(Stage::Transcript, words::attributed(work, call, &sound)).await?;
+    let measured = stage(Stage::Quality, quality::measure(work, call, *sound, words)).await?;
+    Ok(Media::Measured(Box::new(measured)))
 }
 
 /// Runs one attempt of `process_call`. Returns the outcome as a metric label. `again` also processes a finished call.

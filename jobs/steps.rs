@@ -5,6 +5,7 @@ pub(super) mod audio;
 pub(super) mod finish;
 pub(super) mod growth;
 pub(super) mod original;
+pub(super) mod quality;
 pub(super) mod remote_stt;
 pub(super) mod source;
 pub(super) mod words;

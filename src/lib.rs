@@ -12,8 +12,8 @@
 //!                                    2 fetch       URL -> spooled file; limits, SSRF guard, sha256
 //!                                    3 artifacts   the original goes to object storage first: URLs expire
 //!                                    4 audio       decode, timeline repair, mix, 48 kHz mono; loudness; speech regions
-//!                                    5 quality     measured on the recording as recorded, before any gain
-//!                                    6 transcript  the platform's words aligned with the audio, else an engine's
+//!                                    5 transcript  the platform's words aligned with the audio, else an engine's
+//!                                    6 quality     measured on the recording as recorded, before any gain
 //!                                    7 artifacts   everything derived, manifest last
 //!                                    8 writeback   record + job completion + outbox row in ONE fenced transaction
 //!                    (jobs/deliver: sends the outbox row to the platform's own record, where the platform accepts it)
@@ -27,12 +27,12 @@ pub mod app;
 pub mod artifacts;
 pub mod audio;
 pub mod cli;
-pub mod coding;
+mod coding;
 pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod fetch;
-pub mod json;
+mod json;
 pub mod quality;
 pub mod queue;
 pub mod record_outcome;

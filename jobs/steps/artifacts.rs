@@ -1,6 +1,6 @@
 //! Step 7: stores all derived files in the object store, the manifest last.
 
-use super::audio::Media;
+use super::quality::Media;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::domain::artifact::MANIFEST_SCHEMA;

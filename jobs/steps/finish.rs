@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::audio::Media;
 use super::growth;
+use super::quality::Media;
 use crate::app::App;
 use crate::artifacts::CallPrefix;
 use crate::domain::quality::Flag;
-use crate::domain::{Artifact, Enrolled, Outcome, RetentionState, SourceCall, Stage, Transcript};
+use crate::domain::{Artifact, Enrolled, Outcome, RetentionState, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop, deliver};
 use crate::quality;
@@ -41,7 +41,6 @@ pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<S
 /// Finishes a processed call.
 pub async fn record(
     work: &Work<'_>,
-    _call: &SourceCall,
     media: &Media,
     words: &Transcript,
     stored: Vec<Artifact>,

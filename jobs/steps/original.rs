@@ -19,16 +19,16 @@ const READS: usize = 2;
 
 /// The stored original, or the reason why there is none.
 pub enum Original {
-    Stored {
-        artifact: Artifact,
-        container: Container,
-        /// The download's result, if this attempt fetched it.
-        fresh: Option<Box<crate::fetch::Fetched>>,
-    },
-    None {
-        outcome: Outcome,
-        reason: Option<String>,
-    },
+    Stored(StoredOriginal),
+    None { outcome: Outcome, reason: Option<String> },
+}
+
+/// An original in the object store.
+pub struct StoredOriginal {
+    pub artifact: Artifact,
+    pub container: Container,
+    /// The download's result, if this attempt fetched it.
+    pub fresh: Option<Box<crate::fetch::Fetched>>,
 }
 
 /// Ensures that the original is in the object store.
@@ -40,7 +40,7 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
         if is_safe(work, &artifact, &path).await? {
             growth::look(work, call).await?;
             if let Some((artifact, container)) = stored(work) {
-                return Ok(Original::Stored { artifact, container, fresh: None });
+                return Ok(Original::Stored(StoredOriginal { artifact, container, fresh: None }));
             }
         }
         tracing::error!(key = %artifact.key, "the stored original is lost, its source is asked for it again");
@@ -62,7 +62,7 @@ pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, 
     work.boundary("fetch").await;
     let (artifact, container) = keep(work, &path).await?;
     work.boundary("original").await;
-    Ok(Original::Stored { artifact, container, fresh })
+    Ok(Original::Stored(StoredOriginal { artifact, container, fresh }))
 }
 
 pub(super) fn count(fetched: &crate::fetch::Fetched) {

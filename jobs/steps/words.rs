@@ -1,13 +1,12 @@
-//! Step 6: the words, from the platform or else from a speech engine, with speakers, roles and their times.
+//! Step 5: the words, from the platform or else from a speech engine, with speakers, roles and their times.
 
-use std::sync::Arc;
 use std::time::Instant;
 
+use super::audio::Sound;
 use super::remote_stt;
 use super::remote_stt::Kept;
 use crate::audio::AudioError;
-use crate::audio::speech::Speech;
-use crate::domain::{Artifact, Classify, Enrolled, Fault, SourceCall, Stage, Transcript};
+use crate::domain::{Classify, Enrolled, Fault, SourceCall, Stage, Transcript};
 use crate::jobs::process_call::Work;
 use crate::jobs::{At, Stop};
 use crate::telemetry;
@@ -16,16 +15,9 @@ use crate::transcript;
 use crate::transcript::engine::EngineError;
 use crate::transcript::{AgentVoice, Attributed, Hints};
 
-/// The platform's turns as a transcript. It is empty, with a reason, if the platform sent none.
-#[expect(clippy::unused_async, reason = "a step like the others")]
-pub async fn from_platform(call: &SourceCall) -> Result<Transcript, Stop> {
-    Ok(transcript::from_source(call))
-}
-
 /// The attributed words of a call.
 pub struct Transcribed {
     pub attributed: Attributed,
-    pub speech: Arc<Speech>,
     /// The speaker embedding for the enrolled voice of a synthetic agent.
     pub enrolled: Option<Enrolled>,
     /// Remote STT answers that are not yet part of a transcript.
@@ -35,13 +27,8 @@ pub struct Transcribed {
 /// Aligns the platform's words to the recording. Without platform words, a local engine recognises them, or else a
 /// remote STT service that is allowed for the organisation. Then speakers and roles are assigned. An unusable model
 /// does not fail the call: the other steps run, and a backfill adds the words after the repair.
-pub async fn heard(
-    work: &Work<'_>,
-    call: &SourceCall,
-    original: &Artifact,
-    words: &Transcript,
-    speech: Speech,
-) -> Result<Transcribed, Stop> {
+pub async fn attributed(work: &Work<'_>, call: &SourceCall, sound: &Sound) -> Result<Transcribed, Stop> {
+    let speech = &sound.speech;
     let corrected = corrected(work).await?;
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());
     let engines = work.app.engines.clone();
@@ -49,9 +36,8 @@ pub async fn heard(
     let agent_text = work.platform.settings.agent_text(call.agent_id.as_deref()).map(str::to_owned);
     let synthetic = work.platform.settings.synthetic_agent(call.agent_id.as_deref()).map(str::to_owned);
     let agent_voice = known_voice(work, synthetic.as_deref()).await?;
-    let speech = Arc::new(speech);
-    let words = &transcript::within(words, &speech);
-    let words = if transcript::wants_engine(words) {
+    let words = transcript::within(&transcript::from_source(call), speech);
+    let words = if transcript::wants_engine(&words) {
         let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
         let turn = work.app.speech.take(work.urgency()).await;
         let here = computed(work, move || {
@@ -66,11 +52,11 @@ pub async fn heard(
         telemetry::used(Use::EngineMs, took.as_millis() as u64);
         words.at(Stage::Transcript)?
     } else {
-        words.clone()
+        words
     };
     let nobody_here = words.utterances.is_empty() && words.reason.as_deref() == Some(transcript::NO_ENGINE);
     let (words, kept) = if nobody_here {
-        Box::pin(remote_stt::words(work, call, original, (words, &speech), language.as_deref())).await?
+        Box::pin(remote_stt::words(work, call, &sound.original, (words, speech), language.as_deref())).await?
     } else {
         (words, Kept::default())
     };
@@ -93,7 +79,7 @@ pub async fn heard(
         Ok::<_, AudioError>((attributed, enrolled))
     });
     let (attributed, enrolled) = placed.await.at(Stage::Transcript)?.at(Stage::Transcript)?;
-    Ok(Transcribed { attributed, speech, enrolled, kept })
+    Ok(Transcribed { attributed, enrolled, kept })
 }
 
 /// The enrolled voice of a synthetic agent, from the agent's other calls. `None` for a human agent.
@@ -110,7 +96,7 @@ pub(super) async fn computed<T: Send + 'static>(
     what: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
     let slot = work.app.cpu.take(work.urgency()).await;
-    let result = slot.compute(|_seat| what()).await;
+    let result = slot.compute(|_| what()).await;
     result.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
 }
 
