@@ -176,7 +176,7 @@ pub fn bare(call: &SourceCall) -> SourceCall {
 }
 
 /// Writes a final outcome for a call without stored content. Returns false if another owner has the record.
-pub async fn end_without_content(
+async fn end_without_content(
     store: &Store,
     tx: &mut Tx,
     record: &CallRecord,

@@ -8,14 +8,14 @@ use brotli_decompressor::Decompressor;
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
 /// Value of our `Accept-Encoding` header.
-pub const ACCEPTED: &str = "gzip, deflate, br";
+pub(crate) const ACCEPTED: &str = "gzip, deflate, br";
 /// A body with more layers than this is refused as hostile.
 const MOST_LAYERS: usize = 4;
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// A word of a `Content-Encoding` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub(crate) enum Coding {
     Gzip,
     /// Should be zlib (RFC 1950). Many hosts send raw deflate (RFC 1951).
     Deflate,
@@ -26,11 +26,11 @@ pub enum Coding {
 
 /// The codings of a body, in the order in which they were applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Codings(Vec<Coding>);
+pub(crate) struct Codings(Vec<Coding>);
 
 /// One way to unpack bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
+pub(crate) enum Layer {
     /// RFC 1952, any number of members.
     Gzip,
     /// RFC 1950.
@@ -43,7 +43,7 @@ pub enum Layer {
 
 /// How unpacking ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     Whole,
     /// The bytes end too early, or they are not in this format.
     Broken,
@@ -53,14 +53,14 @@ pub enum End {
 
 /// Result of unpacking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unpacked {
+pub(crate) struct Unpacked {
     pub size_bytes: u64,
     pub end: End,
 }
 
 impl Codings {
     /// Reads the values of all header lines.
-    pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let words = values.into_iter().flat_map(|value| value.split(','));
         let codings = words.map(|word| word.trim().trim_matches('"').to_ascii_lowercase());
         Self(codings.filter(|word| !matches!(word.as_str(), "" | "identity")).map(|word| named(&word)).collect())
@@ -68,18 +68,18 @@ impl Codings {
 
     /// True when the header names at least one known coding.
     #[must_use]
-    pub fn is_packed(&self) -> bool {
+    pub(crate) fn is_packed(&self) -> bool {
         self.0.iter().any(|coding| *coding != Coding::Foreign)
     }
 
     /// True when the header contains a word that names no known coding.
     #[must_use]
-    pub fn has_foreign(&self) -> bool {
+    pub(crate) fn has_foreign(&self) -> bool {
         self.0.contains(&Coding::Foreign)
     }
 
     /// The known codings, outermost layer first.
-    pub fn outermost_first(&self) -> impl Iterator<Item = Coding> + '_ {
+    pub(crate) fn outermost_first(&self) -> impl Iterator<Item = Coding> + '_ {
         self.0.iter().rev().copied().filter(|coding| *coding != Coding::Foreign).take(MOST_LAYERS)
     }
 }
@@ -96,7 +96,7 @@ fn named(word: &str) -> Coding {
 impl Coding {
     /// Possible layers of a body with this coding name and these first bytes, most likely first.
     #[must_use]
-    pub fn layers(self, head: &[u8]) -> &'static [Layer] {
+    pub(crate) fn layers(self, head: &[u8]) -> &'static [Layer] {
         match self {
             Self::Gzip if is_gzip(head) => &[Layer::Gzip],
             Self::Deflate if is_zlib(head) => &[Layer::Zlib, Layer::Deflate],
@@ -110,14 +110,14 @@ impl Coding {
 impl Layer {
     /// True when the format starts with magic bytes.
     #[must_use]
-    pub const fn has_mark(self) -> bool {
+    pub(crate) const fn has_mark(self) -> bool {
         matches!(self, Self::Gzip | Self::Zlib)
     }
 }
 
 /// True when the bytes start like a gzip member.
 #[must_use]
-pub fn is_gzip(head: &[u8]) -> bool {
+pub(crate) fn is_gzip(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b, 8])
 }
 
@@ -131,7 +131,12 @@ fn is_zlib(head: &[u8]) -> bool {
 ///
 /// # Errors
 /// Only the errors of `sink`. Bytes that cannot be unpacked end as [`End::Broken`].
-pub fn unpack(layer: Layer, packed: &mut impl BufRead, limit: u64, sink: &mut impl Write) -> io::Result<Unpacked> {
+pub(crate) fn unpack(
+    layer: Layer,
+    packed: &mut impl BufRead,
+    limit: u64,
+    sink: &mut impl Write,
+) -> io::Result<Unpacked> {
     let mut out = Counted { sink, size_bytes: 0, limit, block: vec![0; BLOCK_BYTES] };
     let end = match layer {
         Layer::Gzip => members(packed, &mut out)?,
@@ -199,13 +204,13 @@ fn at_end(reader: &mut impl BufRead) -> bool {
 /// The unpacked body would be larger than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {limit} bytes when unpacked")]
-pub struct OverLimit {
+pub(crate) struct OverLimit {
     pub limit: usize,
 }
 
 /// Removes the named codings of a body in memory, and gzip layers that were not named. A layer that cannot be removed
 /// stays as it is.
-pub fn unpack_bytes(body: Vec<u8>, codings: &Codings, limit: usize) -> Result<Vec<u8>, OverLimit> {
+pub(crate) fn unpack_bytes(body: Vec<u8>, codings: &Codings, limit: usize) -> Result<Vec<u8>, OverLimit> {
     let mut body = body;
     for coding in codings.outermost_first() {
         body = without(body, coding, limit)?;

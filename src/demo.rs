@@ -69,7 +69,7 @@ pub const fn source_name(api: Api) -> &'static str {
 
 /// A platform with these calls. Its receiver has a record of each call that gets a delivery.
 #[must_use]
-pub fn sample_platform(samples: &[Sample], clock: Clock) -> SamplePlatform {
+fn sample_platform(samples: &[Sample], clock: Clock) -> SamplePlatform {
     let platform = SamplePlatform::builder(clock).calls(samples.iter().map(|sample| sample.call.clone())).build();
     for Sample { call, expected, .. } in samples {
         if call.api == Api::Atoms && *expected != Outcome::NotEligible {

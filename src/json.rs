@@ -7,7 +7,7 @@ const REPLACEMENT: &str = "\u{fffd}";
 
 /// Writes the string whose opening quote stands before `at`; returns where the byte after its closing quote is, or
 /// nothing where none closes it.
-pub fn string(body: &[u8], mut at: usize, mut put: impl FnMut(&[u8])) -> Option<usize> {
+pub(crate) fn string(body: &[u8], mut at: usize, mut put: impl FnMut(&[u8])) -> Option<usize> {
     put(b"\"");
     loop {
         let rest = body.get(at..)?;

@@ -11,7 +11,7 @@ use crate::quality;
 use crate::telemetry;
 
 /// Stores transcript, quality and manifest. Returns every artifact of the call.
-pub async fn store(work: &Work<'_>, media: &Media, transcript: &Transcript) -> Result<Vec<Artifact>, Stop> {
+pub(crate) async fn store(work: &Work<'_>, media: &Media, transcript: &Transcript) -> Result<Vec<Artifact>, Stop> {
     let mut all = Vec::new();
     match media {
         Media::Measured(measured) => {

@@ -18,14 +18,14 @@ use crate::jobs::{At, Stop};
 use crate::quality;
 
 /// The result of the step.
-pub enum Audio {
+pub(crate) enum Audio {
     Normalized(Box<Sound>),
     /// The recording cannot be used, for a reason that is an outcome.
     Unusable(Media),
 }
 
 /// A decoded recording. Its normalised files are in the spool.
-pub struct Sound {
+pub(crate) struct Sound {
     pub original: Artifact,
     pub normalized: Normalized,
     pub signal: quality::signal::MeasuredSignal,
@@ -42,7 +42,7 @@ impl Drop for CancelOnDrop {
 }
 
 /// Decodes and normalises the recording.
-pub async fn normalize(work: &mut Work<'_>, call: &SourceCall, original: StoredOriginal) -> Result<Audio, Stop> {
+pub(crate) async fn normalize(work: &mut Work<'_>, call: &SourceCall, original: StoredOriginal) -> Result<Audio, Stop> {
     let StoredOriginal { mut artifact, mut container, mut fresh } = original;
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;

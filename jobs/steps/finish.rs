@@ -22,7 +22,11 @@ use crate::transcript;
 const CORRECTED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Finishes a call of which nothing may or can be stored.
-pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<String>) -> Result<&'static str, Stop> {
+pub(crate) async fn without_content(
+    work: &Work<'_>,
+    outcome: Outcome,
+    reason: Option<String>,
+) -> Result<&'static str, Stop> {
     let ending = Ending {
         outcome,
         reason,
@@ -39,7 +43,7 @@ pub async fn without_content(work: &Work<'_>, outcome: Outcome, reason: Option<S
 }
 
 /// Finishes a processed call.
-pub async fn record(
+pub(crate) async fn record(
     work: &Work<'_>,
     media: &Media,
     words: &Transcript,
@@ -170,7 +174,7 @@ async fn enroll(work: &Work<'_>, tx: &mut Tx, enrolled: Option<&Enrolled>, now: 
 }
 
 /// Completes a job that has no work to do.
-pub async fn nothing(app: &App, job: &queue::JobAttempt) -> Result<(), Stop> {
+pub(crate) async fn nothing(app: &App, job: &queue::JobAttempt) -> Result<(), Stop> {
     let mut tx = app.store.begin().await.at(Stage::Writeback)?;
     if !app.queue.complete(&mut tx, job).await.at(Stage::Writeback)? {
         return Err(Stop::Fenced);

@@ -31,7 +31,7 @@ const GROWTH: &str = "growth";
 
 /// State of the size checks of a short recording. It survives the attempt and the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Growth {
+pub(crate) struct Growth {
     /// Time of the first copy, in milliseconds since 1970.
     since: i64,
     looks: usize,
@@ -46,7 +46,7 @@ pub struct Growth {
 
 /// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looked {
+pub(crate) enum Looked {
     /// The stored copy remains the original.
     Kept,
     /// A longer recording has become the original.
@@ -87,7 +87,7 @@ fn later(moment: Timestamp, pause: SignedDuration) -> Timestamp {
 }
 
 /// Copies the growth state from the call's progress into `value`, so that writing `value` keeps it.
-pub fn beside(progress: Option<&Value>, value: Value) -> Value {
+pub(crate) fn beside(progress: Option<&Value>, value: Value) -> Value {
     let Some(growth) = progress.and_then(|progress| progress.get(GROWTH)) else { return value };
     match value {
         Value::Object(mut members) => {
@@ -100,7 +100,7 @@ pub fn beside(progress: Option<&Value>, value: Value) -> Value {
 }
 
 /// Whether a recording is much shorter than its call, or shorter than its own headers state.
-pub fn is_short(
+pub(crate) fn is_short(
     call: &SourceCall,
     decoded: Result<&Normalized, &AudioError>,
     file: &Path,
@@ -121,7 +121,7 @@ pub fn is_short(
 
 /// Checks a short recording and snoozes between the checks until they are complete. `told` holds the host's size and
 /// tag if this attempt fetched the copy.
-pub async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -> Result<Looked, Stop> {
+pub(crate) async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -> Result<Looked, Stop> {
     if Growth::of(work.record.progress.as_ref()).is_none() {
         // An earlier run has already checked the recording of a finished call.
         if work.record.outcome.is_some() && told.is_none() {
@@ -136,7 +136,7 @@ pub async fn doubt(work: &mut Work<'_>, call: &SourceCall, told: Option<Told>) -
 }
 
 /// Continues the checks of a short recording. Snoozes if the next check is not due.
-pub async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looked, Stop> {
+pub(crate) async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looked, Stop> {
     let Some(mut growth) = Growth::of(work.record.progress.as_ref()).filter(|growth| !growth.over) else {
         return Ok(Looked::Kept);
     };

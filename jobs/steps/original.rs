@@ -18,13 +18,13 @@ use crate::telemetry;
 const READS: usize = 2;
 
 /// The stored original, or the reason why there is none.
-pub enum Original {
+pub(crate) enum Original {
     Stored(StoredOriginal),
     None { outcome: Outcome, reason: Option<String> },
 }
 
 /// An original in the object store.
-pub struct StoredOriginal {
+pub(crate) struct StoredOriginal {
     pub artifact: Artifact,
     pub container: Container,
     /// The download's result, if this attempt fetched it.
@@ -32,7 +32,7 @@ pub struct StoredOriginal {
 }
 
 /// Ensures that the original is in the object store.
-pub async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, Stop> {
+pub(crate) async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Original, Stop> {
     let spool = work.app.spool_of(work.record.uid);
     tokio::fs::create_dir_all(&spool).await.map_err(|err| spool_failure(&spool, &err))?;
     let path = download_path(work);

@@ -18,7 +18,7 @@ use crate::quality;
 use crate::transcript;
 
 /// The result of steps 2 to 6.
-pub enum Media {
+pub(crate) enum Media {
     Measured(Box<Measured>),
     /// There are no measurements, for this reason. The original is kept if there is one.
     Ended {
@@ -31,12 +31,12 @@ pub enum Media {
 
 impl Media {
     /// The result for a call without a recording.
-    pub const fn without_recording(outcome: Outcome, reason: Option<String>) -> Self {
+    pub(crate) const fn without_recording(outcome: Outcome, reason: Option<String>) -> Self {
         Self::Ended { outcome, reason, original: None, flags: Vec::new() }
     }
 
     /// The transcript with the speakers found in the audio, or the platform's own if the recording was not measured.
-    pub fn transcript_of(&self, call: &SourceCall) -> Transcript {
+    pub(crate) fn transcript_of(&self, call: &SourceCall) -> Transcript {
         match self {
             Self::Measured(measured) => measured.transcript.clone(),
             Self::Ended { .. } => transcript::from_source(call),
@@ -46,7 +46,7 @@ impl Media {
 
 /// A measured recording. All its derived artifacts are stored.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Measured {
+pub(crate) struct Measured {
     pub original: Artifact,
     pub derived: Vec<Artifact>,
     pub quality: Quality,
@@ -64,7 +64,12 @@ pub struct Measured {
 }
 
 /// Assembles the quality document, stores the normalised audio and notes the measurement.
-pub async fn measure(work: &Work<'_>, call: &SourceCall, sound: Sound, words: Transcribed) -> Result<Measured, Stop> {
+pub(crate) async fn measure(
+    work: &Work<'_>,
+    call: &SourceCall,
+    sound: Sound,
+    words: Transcribed,
+) -> Result<Measured, Stop> {
     let Transcribed { attributed, enrolled, kept } = words;
     let mut quality = quality::assemble(&quality::Inputs {
         normalized: &sound.normalized,
@@ -90,7 +95,7 @@ pub async fn measure(work: &Work<'_>, call: &SourceCall, sound: Sound, words: Tr
 }
 
 /// The result of an earlier attempt, if all its objects are still in the object store.
-pub async fn of_earlier_attempt(work: &Work<'_>, original: &Artifact) -> Result<Option<Measured>, Stop> {
+pub(crate) async fn of_earlier_attempt(work: &Work<'_>, original: &Artifact) -> Result<Option<Measured>, Stop> {
     let Some(progress) = work.record.progress.clone() else { return Ok(None) };
     let Ok(measured) = serde_json::from_value::<Measured>(progress) else { return Ok(None) };
     if measured.original != *original || measured.after_version != work.record.transcript_version {

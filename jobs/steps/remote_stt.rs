@@ -25,7 +25,7 @@ use crate::transcript::engine::EngineError;
 use crate::transcript::remote::{Answer, Paid, Part, assemble, plan};
 
 /// The ledger's `ended` value for the answer to one part. It is not an attempt of its own.
-pub const HEARD: &str = "heard";
+pub(crate) const HEARD: &str = "heard";
 /// The key of the stored answers in a call's progress, beside the results of the audio steps.
 const KEPT: &str = "kept";
 /// Tries to store an answer, because a lost answer must be paid for again.
@@ -37,7 +37,7 @@ const LONGEST_UNREAD: usize = 1 << 20;
 /// Remote STT answers for a call that has no words from them yet. They survive the attempt, the worker and a run that
 /// ended without words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
+pub(crate) struct Kept {
     #[serde(default)]
     answers: BTreeMap<String, Answer>,
     /// Unreadable answers by part name, because a later build may be able to read them.
@@ -50,19 +50,19 @@ pub struct Kept {
 
 impl Kept {
     /// Reads the stored answers from a record's progress.
-    pub fn of(progress: Option<&serde_json::Value>) -> Self {
+    pub(crate) fn of(progress: Option<&serde_json::Value>) -> Self {
         progress.and_then(|progress| Self::deserialize(progress.get(KEPT)?).ok()).unwrap_or_default()
     }
 
     /// The value that a later run needs. `None` if no answer is stored.
-    pub fn left(&self) -> Option<serde_json::Value> {
+    pub(crate) fn left(&self) -> Option<serde_json::Value> {
         let nothing = self.answers.is_empty() && self.unread.is_empty();
         (!nothing).then(|| serde_json::json!({ KEPT: { "answers": self.answers, "unread": self.unread } }))
     }
 }
 
 /// Transcribes a call that has no words. Also returns the answers that must still be stored.
-pub async fn words(
+pub(crate) async fn words(
     work: &Work<'_>,
     call: &SourceCall,
     original: &Artifact,

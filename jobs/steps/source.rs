@@ -12,7 +12,7 @@ const STILL_GOING: Duration = Duration::from_secs(30);
 const GOING_FOR_EVER: Duration = Duration::from_secs(86_400);
 
 /// The source's current data of a call.
-pub enum Fresh {
+pub(crate) enum Fresh {
     /// The call must be processed.
     Call(Box<SourceCall>),
     /// The call ends here with this outcome and reason.
@@ -22,7 +22,7 @@ pub enum Fresh {
 }
 
 /// Requests the call from the source and writes its data into the record.
-pub async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
+pub(crate) async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
     if work.record.call.is_some() && work.record.retain_until <= work.app.now() {
         return Ok(Fresh::Ends(Outcome::PastRetention, None));
     }

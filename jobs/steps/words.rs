@@ -16,7 +16,7 @@ use crate::transcript::engine::EngineError;
 use crate::transcript::{AgentVoice, Attributed, Hints};
 
 /// The attributed words of a call.
-pub struct Transcribed {
+pub(crate) struct Transcribed {
     pub attributed: Attributed,
     /// The speaker embedding for the enrolled voice of a synthetic agent.
     pub enrolled: Option<Enrolled>,
@@ -27,7 +27,7 @@ pub struct Transcribed {
 /// Aligns the platform's words to the recording. Without platform words, a local engine recognises them, or else a
 /// remote STT service that is allowed for the organisation. Then speakers and roles are assigned. An unusable model
 /// does not fail the call: the other steps run, and a backfill adds the words after the repair.
-pub async fn attributed(work: &Work<'_>, call: &SourceCall, sound: &Sound) -> Result<Transcribed, Stop> {
+pub(crate) async fn attributed(work: &Work<'_>, call: &SourceCall, sound: &Sound) -> Result<Transcribed, Stop> {
     let speech = &sound.speech;
     let corrected = corrected(work).await?;
     let language = call.language.clone().or_else(|| work.platform.settings.language.clone());

@@ -7,7 +7,7 @@
 use super::bits::{BitWriter, Bits};
 
 /// Limit of the decoder.
-pub const MOST_CHANNELS: u16 = 2;
+pub(super) const MOST_CHANNELS: u16 = 2;
 
 /// Audio object types (ISO/IEC 14496-3 table 1.17).
 const LOW_COMPLEXITY: u32 = 2;
@@ -18,7 +18,7 @@ const EXTENSION: u32 = 0x2b7;
 
 /// Content of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AacConfig {
+pub(super) enum AacConfig {
     LowComplexity(Core),
     /// A Low Complexity core at half the rate, or with half the channels.
     HighEfficiency(Core),
@@ -28,11 +28,11 @@ pub enum AacConfig {
 
 /// The configuration of the core alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Core(pub Box<[u8]>);
+pub(super) struct Core(pub Box<[u8]>);
 
 /// Reads a configuration. `None` where it is cut off.
 #[must_use]
-pub fn read(bytes: &[u8]) -> Option<AacConfig> {
+pub(super) fn read(bytes: &[u8]) -> Option<AacConfig> {
     let mut bits = Bits::new(bytes, 0);
     let mut kind = object_type(&mut bits);
     let rate = Rate::read(&mut bits);
@@ -110,7 +110,7 @@ impl Rate {
 
 /// Name of multichannel AAC, by the channel index of its header.
 #[must_use]
-pub fn of_channels(index: u16) -> String {
+pub(super) fn of_channels(index: u16) -> String {
     format!("aac of {} channels", if index == 7 { 8 } else { index })
 }
 

@@ -13,7 +13,7 @@ const CHUNKS: u32 = 10_000;
 /// Length of the common chunk up to the end of the compression type.
 const COMMON_BYTES: u64 = 22;
 
-pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     let failed = AudioError::io("read");
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let (mut at, mut common, mut sound) = (12, None, None);

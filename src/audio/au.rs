@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::pcm::{Order, Pcm, PcmShape, SampleCoding, SampleForm};
 
 /// Opens an AU file. The length in the header is ignored, because only samples follow the header.
-pub fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn Decode>, AudioError> {
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let header = places.exactly::<24>(0).map_err(AudioError::io("read"))?;
     let Some(header) = header else { return Err(undecodable("the AU header is cut off")) };

@@ -37,7 +37,7 @@ const CRC16: [u16; 256] = {
 
 /// A growing bit string.
 #[derive(Debug, Default)]
-pub struct BitWriter {
+pub(super) struct BitWriter {
     bytes: Vec<u8>,
     /// Bits not yet in `bytes`, in the low end. Always fewer than 8 between calls.
     held: u64,
@@ -45,20 +45,20 @@ pub struct BitWriter {
 }
 
 impl BitWriter {
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.bytes.clear();
         (self.held, self.count) = (0, 0);
     }
 
     /// Complete bytes so far.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Appends the low `count` bits of `value` (at most 48). The higher bits of `value` must be 0.
     #[inline]
-    pub fn put(&mut self, value: u64, count: u32) {
+    pub(super) fn put(&mut self, value: u64, count: u32) {
         self.held = self.held << count | value;
         self.count += count;
         while self.count >= 8 {
@@ -70,7 +70,7 @@ impl BitWriter {
 
     /// Appends a Rice code: the quotient as zeros with a final one, then `k` bits.
     #[inline]
-    pub fn put_rice(&mut self, value: u32, k: u32) {
+    pub(super) fn put_rice(&mut self, value: u32, k: u32) {
         let mut quotient = value >> k;
         while quotient > 31 {
             self.put(0, 32);
@@ -81,20 +81,20 @@ impl BitWriter {
     }
 
     /// Fills up to a whole byte with zeros.
-    pub fn align(&mut self) {
+    pub(super) fn align(&mut self) {
         if self.count > 0 {
             self.put(0, 8 - self.count);
         }
     }
 
     /// Appends the CRC-8 of all bytes so far.
-    pub fn put_crc8(&mut self) {
+    pub(super) fn put_crc8(&mut self) {
         let crc = self.bytes.iter().fold(0, |crc: u8, byte| CRC8[usize::from(crc ^ byte)]);
         self.put(u64::from(crc), 8);
     }
 
     /// Appends the CRC-16 of all bytes so far.
-    pub fn put_crc16(&mut self) {
+    pub(super) fn put_crc16(&mut self) {
         let step = |crc: u16, byte: &u8| crc << 8 ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)];
         let crc = self.bytes.iter().fold(0, step);
         self.put(u64::from(crc), 16);
@@ -103,19 +103,19 @@ impl BitWriter {
 
 /// Bit reader. Bits behind the end read as 0; [`Bits::inside`] tells whether the end was passed.
 #[derive(Debug, Clone, Copy)]
-pub struct Bits<'a> {
+pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     /// Position, in bits.
     pub at: usize,
 }
 
 impl<'a> Bits<'a> {
-    pub const fn new(bytes: &'a [u8], at: usize) -> Self {
+    pub(super) const fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
 
     /// The next `count` bits, at most 32.
-    pub fn take(&mut self, count: u32) -> u32 {
+    pub(super) fn take(&mut self, count: u32) -> u32 {
         let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
         let mut ahead = [0; 8];
         let there = rest.len().min(8);
@@ -125,12 +125,12 @@ impl<'a> Bits<'a> {
         if count == 0 { 0 } else { (ahead >> (64 - count)) as u32 }
     }
 
-    pub fn flag(&mut self) -> bool {
+    pub(super) fn flag(&mut self) -> bool {
         self.take(1) == 1
     }
 
     /// Whether everything read was there.
-    pub const fn inside(&self) -> bool {
+    pub(super) const fn inside(&self) -> bool {
         self.at <= self.bytes.len() * 8
     }
 }

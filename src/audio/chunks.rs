@@ -32,25 +32,25 @@ const WAVE64_RIFF: [u8; 16] =
 
 /// A file, read at any position.
 #[derive(Debug)]
-pub struct Places {
+pub(super) struct Places {
     file: File,
     total: u64,
 }
 
 impl Places {
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         Ok(Self { total: file.metadata()?.len(), file })
     }
 
     /// Length of the file, bytes.
     #[must_use]
-    pub const fn total(&self) -> u64 {
+    pub(super) const fn total(&self) -> u64 {
         self.total
     }
 
     /// At most `len` bytes at this position. Fewer at the end of the file.
-    pub fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
         let len = (self.total.saturating_sub(at)).min(len as u64) as usize;
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, at)?;
@@ -58,13 +58,13 @@ impl Places {
     }
 
     /// Exactly `N` bytes. `None` when the file ends earlier.
-    pub fn exactly<const N: usize>(&self, at: u64) -> io::Result<Option<[u8; N]>> {
+    pub(super) fn exactly<const N: usize>(&self, at: u64) -> io::Result<Option<[u8; N]>> {
         let bytes = self.read(at, N)?;
         Ok(bytes.first_chunk().copied())
     }
 
     /// A second handle of the file, for another reader.
-    pub fn file(&self) -> io::Result<File> {
+    pub(super) fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
@@ -82,7 +82,7 @@ impl Places {
 
 /// How names and lengths are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChunkSyntax {
+pub(super) enum ChunkSyntax {
     /// Microsoft RIFF, RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088): 4-byte names, 4-byte little-endian lengths.
     Riff,
     /// Electronic Arts IFF, the base of AIFF: as RIFF, big-endian.
@@ -93,7 +93,7 @@ pub enum ChunkSyntax {
 
 /// A chunk by its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chunk {
+pub(super) struct Chunk {
     pub name: [u8; 4],
     /// Position of its content.
     pub body: u64,
@@ -103,7 +103,7 @@ pub struct Chunk {
 
 /// End of the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub(super) struct Extent {
     pub end: u64,
     /// Position of the next chunk or of the next recording in the file.
     pub next: u64,
@@ -137,7 +137,7 @@ impl ChunkSyntax {
     }
 
     /// The chunk at this position. `None` at the end of the file.
-    pub fn chunk(self, places: &Places, at: u64) -> io::Result<Option<Chunk>> {
+    pub(super) fn chunk(self, places: &Places, at: u64) -> io::Result<Option<Chunk>> {
         let body = at.saturating_add(self.head_bytes());
         Ok(match self {
             Self::Riff | Self::Iff => places.exactly::<8>(at)?.map(|[a, b, c, d, len @ ..]| {
@@ -154,12 +154,12 @@ impl ChunkSyntax {
 
     /// Position of the next chunk, by the length of this one.
     #[must_use]
-    pub const fn after(self, chunk: &Chunk) -> u64 {
+    pub(super) const fn after(self, chunk: &Chunk) -> u64 {
         self.aligned(chunk.body.saturating_add(chunk.len), chunk.body)
     }
 
     /// Length of the file header at this position. `None` where no sound file begins.
-    pub fn header(self, places: &Places, at: u64) -> io::Result<Option<u64>> {
+    pub(super) fn header(self, places: &Places, at: u64) -> io::Result<Option<u64>> {
         let head = places.read(at, 48)?;
         let is = |at: usize, bytes: &[u8]| head.get(at..at + bytes.len()) == Some(bytes);
         Ok(match self {
@@ -172,7 +172,7 @@ impl ChunkSyntax {
 
     /// End of the samples that begin at `body`. `told` is the length by the chunk header, or `None` where that is not a
     /// length.
-    pub fn extent(self, places: &Places, body: u64, told: Option<u64>) -> io::Result<Extent> {
+    pub(super) fn extent(self, places: &Places, body: u64, told: Option<u64>) -> io::Result<Extent> {
         let total = places.total();
         let told = told.and_then(|len| body.checked_add(len)).filter(|&end| end <= total);
         let Some(end) = told else {

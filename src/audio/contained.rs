@@ -32,7 +32,7 @@ const LONGEST_SECONDS: f64 = 48.0 * 3600.0;
 const MISSING_SECONDS: f64 = 0.06;
 
 /// Decoder of a file with a container.
-pub struct Contained {
+pub(super) struct Contained {
     format: Box<dyn FormatReader>,
     container: Container,
     decoder: Engine,
@@ -59,7 +59,7 @@ pub struct Contained {
 }
 
 impl Contained {
-    pub fn open(path: &Path, container: Container) -> Result<Self, AudioError> {
+    pub(super) fn open(path: &Path, container: Container) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
         let (edits, source): (_, Box<dyn MediaSource>) = if container == Container::Mp4 {
             (mp4::edit_list(&file), Box::new(Padded::new(file).map_err(AudioError::io("read"))?))
@@ -70,7 +70,7 @@ impl Contained {
     }
 
     /// Opens a source that is not a file of its own.
-    pub fn of(source: Box<dyn MediaSource>, container: Container) -> Result<Self, AudioError> {
+    pub(super) fn of(source: Box<dyn MediaSource>, container: Container) -> Result<Self, AudioError> {
         Self::read(source, container, EditList::default())
     }
 

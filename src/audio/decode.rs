@@ -24,7 +24,7 @@ use crate::domain::quality::Flag;
 
 /// Result of one decoder step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// The block holds samples.
     Audio,
     /// Samples (per channel) are missing here. The content of the block is not valid.
@@ -51,7 +51,7 @@ pub enum Step {
 
 /// Facts of a recording, complete once it has been read.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub(super) struct Facts {
     pub codec: String,
     /// Format of the first audio.
     pub rate_hz: u32,
@@ -65,13 +65,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn new(codec: &str) -> Self {
+    pub(super) fn new(codec: &str) -> Self {
         Self { codec: codec.to_owned(), ..Self::default() }
     }
 
     /// Adds the facts of a recording that follows in the same file.
     #[must_use]
-    pub fn and(mut self, later: Self) -> Self {
+    pub(super) fn and(mut self, later: Self) -> Self {
         self.saw(later.rate_hz, later.channels);
         self.missing_seconds += later.missing_seconds;
         self.flags.extend(later.flags);
@@ -80,7 +80,7 @@ impl Facts {
     }
 
     /// Stores the format of the first audio. Later calls change nothing.
-    pub fn saw(&mut self, rate_hz: u32, channels: u16) {
+    pub(super) fn saw(&mut self, rate_hz: u32, channels: u16) {
         if self.rate_hz == 0 {
             (self.rate_hz, self.channels) = (rate_hz, channels);
         }
@@ -88,7 +88,7 @@ impl Facts {
 }
 
 /// A decoder of one file.
-pub trait Decode {
+pub(super) trait Decode {
     /// Fills the block with the next samples, or reports what is missing. After `End` it returns `End` again.
     fn next(&mut self, block: &mut Block) -> Result<Step, AudioError>;
     fn facts(&self) -> Facts;
@@ -98,7 +98,7 @@ pub trait Decode {
 ///
 /// # Errors
 /// An unsupported codec with its name, a file in which nothing decodes, or a file that cannot be read.
-pub fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioError> {
+pub(super) fn open(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioError> {
     reader(path, container).map_err(|error| foreign::explained(error, path, container))
 }
 
@@ -120,12 +120,12 @@ fn reader(path: &Path, container: Container) -> Result<Box<dyn Decode>, AudioErr
 }
 
 /// Runs third-party code on untrusted bytes. A panic becomes `None`.
-pub fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 /// A symphonia decoder, or a typed error.
-pub fn make_decoder(
+pub(super) fn make_decoder(
     params: &AudioCodecParameters,
     options: AudioDecoderOptions,
     codec: &str,
@@ -140,11 +140,11 @@ pub fn make_decoder(
 }
 
 /// The error for a recording of which nothing decodes.
-pub fn undecodable(reason: &str) -> AudioError {
+pub(super) fn undecodable(reason: &str) -> AudioError {
     AudioError::Damaged { expected_ms: 0, lost_ms: 0, reason: reason.to_owned() }
 }
 
 /// Channels by number alone. The positions do not matter here.
-pub fn channel_layout(channels: u16) -> Channels {
+pub(super) fn channel_layout(channels: u16) -> Channels {
     if channels == 1 { layouts::CHANNEL_LAYOUT_MONO } else { layouts::CHANNEL_LAYOUT_STEREO }
 }

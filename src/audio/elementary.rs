@@ -52,7 +52,7 @@ impl Piece {
 }
 
 /// Decoder of a file of bare frames.
-pub struct Elementary {
+pub(super) struct Elementary {
     walker: Walker,
     syntax: FrameSyntax,
     decoder: Option<FrameDecoder>,
@@ -69,7 +69,7 @@ pub struct Elementary {
 
 impl Elementary {
     /// Opens the frames in the byte range `within` of the file.
-    pub fn open(path: &Path, syntax: FrameSyntax, within: Range<u64>) -> Result<Self, AudioError> {
+    pub(super) fn open(path: &Path, syntax: FrameSyntax, within: Range<u64>) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
         let codec = if syntax == FrameSyntax::Mpeg { "mp3" } else { "aac" };
         Ok(Self {

@@ -15,17 +15,17 @@ use crate::domain::quality::Flag;
 
 /// Start offsets between tracks or streams that count, seconds. A smaller offset is rounding, a larger one is a wrong
 /// time.
-pub const OFFSET_SECONDS: std::ops::Range<f64> = 0.01..3600.0;
+pub(super) const OFFSET_SECONDS: std::ops::Range<f64> = 0.01..3600.0;
 
 /// A decoder of one codec.
-pub enum Engine {
+pub(super) enum Engine {
     Symphonia(Box<dyn AudioDecoder>),
     Opus(Box<Opus>),
 }
 
 impl Engine {
     /// The decoder, and a flag for the part of the sound that it leaves out.
-    pub fn of(params: &AudioCodecParameters) -> Result<(Self, Option<Flag>), AudioError> {
+    pub(super) fn of(params: &AudioCodecParameters) -> Result<(Self, Option<Flag>), AudioError> {
         if params.codec == id::CODEC_ID_OPUS {
             let channels = params.channels.as_ref().map_or(1, Channels::count);
             return Ok((Self::Opus(Box::new(Opus::open(params.extra_data.as_deref(), channels)?)), None));
@@ -46,7 +46,7 @@ impl Engine {
     }
 
     /// Sample rate, Hz. The codec's own header overrides the container's.
-    pub fn rate_hz(&self, params: &AudioCodecParameters) -> u32 {
+    pub(super) fn rate_hz(&self, params: &AudioCodecParameters) -> u32 {
         match self {
             Self::Symphonia(decoder) => decoder.codec_params().sample_rate.or(params.sample_rate).unwrap_or(0),
             Self::Opus(_) => opus::RATE_HZ,
@@ -54,7 +54,7 @@ impl Engine {
     }
 
     /// Samples of encoder delay at the start that the demuxer leaves in.
-    pub fn pre_skip(&self) -> u64 {
+    pub(super) fn pre_skip(&self) -> u64 {
         match self {
             Self::Symphonia(_) => 0,
             Self::Opus(opus) => u64::from(opus.pre_skip),
@@ -62,7 +62,7 @@ impl Engine {
     }
 
     /// Decodes a packet into the block. `None` when the packet does not decode.
-    pub fn decode(&mut self, packet: &Packet, block: &mut Block) -> Option<()> {
+    pub(super) fn decode(&mut self, packet: &Packet, block: &mut Block) -> Option<()> {
         match self {
             Self::Symphonia(decoder) => {
                 let form = guarded(|| {
@@ -78,14 +78,14 @@ impl Engine {
     }
 
     /// Whether this packet says that the encoder has nothing to send.
-    pub fn is_pause(&self, packet: &[u8]) -> bool {
+    pub(super) fn is_pause(&self, packet: &[u8]) -> bool {
         matches!(self, Self::Opus(_)) && opus::is_pause(packet)
     }
 }
 
 /// Encoder delay and padding to remove from the decoder's output.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Cut {
+pub(super) struct Cut {
     /// Samples still to drop at the start.
     pub skip: u64,
     /// Samples still to keep, where the end is known.
@@ -94,7 +94,7 @@ pub struct Cut {
 
 impl Cut {
     /// For the next `frames` samples: how many to drop at the front, and how many to keep after that.
-    pub fn next(&mut self, frames: u64) -> (u64, u64) {
+    pub(super) fn next(&mut self, frames: u64) -> (u64, u64) {
         let front = self.skip.min(frames);
         self.skip -= front;
         let mut keep = frames - front;
@@ -106,7 +106,7 @@ impl Cut {
     }
 
     /// Trims the block. Returns the number of samples kept.
-    pub fn apply(&mut self, block: &mut Block) -> u64 {
+    pub(super) fn apply(&mut self, block: &mut Block) -> u64 {
         let (front, keep) = self.next(block.frames() as u64);
         for plane in &mut block.planes {
             plane.truncate((front + keep) as usize);
@@ -124,7 +124,7 @@ fn layout(channels: &Channels) -> Layout {
     }
 }
 
-pub fn codec_name(codec: AudioCodecId) -> &'static str {
+pub(super) fn codec_name(codec: AudioCodecId) -> &'static str {
     match codec {
         id::CODEC_ID_AAC => "aac",
         id::CODEC_ID_MP3 => "mp3",

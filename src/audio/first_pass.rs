@@ -17,7 +17,7 @@ use super::wav::WavDraft;
 use super::{CancelFlag, NormalizeRequest};
 
 /// Samples and measurements of the first pass.
-pub struct FirstPassOutput {
+pub(super) struct FirstPassOutput {
     pub survival: Survival,
     /// The WAV in progress, where one was requested. It holds the samples.
     pub wav: Option<WavDraft>,
@@ -36,7 +36,7 @@ pub struct FirstPassOutput {
 /// Loudness and peaks of the recording in its own channels. A recording of one channel is measured on the mono path
 /// alone, which carries the same sound.
 #[derive(Debug, Default)]
-pub struct Recorded {
+pub(super) struct Recorded {
     pub sample_peak: f32,
     stereo: Option<Stereo>,
     levels: Levels,
@@ -95,12 +95,12 @@ impl Recorded {
 
     /// Levels of the recording. `mono` are the levels of the mix. They apply where any part had one channel.
     #[must_use]
-    pub fn levels<'a>(&'a self, mono: &'a Levels) -> &'a Levels {
+    pub(super) fn levels<'a>(&'a self, mono: &'a Levels) -> &'a Levels {
         if self.had_one_channel { mono } else { &self.levels }
     }
 
     #[must_use]
-    pub fn true_peak(&self, mono: f32) -> f32 {
+    pub(super) fn true_peak(&self, mono: f32) -> f32 {
         if self.had_one_channel { self.true_peak.max(mono).max(self.sample_peak) } else { self.true_peak }
     }
 }
@@ -185,7 +185,7 @@ impl Mono<'_, '_> {
 /// Runs the pass. A DC offset that the gain would raise is removed. Two legs of unequal loudness are levelled before
 /// the mix. Both are known only at the end, so such a recording is decoded again. Sinks get the whole recording once,
 /// without the offset.
-pub fn listen(
+pub(super) fn listen(
     request: &NormalizeRequest<'_>,
     sinks: &mut [&mut dyn BlockSink],
     cancel: &CancelFlag,

@@ -39,7 +39,7 @@ const STORED: Shape = Shape { rate_hz: OUTPUT_RATE_HZ, rate_code: 10, channels: 
 
 /// Writes 16-bit mono at 48 kHz to a file.
 #[derive(Debug)]
-pub struct FlacWriter {
+pub(super) struct FlacWriter {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
     pending: Vec<i16>,
@@ -51,7 +51,7 @@ pub struct FlacWriter {
 }
 
 impl FlacWriter {
-    pub fn create(path: &Path) -> Result<Self, AudioError> {
+    pub(super) fn create(path: &Path) -> Result<Self, AudioError> {
         let mut file = BufWriter::with_capacity(256 * 1024, temp_beside(path)?);
         file.write_all(&stream_info(STORED, 0, &[0; 16])).map_err(AudioError::io("write flac"))?;
         Ok(Self {
@@ -66,7 +66,7 @@ impl FlacWriter {
         })
     }
 
-    pub fn push(&mut self, samples: &[i16]) -> Result<(), AudioError> {
+    pub(super) fn push(&mut self, samples: &[i16]) -> Result<(), AudioError> {
         self.bytes.clear();
         self.bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
         self.md5.update(&self.bytes);
@@ -89,7 +89,7 @@ impl FlacWriter {
     }
 
     /// Completes the header and renames the file to its final name.
-    pub fn finish(mut self) -> Result<WrittenFile, AudioError> {
+    pub(super) fn finish(mut self) -> Result<WrittenFile, AudioError> {
         let error = AudioError::io("write flac");
         let rest = std::mem::take(&mut self.pending);
         if !rest.is_empty() {

@@ -74,7 +74,7 @@ const SAMPLE_ENTRIES: [([u8; 4], &str); 16] = [
 
 /// The codec or container that begins with these bytes. `None` for files that are decoded or unknown.
 #[must_use]
-pub fn by_beginning(head: &[u8]) -> Option<String> {
+pub(super) fn by_beginning(head: &[u8]) -> Option<String> {
     if head.starts_with(&ASF) {
         let stream = head.windows(ASF_STREAM.len()).position(|window| window == ASF_STREAM);
         let tag = stream.and_then(|at| head.get(at + ASF_TAG..)?.first_chunk());
@@ -97,7 +97,7 @@ fn gsm(head: &[u8]) -> bool {
 
 /// Turns the error of a failed open into `Unsupported` where the codec is the cause.
 #[must_use]
-pub fn explained(error: AudioError, path: &Path, container: Container) -> AudioError {
+pub(super) fn explained(error: AudioError, path: &Path, container: Container) -> AudioError {
     let about_the_codec =
         matches!(error, AudioError::Damaged { .. } | AudioError::Unsupported { .. } | AudioError::UnknownContainer);
     match codec(path, container).filter(|_| about_the_codec) {
@@ -142,7 +142,7 @@ fn matroska(head: &[u8]) -> Option<String> {
 
 /// The codec of a WAV file by its format tag (RFC 2361 and Microsoft's mmreg.h).
 #[must_use]
-pub fn wave_codec(tag: u16, bits: u16) -> String {
+pub(super) fn wave_codec(tag: u16, bits: u16) -> String {
     let name = match tag {
         0x01 => "pcm",
         0x03 => "pcm_float",

@@ -17,7 +17,7 @@ use super::frames::{FrameHeader, FrameSyntax, SideInfo};
 
 /// How a frame came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decoded {
+pub(super) enum Decoded {
     Whole,
     /// Bytes of the bit reservoir are missing: at least a part of the frame is silence. Later frames may be whole.
     InPart,
@@ -26,7 +26,7 @@ pub enum Decoded {
 }
 
 /// Decoder of consecutive frames of one part.
-pub struct FrameDecoder {
+pub(super) struct FrameDecoder {
     syntax: FrameSyntax,
     decoder: Box<dyn AudioDecoder>,
     reservoir: Reservoir,
@@ -34,7 +34,7 @@ pub struct FrameDecoder {
 }
 
 impl FrameDecoder {
-    pub fn new(syntax: FrameSyntax, header: &FrameHeader) -> Result<Self, AudioError> {
+    pub(super) fn new(syntax: FrameSyntax, header: &FrameHeader) -> Result<Self, AudioError> {
         let mut params = AudioCodecParameters::new();
         match (syntax, header.layer) {
             (FrameSyntax::Mpeg, 1) => params.for_codec(CODEC_ID_MP1),
@@ -53,7 +53,7 @@ impl FrameDecoder {
     }
 
     /// Fills the block with a frame.
-    pub fn decode(&mut self, header: &FrameHeader, frame: &[u8], block: &mut Block) -> Decoded {
+    pub(super) fn decode(&mut self, header: &FrameHeader, frame: &[u8], block: &mut Block) -> Decoded {
         match guarded(|| self.fill(header, frame, block)).flatten() {
             Some(Decoded::Whole) if block.frames() == 0 => Decoded::Broken,
             Some(decoded) => decoded,
@@ -77,7 +77,7 @@ impl FrameDecoder {
     }
 }
 
-pub const fn codec_name(header: &FrameHeader) -> &'static str {
+pub(super) const fn codec_name(header: &FrameHeader) -> &'static str {
     match header.layer {
         0 => "aac",
         1 => "mp1",

@@ -5,18 +5,18 @@
 use super::bits::Bits;
 
 /// Longest header of both syntaxes.
-pub const HEADER_BYTES: usize = 7;
+pub(super) const HEADER_BYTES: usize = 7;
 
 /// Syntax of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameSyntax {
+pub(super) enum FrameSyntax {
     Mpeg,
     Adts,
 }
 
 /// Fields of one frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameHeader {
+pub(super) struct FrameHeader {
     /// Length in bytes, header included.
     pub len: usize,
     /// Samples per channel.
@@ -36,7 +36,7 @@ pub struct FrameHeader {
 impl FrameSyntax {
     /// Parses the header at the start of `bytes`. `None` when there is no valid header.
     #[must_use]
-    pub fn parse(self, bytes: &[u8]) -> Option<FrameHeader> {
+    pub(super) fn parse(self, bytes: &[u8]) -> Option<FrameHeader> {
         match self {
             Self::Mpeg => mpeg(bytes),
             Self::Adts => adts(bytes),
@@ -133,7 +133,7 @@ fn adts(bytes: &[u8]) -> Option<FrameHeader> {
 
 /// Side information of a layer III frame (ISO/IEC 11172-3 2.4.1.7, 13818-3 2.4.1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SideInfo {
+pub(super) struct SideInfo {
     /// Bytes of earlier frames that this frame needs (`main_data_begin`, the bit reservoir).
     pub leans_on: usize,
     /// Bits of its scale factors and spectra (the sum of `part2_3_length`).
@@ -145,7 +145,7 @@ pub struct SideInfo {
 impl FrameHeader {
     /// Reads the side information of this layer III frame.
     #[must_use]
-    pub fn side_info(&self, frame: &[u8]) -> SideInfo {
+    pub(super) fn side_info(&self, frame: &[u8]) -> SideInfo {
         const SWITCHED_SHORT_MIXED: u32 = 0b1101;
         let mono = self.channels == 1;
         // Lengths in bits: `main_data_begin`, the fields before the first granule, a channel of a granule, its
@@ -170,7 +170,7 @@ impl FrameHeader {
 
 /// Facts about the whole stream from a first frame without audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamInfo {
+pub(super) struct StreamInfo {
     /// Audio frames that follow, where the header gives the number.
     pub frames: Option<u32>,
     /// Samples that the encoder added at the start and the end (LAME). The decoder delay is not included.
@@ -182,7 +182,7 @@ pub struct StreamInfo {
 
 /// Reads a Xing/Info header (with LAME's extension) or a VBRI header from a frame. `None` for a frame of audio.
 #[must_use]
-pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
+pub(super) fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
     if header.layer != 3 {
         return None;
     }
@@ -215,7 +215,7 @@ pub fn stream_info(header: &FrameHeader, frame: &[u8]) -> Option<StreamInfo> {
 /// Whether these bytes contain free-format frames (bit rate index 0). The test is four similar headers at one distance,
 /// with a tolerance of one slot of padding. Such a frame is at most as long as a frame of 448 kbit/s at 8 kHz.
 #[must_use]
-pub fn free_format(bytes: &[u8]) -> bool {
+pub(super) fn free_format(bytes: &[u8]) -> bool {
     const LENGTHS: std::ops::RangeInclusive<usize> = 24..=8 * 1024;
     let alike = |at: usize, first: &[u8; 4]| match bytes.get(at..).and_then(<[u8]>::first_chunk::<4>) {
         // The headers may differ in the padding bit and in the mode extension of joint stereo.
@@ -239,7 +239,7 @@ pub fn free_format(bytes: &[u8]) -> bool {
 
 /// Length of an `ID3v2` tag at the start of `bytes`, header and footer included (id3.org, v2.4.0 section 3).
 #[must_use]
-pub fn id3v2_len(bytes: &[u8]) -> Option<usize> {
+pub(super) fn id3v2_len(bytes: &[u8]) -> Option<usize> {
     let &[b'I', b'D', b'3', major, _, flags, a, b, c, d, ..] = bytes else { return None };
     if major == 0xff || [a, b, c, d].iter().any(|byte| byte & 0x80 != 0) {
         return None;

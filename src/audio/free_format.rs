@@ -23,7 +23,7 @@ const DECODER_DELAY: u32 = 529;
 const MOST_PADDING: usize = 3 * 1152;
 
 /// Decoder of a file of free-format frames.
-pub struct FreeFormat {
+pub(super) struct FreeFormat {
     file: File,
     decoder: Box<Decoder>,
     window: Vec<u8>,
@@ -47,7 +47,7 @@ pub struct FreeFormat {
 
 impl FreeFormat {
     /// Opens `path`. `None` when its frames are not free-format.
-    pub fn open(path: &Path) -> Result<Option<Self>, AudioError> {
+    pub(super) fn open(path: &Path) -> Result<Option<Self>, AudioError> {
         let failed = AudioError::io("read");
         let mut file = File::open(path).map_err(AudioError::io("open"))?;
         let mut head = [0; 10];

@@ -15,7 +15,7 @@ use super::error::AudioError;
 const PAIRS: usize = 10;
 
 /// Decoder of a byte range of a file.
-pub struct Gsm {
+pub(super) struct Gsm {
     reader: std::io::Take<BufReader<File>>,
     decoder: DecoderState,
     bytes: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct Gsm {
 }
 
 impl Gsm {
-    pub fn open(path: &Path, rate_hz: u32, sound: Range<u64>) -> Result<Self, AudioError> {
+    pub(super) fn open(path: &Path, rate_hz: u32, sound: Range<u64>) -> Result<Self, AudioError> {
         if rate_hz == 0 {
             return Err(undecodable("the header gives no rate"));
         }

@@ -59,7 +59,7 @@ type Line = [f32; PAST + CHUNK];
 
 /// The filters of one channel and their states.
 #[derive(Debug, Clone)]
-pub struct KWeighting {
+pub(super) struct KWeighting {
     /// The shelf's numerator, and the four factors on both sides. Each factor reaches twice as far back.
     factors: [[f32; 3]; 5],
     /// Weights of the output sixteen and thirty-two samples before.
@@ -71,7 +71,7 @@ pub struct KWeighting {
 
 impl KWeighting {
     #[must_use]
-    pub fn new(rate_hz: u32) -> Self {
+    pub(super) fn new(rate_hz: u32) -> Self {
         let Section { b, mut a } = shelf(f64::from(rate_hz));
         let (_, gain) = high_pass(f64::from(rate_hz));
         let mut factors = [b.map(|tap| (tap * gain) as f32); 5];
@@ -88,7 +88,7 @@ impl KWeighting {
     }
 
     /// Energy (sum of squares) of the weighted samples.
-    pub fn energy(&mut self, samples: &[f32]) -> f64 {
+    pub(super) fn energy(&mut self, samples: &[f32]) -> f64 {
         let level = fearless_simd::Level::new();
         fearless_simd::dispatch!(level, simd => samples.chunks(CHUNK).map(|chunk| self.chunk(simd, chunk)).sum())
     }

@@ -14,7 +14,7 @@ const FRONT: u64 = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7 | 1 << 24 | 1 << 25;
 
 /// Position of a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ChannelPosition {
+pub(super) enum ChannelPosition {
     /// Position not given: a leg of a call.
     #[default]
     Unplaced,

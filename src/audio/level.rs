@@ -24,7 +24,7 @@ const LIMITED_SHARE: f32 = 0.5;
 
 /// Gain and limiter settings of the second pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GainPlan {
+pub(super) struct GainPlan {
     pub gain_db: f64,
     /// Amplitude that the limiter keeps true peaks below. `None` without a limiter.
     pub ceiling: Option<f32>,
@@ -38,13 +38,13 @@ pub struct GainPlan {
 impl GainPlan {
     /// The gain as a factor of amplitude.
     #[must_use]
-    pub fn gain(&self) -> f32 {
+    pub(super) fn gain(&self) -> f32 {
         10f64.powf(self.gain_db / 20.0) as f32
     }
 
     /// Plan for a recording with these levels and this true peak. `None` when the recording has no loudness (silence,
     /// or under 400 ms).
-    pub fn make(
+    pub(super) fn make(
         levels: &Levels,
         true_peak: f32,
         profile: &Profile,
@@ -85,7 +85,7 @@ impl GainPlan {
 /// What the limiter's input looks like, collected on the first pass: two bytes per grain. Gains can be tried on it
 /// without a second read of the samples.
 #[derive(Debug, Default)]
-pub struct Profile {
+pub(super) struct Profile {
     energies: Vec<u8>,
     /// True peaks. 0 for a peak too low to matter at any possible gain.
     peaks: Vec<u8>,
@@ -97,7 +97,7 @@ pub struct Profile {
 
 impl Profile {
     /// Adds the next steps and their samples.
-    pub fn push(&mut self, samples: &[f32], steps: &[StepLevels]) {
+    pub(super) fn push(&mut self, samples: &[f32], steps: &[StepLevels]) {
         for (index, step) in steps.iter().enumerate() {
             self.highest = self.highest.max(step.peak);
             let floor = self.highest * LIMITED_SHARE;
@@ -125,7 +125,7 @@ impl Profile {
     }
 
     /// Ends the last grain.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if self.grain.2 > 0 {
             self.end_grain();
         }

@@ -6,7 +6,7 @@ use super::output_levels::HOP;
 use super::true_peak::{Phases, REACH as PEAK_REACH};
 
 /// Steps of attack before a peak: 5 ms. This is too short for an audible dip and long enough to avoid a click.
-pub const LOOK_AHEAD: usize = 15;
+pub(super) const LOOK_AHEAD: usize = 15;
 /// Length of the moving minimum and of the moving mean, steps.
 const REACH: usize = LOOK_AHEAD + 1;
 /// Release time constant, seconds.
@@ -19,7 +19,7 @@ const DELAY_STEPS: usize = LOOK_AHEAD + 1;
 
 /// Computes the gain of each step from the highest gain that each step allows.
 #[derive(Debug, Clone)]
-pub struct GainRide {
+pub(super) struct GainRide {
     last_borne: f32,
     required: [f32; REACH],
     released: [f32; REACH],
@@ -51,7 +51,7 @@ impl GainRide {
     /// Takes the highest gain that the next step allows (1 or less). Returns the gain at the start of the step
     /// [`LOOK_AHEAD`] before it. Every gain in the mean respects every step up to here, so at a peak the mean does too.
     /// Each limit applies to both ends of its step, because the gain is linear between them.
-    pub fn next(&mut self, borne: f32) -> f32 {
+    pub(super) fn next(&mut self, borne: f32) -> f32 {
         if borne >= 1.0 && self.at_rest() {
             return 1.0;
         }
@@ -70,13 +70,13 @@ impl GainRide {
 
     /// Whether all gains in reach are 1. They stay 1 until a step requires less.
     #[must_use]
-    pub const fn at_rest(&self) -> bool {
+    pub(super) const fn at_rest(&self) -> bool {
         self.calm >= 2 * REACH
     }
 
     /// The largest gain reduction, dB (0 or more).
     #[must_use]
-    pub fn limited_db(&self) -> f64 {
+    pub(super) fn limited_db(&self) -> f64 {
         -20.0 * f64::from(self.least).log10()
     }
 }
@@ -107,7 +107,7 @@ fn sum(gains: &[f32; REACH]) -> f32 {
 
 /// Limiter of one channel at 48 kHz. The output lines up with the input after [`Limiter::finish`].
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     ceiling: f32,
     phases: Phases,
     ride: GainRide,
@@ -131,7 +131,7 @@ pub struct Limiter {
 impl Limiter {
     /// `ceiling` is an amplitude.
     #[must_use]
-    pub fn new(ceiling: f32) -> Self {
+    pub(super) fn new(ceiling: f32) -> Self {
         Self {
             ceiling,
             phases: Phases::new(),
@@ -150,18 +150,18 @@ impl Limiter {
 
     /// Whether the limiter changed any sample of this [`HOP`] of the output.
     #[must_use]
-    pub fn changed(&self, hop: usize) -> bool {
+    pub(super) fn changed(&self, hop: usize) -> bool {
         self.changed.get(hop).is_some_and(|changed| *changed)
     }
 
     /// Appends limited samples to `out`, with a delay of a few milliseconds.
-    pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
+    pub(super) fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) {
         self.taken += samples.len() as u64;
         self.run(samples, out);
     }
 
     /// Puts out the remaining samples.
-    pub fn finish(&mut self, out: &mut Vec<f32>) {
+    pub(super) fn finish(&mut self, out: &mut Vec<f32>) {
         let due = self.taken - self.given;
         let before = out.len();
         self.run(&[0.0; (DELAY_STEPS + 3) * STEP], out);
@@ -243,7 +243,7 @@ impl Limiter {
 
     /// The largest gain reduction, dB (0 or more).
     #[must_use]
-    pub fn limited_db(&self) -> f64 {
+    pub(super) fn limited_db(&self) -> f64 {
         self.ride.limited_db()
     }
 }

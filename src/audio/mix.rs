@@ -26,7 +26,7 @@ const LIVELY_DB: f64 = 9.0;
 
 /// Downmix to one channel.
 #[derive(Debug, Default)]
-pub struct Mixer {
+pub(super) struct Mixer {
     rate_hz: u32,
     /// Samples of the current window.
     left: Vec<f32>,
@@ -44,7 +44,7 @@ pub struct Mixer {
 
 /// The leg to raise before the mix, with a factor of amplitude.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Raised {
+pub(super) enum Raised {
     Left(f32),
     Right(f32),
 }
@@ -52,13 +52,13 @@ pub enum Raised {
 impl Mixer {
     /// A mixer that levels two legs by the result of an earlier pass.
     #[must_use]
-    pub fn levelling(raised: Raised) -> Self {
+    pub(super) fn levelling(raised: Raised) -> Self {
         Self { raised: Some(raised), ..Self::default() }
     }
 
     /// The leg to raise for equal loudness. `None` for equal legs and for recordings without two legs.
     #[must_use]
-    pub fn unequal(&self) -> Option<Raised> {
+    pub(super) fn unequal(&self) -> Option<Raised> {
         if self.other > 0 || self.dual_mono() || self.anti_phase() {
             return None;
         }
@@ -87,7 +87,7 @@ impl Mixer {
 
     /// Appends the mixed block to `out`. Two channels come out one window later: call [`Self::flush`] at the end and
     /// before a rate change. A single channel is returned as it is, and it follows `out`.
-    pub fn push<'a>(&mut self, block: &'a Block, out: &mut Vec<f32>) -> Option<&'a [f32]> {
+    pub(super) fn push<'a>(&mut self, block: &'a Block, out: &mut Vec<f32>) -> Option<&'a [f32]> {
         match block.planes.as_slice() {
             [] => {}
             [mono] => {
@@ -125,7 +125,7 @@ impl Mixer {
     }
 
     /// Mixes the samples of the current window.
-    pub fn flush(&mut self, out: &mut Vec<f32>) {
+    pub(super) fn flush(&mut self, out: &mut Vec<f32>) {
         if self.left.is_empty() {
             return;
         }
@@ -184,13 +184,13 @@ impl Mixer {
 
     /// Both channels carried the same sound throughout.
     #[must_use]
-    pub fn dual_mono(&self) -> bool {
+    pub(super) fn dual_mono(&self) -> bool {
         self.other == 0 && self.active > 0 && self.same as f64 >= MOST * self.active as f64
     }
 
     /// One channel was the inverse of the other for most of the recording.
     #[must_use]
-    pub fn anti_phase(&self) -> bool {
+    pub(super) fn anti_phase(&self) -> bool {
         self.active > 0 && self.opposite as f64 >= MANY * self.active as f64
     }
 }

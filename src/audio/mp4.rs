@@ -16,7 +16,7 @@ const MOST_BOXES: usize = 256;
 
 /// The edits as far as they matter for one continuous recording.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct EditList {
+pub(super) struct EditList {
     /// `None` unless the track has exactly one edit.
     pub trim: Option<Trim>,
     /// Offset of the sound from the first track of the file, seconds.
@@ -25,13 +25,13 @@ pub struct EditList {
 
 /// Delay of the encoder and length of the sound after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Trim {
+pub(super) struct Trim {
     pub start_seconds: f64,
     pub length_seconds: Option<f64>,
 }
 
 /// Codec name of the first audio track (ISO/IEC 14496-12 8.5.2). The file position afterwards is undefined.
-pub fn sample_entry(file: &File) -> Option<[u8; 4]> {
+pub(super) fn sample_entry(file: &File) -> Option<[u8; 4]> {
     let moov = movie(file)?;
     let sound = |trak: &&[u8]| {
         let handler = child(trak, *b"mdia").and_then(|mdia| child(mdia, *b"hdlr"));
@@ -64,7 +64,7 @@ fn movie(mut file: &File) -> Option<Vec<u8>> {
 }
 
 /// Reads the edits of the first audio track. The file position afterwards is undefined.
-pub fn edit_list(file: &File) -> EditList {
+pub(super) fn edit_list(file: &File) -> EditList {
     read_edits(file).unwrap_or_default()
 }
 
@@ -157,7 +157,7 @@ fn promised_len(mut file: &File, total: u64) -> Option<u64> {
 /// A file with zeros after its end, up to the announced length. The demuxer refuses a file with a cut last box,
 /// although the sound before the cut is readable.
 #[derive(Debug)]
-pub struct Padded {
+pub(super) struct Padded {
     file: File,
     present: u64,
     promised: u64,
@@ -165,7 +165,7 @@ pub struct Padded {
 }
 
 impl Padded {
-    pub fn new(mut file: File) -> std::io::Result<Self> {
+    pub(super) fn new(mut file: File) -> std::io::Result<Self> {
         let present = file.metadata()?.len();
         let promised = promised_len(&file, present).unwrap_or(present);
         let promised = promised.clamp(present, present.saturating_add(MOST_PADDING));

@@ -18,7 +18,7 @@ const START_SECONDS: f64 = 0.2;
 const SLOWEST_HZ: f64 = 5.0;
 
 #[derive(Debug, Default)]
-pub struct OffsetMeter {
+pub(super) struct OffsetMeter {
     channels: Vec<Channel>,
 }
 
@@ -106,7 +106,7 @@ fn sum(samples: &[f32]) -> (f32, bool) {
 }
 
 impl OffsetMeter {
-    pub fn push(&mut self, block: &Block) {
+    pub(super) fn push(&mut self, block: &Block) {
         if self.channels.len() < block.planes.len() {
             self.channels.resize_with(block.planes.len(), Channel::default);
         }
@@ -118,7 +118,7 @@ impl OffsetMeter {
     /// What removes the offsets of a recording that is then raised by a factor of amplitude, `gain_of` each channel.
     /// `None` where no channel has an offset that matters.
     #[must_use]
-    pub fn remover(&self, gain_of: impl Fn(usize) -> f64) -> Option<Remover> {
+    pub(super) fn remover(&self, gain_of: impl Fn(usize) -> f64) -> Option<Remover> {
         let channels = self.channels.iter().enumerate().map(|(index, channel)| channel.removal(gain_of(index)));
         let channels: Vec<Removal> = channels.collect();
         channels.iter().any(|removal| *removal != Removal::Nothing).then_some(Remover { channels })
@@ -127,7 +127,7 @@ impl OffsetMeter {
 
 /// Removes offsets.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Remover {
+pub(super) struct Remover {
     channels: Vec<Removal>,
 }
 
@@ -143,7 +143,7 @@ enum Removal {
 }
 
 impl Remover {
-    pub fn apply(&mut self, block: &mut Block) {
+    pub(super) fn apply(&mut self, block: &mut Block) {
         for (removal, plane) in self.channels.iter_mut().zip(&mut block.planes) {
             if *removal == Removal::Nothing || plane.iter().all(|sample| sample.to_bits() << 1 == 0) {
                 continue;

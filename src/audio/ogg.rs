@@ -207,7 +207,7 @@ fn look(path: &Path, wanted: &Stream, in_vain: &mut u64) -> Result<bool, AudioEr
 }
 
 /// Decoder of an Ogg file.
-pub struct Ogg {
+pub(super) struct Ogg {
     path: PathBuf,
     source: Source,
     link: Link,
@@ -223,7 +223,7 @@ pub struct Ogg {
 }
 
 impl Ogg {
-    pub fn open(path: &Path) -> Result<Self, AudioError> {
+    pub(super) fn open(path: &Path) -> Result<Self, AudioError> {
         let file = File::open(path).map_err(AudioError::io("open"))?;
         let pages = Pages::new(file, 0).map_err(AudioError::io("read"))?;
         let mut source = Source { pages, unread: None, foreign: None };

@@ -8,12 +8,12 @@ use super::decode::{guarded, undecodable};
 use super::error::AudioError;
 
 /// Opus is always decoded at this rate (RFC 7845 section 5.1).
-pub const RATE_HZ: u32 = 48_000;
+pub(super) const RATE_HZ: u32 = 48_000;
 /// Samples of the longest packet, 120 ms (RFC 6716 section 3.2.5).
 const LONGEST: usize = RATE_HZ as usize * 120 / 1000;
 
 /// Samples of a packet at 48 kHz (RFC 6716 section 3.1 and 3.2.5). `None` for an invalid packet.
-pub fn packet_samples(packet: &[u8]) -> Option<u64> {
+pub(super) fn packet_samples(packet: &[u8]) -> Option<u64> {
     let first = *packet.first()?;
     // Frame length in units of 2.5 ms, by configuration.
     let frame = match first >> 3 {
@@ -32,12 +32,12 @@ pub fn packet_samples(packet: &[u8]) -> Option<u64> {
 
 /// Whether a packet holds no sound. An encoder with discontinuous transmission sends such a packet last, then nothing
 /// until there is sound (RFC 6716 section 2.1.9). Digital silence takes equally few bytes.
-pub const fn is_pause(packet: &[u8]) -> bool {
+pub(super) const fn is_pause(packet: &[u8]) -> bool {
     matches!(packet.len(), 1..=3)
 }
 
 /// Decoder of a stream of one or two channels.
-pub struct Opus {
+pub(super) struct Opus {
     decoder: Box<Decoder>,
     channels: Channels,
     /// Output gain from the header, as a factor.
@@ -49,7 +49,7 @@ pub struct Opus {
 
 impl Opus {
     /// Opens a decoder by the identification header, where the container has one (RFC 7845 section 5.1).
-    pub fn open(head: Option<&[u8]>, channels: usize) -> Result<Self, AudioError> {
+    pub(super) fn open(head: Option<&[u8]>, channels: usize) -> Result<Self, AudioError> {
         let head = head.filter(|head| head.starts_with(b"OpusHead") && head.len() >= 19);
         let short = |at: usize| head.map_or(0, |head| u16::from_le_bytes([head[at], head[at + 1]]));
         let channels = head.map_or(channels, |head| usize::from(head[9]));
@@ -74,7 +74,7 @@ impl Opus {
     }
 
     /// Decodes a packet into the block. `None` when it does not decode.
-    pub fn decode(&mut self, packet: &[u8], block: &mut Block) -> Option<()> {
+    pub(super) fn decode(&mut self, packet: &[u8], block: &mut Block) -> Option<()> {
         if packet.is_empty() {
             // The decoder would conceal the loss with invented samples.
             return None;

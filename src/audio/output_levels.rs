@@ -6,11 +6,11 @@ use super::k_weighting::KWeighting;
 use super::loudness::Levels;
 
 /// Samples in the 100 ms of [`Levels`].
-pub const HOP: usize = OUTPUT_RATE_HZ as usize / 10;
+pub(super) const HOP: usize = OUTPUT_RATE_HZ as usize / 10;
 
 /// Levels of the output, one per 100 ms.
 #[derive(Debug)]
-pub struct OutputLevels {
+pub(super) struct OutputLevels {
     hops: Vec<f64>,
     /// The 100 ms before `hop`, and the samples of `hop` so far.
     line: Vec<f32>,
@@ -22,14 +22,14 @@ pub struct OutputLevels {
 impl OutputLevels {
     /// For a recording with these levels, after this gain.
     #[must_use]
-    pub fn new(levels: &Levels, gain: f32) -> Self {
+    pub(super) fn new(levels: &Levels, gain: f32) -> Self {
         let power = f64::from(gain) * f64::from(gain);
         let hops = levels.hops().iter().map(|level| level * power).collect();
         Self { hops, line: vec![0.0; HOP], hop: 0, filter: None }
     }
 
     /// Adds output samples. `changed` tells which 100 ms the limiter changed.
-    pub fn push(&mut self, samples: &[f32], changed: impl Fn(usize) -> bool) {
+    pub(super) fn push(&mut self, samples: &[f32], changed: impl Fn(usize) -> bool) {
         self.line.extend_from_slice(samples);
         let mut at = 0;
         while let Some(pair) = self.line.get(at..at + 2 * HOP) {
@@ -56,7 +56,7 @@ impl OutputLevels {
 
     /// Integrated loudness, LUFS.
     #[must_use]
-    pub fn integrated(self) -> Option<f64> {
+    pub(super) fn integrated(self) -> Option<f64> {
         Levels::from_hops(self.hops).integrated(0.0)
     }
 }

@@ -15,7 +15,7 @@ const BLOCK_FRAMES: usize = 4096;
 
 /// Encoding of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SampleCoding {
+pub(super) enum SampleCoding {
     U8,
     S8,
     S16,
@@ -29,21 +29,21 @@ pub enum SampleCoding {
 
 /// Byte order of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(super) enum Order {
     Little,
     Big,
 }
 
 /// Encoding and byte order of all samples of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SampleForm {
+pub(super) struct SampleForm {
     pub coding: SampleCoding,
     pub order: Order,
 }
 
 /// Format of the samples by the file's header.
 #[derive(Debug, Clone, Copy)]
-pub struct PcmShape {
+pub(super) struct PcmShape {
     pub form: SampleForm,
     pub rate_hz: u32,
     pub channels: u16,
@@ -140,7 +140,7 @@ const fn mu_law(byte: u8) -> i16 {
 }
 
 /// Decoder of a byte range of a file.
-pub struct Pcm {
+pub(super) struct Pcm {
     reader: std::io::Take<BufReader<File>>,
     shape: PcmShape,
     facts: Facts,
@@ -152,7 +152,7 @@ impl Pcm {
     ///
     /// # Errors
     /// A shape without channels or rate, too many channels, or a file that cannot be read.
-    pub fn open(mut file: File, shape: PcmShape, sound: Range<u64>) -> Result<Self, AudioError> {
+    pub(super) fn open(mut file: File, shape: PcmShape, sound: Range<u64>) -> Result<Self, AudioError> {
         let channels = usize::from(shape.channels);
         if channels == 0 || shape.rate_hz == 0 {
             return Err(undecodable("the header gives no channels or no rate"));

@@ -11,7 +11,7 @@ use super::error::AudioError;
 const CHUNK: usize = 1024;
 
 /// Resampler of one channel.
-pub struct Resampler {
+pub(super) struct Resampler {
     rate_hz: u32,
     output_rate_hz: u32,
     /// `None` where both rates are equal.
@@ -26,11 +26,11 @@ pub struct Resampler {
 
 impl Resampler {
     /// To 48 kHz.
-    pub fn new(rate_hz: u32) -> Result<Self, AudioError> {
+    pub(super) fn new(rate_hz: u32) -> Result<Self, AudioError> {
         Self::between(rate_hz, OUTPUT_RATE_HZ)
     }
 
-    pub fn between(rate_hz: u32, output_rate_hz: u32) -> Result<Self, AudioError> {
+    pub(super) fn between(rate_hz: u32, output_rate_hz: u32) -> Result<Self, AudioError> {
         let fft = if rate_hz == output_rate_hz {
             None
         } else {
@@ -53,12 +53,12 @@ impl Resampler {
     }
 
     #[must_use]
-    pub const fn rate_hz(&self) -> u32 {
+    pub(super) const fn rate_hz(&self) -> u32 {
         self.rate_hz
     }
 
     /// Appends the output that these samples complete.
-    pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<(), AudioError> {
+    pub(super) fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<(), AudioError> {
         self.taken += samples.len() as u64;
         let Some(fft) = &self.fft else {
             out.extend_from_slice(samples);
@@ -76,7 +76,7 @@ impl Resampler {
     }
 
     /// Puts out the rest. The output then has the duration of the input.
-    pub fn finish(mut self, out: &mut Vec<f32>) -> Result<(), AudioError> {
+    pub(super) fn finish(mut self, out: &mut Vec<f32>) -> Result<(), AudioError> {
         let Some(fft) = &self.fft else { return Ok(()) };
         let chunk = fft.input_frames_next();
         let due = (u128::from(self.taken) * u128::from(self.output_rate_hz) + u128::from(self.rate_hz) / 2)

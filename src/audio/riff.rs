@@ -197,7 +197,7 @@ struct Riff {
     ended: bool,
 }
 
-pub fn open(path: &Path, syntax: ChunkSyntax) -> Result<Box<dyn Decode>, AudioError> {
+pub(super) fn open(path: &Path, syntax: ChunkSyntax) -> Result<Box<dyn Decode>, AudioError> {
     let places = Places::open(path).map_err(AudioError::io("open"))?;
     let mut pieces = Pieces { places, syntax, at: 0, chunks: 0, format: None, long: None };
     let Some(piece) = pieces.next()? else { return Err(undecodable("the WAV file has no data")) };

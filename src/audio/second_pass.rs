@@ -14,7 +14,7 @@ use super::{CancelFlag, NormalizeRequest};
 use crate::domain::quality::Normalization;
 
 /// Files and measurements of the second pass.
-pub struct SecondPassOutput {
+pub(super) struct SecondPassOutput {
     pub normalization: Normalization,
     pub waveform: Waveform,
     pub wav: Option<WrittenFile>,
@@ -55,7 +55,7 @@ fn quantize(samples: &[f32], pcm: &mut [i16]) {
 }
 
 /// Runs the pass. A recording without loudness has no `plan` and gets no gain.
-pub fn write(
+pub(super) fn write(
     request: &NormalizeRequest<'_>,
     heard: &mut FirstPassOutput,
     plan: Option<GainPlan>,

@@ -22,7 +22,7 @@ const EXPONENTS: std::ops::RangeInclusive<i32> = -60..=3;
 
 /// A store of samples, written once, read any number of times.
 #[derive(Debug)]
-pub struct Spill {
+pub(super) struct Spill {
     /// Complete pieces in memory, and their limit.
     pieces: Vec<Vec<u8>>,
     cap_pieces: usize,
@@ -41,7 +41,7 @@ pub struct Spill {
 
 impl Spill {
     #[must_use]
-    pub fn new(cap_bytes: u64, spool: &Path) -> Self {
+    pub(super) fn new(cap_bytes: u64, spool: &Path) -> Self {
         Self {
             pieces: Vec::new(),
             cap_pieces: (cap_bytes / (PIECE * SAMPLE_BYTES) as u64) as usize,
@@ -58,17 +58,17 @@ impl Spill {
 
     /// Stores all samples in `file` from byte `start` on.
     #[must_use]
-    pub fn within(file: File, start: u64) -> Self {
+    pub(super) fn within(file: File, start: u64) -> Self {
         Self { file: Some(file), start, ..Self::new(0, Path::new("")) }
     }
 
     /// Number of samples.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub(super) const fn len(&self) -> u64 {
         self.count
     }
 
-    pub fn push(&mut self, mut samples: &[f32]) -> Result<(), AudioError> {
+    pub(super) fn push(&mut self, mut samples: &[f32]) -> Result<(), AudioError> {
         self.count += samples.len() as u64;
         if !self.rest.is_empty() {
             let take = (GROUP - self.rest.len()).min(samples.len());
@@ -120,7 +120,7 @@ impl Spill {
     }
 
     /// Ends the writing.
-    pub fn finish(&mut self) -> Result<(), AudioError> {
+    pub(super) fn finish(&mut self) -> Result<(), AudioError> {
         let rest = std::mem::take(&mut self.rest);
         self.groups(&rest)?;
         if self.piece.is_empty() { Ok(()) } else { self.keep() }
@@ -128,7 +128,7 @@ impl Spill {
 
     /// Passes all samples to `visit`, in order, in blocks, multiplied by `gain`. A block has been read before `visit`
     /// gets it. `visit` may therefore overwrite that part of the file and everything before it.
-    pub fn read(
+    pub(super) fn read(
         &mut self,
         gain: f32,
         mut visit: impl FnMut(&[f32]) -> Result<(), AudioError>,
@@ -189,7 +189,7 @@ fn pack(samples: &[f32], exponents: &mut Vec<i8>, out: &mut Vec<u8>) {
 /// * 2^23 leaves no bits for a fraction.
 #[allow(clippy::inline_always)]
 #[inline(always)]
-pub fn whole(value: f32) -> i16 {
+pub(super) fn whole(value: f32) -> i16 {
     const SHIFT: f32 = 12_582_912.0;
     let clamped = if value < 32_767.0 { value } else { 32_767.0 };
     let clamped = if clamped > -32_768.0 { clamped } else { -32_768.0 };

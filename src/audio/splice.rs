@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use symphonia::core::io::MediaSource;
 
 #[derive(Debug)]
-pub struct Splice {
+pub(super) struct Splice {
     header: Vec<u8>,
     file: File,
     sound: Range<u64>,
@@ -17,7 +17,7 @@ pub struct Splice {
 
 impl Splice {
     #[must_use]
-    pub const fn new(header: Vec<u8>, file: File, sound: Range<u64>) -> Self {
+    pub(super) const fn new(header: Vec<u8>, file: File, sound: Range<u64>) -> Self {
         Self { header, file, sound, at: 0 }
     }
 

@@ -22,7 +22,7 @@ const AROUND_SECONDS: f64 = 0.02;
 const QUIET: f32 = 0.01;
 
 /// The output of a decoder without gaps.
-pub struct Timeline {
+pub(super) struct Timeline {
     decoder: Box<dyn Decode>,
     limit_seconds: f64,
     seconds: f64,
@@ -48,7 +48,7 @@ struct Gap {
 
 /// Expected and lost length of a recording.
 #[derive(Debug, Clone)]
-pub struct Survival {
+pub(super) struct Survival {
     pub facts: Facts,
     pub expected_ms: u64,
     pub lost_ms: u64,
@@ -56,7 +56,7 @@ pub struct Survival {
 }
 
 impl Timeline {
-    pub const fn new(decoder: Box<dyn Decode>, limit_seconds: f64) -> Self {
+    pub(super) const fn new(decoder: Box<dyn Decode>, limit_seconds: f64) -> Self {
         Self {
             decoder,
             limit_seconds,
@@ -71,7 +71,7 @@ impl Timeline {
     }
 
     /// Fills the block with the next samples. `false` at the end.
-    pub fn next(&mut self, block: &mut Block) -> Result<bool, AudioError> {
+    pub(super) fn next(&mut self, block: &mut Block) -> Result<bool, AudioError> {
         if self.hole.0 == 0 {
             block.layout = Layout::UNPLACED;
             match self.decoder.next(block)? {
@@ -153,7 +153,7 @@ impl Timeline {
     }
 
     /// A pause that began with the last block.
-    pub const fn take_pause(&mut self) -> Option<Range<f64>> {
+    pub(super) const fn take_pause(&mut self) -> Option<Range<f64>> {
         self.pause.take()
     }
 
@@ -166,7 +166,7 @@ impl Timeline {
 
     /// The lost and expected length. Valid at the end.
     #[must_use]
-    pub fn survival(&self) -> Survival {
+    pub(super) fn survival(&self) -> Survival {
         let facts = self.decoder.facts();
         let expected = self.seconds + facts.missing_seconds;
         let lost = self.lost_seconds + facts.missing_seconds;

@@ -7,7 +7,7 @@ use super::block::{STEP, peak};
 /// Taps of each of the four phases.
 const TAPS: usize = 16;
 /// Samples on each side of the point between two samples.
-pub const REACH: usize = TAPS / 2;
+pub(super) const REACH: usize = TAPS / 2;
 /// Samples per check of the bound.
 const BLOCK: usize = 64;
 /// A bound this close above the sample peak replaces the true peak (0.04 dB).
@@ -19,7 +19,7 @@ const CLOSE: f32 = 1.005;
 /// on the curvature alone (the second difference), and a small part that depends on the slope. The samples and the
 /// curvature around a point therefore bound its peak, and a slow signal needs no interpolation.
 #[derive(Debug, Clone)]
-pub struct Phases {
+pub(super) struct Phases {
     taps: [[f32; TAPS]; 3],
     /// The largest value of any phase for samples of magnitude 1.
     bound: f32,
@@ -35,7 +35,7 @@ impl Default for Phases {
 }
 
 impl Phases {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut taps = [[0.0f32; TAPS]; 3];
         for (index, phase) in taps.iter_mut().enumerate() {
             let offset = (index + 1) as f64 / 4.0;
@@ -77,7 +77,7 @@ impl Phases {
 
     /// Whether samples up to this magnitude can make a peak above `floor`.
     #[must_use]
-    pub fn can_pass(&self, magnitude: f32, floor: f32) -> bool {
+    pub(super) fn can_pass(&self, magnitude: f32, floor: f32) -> bool {
         magnitude * self.bound > floor
     }
 
@@ -89,7 +89,7 @@ impl Phases {
     /// The true peak of a step, from its samples and the points after each of them. `region` is the step with `REACH -
     /// 1` samples before it and `REACH` after it. Returns the sample peak `here` where no peak can exceed `floor`.
     #[must_use]
-    pub fn step_peak(&self, region: &[f32; STEP + TAPS - 1], here: f32, floor: f32) -> f32 {
+    pub(super) fn step_peak(&self, region: &[f32; STEP + TAPS - 1], here: f32, floor: f32) -> f32 {
         let most = self.most(here.max(region[REACH - 1 + STEP].abs()), region);
         if most <= floor {
             return here;
@@ -170,7 +170,7 @@ fn curvature(samples: &[f32]) -> f32 {
 
 /// Measures the sample peak and the true peak of one channel.
 #[derive(Debug, Clone)]
-pub struct PeakMeter {
+pub(super) struct PeakMeter {
     phases: Phases,
     /// The last `TAPS - 1` samples, then the current block.
     window: Vec<f32>,
@@ -185,12 +185,12 @@ impl Default for PeakMeter {
 }
 
 impl PeakMeter {
-    pub fn push(&mut self, samples: &[f32]) {
+    pub(super) fn push(&mut self, samples: &[f32]) {
         self.push_of_peak(samples, peak(samples));
     }
 
     /// As [`Self::push`], for samples with a known largest magnitude.
-    pub fn push_of_peak(&mut self, samples: &[f32], largest: f32) {
+    pub(super) fn push_of_peak(&mut self, samples: &[f32], largest: f32) {
         self.sample_peak = self.sample_peak.max(largest);
         let start = self.window.len();
         let mut before = peak(&self.window);
@@ -225,18 +225,18 @@ impl PeakMeter {
     }
 
     /// Adds silence at the end, so that the filter covers the last samples.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.push(&[0.0; TAPS]);
     }
 
     /// Never below the sample peak.
     #[must_use]
-    pub const fn true_peak(&self) -> f32 {
+    pub(super) const fn true_peak(&self) -> f32 {
         self.true_peak.max(self.sample_peak)
     }
 
     #[must_use]
-    pub const fn sample_peak(&self) -> f32 {
+    pub(super) const fn sample_peak(&self) -> f32 {
         self.sample_peak
     }
 }

@@ -14,7 +14,7 @@ const LEADING_JUNK_BYTES: u64 = 8 * 1024;
 
 /// The next event in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     /// A complete frame. [`Walker::frame`] gives its bytes.
     Frame(FrameHeader),
     /// Missing bytes, as a number of frames of the stream's mean length.
@@ -25,7 +25,7 @@ pub enum Event {
 }
 
 #[derive(Debug)]
-pub struct Walker {
+pub(super) struct Walker {
     syntax: FrameSyntax,
     file: File,
     /// End of the frames in the file.
@@ -46,7 +46,7 @@ pub struct Walker {
 
 impl Walker {
     /// Walks over the byte range `within` of the file.
-    pub fn new(mut file: File, syntax: FrameSyntax, within: Range<u64>) -> io::Result<Self> {
+    pub(super) fn new(mut file: File, syntax: FrameSyntax, within: Range<u64>) -> io::Result<Self> {
         file.seek(SeekFrom::Start(within.start))?;
         Ok(Self {
             syntax,
@@ -65,11 +65,11 @@ impl Walker {
 
     /// The bytes of the last [`Event::Frame`].
     #[must_use]
-    pub fn frame(&self) -> &[u8] {
+    pub(super) fn frame(&self) -> &[u8] {
         &self.buf[self.at - self.frame_len..self.at]
     }
 
-    pub fn next(&mut self) -> io::Result<Event> {
+    pub(super) fn next(&mut self) -> io::Result<Event> {
         self.frame_len = 0;
         loop {
             if self.skip_tag()? {

@@ -25,14 +25,14 @@ pub struct WrittenFile {
 }
 
 /// A temporary file in the folder of `path`, so that the rename into place is atomic.
-pub fn temp_beside(path: &Path) -> Result<NamedTempFile, AudioError> {
+pub(super) fn temp_beside(path: &Path) -> Result<NamedTempFile, AudioError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::Builder::new().prefix(".audio-").tempfile_in(folder).map_err(AudioError::io("write"))
 }
 
 /// Renames a complete temporary file to `path`. The rename is atomic. Durability after a power cut is the job of the
 /// object store.
-pub fn put_in_place(temp: NamedTempFile, path: &Path) -> Result<(), AudioError> {
+pub(super) fn put_in_place(temp: NamedTempFile, path: &Path) -> Result<(), AudioError> {
     temp.persist(path).map_err(|error| AudioError::Io { what: "write", source: error.error })?;
     Ok(())
 }
@@ -40,24 +40,24 @@ pub fn put_in_place(temp: NamedTempFile, path: &Path) -> Result<(), AudioError> 
 /// A WAV in progress: a temporary file in the folder of its final name. On the first pass it holds the decoded samples.
 /// The second pass overwrites them with the normalised samples, so that every sample takes disk space only once.
 #[derive(Debug)]
-pub struct WavDraft {
+pub(super) struct WavDraft {
     path: PathBuf,
     temp: NamedTempFile,
 }
 
 impl WavDraft {
-    pub fn create(path: &Path) -> Result<Self, AudioError> {
+    pub(super) fn create(path: &Path) -> Result<Self, AudioError> {
         Ok(Self { path: path.to_owned(), temp: temp_beside(path)? })
     }
 
     /// A spill for the samples of the first pass. It lies where the second pass writes its samples.
-    pub fn spill(&self) -> Result<Spill, AudioError> {
+    pub(super) fn spill(&self) -> Result<Spill, AudioError> {
         let file = self.temp.reopen().map_err(AudioError::io("spill"))?;
         Ok(Spill::within(file, header(0)?.len() as u64))
     }
 
     /// Writes the header for this many samples.
-    pub fn begin(self, samples: u64) -> Result<WavWriter, AudioError> {
+    pub(super) fn begin(self, samples: u64) -> Result<WavWriter, AudioError> {
         let file = self.temp.reopen().map_err(AudioError::io("write wav"))?;
         let header = header(samples)?;
         file.write_all_at(&header, 0).map_err(AudioError::io("write wav"))?;
@@ -70,7 +70,7 @@ impl WavDraft {
 }
 
 /// Writes the samples of the second pass.
-pub struct WavWriter {
+pub(super) struct WavWriter {
     draft: WavDraft,
     file: File,
     hasher: Hasher,
@@ -87,7 +87,7 @@ impl fmt::Debug for WavWriter {
 }
 
 impl WavWriter {
-    pub fn push(&mut self, samples: &[i16]) -> Result<(), AudioError> {
+    pub(super) fn push(&mut self, samples: &[i16]) -> Result<(), AudioError> {
         self.bytes.resize(samples.len() * SAMPLE_BYTES, 0);
         for (bytes, sample) in self.bytes.as_chunks_mut::<SAMPLE_BYTES>().0.iter_mut().zip(samples) {
             *bytes = sample.to_le_bytes();
@@ -99,7 +99,7 @@ impl WavWriter {
     }
 
     /// Renames the file to its final name. Fails when fewer or more samples came than announced.
-    pub fn finish(self) -> Result<WrittenFile, AudioError> {
+    pub(super) fn finish(self) -> Result<WrittenFile, AudioError> {
         if self.at != self.end {
             let cause = format!("{} bytes announced, {} written", self.end, self.at);
             return Err(AudioError::Internal { what: "wav", cause });
@@ -134,7 +134,7 @@ fn header(samples: u64) -> Result<Vec<u8>, AudioError> {
 }
 
 /// SHA-256 from the current position to the end of the file.
-pub fn hash(file: &mut File) -> std::io::Result<Sha256> {
+pub(super) fn hash(file: &mut File) -> std::io::Result<Sha256> {
     let (mut hasher, mut block) = (Hasher::new(), vec![0; 64 * 1024]);
     loop {
         let read = file.read(&mut block)?;

@@ -20,7 +20,7 @@ use crate::store::{Backfill, BackfillState, NewBackfill, Orders, Origin, OurCall
 const LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// What a backfill would do: calls, hours, bytes, requests, time. Nothing is written
     Plan(Which),
     /// List a window of a source's calls and feed them to the workers, what expires soonest first
@@ -63,7 +63,7 @@ impl Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Which {
+pub(super) struct Which {
     #[arg(long)]
     source: SourceName,
     /// A date (2026-11-01, midnight UTC) or a moment (2026-11-01T08:00:00Z)
@@ -87,7 +87,7 @@ pub struct Which {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Start {
+pub(super) struct Start {
     #[command(flatten)]
     which: Which,
     /// Say what would be done and do nothing
@@ -99,7 +99,7 @@ pub struct Start {
 }
 
 /// Reads a date or a moment.
-pub fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     text.parse::<Timestamp>()
         .ok()
@@ -114,7 +114,7 @@ fn rate(text: &str) -> Result<u32, String> {
 
 /// A rate, or none at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewRate(Option<u32>);
+pub(super) struct NewRate(Option<u32>);
 
 fn new_rate(text: &str) -> Result<NewRate, String> {
     if text == "none" { Ok(NewRate(None)) } else { rate(text).map(|rate| NewRate(Some(rate))) }
@@ -133,7 +133,7 @@ fn only(text: &str) -> Result<OurCalls, String> {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Plan(which) => plan(app, &which).await,
         Command::Start(args) if args.dry_run => plan(app, &args.which).await,

@@ -18,7 +18,7 @@ use crate::transcript;
 use crate::transcript::Correction;
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Call records, newest first
     #[command(
         after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --flag missing_object\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'"
@@ -84,7 +84,7 @@ impl Command {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { source, outcome, flag, limit, json } => {
             let filter = CallFilter { source, outcome, flag, limit, ..CallFilter::default() };
@@ -133,7 +133,7 @@ async fn swap_roles(app: &App, record: &CallRecord, correction: Correction, by: 
 }
 
 /// The one record with this id, ours or the platform's.
-pub async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Result<CallRecord> {
+pub(super) async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Result<CallRecord> {
     if let Ok(uid) = CallUid::parse(id)
         && let Some(record) = app.store.call(uid).await?
     {
@@ -153,7 +153,7 @@ pub async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Result<Ca
 }
 
 /// The shape of a listed call.
-pub fn row(record: &CallRecord) -> Value {
+pub(super) fn row(record: &CallRecord) -> Value {
     json!({
         "id": record.call_id,
         "uid": record.uid,

@@ -8,14 +8,14 @@ use super::{BadConfiguration, Ended, out};
 use crate::config::{Config, Remark};
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
 /// Prints what defaults, file and environment come to, and what is doubtful in it. Touches nothing else.
-pub fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
+pub(super) fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
     let effective = Config::effective(file).map_err(BadConfiguration)?;
     if args.json {
         out::json(&effective)?;

@@ -14,7 +14,7 @@ use crate::store::{By, Sum};
 #[command(
     after_help = "What costs money, what is free and what has no price are counted apart.\n\nExamples:\n  aftercall costs --by organization --from 2026-11-01\n  aftercall costs --by engine --json"
 )]
-pub struct Args {
+pub(super) struct Args {
     #[arg(long, value_enum, default_value = "source")]
     by: Key,
     /// A date or a moment [default: 30 days ago]
@@ -50,7 +50,7 @@ impl Key {
 }
 
 /// Prints the sums.
-pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     let now = app.now();
     let from = args.from.unwrap_or_else(|| now.checked_sub(SignedDuration::from_hours(24 * 30)).unwrap_or(now));
     let to = args.to.unwrap_or_else(|| now.checked_add(SignedDuration::from_secs(1)).unwrap_or(now));

@@ -33,7 +33,7 @@ const MARKER: &str = ".aftercall-demo";
 #[command(
     after_help = "Examples:\n  aftercall demo\n  aftercall demo --keep /tmp/look     leave database, objects and originals there\n  aftercall demo --serve              then stay up as an API on the processed calls"
 )]
-pub struct Args {
+pub(super) struct Args {
     /// Work in this folder instead of ./aftercall-demo
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub struct Args {
 }
 
 /// Runs the demo; fails when a call did not end as it should.
-pub async fn run(args: Args) -> Result<Ended> {
+pub(super) async fn run(args: Args) -> Result<Ended> {
     let dir = args.keep.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DIR));
     prepare(&dir)?;
     let clock = Clock::system();

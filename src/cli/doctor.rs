@@ -24,7 +24,7 @@ const NEWEST: u32 = 20;
 const LATE: SignedDuration = SignedDuration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// JSON on stdout
     #[arg(long)]
     json: bool,
@@ -64,7 +64,7 @@ fn briefly(err: &anyhow::Error) -> String {
 }
 
 /// Tries everything, says what was seen, fails if anything did.
-pub async fn run(config: Config, args: Args) -> Result<Ended> {
+pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let mut findings = vec![data_dir(&config)];
     match connect(config).await {
         Ok(app) => {

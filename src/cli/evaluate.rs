@@ -25,7 +25,7 @@ use report::{Judged, Report};
 #[command(
     after_help = "A reference is NAME.json (a transcript.json corrected by hand will do), NAME.stm or NAME.ctm beside the recording NAME.*, with NAME.rttm for the speech segments where there is one; a JSON reference may name its recording in `file`.\n\nExamples:\n  aftercall evaluate --refs calls/ --language en\n  aftercall evaluate --refs calls/ --given words,agent-text --json > figures.json\n  aftercall evaluate --refs calls/ --language en --baseline figures.json"
 )]
-pub struct Args {
+pub(super) struct Args {
     /// Folder of recordings and their references
     #[arg(long, value_name = "DIR")]
     refs: PathBuf,
@@ -80,7 +80,7 @@ struct Taught {
 }
 
 /// Judges every reference in the folder.
-pub async fn run(config: Config, args: Args) -> Result<Ended> {
+pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let earlier = args.baseline.as_deref().map(report::earlier).transpose()?;
     let refs = references(&args.refs)?;
     let mut ears = Recognizer {

@@ -9,7 +9,7 @@ use super::{Ended, out};
 use crate::config::Config;
 
 /// Asks `/healthz` where health has its own listener, else at the API's.
-pub async fn run(config: &Config) -> Result<Ended> {
+pub(super) async fn run(config: &Config) -> Result<Ended> {
     let mut at = config.ops.listen.unwrap_or(config.api.listen);
     // "Every address" is where it listens, not where it can be asked.
     if at.ip().is_unspecified() {

@@ -14,7 +14,7 @@ use crate::domain::SourceName;
 use crate::store::{AuditEntry, NewHold};
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Place a hold on a call
     #[command(
         after_help = "Example:\n  aftercall hold add --call call_abc123 --matter \"claim 4711\" --by \"J. Doe\" --review-by 2027-06-30"
@@ -43,7 +43,7 @@ impl Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Add {
+pub(super) struct Add {
     /// The platform's id of the call, or ours
     #[arg(long)]
     call: String,
@@ -65,7 +65,7 @@ pub struct Add {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Add(args) => add(app, args).await,
         Command::Release { id, by } => release(app, &id, &by).await,

@@ -13,7 +13,7 @@ use crate::jobs::cancel::Cancelled;
 use crate::queue::{FinishedJobs, JobState, JobView};
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Unfinished jobs and dead letters, newest first
     List {
         /// Finished ones too
@@ -75,7 +75,7 @@ impl Command {
 
 /// Jobs whose `column`, as it is shown, is `value`.
 #[derive(Debug, Clone)]
-pub struct Filter {
+pub(super) struct Filter {
     column: &'static str,
     value: String,
 }
@@ -97,7 +97,7 @@ fn filter(text: &str) -> Result<Filter, String> {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { all, limit, json } => list(app, all, limit, json).await,
         Command::Show { id, json: _ } => {

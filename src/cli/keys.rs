@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::store::Scope;
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Make a key; it is shown once and stored hashed
     #[command(
         after_help = "Examples:\n  aftercall keys add dashboard --scope calls:read --scope transcripts:read\n  aftercall keys add platform --scope calls:write --org org-789"
@@ -45,7 +45,7 @@ impl Command {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Add { name, scopes, org, json } => {
             let mut random = [0; 32];

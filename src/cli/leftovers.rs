@@ -27,7 +27,7 @@ const NAMES: [&str; 10] = [
 ///
 /// # Errors
 /// Names the file that is in the way.
-pub fn clear(dir: &Path, inputs: &[&Path]) -> Result<()> {
+pub(super) fn clear(dir: &Path, inputs: &[&Path]) -> Result<()> {
     let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
     let containers = Container::KNOWN.into_iter().chain([Container::Other]);
     let originals = containers.map(|container| format!("original.{}", container.extension()));

@@ -13,7 +13,7 @@ use crate::worker::DataLock;
 #[command(
     after_help = "Stop the worker first. The new database must be empty. Objects stay where they are.\n\nExamples:\n  aftercall migrate --to-file /run/secrets/database-url\n  aftercall migrate --to postgres://aftercall:secret@db/aftercall"
 )]
-pub struct Args {
+pub(super) struct Args {
     /// The new database, postgres://USER:PASSWORD@HOST/DATABASE
     #[arg(long, value_name = "URL", required_unless_present = "to_file")]
     to: Option<String>,
@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 /// Moves everything, then says what is left to do.
-pub async fn run(config: Config, args: Args) -> Result<Ended> {
+pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     // Nobody runs jobs on this database meanwhile.
     let _lock = DataLock::take(&config.data_dir)?;
     let url = match (&args.to, &args.to_file) {

@@ -13,7 +13,7 @@ use crate::transcript::engines::installed;
 use crate::transcript::models::{self, KnownModel, known, pull, take};
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// What can be pulled and what is here
     List {
         /// JSON on stdout
@@ -46,7 +46,7 @@ fn said(text: &str) -> Result<(String, String), String> {
     if hex { Ok((file.to_owned(), hash.to_owned())) } else { Err("a sha256 has 64 hexadecimal digits".to_owned()) }
 }
 
-pub async fn run(config: Config, command: Command) -> Result<Ended> {
+pub(super) async fn run(config: Config, command: Command) -> Result<Ended> {
     let dir = config.models_dir();
     match command {
         Command::List { json: false } => table(&dir),

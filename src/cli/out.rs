@@ -8,37 +8,37 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-pub use table::Column;
+pub(super) use table::Column;
 
 /// A line on stdout. A reader that has gone away (`| head`) is no error.
-pub fn line(text: &str) {
+pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Text as it is, without a line end.
-pub fn raw(text: &str) {
+pub(super) fn raw(text: &str) {
     let _ = write!(std::io::stdout().lock(), "{text}");
 }
 
 /// A remark on stderr.
-pub fn note(text: &str) {
+pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// The last word of a failed command, on stderr.
-pub fn error(text: &str) {
+pub(super) fn error(text: &str) {
     note(&format!("error: {text}"));
 }
 
 /// One JSON document on stdout.
-pub fn json<T: Serialize>(value: &T) -> Result<()> {
+pub(super) fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
 /// A table on stdout. On a terminal it is fitted to the width, see [`table::fitted`]; stderr names the columns that were
 /// left out. An empty table is one line on stderr: `empty`.
-pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, empty: &str) {
+pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, empty: &str) {
     let rows: Vec<Vec<String>> = rows.into_iter().collect();
     if rows.is_empty() {
         return note(empty);
@@ -55,7 +55,7 @@ pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, em
 }
 
 /// A bar on stderr when that is a terminal, nothing otherwise.
-pub fn bar(length: u64, what: &'static str) -> ProgressBar {
+pub(super) fn bar(length: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), target());
     let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg}");
     if let Ok(style) = style {
@@ -70,23 +70,23 @@ fn target() -> ProgressDrawTarget {
 }
 
 /// A dash for what is not there.
-pub fn or_dash<T: ToString>(value: Option<T>) -> String {
+pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| value.to_string())
 }
 
 /// `3:05` for 185,000 ms.
-pub fn minutes(ms: u64) -> String {
+pub(super) fn minutes(ms: u64) -> String {
     let seconds = (ms + 500) / 1000;
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// `1 day`, `2 days`.
-pub fn counted(count: u64, one: &str) -> String {
+pub(super) fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
 /// `2.8 MiB` for 2,936,013 bytes.
-pub fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
     let mut unit = 0;

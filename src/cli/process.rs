@@ -31,7 +31,7 @@ use words::Came;
 #[command(
     after_help = "Writes original.*, audio.wav (48 kHz mono), quality.json, transcript.{json,txt,vtt}, turns.rttm, waveform.{json,png} and manifest.json.\n\nExamples:\n  aftercall process call.mp3 --out call/\n  aftercall process recordings/ --out measured/ --json\n  aftercall process https://host/call.mp3 --transcript call.txt"
 )]
-pub struct Args {
+pub(super) struct Args {
     /// Files, folders of recordings, or https URLs
     #[arg(required = true, value_name = "FILE|DIR|URL")]
     inputs: Vec<String>,
@@ -154,7 +154,7 @@ impl Recognizer {
 }
 
 /// Processes everything named; fails when any recording was damaged or unreadable.
-pub async fn run(config: Config, args: Args) -> Result<Ended> {
+pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let words = if args.no_transcript { Words::Skipped } else { Words::Wanted(Arc::new(wanted(&config, &args)?)) };
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out: cannot create {}", args.out.display()))?;
     let downloads = tempfile::tempdir_in(&args.out).context("--out: cannot write there")?;

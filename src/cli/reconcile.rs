@@ -16,7 +16,7 @@ use crate::wire::Window;
 #[command(
     after_help = "Exits 1 when a completed call is neither done, running nor ended with a reason, when one is a dead letter, and when rows\nof the list cannot be read, or when stored objects are lost.\n\nExamples:\n  aftercall reconcile --source krosai\n  aftercall reconcile --source krosai --from 2026-11-01 --to 2026-11-08 --json"
 )]
-pub struct Args {
+pub(super) struct Args {
     #[arg(long)]
     source: SourceName,
     /// A date or a moment [default: everything the source lists]
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 /// Lists, lets in what is missing, prints the balance.
-pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     if app.platform(&args.source).is_none() {
         bail!("source `{}` is not in the configuration", args.source);
     }

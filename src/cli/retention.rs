@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::jobs::retention_sweep::{self, Consent, SweepPlan};
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// The exact list of what a run would erase now
     Plan {
         /// JSON on stdout
@@ -40,7 +40,7 @@ impl Command {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Plan { json } | Command::Run { force: false, json, .. } => {
             let plan = retention_sweep::plan(app).await.map_err(Failed::from)?;

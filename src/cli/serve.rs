@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::worker::Signals;
 
 /// Serves until told to stop.
-pub async fn run(config: Config) -> Result<Ended> {
+pub(super) async fn run(config: Config) -> Result<Ended> {
     let listen_at = config.api.listen;
     let listener =
         TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
@@ -31,21 +31,21 @@ pub async fn run(config: Config) -> Result<Ended> {
 }
 
 /// The listener of health and metrics, at work. It goes on while the process drains.
-pub struct Ops {
+pub(super) struct Ops {
     stop: CancellationToken,
     serving: JoinHandle<Result<()>>,
 }
 
 impl Ops {
     /// Ends it.
-    pub async fn stop(self) -> Result<()> {
+    pub(super) async fn stop(self) -> Result<()> {
         self.stop.cancel();
         self.serving.await.context("ops.listen")?
     }
 }
 
 /// Opens the listener of health and metrics, where the configuration names one.
-pub async fn ops(app: &Arc<App>) -> Result<Option<Ops>> {
+pub(super) async fn ops(app: &Arc<App>) -> Result<Option<Ops>> {
     let Some(listen_at) = app.config.ops.listen else { return Ok(None) };
     let listener =
         TcpListener::bind(listen_at).await.with_context(|| format!("ops.listen: cannot listen on {listen_at}"))?;
@@ -56,7 +56,7 @@ pub async fn ops(app: &Arc<App>) -> Result<Option<Ops>> {
 }
 
 /// Serves on an open listener until `stop`.
-pub async fn until(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
+pub(super) async fn until(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
     tracing::info!(listen = %listener.local_addr()?, "API listening");
     api::serve(app, listener, stop).await
 }

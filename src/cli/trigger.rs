@@ -15,7 +15,7 @@ use crate::jobs::trigger;
 #[command(
     after_help = "Examples:\n  aftercall trigger call_abc123 --source krosai\n  aftercall trigger call_abc123 --source krosai --again     a new transcript version"
 )]
-pub struct Args {
+pub(super) struct Args {
     /// The platform's ids of the calls
     #[arg(required = true, value_name = "CALL_ID")]
     calls: Vec<CallId>,
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 /// Enqueues each call once, however often it is asked for.
-pub async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     let repeat = if args.again { Repeat::Again } else { Repeat::Never };
     let (mut all, mut queued) = (Vec::new(), false);
     for call in &args.calls {

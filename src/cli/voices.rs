@@ -11,7 +11,7 @@ use crate::store::{AgentVoiceRow, AuditEntry, ErasedVoice};
 use crate::transcript::VOICE_VERSION;
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// The agents whose voices are known, and from how many calls
     #[command(after_help = "Examples:\n  aftercall voices list\n  aftercall voices list --json")]
     List {
@@ -43,7 +43,7 @@ impl Command {
 }
 
 /// Dispatches.
-pub async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
+pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { json } => list(app, json).await?,
         Command::Erase { agent, source, by } => erase(app, &agent, &source, &by).await?,

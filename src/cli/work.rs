@@ -16,14 +16,14 @@ use crate::worker::{DataLock, Signals, Until};
 #[command(
     after_help = "Examples:\n  aftercall work                 until SIGTERM or ctrl-c; a second one stops at once\n  aftercall work --until-idle    drain what is due now and exit (for cron, tests, CI)"
 )]
-pub struct Args {
+pub(super) struct Args {
     /// Drain what is due now, then exit 0; schedules do not fire
     #[arg(long)]
     until_idle: bool,
 }
 
 /// Worker and schedules.
-pub async fn run(config: Config, args: Args) -> Result<Ended> {
+pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let lock = DataLock::take(&config.data_dir)?;
     let until = if args.until_idle { Until::Idle } else { Until::Stopped };
     let app = App::build(config, Clock::system()).await?;
@@ -44,7 +44,7 @@ pub async fn run(config: Config, args: Args) -> Result<Ended> {
 }
 
 /// Worker, schedules and API.
-pub async fn run_all(config: Config) -> Result<Ended> {
+pub(super) async fn run_all(config: Config) -> Result<Ended> {
     let lock = DataLock::take(&config.data_dir)?;
     let listen_at = config.api.listen;
     let listener =
@@ -66,7 +66,7 @@ pub async fn run_all(config: Config) -> Result<Ended> {
 }
 
 /// SIGHUP: keys are read again from their files.
-pub fn read_keys_on_hangup(app: &Arc<App>) -> Result<()> {
+pub(super) fn read_keys_on_hangup(app: &Arc<App>) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     // The app lives as long as the process; this holds nothing that would have to end before it.
     let app = app.clone();
@@ -79,7 +79,7 @@ pub fn read_keys_on_hangup(app: &Arc<App>) -> Result<()> {
 }
 
 /// The first SIGTERM or ctrl-c drains, the second stops at once.
-pub fn listen(signals: &Signals) -> Result<()> {
+pub(super) fn listen(signals: &Signals) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let signals = signals.clone();

@@ -25,7 +25,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Reads `file`, or `./aftercall.toml` where it exists, and the environment.
-    pub fn read(file: Option<&Path>) -> Result<Self> {
+    pub(super) fn read(file: Option<&Path>) -> Result<Self> {
         let found = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
         let file = match file.map(Path::to_owned).or_else(found) {
             None => None,
@@ -42,7 +42,7 @@ impl Layers {
 
     /// # Errors
     /// The text is not valid TOML.
-    pub fn of_text(text: &str) -> Result<Self> {
+    pub(super) fn of_text(text: &str) -> Result<Self> {
         let read = toml::from_str::<toml::Table>(text);
         read.map_err(|err| anyhow!("configuration: {}", misread(text, &err)))?;
         Ok(Self::of_valid_text(text))
@@ -53,22 +53,22 @@ impl Layers {
     }
 
     /// The configuration of all layers together. An error begins with the file or the variable that causes it.
-    pub fn config(&self) -> Result<Config> {
+    pub(super) fn config(&self) -> Result<Config> {
         self.with(|_| true).map_err(|err| self.explained(err))
     }
 
     /// The merged layers as a table.
-    pub fn table(&self) -> Result<toml::Table> {
+    pub(super) fn table(&self) -> Result<toml::Table> {
         Ok(self.builder(|_| true).build()?.try_deserialize()?)
     }
 
     /// The configuration before secrets are read from their files.
-    pub fn unfilled(&self) -> Result<Config> {
+    pub(super) fn unfilled(&self) -> Result<Config> {
         read(&self.builder(|_| true).build()?).map_err(|err| self.explained(err))
     }
 
     /// True when the file or the environment sets this key of a section.
-    pub fn is_set(&self, section: &str, key: &str) -> bool {
+    pub(super) fn is_set(&self, section: &str, key: &str) -> bool {
         let in_file = self.file.as_ref().and_then(|(_, text)| text.parse::<toml::Table>().ok());
         let in_file = in_file.is_some_and(|table| {
             table.get(section).and_then(toml::Value::as_table).is_some_and(|section| section.contains_key(key))

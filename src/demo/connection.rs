@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The connection of a handler's request.
 #[derive(Debug, Clone)]
-pub struct Connection {
+pub(super) struct Connection {
     cut: Arc<AtomicBool>,
     stop: CancellationToken,
 }

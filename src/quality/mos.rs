@@ -7,9 +7,9 @@ use crate::domain::quality::Mos;
 /// Basic signal-to-noise ratio with all other parameters at their defaults.
 const BASIC: f64 = 93.2;
 /// Name of the method in the quality document.
-pub const E_MODEL: &str = "ITU-T G.107";
+const E_MODEL: &str = "ITU-T G.107";
 /// Method name of a score that the platform gave.
-pub const PROVIDER: &str = "provider";
+const PROVIDER: &str = "provider";
 
 /// Impairment of a codec by itself and under packet loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,11 +21,11 @@ pub struct CodecImpairment {
 }
 
 /// G.711 with packet loss concealment.
-pub const G711_PLC: CodecImpairment = CodecImpairment { ie: 0.0, bpl: 25.1 };
+const G711_PLC: CodecImpairment = CodecImpairment { ie: 0.0, bpl: 25.1 };
 /// G.711 without concealment.
 pub const G711: CodecImpairment = CodecImpairment { ie: 0.0, bpl: 4.3 };
 /// G.729 annex A.
-pub const G729A: CodecImpairment = CodecImpairment { ie: 11.0, bpl: 19.0 };
+const G729A: CodecImpairment = CodecImpairment { ie: 11.0, bpl: 19.0 };
 
 /// Rating factor R for a one-way delay (ms), a codec and a random packet loss (per cent).
 #[must_use]

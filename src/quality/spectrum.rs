@@ -21,7 +21,7 @@ const SMOOTH: usize = 2;
 
 /// Averages power spectra of loud windows.
 #[derive(Debug)]
-pub struct MeanSpectrum {
+pub(super) struct MeanSpectrum {
     window: Vec<f32>,
     twiddles: Vec<(f32, f32)>,
     pending: Vec<f32>,
@@ -46,7 +46,7 @@ impl Default for MeanSpectrum {
 }
 
 impl MeanSpectrum {
-    pub fn push(&mut self, mut samples: &[f32]) {
+    pub(super) fn push(&mut self, mut samples: &[f32]) {
         while !samples.is_empty() {
             if self.pause > 0 {
                 let skip = self.pause.min(samples.len() as u64);
@@ -88,7 +88,7 @@ impl MeanSpectrum {
 
     /// Highest frequency with content above the limit, Hz.
     #[must_use]
-    pub fn bandwidth_hz(&self) -> Option<u32> {
+    pub(super) fn bandwidth_hz(&self) -> Option<u32> {
         if self.windows == 0 {
             return None;
         }

@@ -20,11 +20,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub fn since(before: i32) -> Self {
+    pub(super) fn since(before: i32) -> Self {
         Self { before, now: Arc::default() }
     }
 
-    pub fn made(&self) -> bool {
+    pub(super) fn made(&self) -> bool {
         self.now.load(Ordering::Relaxed)
     }
 }

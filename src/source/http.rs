@@ -77,7 +77,7 @@ pub(super) enum Reply {
 }
 
 impl ApiClient {
-    pub fn new(source_name: SourceName, base: Url, keys: AccountKeys) -> Result<Self, SourceError> {
+    pub(super) fn new(source_name: SourceName, base: Url, keys: AccountKeys) -> Result<Self, SourceError> {
         let wrong = |key, reason: String| SourceError::Configuration { source_name: source_name.clone(), key, reason };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -102,13 +102,13 @@ impl ApiClient {
     }
 
     /// Sets the gate that every request must pass.
-    pub fn behind(mut self, limiter: Arc<dyn RateLimiter>) -> Self {
+    pub(super) fn behind(mut self, limiter: Arc<dyn RateLimiter>) -> Self {
         self.limiter = limiter;
         self
     }
 
     /// Reads the key files again. True when a key has changed.
-    pub async fn read_keys_again(&self) -> bool {
+    pub(super) async fn read_keys_again(&self) -> bool {
         let renewed = self.keys.others_than(&self.keys.current()).is_some();
         if renewed {
             self.limiter.renewed().await;
@@ -117,12 +117,17 @@ impl ApiClient {
     }
 
     /// Sends a request. 404 and 410 are answers, not errors.
-    pub async fn ask(&self, request: &Request, about: About, precedence: Precedence) -> Result<Reply, SourceError> {
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+        about: About,
+        precedence: Precedence,
+    ) -> Result<Reply, SourceError> {
         self.put(Question { request, about, idempotency_key: None, precedence }).await
     }
 
     /// Sends a change of a call. The idempotency key makes a repeat safe.
-    pub async fn write(&self, request: &Request, idempotency_key: &str) -> Result<Reply, SourceError> {
+    pub(super) async fn write(&self, request: &Request, idempotency_key: &str) -> Result<Reply, SourceError> {
         let (about, precedence) = (About::Call, Precedence::First);
         self.put(Question { request, about, idempotency_key: Some(idempotency_key), precedence }).await
     }

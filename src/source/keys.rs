@@ -26,19 +26,19 @@ impl fmt::Debug for AccountKeys {
 impl AccountKeys {
     /// # Errors
     /// [`SourceError::Configuration`] when a key is missing or is not valid in a header.
-    pub fn new(settings: config::Source, dialect: Dialect) -> Result<Self, SourceError> {
+    pub(super) fn new(settings: config::Source, dialect: Dialect) -> Result<Self, SourceError> {
         let current = Mutex::new(Arc::new(headers(&settings, &dialect)?));
         Ok(Self { settings, dialect, current })
     }
 
     /// The headers as last read.
-    pub fn current(&self) -> Arc<HeaderMap> {
+    pub(super) fn current(&self) -> Arc<HeaderMap> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Headers that differ from the refused ones. Another request may have read them meanwhile, or they are read now.
     /// None where the files have not changed.
-    pub fn others_than(&self, refused: &HeaderMap) -> Option<Arc<HeaderMap>> {
+    pub(super) fn others_than(&self, refused: &HeaderMap) -> Option<Arc<HeaderMap>> {
         let current = self.current();
         if *current != *refused {
             return Some(current);

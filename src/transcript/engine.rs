@@ -33,7 +33,7 @@ use self::manifest::ModelManifest;
 use crate::domain::transcript::EngineInfo;
 
 /// The name of the local engine in configuration and provenance.
-pub const EMBEDDED: &str = "embedded";
+const EMBEDDED: &str = "embedded";
 
 /// 16 kHz samples of one leg, read in segments so that memory never holds a complete long call.
 pub trait Samples {

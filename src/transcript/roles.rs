@@ -19,7 +19,7 @@ use self::known_text::KnownText;
 use self::known_text::Said;
 
 /// Least confidence of an assigned role.
-pub const ENOUGH: f64 = 0.95;
+pub(super) const ENOUGH: f64 = 0.95;
 
 /// Upper limit of a log-likelihood ratio. A higher one adds no information, and its exponential must stay finite.
 const MOST_LIKE: f64 = 30.0;
@@ -33,21 +33,21 @@ const HANDING_ON: [&str; 6] =
 
 /// Known data about the agent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct KnownAgent<'a> {
+pub(super) struct KnownAgent<'a> {
     pub text: Option<&'a str>,
     /// Log-likelihood ratios of the enrolled voice by speaker id (natural logarithms).
     pub log_likelihood_ratios: &'a [(u32, f64)],
 }
 
 /// Assigns roles to nameless speakers, if their words and voices give enough evidence.
-pub fn decide(words: &mut Transcript, known: KnownAgent<'_>) {
+pub(super) fn decide(words: &mut Transcript, known: KnownAgent<'_>) {
     find_agent(words, known);
     announced::mark(words);
     the_others(words);
 }
 
 /// Writes the attribution of every utterance. A doubtful attribution stays unchanged.
-pub fn say(words: &mut Transcript) {
+pub(super) fn say(words: &mut Transcript) {
     let speakers = words.speakers.clone();
     for utterance in words.utterances.iter_mut().filter(|utterance| utterance.by.is_none_or(|by| !by.is_doubtful())) {
         let known = speakers.iter().find(|speaker| speaker.id == utterance.speaker);

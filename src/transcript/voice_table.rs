@@ -1,17 +1,17 @@
 //! Made by `benches/training/train_profiles.py`: do not edit by hand.
 
 /// Length of a speaker embedding, and number of the directions that discriminate between voices.
-pub const FIGURES: usize = 24;
-pub const DIRECTIONS: usize = 14;
+pub(super) const FIGURES: usize = 24;
+pub(super) const DIRECTIONS: usize = 14;
 /// Least number of calls for an enrolled voice.
-pub const FEWEST_CALLS: usize = 2;
+pub(super) const FEWEST_CALLS: usize = 2;
 /// Mean embedding of all voices.
-pub const MEAN: [f64; FIGURES] = [
+pub(super) const MEAN: [f64; FIGURES] = [
     -1.5515, 1.1819, -2.2004, -2.8612, -1.2028, 0.5806, -0.5824, -4.5224, 2.2952, 0.1330, -0.8131, 0.9768, -0.1400,
     0.8509, 1.1169, -1.5534, -1.1767, 1.1594, 0.4690, -1.7863, -2.1011, 0.2943, 2.7845, -1.3453,
 ];
 /// Along these directions the variance of a voice between calls is one.
-pub const ALONG: [[f64; FIGURES]; DIRECTIONS] = [
+pub(super) const ALONG: [[f64; FIGURES]; DIRECTIONS] = [
     [
         -1.2269, 2.0378, 0.8003, 2.6588, 2.8976, 1.5501, 1.8424, 1.1942, 0.0901, 0.3476, 1.0672, 1.2921, 4.5538,
         -0.0630, 3.2286, -0.0453, 1.2879, 1.6962, -0.7091, -1.2462, -0.1872, 2.9654, 4.6424, 0.8632,
@@ -70,14 +70,14 @@ pub const ALONG: [[f64; FIGURES]; DIRECTIONS] = [
     ],
 ];
 /// Variance between voices along these directions.
-pub const BETWEEN: [f64; DIRECTIONS] = [
+pub(super) const BETWEEN: [f64; DIRECTIONS] = [
     90.5656, 28.5450, 20.6360, 18.8746, 12.7873, 6.8183, 4.7832, 4.1571, 3.4933, 2.4650, 2.2018, 1.6814, 1.4655, 1.1010,
 ];
 /// Weight of the summed log-likelihood ratio, because the directions are not independent.
-pub const SCALE: f64 = 0.262;
+pub(super) const SCALE: f64 = 0.262;
 /// Additional variance of a single segment embedding; the variance between calls is 1.
-pub const SECOND: f64 = 3.0;
+pub(super) const SECOND: f64 = 3.0;
 /// Probability that an agent's voice differs from the enrolled one.
-pub const ANOTHER: f64 = 0.05;
+pub(super) const ANOTHER: f64 = 0.05;
 /// Upper limit of the confidence from the training calls: (right + 1) / (all + 2), by Laplace's rule.
-pub const MOST: f64 = 0.9903;
+pub(super) const MOST: f64 = 0.9903;

@@ -133,7 +133,11 @@ pub(super) struct PageRows {
 
 impl PageRows {
     /// Reads each row independently.
-    pub fn read(rows: Vec<ScannedRow>, names: Names, read: impl Fn(&Value) -> Result<SourceCall, WireError>) -> Self {
+    pub(super) fn read(
+        rows: Vec<ScannedRow>,
+        names: Names,
+        read: impl Fn(&Value) -> Result<SourceCall, WireError>,
+    ) -> Self {
         let mut listed = Self { rows: rows.len() as u64, ..Self::default() };
         let mut calls = Vec::new();
         for row in rows {
@@ -154,7 +158,7 @@ impl PageRows {
     }
 
     /// The page of these rows.
-    pub fn page(self, at: &Cursor, total: Option<u64>, has_more: Option<bool>) -> Page {
+    pub(super) fn page(self, at: &Cursor, total: Option<u64>, has_more: Option<bool>) -> Page {
         let first_id = self.calls.first().map(|call| call.id.to_string());
         let place = Place { rows: self.rows, first_id, total, has_more };
         Page { calls: self.calls, next: at.after(place), total, unreadable: self.unreadable }

@@ -1,6 +1,7 @@
 //! The walls of the house: who may import whom, and what only one place may touch. This reads the sources themselves,
 //! so a wall that is broken fails the build with the file and line.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -123,6 +124,47 @@ fn no_file_is_longer_than_one_can_hold() {
         .map(|(path, lines, most)| format!("{path}: {lines} lines, more than {most}"))
         .collect();
     assert!(long.is_empty(), "\n{}\n", long.join("\n"));
+}
+
+/// Functions and constants that a later step of the plan uses.
+const KEPT: &[&str] = &["stores_nothing", "G711"];
+
+#[test]
+fn what_is_public_is_used_by_others() {
+    let files = sources(&["src", "jobs", "tests", "benches"]);
+    let files: Vec<(&str, String)> = files.iter().map(|(path, source)| (path.as_str(), code_only(source))).collect();
+    let mut users: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for (path, code) in &files {
+        for name in code.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            users.entry(name).or_default().insert(path);
+        }
+    }
+    let mut alone = Vec::new();
+    for (path, code) in files.iter().filter(|(path, _)| path.starts_with("src/") || path.starts_with("jobs/")) {
+        let names = code.lines().filter_map(public_function_or_constant);
+        alone.extend(
+            names.filter(|name| users[name].len() == 1 && !KEPT.contains(name)).map(|name| format!("{path}: {name}")),
+        );
+    }
+    assert!(alone.is_empty(), "public, and named in no other file:\n{}\n", alone.join("\n"));
+    assert!(public_function_or_constant("    pub const fn new() -> Self {") == Some("new"));
+    assert!(public_function_or_constant("pub const TOP: u8 = 1;") == Some("TOP"));
+    assert!(public_function_or_constant("pub(crate) fn new() {").is_none());
+}
+
+/// The name that a line declares. Types are left out: a public signature may need one that nobody names.
+fn public_function_or_constant(line: &str) -> Option<&str> {
+    let mut words = line.trim_start().strip_prefix("pub ")?.split_whitespace().peekable();
+    let mut constant = false;
+    while let Some(first) = words.next() {
+        match first {
+            "async" => {}
+            "const" => constant = true,
+            "fn" => return words.next().and_then(word),
+            name => return constant.then(|| word(name)).flatten(),
+        }
+    }
+    None
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! Behaviour of the whole, driven through the real `App` and the real binary against fake neighbours.
+// Nothing of a test binary is reachable from outside, so that the lint tells nothing here.
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod afternoon;

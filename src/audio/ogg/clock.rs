@@ -13,7 +13,7 @@ const MOST_DELAY_MS: i64 = 120;
 
 /// Granule position at the end of a page, and samples of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub(super) struct Mark {
     pub granule: Option<i64>,
     pub held: i64,
     /// Samples of its longest packet.
@@ -24,7 +24,7 @@ pub struct Mark {
 
 /// Counts how the pages of a stream agree with their packets.
 #[derive(Debug, Clone)]
-pub struct Tally {
+pub(super) struct Tally {
     rate_hz: i64,
     /// The last known position, and samples of the packets since.
     previous: Option<i64>,
@@ -38,7 +38,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub const fn new(rate_hz: u32) -> Self {
+    pub(super) const fn new(rate_hz: u32) -> Self {
         Self {
             rate_hz: rate_hz as i64,
             previous: None,
@@ -51,7 +51,7 @@ impl Tally {
     }
 
     /// Adds the next page.
-    pub fn page(&mut self, mark: Mark) {
+    pub(super) fn page(&mut self, mark: Mark) {
         self.held = self.held.saturating_add(mark.held);
         let Some(granule) = mark.granule else { return };
         let held = std::mem::take(&mut self.held);
@@ -79,7 +79,7 @@ impl Tally {
     /// Whether the positions match the packets. At most an eighth of the pages may advance by less than their packets,
     /// and at least an eighth must be close. When most pages are too long by the same share, the positions use another
     /// unit.
-    pub fn agrees(&self) -> bool {
+    pub(super) fn agrees(&self) -> bool {
         let pages = self.pages - u64::from(self.last_is_short);
         let close: u64 = self.close.iter().sum();
         let scaled = self.close[1..].iter().any(|&alike| alike * 2 > pages);
@@ -94,7 +94,7 @@ impl Tally {
 
 /// The timeline of one stream, page by page.
 #[derive(Debug, Clone)]
-pub struct Clock {
+pub(super) struct Clock {
     tally: Tally,
     /// Position at the end of the output so far. `None` before the first known position.
     position: Option<i64>,
@@ -106,13 +106,13 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub const fn new(rate_hz: u32) -> Self {
+    pub(super) const fn new(rate_hz: u32) -> Self {
         Self { tally: Tally::new(rate_hz), position: None, doubted: None, known: 0, held: 0 }
     }
 
     /// Adds the next page. Returns the samples of the gap before its packets. `following` is the page after it.
     /// `agrees` checks all pages of the stream and is called only when a page shows a gap.
-    pub fn page(&mut self, mark: Mark, following: Option<Mark>, agrees: impl FnOnce() -> bool) -> i64 {
+    pub(super) fn page(&mut self, mark: Mark, following: Option<Mark>, agrees: impl FnOnce() -> bool) -> i64 {
         self.tally.page(mark);
         self.known += u64::from(mark.granule.is_some());
         self.held = self.held.saturating_add(mark.held);
@@ -152,7 +152,7 @@ impl Clock {
 
     /// Samples to cut at the end, where `mark` is the last page: at most the samples of its packets (RFC 7845 section
     /// 4.4). Call it after [`Self::page`].
-    pub fn padding(&self, mark: Mark) -> i64 {
+    pub(super) fn padding(&self, mark: Mark) -> i64 {
         let Some(granule) = mark.granule else { return 0 };
         // Without other pages to compare, only the last packet may hold padding.
         let (end, most) = match self.position {
@@ -167,7 +167,7 @@ impl Clock {
     }
 
     /// Samples missing at the end, when a cut-off page ends at this position.
-    pub fn missing(&self, granule: i64) -> i64 {
+    pub(super) fn missing(&self, granule: i64) -> i64 {
         let missing = self.position.map_or(0, |position| granule.saturating_sub(position));
         if self.tally.agrees() && (0..=MOST_LEFT_OUT * self.tally.rate_hz).contains(&missing) { missing } else { 0 }
     }

@@ -13,7 +13,7 @@ const WINDOW_BYTES: usize = 64 * 1024;
 const MOST_IN_VAIN: u64 = 16 << 20;
 
 #[derive(Debug, Clone)]
-pub struct OggPage {
+pub(super) struct OggPage {
     pub serial: u32,
     pub sequence: u32,
     /// First page of its stream.
@@ -31,7 +31,7 @@ pub struct OggPage {
 
 impl OggPage {
     /// The parts of packets in order, each with a flag for the end of its packet. The last part may be incomplete.
-    pub fn parts(&self) -> impl Iterator<Item = (&[u8], bool)> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let (mut lacing, mut body) = (self.lacing.as_slice(), self.body.as_slice());
         std::iter::from_fn(move || {
             let ends = lacing.iter().position(|&len| len < 255);
@@ -48,7 +48,7 @@ impl OggPage {
 }
 
 #[derive(Debug)]
-pub struct Pages {
+pub(super) struct Pages {
     file: File,
     buf: Vec<u8>,
     /// Position in `buf` of the next unread byte, and position in the file of the first byte of `buf`.
@@ -63,14 +63,14 @@ pub struct Pages {
 
 impl Pages {
     /// Starts at byte `offset` of the file.
-    pub fn new(mut file: File, offset: u64) -> io::Result<Self> {
+    pub(super) fn new(mut file: File, offset: u64) -> io::Result<Self> {
         file.seek(SeekFrom::Start(offset))?;
         let buf = Vec::with_capacity(2 * WINDOW_BYTES);
         Ok(Self { file, buf, at: 0, base: offset, eof: false, in_vain: 0, cut_off: None })
     }
 
     /// The next page. `None` at the end.
-    pub fn next(&mut self) -> io::Result<Option<OggPage>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<OggPage>> {
         loop {
             self.ensure(HEADER_BYTES)?;
             let Some(header) = self.buf[self.at..].first_chunk::<HEADER_BYTES>().copied() else { return Ok(None) };

@@ -12,12 +12,12 @@ const MOST_BYTES: usize = 16 << 20;
 /// A larger jump of the page numbers is another kind of numbering.
 const MOST_MISSED: u32 = 1000;
 /// Names for video and for unknown streams.
-pub const VIDEO: &str = "video without audio";
-pub const UNKNOWN: &str = "unknown";
+pub(super) const VIDEO: &str = "video without audio";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// An audio packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sound {
+pub(super) struct Sound {
     pub data: Vec<u8>,
     /// Samples per channel after decoding, before trimming.
     pub samples: u64,
@@ -37,7 +37,7 @@ enum Codec {
 
 /// A stream that can be decoded.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     pub serial: u32,
     pub rate_hz: u32,
     /// Position of its first page in the file, bytes.
@@ -52,7 +52,7 @@ pub struct Stream {
 
 impl Stream {
     /// Opens a stream by its first page. The error is the name of an unsupported codec.
-    pub fn open(page: &OggPage) -> Result<Self, &'static str> {
+    pub(super) fn open(page: &OggPage) -> Result<Self, &'static str> {
         let head = page.parts().next().map(|(part, _)| part).unwrap_or_default();
         let le32 = |at: usize| head.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_le_bytes(*word));
         let (codec, rate_hz) = if head.starts_with(b"OpusHead") && head.len() >= 19 {
@@ -74,7 +74,7 @@ impl Stream {
     }
 
     /// Parameters of the decoder. `None` until the headers are complete.
-    pub fn params(&self) -> Option<AudioCodecParameters> {
+    pub(super) fn params(&self) -> Option<AudioCodecParameters> {
         let mut params = AudioCodecParameters::new();
         let (codec, extra) = match &self.codec {
             Codec::Opus { head } => (id::CODEC_ID_OPUS, head.clone()),
@@ -86,14 +86,14 @@ impl Stream {
     }
 
     /// Samples announced by the header.
-    pub fn promised(&self) -> Option<u64> {
+    pub(super) fn promised(&self) -> Option<u64> {
         let Codec::Flac { info } = &self.codec else { return None };
         let total = u64::from(info[13] & 15) << 32 | u64::from(u32::from_be_bytes(*info[14..].first_chunk()?));
         (total > 0).then_some(total)
     }
 
     /// Pages missing before this one, by the page numbers.
-    pub const fn missed_before(&self, page: &OggPage) -> u32 {
+    pub(super) const fn missed_before(&self, page: &OggPage) -> u32 {
         match page.sequence.wrapping_sub(self.sequence).saturating_sub(1) {
             missed @ ..=MOST_MISSED => missed,
             _ => 0,
@@ -101,7 +101,7 @@ impl Stream {
     }
 
     /// The audio packets that end on this page, the next page of the stream.
-    pub fn take(&mut self, page: &OggPage) -> Vec<Sound> {
+    pub(super) fn take(&mut self, page: &OggPage) -> Vec<Sound> {
         let follows = page.sequence == self.sequence || page.sequence == self.sequence.wrapping_add(1);
         self.sequence = page.sequence;
         if !follows || !page.continued {

@@ -17,7 +17,7 @@ const DILATIONS: [usize; 5] = [2, 4, 8, 16, 32];
 /// in noise in their speech region.
 const EASE: usize = 50;
 /// Steps on either side that affect a score.
-pub const REACH: usize = TAPS / 2 * (1 + sum(&DILATIONS)) + EASE + 1;
+pub(super) const REACH: usize = TAPS / 2 * (1 + sum(&DILATIONS)) + EASE + 1;
 /// Periodicity from which a frame is voiced.
 const VOICED: f32 = 0.6;
 /// A pitch is constant when it moves by no more than 0.2 % in 40 ms.
@@ -39,12 +39,12 @@ const fn sum(all: &[usize]) -> usize {
 }
 
 /// Inputs of the network for one step.
-pub type StepInput = [f32; INPUTS];
+pub(super) type StepInput = [f32; INPUTS];
 type ChannelRow = [f32; CHANNELS];
 
 /// The inputs from the frames of a step: means of the first network's score, the level above the noise floor, the tonal
 /// figures, constant pitch and pitch movement, then the figures of the long window. The result is normalised.
-pub fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> StepInput {
+pub(super) fn step(frames: &[Frame], scores: &[f32], above: &[f32], line: &Line) -> StepInput {
     let mut sum = [0.0; INPUTS];
     for ((frame, score), above) in frames.iter().zip(scores).zip(above) {
         let voiced = frame.periodic > VOICED;
@@ -119,12 +119,12 @@ fn rows<const N: usize>(all: &mut impl Iterator<Item = f32>, count: usize) -> Ve
 
 /// Speech score of each step, 0 to 1. Steps outside `seen` count as the mean of all sounds. A score nearer than
 /// [`REACH`] to an end of `seen` is valid only where the recording ends there too.
-pub fn speech(seen: &[StepInput]) -> Vec<f32> {
+pub(super) fn speech(seen: &[StepInput]) -> Vec<f32> {
     eased(&scores(seen))
 }
 
 /// The scores of single steps, without the maximum over nearby steps.
-pub fn scores(seen: &[StepInput]) -> Vec<f32> {
+pub(super) fn scores(seen: &[StepInput]) -> Vec<f32> {
     let weights = &*WEIGHTS;
     let mut rows: Vec<ChannelRow> = (0..seen.len()).map(|at| first(weights, seen, at)).collect();
     let mut next = rows.clone();

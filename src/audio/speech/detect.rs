@@ -31,7 +31,7 @@ const PAUSE: usize = 20;
 const SHORTEST: usize = 10;
 
 /// Finds the regions of one leg.
-pub struct Detector {
+pub(super) struct Detector {
     analyser: Analyser,
     frames: Vec<Frame>,
     lines: Lines,
@@ -59,13 +59,13 @@ impl Level {
 
 /// Scores and levels of all frames of one leg.
 #[derive(Debug)]
-pub struct Track {
+pub(super) struct Track {
     pub(super) scores: Vec<u8>,
     pub(super) levels: Vec<Level>,
 }
 
 impl Detector {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             analyser: Analyser::default(),
             frames: Vec::new(),
@@ -77,7 +77,7 @@ impl Detector {
         }
     }
 
-    pub fn push(&mut self, samples: &[f32]) {
+    pub(super) fn push(&mut self, samples: &[f32]) {
         self.analyser.push(samples, &mut self.frames);
         self.lines.push(samples, &mut self.looks);
         // The last frames wait for their long window.
@@ -87,7 +87,7 @@ impl Detector {
         }
     }
 
-    pub fn finish(mut self) -> Track {
+    pub(super) fn finish(mut self) -> Track {
         self.lines.finish(&mut self.looks);
         self.judge(self.frames.len(), self.frames.len());
         Track { scores: self.scores, levels: self.levels }
@@ -160,7 +160,7 @@ fn floors(frames: &[Frame]) -> Vec<[f32; BANDS]> {
 
 impl Track {
     /// The regions of the whole leg.
-    pub fn regions(&self) -> Vec<Region> {
+    pub(super) fn regions(&self) -> Vec<Region> {
         // A frame is 25 ms long. Its middle, 12 ms after its start, is rounded to 10 ms.
         let region = |(from, to): (usize, usize)| Region {
             start_ms: from as u64 * FRAME_MS + 10,

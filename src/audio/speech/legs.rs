@@ -14,7 +14,7 @@ const LOUD: f32 = 0.9;
 const ENOUGH: usize = 25;
 
 /// Keeps on each leg only the speech of that leg.
-pub fn separate(left: &mut Track, right: &mut Track) {
+pub(super) fn separate(left: &mut Track, right: &mut Track) {
     drop_cross_talk(left, right);
     drop_faint(left);
     drop_faint(right);

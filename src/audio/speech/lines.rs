@@ -12,10 +12,10 @@ use super::features::{HOP, WINDOW};
 /// Samples of the long window: 128 ms.
 const LONG: usize = 2_048;
 /// Frames per long window.
-pub const EVERY: usize = 4;
+pub(super) const EVERY: usize = 4;
 /// Bins at the borders of the groups: 200, 600, 1200, 2200 and 3800 Hz.
 const EDGES: [usize; GROUPS + 1] = [26, 77, 154, 282, 487];
-pub const GROUPS: usize = 4;
+pub(super) const GROUPS: usize = 4;
 /// Distance of the two compared windows: 120 ms, so that they share almost no sound.
 const BACK: usize = 3;
 /// Added to every power. Anything lower is silence.
@@ -25,10 +25,10 @@ const BEFORE: usize = LONG / 2 - usize::midpoint(WINDOW, (EVERY - 1) * HOP);
 
 /// For each group its flatness (0 for noise and silence, -2 for a single line) and its correlation with the spectrum
 /// 120 ms before.
-pub type Line = [f32; 2 * GROUPS];
+pub(super) type Line = [f32; 2 * GROUPS];
 
 /// Computes the long windows of a stream of samples.
-pub struct Lines {
+pub(super) struct Lines {
     forward: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
     pending: Vec<f32>,
@@ -55,7 +55,7 @@ impl Default for Lines {
 
 impl Lines {
     /// Appends the figures of the windows that these samples complete.
-    pub fn push(&mut self, samples: &[f32], out: &mut Vec<Line>) {
+    pub(super) fn push(&mut self, samples: &[f32], out: &mut Vec<Line>) {
         self.pending.extend_from_slice(samples);
         let mut at = 0;
         while self.pending.len() - at >= LONG {
@@ -66,7 +66,7 @@ impl Lines {
     }
 
     /// Computes the last windows with silence after the end.
-    pub fn finish(&mut self, out: &mut Vec<Line>) {
+    pub(super) fn finish(&mut self, out: &mut Vec<Line>) {
         self.push(&[0.0; LONG], out);
     }
 

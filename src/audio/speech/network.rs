@@ -10,7 +10,7 @@ const OFFSETS: [isize; 9] = [-24, -12, -6, -3, 0, 3, 6, 12, 24];
 /// Frames on either side for mean and spread.
 const WIDE: usize = 64;
 /// Frames on either side that affect a score.
-pub const REACH: usize = WIDE;
+pub(super) const REACH: usize = WIDE;
 /// Inputs of one frame, and figures of its surroundings.
 const ROW: usize = BANDS + 3;
 const FIGURES: usize = 4;
@@ -22,13 +22,13 @@ const MOST_ABOVE: f32 = 8.0;
 
 /// Inputs from one frame: bands above the noise floor, then the tonal figures.
 #[derive(Debug, Clone, Copy)]
-pub struct FrameInput {
+pub(super) struct FrameInput {
     row: [f32; ROW],
     figures: [f32; FIGURES],
 }
 
 impl FrameInput {
-    pub fn of(frame: &Frame, floor: &[f32; BANDS]) -> Self {
+    pub(super) fn of(frame: &Frame, floor: &[f32; BANDS]) -> Self {
         let mut row = [0.0; ROW];
         for ((out, level), floor) in row.iter_mut().zip(&frame.bands).zip(floor) {
             *out = (level - floor).clamp(0.0, MOST_ABOVE) / 4.0;
@@ -40,7 +40,7 @@ impl FrameInput {
     }
 
     /// Mean level of the bands above their noise floors.
-    pub const fn above(&self) -> f32 {
+    pub(super) const fn above(&self) -> f32 {
         self.figures[0]
     }
 }
@@ -70,7 +70,7 @@ static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
 });
 
 /// Speech score of the frame at `at`, 0 to 1.
-pub fn speech(seen: &[FrameInput], at: usize) -> f32 {
+pub(super) fn speech(seen: &[FrameInput], at: usize) -> f32 {
     let mut input = [0.0f32; INPUTS];
     for (part, offset) in input.chunks_exact_mut(ROW).zip(OFFSETS) {
         part.copy_from_slice(&seen[at.saturating_add_signed(offset).min(seen.len() - 1)].row);

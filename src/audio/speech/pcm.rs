@@ -82,7 +82,7 @@ impl Pcm16k {
     }
 
     /// As [`Self::read`], with positions in samples.
-    pub fn read_samples(&self, start: u64, end: u64) -> Result<Vec<f32>, AudioError> {
+    fn read_samples(&self, start: u64, end: u64) -> Result<Vec<f32>, AudioError> {
         let end = end.min(self.len());
         let start = start.min(end);
         let split = self.memory.len() as u64;

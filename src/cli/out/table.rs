@@ -15,7 +15,7 @@ const SHORTEST_WORD: usize = 8;
 
 /// The head of a column and its place in the order of leaving out.
 #[derive(Debug, Clone, Copy)]
-pub struct Column {
+pub(crate) struct Column {
     head: &'static str,
     /// Columns with the highest number are left out first; 0 is always shown.
     spare: u8,
@@ -23,24 +23,24 @@ pub struct Column {
 
 impl Column {
     /// A column that is always shown.
-    pub const fn kept(head: &'static str) -> Self {
+    pub(crate) const fn kept(head: &'static str) -> Self {
         Self { head, spare: 0 }
     }
 
     /// A column that is left out on a narrow terminal, before those with a lower `order`.
-    pub const fn spare(head: &'static str, order: u8) -> Self {
+    pub(crate) const fn spare(head: &'static str, order: u8) -> Self {
         Self { head, spare: order }
     }
 }
 
 /// A table as text.
-pub struct Fitted {
+pub(super) struct Fitted {
     pub text: String,
     pub left_out: Vec<&'static str>,
 }
 
 /// Lays a table out within `width` characters, or as wide as it needs to be without one.
-pub fn fitted(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Fitted {
+pub(super) fn fitted(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Fitted {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let mut left_out = Vec::new();
     let Some(width) = width else { return Fitted { text: laid_out(columns, rows, &shown, None), left_out } };

@@ -42,7 +42,7 @@ type Centres = [[f64; DIMENSIONS]; 2];
 
 /// A division into two groups.
 #[derive(Debug, Clone)]
-pub struct Split {
+pub(super) struct Split {
     pub groups: Vec<u8>,
     /// Log odds of two speakers against one.
     pub odds: f64,
@@ -57,7 +57,7 @@ struct Try {
 
 /// The best division of the segments into two groups. `None` if there are too few. `begins` marks the segments after a
 /// pause.
-pub fn two(points: &[Point], begins: &[bool]) -> Option<Split> {
+pub(super) fn two(points: &[Point], begins: &[bool]) -> Option<Split> {
     if points.len() < 2 * FEWEST {
         return None;
     }

@@ -21,13 +21,13 @@ struct Component {
 
 /// The distribution of one speaker's frames.
 #[derive(Debug)]
-pub struct Mixture {
+pub(super) struct Mixture {
     parts: Vec<Component>,
 }
 
 impl Mixture {
     /// Trains by expectation maximisation, starting from evenly spaced frames. `None` if there are too few frames.
-    pub fn fit(frames: &[&VoiceFrame]) -> Option<Self> {
+    pub(super) fn fit(frames: &[&VoiceFrame]) -> Option<Self> {
         let parts = (frames.len() / FRAMES_PER_PART).min(PARTS);
         if parts == 0 {
             return None;
@@ -64,7 +64,7 @@ impl Mixture {
     }
 
     /// Log likelihood of a frame (natural logarithm).
-    pub fn likelihood(&self, frame: &VoiceFrame) -> f32 {
+    pub(super) fn likelihood(&self, frame: &VoiceFrame) -> f32 {
         let each: Vec<f32> = self.parts.iter().map(|part| part.likelihood(frame)).collect();
         let most = each.iter().copied().fold(f32::MIN, f32::max);
         most + each.iter().map(|value| (value - most).exp()).sum::<f32>().ln()

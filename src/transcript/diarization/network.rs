@@ -51,7 +51,7 @@ static NETWORK: LazyLock<EmbeddingNetwork> = LazyLock::new(|| {
 });
 
 /// The embedding of a segment. `None` if it is empty.
-pub fn point(frames: &[VoiceFrame]) -> Option<[f64; DIMENSIONS]> {
+pub(super) fn point(frames: &[VoiceFrame]) -> Option<[f64; DIMENSIONS]> {
     let loudness: Vec<f32> = frames.iter().map(|frame| mean(&frame.bands)).collect();
     let loudest = loudness.iter().copied().reduce(f32::max)?;
     let weigh = |(frame, level): (&VoiceFrame, &f32)| {

@@ -51,7 +51,7 @@ struct Peak {
 }
 
 /// Pitch in octaves above 1 Hz, `None` for unvoiced frames. Frame `n` is centred on sample `160 n` at 16 kHz.
-pub fn track(samples: &[f32]) -> Vec<Option<f32>> {
+pub(super) fn track(samples: &[f32]) -> Vec<Option<f32>> {
     let low = decimated(samples);
     let count = low.len() / HOP;
     let mut padded = vec![0.0; REACH / 2];

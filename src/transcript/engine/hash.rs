@@ -10,7 +10,7 @@ use sha2::Sha256;
 const BLOCK: usize = 1 << 18;
 
 /// SHA-256 and length of a file. Reads it in blocks, because a model may be as large as the memory.
-pub fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
+pub(crate) fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
     let mut file = std::fs::File::open(path)?;
     let (mut hash, mut block, mut bytes) = (Sha256::new(), vec![0; BLOCK], 0);
     loop {
@@ -24,6 +24,6 @@ pub fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
 }
 
 /// SHA-256 of bytes in memory.
-pub fn of(bytes: &[u8]) -> String {
+pub(crate) fn of(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }

@@ -9,7 +9,11 @@ use super::timing::Draft;
 use crate::config::RemoteEngine;
 
 /// The query parameters. Diarization is requested only for one channel, because each of two channels is one speaker.
-pub fn parameters<'a>(engine: &'a RemoteEngine, language: &'a str, channels: usize) -> Vec<(&'static str, &'a str)> {
+pub(super) fn parameters<'a>(
+    engine: &'a RemoteEngine,
+    language: &'a str,
+    channels: usize,
+) -> Vec<(&'static str, &'a str)> {
     let primary = language.split('-').next().unwrap_or(language);
     let diarized = if channels > 1 { ("multichannel", "true") } else { ("diarize", "true") };
     vec![
@@ -124,14 +128,14 @@ fn drafts(words: Option<&[Word]>, text: Option<&str>, (start, end): (Option<f64>
 }
 
 /// The billed audio of a part in milliseconds, all channels counted.
-pub fn billed_ms(body: &[u8]) -> Option<u64> {
+pub(super) fn billed_ms(body: &[u8]) -> Option<u64> {
     let metadata = lenient::parse::<Listened>(body).ok()?.metadata?;
     let channels = metadata.channels.filter(|channels| *channels >= 1.0).unwrap_or(1.0);
     metadata.duration.map(|seconds| (seconds * 1000.0 * channels).round() as u64)
 }
 
 /// Reads an answer: its utterances, which have speakers, or else its channels.
-pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
+pub(super) fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
     let Listened { results, .. } = lenient::parse(body)?;
     let Results { channels, utterances } = results;
     if channels.is_none() && utterances.is_none() {

@@ -22,7 +22,7 @@ const LEAST: f64 = 0.2;
 
 /// Whether each word is kept: it is near speech, has enough confidence, and is not part of a loop.
 #[must_use]
-pub fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> {
+pub(super) fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> {
     let spoken = |word: &HeardWord| {
         speech
             .iter()
@@ -56,7 +56,7 @@ fn once(words: &[HeardWord], speech: &[Range<u64>], kept: &mut [bool]) {
 
 /// Whether a text contains a loop.
 #[must_use]
-pub fn is_repetitive(text: &str) -> bool {
+pub(super) fn is_repetitive(text: &str) -> bool {
     let word = |text: &str| HeardWord { text: text.to_owned(), start_ms: 0.0, end_ms: 0.0, confidence: 1.0 };
     let words: Vec<HeardWord> = text.split_whitespace().map(word).collect();
     let pieces = pieces(words.iter().enumerate());

@@ -21,7 +21,7 @@ const MOST_ENTRIES: usize = 50_000;
 ///
 /// # Errors
 /// [`serde_json::Error`] if the body is not JSON, is truncated, or is another document.
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     match serde_json::from_slice(body) {
         Err(err) if err.is_syntax() => serde_json::from_slice(&mended(body)),
         read => read,
@@ -96,7 +96,7 @@ impl<T> Maybe<T> {
 }
 
 /// A member, or `None` if its type is wrong.
-pub fn maybe<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn maybe<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     Ok(Maybe::deserialize(from)?.is())
 }
 
@@ -108,7 +108,7 @@ enum Scalar {
 }
 
 /// A finite number, also if written as text.
-pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     let number = match Maybe::deserialize(from)?.is() {
         Some(Scalar::Number(number)) => number.as_f64(),
         Some(Scalar::Text(text)) => text.trim().parse::<f64>().ok(),
@@ -118,7 +118,7 @@ pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Erro
 }
 
 /// A text, also if written as a number.
-pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Maybe::deserialize(from)?.is().map(|scalar| match scalar {
         Scalar::Number(number) => number.to_string(),
         Scalar::Text(text) => text,
@@ -126,7 +126,7 @@ pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
 }
 
 /// A list without the entries of a wrong type. `None` if the value is not a list.
-pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Vec<T>>, D::Error> {
+pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Vec<T>>, D::Error> {
     from.deserialize_any(List(PhantomData))
 }
 

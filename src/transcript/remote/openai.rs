@@ -17,13 +17,13 @@ const NO_SPEECH: f64 = 0.6;
 const LOG_PROBABILITY: f64 = -1.0;
 
 /// The requested answer format.
-pub fn format(engine: &RemoteEngine) -> AnswerFormat {
+pub(super) fn format(engine: &RemoteEngine) -> AnswerFormat {
     let by_name = if engine.model.contains("diarize") { AnswerFormat::DiarizedJson } else { AnswerFormat::VerboseJson };
     engine.response_format.unwrap_or(by_name)
 }
 
 /// The form fields besides the file.
-pub fn fields<'a>(engine: &'a RemoteEngine, language: &'a str) -> Vec<(&'static str, &'a str)> {
+pub(super) fn fields<'a>(engine: &'a RemoteEngine, language: &'a str) -> Vec<(&'static str, &'a str)> {
     // The API expects ISO 639-1.
     let primary = language.split('-').next().unwrap_or(language);
     let mut fields = vec![("model", engine.model.as_str()), ("language", primary)];
@@ -46,7 +46,7 @@ pub fn fields<'a>(engine: &'a RemoteEngine, language: &'a str) -> Vec<(&'static 
 }
 
 /// A `multipart/form-data` body (RFC 7578) of these fields and one file.
-pub fn multipart(boundary: &str, fields: &[(&str, &str)], flac: &[u8]) -> Vec<u8> {
+pub(super) fn multipart(boundary: &str, fields: &[(&str, &str)], flac: &[u8]) -> Vec<u8> {
     let mut body = Vec::with_capacity(flac.len() + 2048);
     for (name, value) in fields {
         let field = format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
@@ -156,13 +156,13 @@ impl Segment {
 }
 
 /// Billed audio in milliseconds, if the answer has it.
-pub fn billed_ms(body: &[u8]) -> Option<u64> {
+pub(super) fn billed_ms(body: &[u8]) -> Option<u64> {
     let seconds = lenient::parse::<Billed>(body).ok()?.usage?.seconds?;
     Some((seconds * 1000.0).round() as u64)
 }
 
 /// Parses an answer. The error of another document is a sentence.
-pub fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
+pub(super) fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, serde_json::Error> {
     let Transcription { text, words, segments } = lenient::parse(body)?;
     if text.is_none() && words.is_none() && segments.is_none() {
         return Err(serde::de::Error::custom("it has neither text nor words nor segments"));

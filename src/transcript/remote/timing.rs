@@ -9,7 +9,7 @@ const BEYOND: f64 = 1.0;
 
 /// A word of an answer. Times are in seconds from the start of the sent audio, if known.
 #[derive(Debug, Clone, Default)]
-pub struct Draft {
+pub(super) struct Draft {
     pub text: String,
     pub start: Option<f64>,
     pub end: Option<f64>,
@@ -19,7 +19,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub fn new(text: &str, start: Option<f64>, end: Option<f64>) -> Self {
+    pub(super) fn new(text: &str, start: Option<f64>, end: Option<f64>) -> Self {
         Self { text: text.trim().to_owned(), start, end, ..Self::default() }
     }
 
@@ -27,7 +27,7 @@ impl Draft {
         letters(&self.text) * LETTER
     }
 
-    pub fn answered(self) -> AnsweredWord {
+    pub(super) fn answered(self) -> AnsweredWord {
         let ms = |seconds: f64| (seconds * 1000.0).round() as u64;
         AnsweredWord {
             start_ms: self.start.map(ms),
@@ -41,12 +41,12 @@ impl Draft {
 }
 
 /// Letters and digits of a text, at least one.
-pub fn letters(text: &str) -> f64 {
+pub(super) fn letters(text: &str) -> f64 {
     text.chars().filter(|c| c.is_alphanumeric()).count().max(1) as f64
 }
 
 /// The words of a text, with its time distributed by their length. Without start and end they have no times.
-pub fn spread(text: &str, start: Option<f64>, end: Option<f64>) -> Vec<Draft> {
+pub(super) fn spread(text: &str, start: Option<f64>, end: Option<f64>) -> Vec<Draft> {
     let span = start.zip(end).map(|(start, end)| (start.max(0.0), (end - start).max(0.0)));
     let all: f64 = text.split_whitespace().map(letters).sum();
     let mut said = 0.0;
@@ -61,7 +61,7 @@ pub fn spread(text: &str, start: Option<f64>, end: Option<f64>) -> Vec<Draft> {
 
 /// Sets the missing times of all words of one channel, if any word has a time. `length` is the length of the sent audio
 /// in seconds.
-pub fn settle(words: &mut [Draft], length: f64) {
+pub(super) fn settle(words: &mut [Draft], length: f64) {
     let beyond = words.iter().filter(|word| word.start.is_some_and(|start| start > length + BEYOND)).count();
     let timed = words.iter().filter(|word| word.start.is_some()).count();
     for word in &mut *words {

@@ -78,7 +78,7 @@ struct Monologue {
 }
 
 /// Assigns the segments of machines to a speaker with the role `system`.
-pub fn mark(words: &mut Transcript) {
+pub(super) fn mark(words: &mut Transcript) {
     let mut begun: Vec<u32> = Vec::new();
     for monologue in monologues(words) {
         let first = !begun.contains(&monologue.speaker);

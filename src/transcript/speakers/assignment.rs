@@ -10,7 +10,7 @@ use crate::domain::transcript::Word;
 
 /// A segment and its speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpeakerSegment {
+pub(crate) struct SpeakerSegment {
     pub speaker: u32,
     pub region: Region,
 }
@@ -30,7 +30,7 @@ const LOUDER_ONES: f64 = 0.68;
 const WORD_MS: u64 = 250;
 
 /// The speaker of each word. A word without a time gets the previous word's speaker. Empty without segments.
-pub fn assign(words: &[Word], segments: &[SpeakerSegment]) -> Vec<u32> {
+pub(crate) fn assign(words: &[Word], segments: &[SpeakerSegment]) -> Vec<u32> {
     let mut ids: Vec<u32> = segments.iter().map(|segment| segment.speaker).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -104,7 +104,7 @@ fn at_once(words: &[Word]) -> Vec<bool> {
 
 /// Cuts the utterance at changes of the speaker and of the certainty. The text is kept, except for the white space at a
 /// cut. An utterance is not cut if its words differ from its text; it goes to the speaker of most of its words.
-pub fn cut(utterance: Utterance, speakers: &[u32]) -> Vec<Utterance> {
+pub(crate) fn cut(utterance: Utterance, speakers: &[u32]) -> Vec<Utterance> {
     let starts = word_starts(&utterance.text);
     let doubtful = at_once(&utterance.words);
     let same = |a: usize, b: usize| speakers[a] == speakers[b] && doubtful[a] == doubtful[b];

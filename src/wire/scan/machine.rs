@@ -86,7 +86,7 @@ const MOST_MEMBERS: usize = 512;
 
 impl<'a> Machine<'a> {
     /// A scan without output.
-    pub fn looking(body: &'a [u8], at: usize) -> Self {
+    pub(super) fn looking(body: &'a [u8], at: usize) -> Self {
         Self {
             body,
             at,
@@ -100,43 +100,43 @@ impl<'a> Machine<'a> {
     }
 
     /// A scan that writes the strict form.
-    pub fn writing(body: &'a [u8], at: usize, out: &'a mut Vec<u8>) -> Self {
+    pub(super) fn writing(body: &'a [u8], at: usize, out: &'a mut Vec<u8>) -> Self {
         Self { out: Some(out), ..Self::looking(body, at) }
     }
 
     /// Also records the members of the outermost object.
-    pub fn noting(mut self, members: &'a mut Vec<Member>) -> Self {
+    pub(super) fn noting(mut self, members: &'a mut Vec<Member>) -> Self {
         self.members = Some(members);
         self
     }
 
-    pub const fn at(&self) -> usize {
+    pub(super) const fn at(&self) -> usize {
         self.at
     }
 
     /// True when the value is nested too deeply. Then the output is incomplete.
-    pub const fn too_deep(&self) -> bool {
+    pub(super) const fn too_deep(&self) -> bool {
         self.too_deep
     }
 
-    pub fn skip_space(&mut self) {
+    pub(super) fn skip_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
 
-    pub fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
 
     /// Reads one value.
-    pub fn value(&mut self) -> Result<(), Stopped> {
+    pub(super) fn value(&mut self) -> Result<(), Stopped> {
         self.run(Expect::Value)
     }
 
     /// Continues after a value inside this many objects, to the end of the outermost one. It records the members of all
     /// of them.
-    pub fn out_of(&mut self, objects: usize) -> Result<(), Stopped> {
+    pub(super) fn out_of(&mut self, objects: usize) -> Result<(), Stopped> {
         self.noted = objects;
         for _ in 0..objects {
             self.open.push(Bracket::Object);
