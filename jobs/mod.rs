@@ -21,6 +21,7 @@ pub mod schedule;
 mod steps;
 mod stop;
 pub mod trigger;
+mod work;
 
 pub use stop::{At, Stop, Trouble};
 

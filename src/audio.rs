@@ -14,6 +14,7 @@ pub mod block;
 mod chunks;
 mod contained;
 mod decode;
+mod decoder;
 mod elementary;
 mod engine;
 pub mod error;

@@ -20,6 +20,7 @@ mod process;
 mod reconcile;
 mod retention;
 mod serve;
+mod signals;
 mod trigger;
 mod voices;
 mod work;

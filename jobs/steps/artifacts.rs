@@ -1,11 +1,11 @@
 //! Step 7: stores all derived files in the object store, the manifest last.
 
-use super::quality::Media;
+use super::media::Media;
 use crate::artifacts;
 use crate::artifacts::Body;
 use crate::domain::artifact::MANIFEST_SCHEMA;
 use crate::domain::{Artifact, ArtifactKind, Manifest, Side, Stage, Transcript};
-use crate::jobs::process_call::Work;
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
 use crate::telemetry;

@@ -4,16 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::fetch::spool_failure;
 use super::growth;
-use super::original;
-use super::original::{StoredOriginal, spool_failure};
-use super::quality::Media;
+use super::keep;
+use super::media::Media;
+use super::original::StoredOriginal;
 use crate::audio;
 use crate::audio::speech::{Speech, SpeechSink};
 use crate::audio::{AudioError, CancelFlag, Normalized};
 use crate::domain::quality::Flag;
 use crate::domain::{Artifact, Container, Outcome, SourceCall, Stage};
-use crate::jobs::process_call::Work;
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop};
 use crate::quality;
 
@@ -56,7 +57,7 @@ pub(crate) async fn normalize(work: &mut Work<'_>, call: &SourceCall, original: 
         }
         match growth::doubt(work, call, fresh.take().map(|fetched| fetched.told)).await? {
             growth::Looked::Kept => break decoded,
-            growth::Looked::Replaced => (artifact, container) = original::stored(work).unwrap_or((artifact, container)),
+            growth::Looked::Replaced => (artifact, container) = keep::stored(work).unwrap_or((artifact, container)),
         }
     };
     match decoded {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::growth;
-use super::quality::Media;
+use super::media::Media;
 use crate::app::App;
-use crate::artifacts::CallPrefix;
 use crate::domain::quality::Flag;
-use crate::domain::{Artifact, Enrolled, Outcome, RetentionState, Stage, Transcript};
-use crate::jobs::process_call::Work;
+use crate::domain::{Artifact, Enrolled, Outcome, Stage, Transcript};
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop, deliver};
 use crate::quality;
 use crate::queue::{self, Lane};
@@ -180,33 +179,6 @@ pub(crate) async fn nothing(app: &App, job: &queue::JobAttempt) -> Result<(), St
         return Err(Stop::Fenced);
     }
     tx.commit().await.at(Stage::Writeback)
-}
-
-impl Work<'_> {
-    /// Removes the objects that this attempt uploaded for a call that retention condemned meanwhile. The objects stay
-    /// if only the ownership changed, because the new owner uses the same keys.
-    pub(in crate::jobs) async fn withdraw(&self) {
-        let record = match self.app.store.call(self.record.uid).await {
-            Ok(Some(record)) if record.retention_state != RetentionState::Active => record,
-            _ => return,
-        };
-        let prefix = CallPrefix::new(record.org_uid, record.uid);
-        if let Err(err) = self.app.objects.delete_prefix(&prefix, &[]).await {
-            tracing::error!(error = %err, "could not take back what was uploaded for an erased call; the sweep will");
-        }
-        self.drop_spool().await;
-    }
-
-    /// Removes the call's files from the spool.
-    async fn drop_spool(&self) {
-        let spool = self.app.spool_of(self.record.uid);
-        match tokio::fs::remove_dir_all(&spool).await {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                tracing::error!(path = %spool.display(), error = %err, "could not empty the spool; the next start will");
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Completes a job and leaves the record unchanged.

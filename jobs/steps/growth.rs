@@ -8,11 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::original;
+use super::fetch;
+use super::keep;
 use crate::audio::{AudioError, Normalized, probe};
 use crate::domain::{Artifact, Container, RecordingUrl, SourceCall, Stage};
 use crate::fetch::{Change, FetchError, Fetched, Told};
-use crate::jobs::process_call::Work;
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop};
 
 /// When the size is requested again, counted from the first copy.
@@ -192,8 +193,8 @@ impl Link {
 
     async fn url(self, work: &Work<'_>, call: &SourceCall) -> Option<RecordingUrl> {
         match self {
-            Self::Named => original::named(call),
-            Self::Fresh => original::fresh_url(work, call).await.ok().flatten(),
+            Self::Named => fetch::named(call),
+            Self::Fresh => fetch::fresh_url(work, call).await.ok().flatten(),
         }
     }
 }
@@ -226,18 +227,18 @@ enum Replaced {
 async fn replace(work: &mut Work<'_>, call: &SourceCall) -> Result<Replaced, Stop> {
     let Some(first) = work.record.original.clone() else { return Ok(Replaced::Not) };
     let spool = work.app.spool_of(work.record.uid);
-    tokio::fs::create_dir_all(&spool).await.map_err(|err| original::spool_failure(&spool, &err))?;
+    tokio::fs::create_dir_all(&spool).await.map_err(|err| fetch::spool_failure(&spool, &err))?;
     let path = spool.join("original.longer");
     let Some(fetched) = download(work, call, &path).await else { return Ok(Replaced::Not) };
-    original::count(&fetched);
+    fetch::count(&fetched);
     if fetched.size_bytes <= first.size_bytes || !is_better(&path, &first) {
         let _ = tokio::fs::remove_file(&path).await;
         let is_same = fetched.size_bytes == first.size_bytes;
         return Ok(if is_same { Replaced::AsLong } else { Replaced::Not });
     }
-    let (longer, _) = original::keep(work, &path).await?;
-    let place = original::download_path(work);
-    tokio::fs::rename(&path, &place).await.map_err(|err| original::spool_failure(&place, &err))?;
+    let (longer, _) = keep::keep(work, &path).await?;
+    let place = fetch::download_path(work);
+    tokio::fs::rename(&path, &place).await.map_err(|err| fetch::spool_failure(&place, &err))?;
     if first.key != longer.key
         && let Err(err) = work.app.objects.delete(&first.key).await
     {
@@ -250,7 +251,7 @@ async fn replace(work: &mut Work<'_>, call: &SourceCall) -> Result<Replaced, Sto
 /// Whether the longer body is audio. It is also accepted if the first copy was no known audio container.
 fn is_better(path: &Path, first: &Artifact) -> bool {
     let is_audio = matches!(probe::sniff(path), Ok(probe::Sniffed::Audio(_)));
-    is_audio || original::container_of(first) == Container::Other
+    is_audio || keep::container_of(first) == Container::Other
 }
 
 async fn download(work: &Work<'_>, call: &SourceCall, path: &Path) -> Option<Fetched> {

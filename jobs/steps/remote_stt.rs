@@ -11,11 +11,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::growth;
-use super::words::computed;
 use crate::app::RemoteStt;
 use crate::audio::speech::Speech;
 use crate::domain::{Artifact, Classify, Fault, SourceCall, Stage, Transcript};
-use crate::jobs::process_call::Work;
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop};
 use crate::source::{Answered, Precedence};
 use crate::store::{LedgerEntry, Pricing, StoreError};
@@ -144,7 +143,7 @@ impl Asking<'_> {
     async fn ask(&self, part: &Part, speech: Arc<Speech>) -> Result<Paid, EngineError> {
         let url = || self.engine.remote.settings().base_url.host_str().unwrap_or_default().to_owned();
         let encoded = part.clone();
-        let flac = computed(self.work, move || encoded.encode(&speech)).await??;
+        let flac = self.work.compute(move || encoded.encode(&speech)).await??;
         let held = |held: crate::source::PermitDenied| EngineError::Busy { url: url(), retry_after: held.pause };
         let permit = self.engine.limiter.acquire(Precedence::First).await.map_err(held)?;
         let answer = self.engine.remote.ask(part, flac, self.language).await;

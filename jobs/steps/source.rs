@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::{CallStatus, Outcome, RetainUntil, SourceCall, Stage};
 use crate::jobs::admit;
-use crate::jobs::process_call::Work;
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop};
 
 /// Interval between requests for a call that is still in progress. The job stops after a day.

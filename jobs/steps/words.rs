@@ -7,7 +7,7 @@ use super::remote_stt;
 use super::remote_stt::Kept;
 use crate::audio::AudioError;
 use crate::domain::{Classify, Enrolled, Fault, SourceCall, Stage, Transcript};
-use crate::jobs::process_call::Work;
+use crate::jobs::work::Work;
 use crate::jobs::{At, Stop};
 use crate::telemetry;
 use crate::telemetry::Use;
@@ -40,7 +40,7 @@ pub(crate) async fn attributed(work: &Work<'_>, call: &SourceCall, sound: &Sound
     let words = if transcript::wants_engine(&words) {
         let (given, spoken, tongue) = (words.clone(), speech.clone(), language.clone());
         let turn = work.app.speech.take(work.urgency()).await;
-        let here = computed(work, move || {
+        let here = work.compute(move || {
             let (_turn, begun) = (turn, Instant::now());
             let words = match transcript::from_audio(&engines, &given, &spoken, tongue.as_deref()) {
                 Err(err) if err.fault() == Fault::Permanent => Ok(without_engine(given, &err)),
@@ -61,7 +61,7 @@ pub(crate) async fn attributed(work: &Work<'_>, call: &SourceCall, sound: &Sound
         (words, Kept::default())
     };
     let (spoken, engines) = (speech.clone(), work.app.engines.clone());
-    let placed = computed(work, move || {
+    let placed = work.compute(move || {
         let (agent_text, agent_voice) = (agent_text.as_deref(), agent_voice.as_ref());
         let hints = Hints { engines: Some(&engines), channels, agent_text, agent_voice };
         let attributed = transcript::attribute(words, &spoken, hints)?;
@@ -88,16 +88,6 @@ async fn known_voice(work: &Work<'_>, synthetic: Option<&str>) -> Result<Option<
     let (store, record) = (&work.app.store, &work.record);
     let taught = store.agent_voice(&record.source, agent_id, transcript::VOICE_VERSION, record.uid).await;
     Ok(AgentVoice::of(&taught.at(Stage::Transcript)?))
-}
-
-/// Runs a computation in a CPU slot.
-pub(super) async fn computed<T: Send + 'static>(
-    work: &Work<'_>,
-    what: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, EngineError> {
-    let slot = work.app.cpu.take(work.urgency()).await;
-    let result = slot.compute(|_| what()).await;
-    result.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
 }
 
 /// The newest transcript, if a person has corrected its roles.

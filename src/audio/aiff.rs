@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::chunks::{ChunkSyntax, Places};
-use super::decode::{Decode, undecodable};
+use super::decoder::{Decode, undecodable};
 use super::error::AudioError;
 use super::layout::Layout;
 use super::pcm::{Order, Pcm, PcmShape, SampleCoding, SampleForm};

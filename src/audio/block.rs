@@ -4,8 +4,6 @@ use std::ops::Range;
 
 use super::layout::Layout;
 
-/// Limit on the channels of a recording. A call has two legs, a conference recording a few more.
-pub const MAX_CHANNELS: usize = 8;
 /// Limits on the sample rate: 8 kHz telephone to 192 kHz studio, with room below.
 pub const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=192_000;
 /// Sample rate of all output.

@@ -14,7 +14,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
 use super::block::Block;
-use super::decode::{Decode, Facts, Step, guarded, undecodable};
+use super::decoder::{Decode, Facts, Step, guarded, undecodable};
 use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 use super::mp4::{self, EditList, Padded, Trim};

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::block::Block;
-use super::decode::{Decode, Facts, Step};
+use super::decoder::{Decode, Facts, Step};
 use super::error::AudioError;
 use super::frame_decoder::{Decoded, FrameDecoder, codec_name};
 use super::frames::{FrameHeader, FrameSyntax, StreamInfo, stream_info};

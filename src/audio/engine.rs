@@ -7,7 +7,7 @@ use symphonia::core::packet::Packet;
 
 use super::aac;
 use super::block::Block;
-use super::decode::{guarded, make_decoder};
+use super::decoder::{guarded, make_decoder};
 use super::error::AudioError;
 use super::layout::Layout;
 use super::opus::{self, Opus};

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use super::error::AudioError;
 use super::mp4;
-use super::probe::HEAD_BYTES;
 use crate::domain::Container;
+
+/// Bytes read from the start of a file. The first frame of MPEG audio must begin within them.
+pub(super) const HEAD_BYTES: usize = 64 * 1024;
 
 /// First bytes of file types that are not decoded.
 const BEGINNINGS: [(&[u8], &str); 29] = [

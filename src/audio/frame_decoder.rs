@@ -11,7 +11,7 @@ use symphonia::core::units::{Duration, Timestamp};
 
 use super::aac;
 use super::block::Block;
-use super::decode::{channel_layout, guarded, make_decoder};
+use super::decoder::{channel_layout, guarded, make_decoder};
 use super::error::AudioError;
 use super::frames::{FrameHeader, FrameSyntax, SideInfo};
 

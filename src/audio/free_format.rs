@@ -8,7 +8,7 @@ use std::path::Path;
 use nanomp3_core::{Channels, DecodeError, Decoder, MAX_SAMPLES_PER_FRAME};
 
 use super::block::Block;
-use super::decode::{Decode, Facts, Step, guarded};
+use super::decoder::{Decode, Facts, Step, guarded};
 use super::error::AudioError;
 use super::frames::{self, FrameSyntax, id3v2_len};
 use super::probe;

@@ -8,7 +8,7 @@ use std::path::Path;
 use oxideav_gsm::{DecoderState, FRAME_SAMPLES, MSGSM_BLOCK_LEN, MSGSM_BLOCK_SAMPLES, UnpackedFrame};
 
 use super::block::Block;
-use super::decode::{Decode, Facts, Step, guarded, undecodable};
+use super::decoder::{Decode, Facts, Step, guarded, undecodable};
 use super::error::AudioError;
 
 /// Pairs of frames per block: 0.4 s at 8 kHz.

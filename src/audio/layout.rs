@@ -2,7 +2,8 @@
 //! BS.1770-4) and in the downmix to one channel (ITU-R BS.775-4). They also identify the LFE channel, which carries no
 //! voice.
 
-use super::block::MAX_CHANNELS;
+/// Limit on the channels of a recording. A call has two legs, a conference recording a few more.
+pub(super) const MAX_CHANNELS: usize = 8;
 
 /// Bits of the channel mask of `WAVE_FORMAT_EXTENSIBLE`. Symphonia's positions use the same bits.
 const FRONT_CENTRE: u64 = 1 << 2;

@@ -17,7 +17,7 @@ use self::clock::{Clock, Mark, Tally};
 use self::pages::{OggPage, Pages};
 use self::stream::{Sound, Stream, UNKNOWN, VIDEO};
 use super::block::Block;
-use super::decode::{Decode, Facts, Step, undecodable};
+use super::decoder::{Decode, Facts, Step, undecodable};
 use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 

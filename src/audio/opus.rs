@@ -4,7 +4,7 @@
 use ropus::{Channels, DecodeMode, Decoder};
 
 use super::block::Block;
-use super::decode::{guarded, undecodable};
+use super::decoder::{guarded, undecodable};
 use super::error::AudioError;
 
 /// Opus is always decoded at this rate (RFC 7845 section 5.1).

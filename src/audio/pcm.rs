@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::block::{Block, MAX_CHANNELS};
-use super::decode::{Decode, Facts, Step, undecodable};
+use super::block::Block;
+use super::decoder::{Decode, Facts, Step, undecodable};
 use super::error::AudioError;
-use super::layout::Layout;
+use super::layout::{Layout, MAX_CHANNELS};
 
 /// Samples per channel in a block.
 const BLOCK_FRAMES: usize = 4096;

@@ -4,12 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::foreign::by_beginning;
+use super::foreign::{HEAD_BYTES, by_beginning};
 use super::frames::{FrameSyntax, free_format, id3v2_len};
 use crate::domain::Container;
-
-/// Bytes read from the start of a file. The first frame of MPEG audio must begin within them.
-pub const HEAD_BYTES: usize = 64 * 1024;
 
 /// Limit on the top-level boxes read. Fragmented files have thousands.
 const MOST_BOXES: usize = 100_000;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::block::Block;
 use super::chunks::{ChunkSyntax, Places};
 use super::contained::Contained;
-use super::decode::{Decode, Facts, Step, undecodable};
+use super::decoder::{Decode, Facts, Step, undecodable};
 use super::elementary::Elementary;
 use super::error::AudioError;
 use super::foreign::wave_codec;

@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 
-use super::block::{Block, MAX_CHANNELS, RATES_HZ};
-use super::decode::{Decode, Facts, Step};
+use super::block::{Block, RATES_HZ};
+use super::decoder::{Decode, Facts, Step};
 use super::error::AudioError;
 use super::layout::Layout;
+use super::layout::MAX_CHANNELS;
 use crate::domain::RecordingState;
 
 /// Larger samples are corrupt. Corrupt frames have reached 6270. Full scale is 1.

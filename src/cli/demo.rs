@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::calls::show::loudness;
-use super::{Ended, Failed, out, serve, work};
+use super::{Ended, Failed, out, serve, signals};
 use crate::app::{App, Clock};
 use crate::config::{Config, own_dir};
 use crate::demo;
@@ -129,7 +129,7 @@ async fn process(app: &Arc<App>, lock: &DataLock, samples: &[Sample]) -> Result<
     }
     let follow = tokio::spawn(follow(app.clone(), samples.len() as u64, not_completed(samples)));
     let signals = Signals::default();
-    work::listen(&signals)?;
+    signals::listen(&signals)?;
     let worked = worker::run(app.clone(), lock, Until::Idle, signals).await;
     follow.abort();
     worked
@@ -290,7 +290,7 @@ async fn stay_up(app: &Arc<App>, lock: &DataLock) -> Result<()> {
     let at = listener.local_addr()?;
     out::note(&format!("API on http://{at}, ctrl-c ends it. Try:\n  curl -H 'x-api-key: {key}' http://{at}/v1/calls"));
     let signals = Signals::default();
-    work::listen(&signals)?;
+    signals::listen(&signals)?;
     let api = tokio::spawn(serve::until(app.clone(), listener, signals.drain.clone()));
     worker::run(app.clone(), lock, Until::Stopped, signals).await?;
     api.await?

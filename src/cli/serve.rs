@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, work};
+use super::{Ended, signals};
 use crate::api;
 use crate::app::{App, Clock};
 use crate::config::Config;
@@ -20,8 +20,8 @@ pub(super) async fn run(config: Config) -> Result<Ended> {
         TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
-    work::listen(&signals)?;
-    work::read_keys_on_hangup(&app)?;
+    signals::listen(&signals)?;
+    signals::read_keys_on_hangup(&app)?;
     let ops = ops(&app).await?;
     until(app, listener, signals.drain).await?;
     if let Some(ops) = ops {

@@ -1,12 +1,9 @@
 //! `run` and `work`: processes that run jobs.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Ended, serve};
+use super::{Ended, serve, signals};
 use crate::app::{App, Clock};
 use crate::config::Config;
 use crate::worker;
@@ -28,8 +25,8 @@ pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let until = if args.until_idle { Until::Idle } else { Until::Stopped };
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
-    listen(&signals)?;
-    read_keys_on_hangup(&app)?;
+    signals::listen(&signals)?;
+    signals::read_keys_on_hangup(&app)?;
     // A worker that drains its queue and leaves has nobody to watch it.
     let ops = match until {
         Until::Stopped => serve::ops(&app).await?,
@@ -51,8 +48,8 @@ pub(super) async fn run_all(config: Config) -> Result<Ended> {
         TcpListener::bind(listen_at).await.with_context(|| format!("api.listen: cannot listen on {listen_at}"))?;
     let app = App::build(config, Clock::system()).await?;
     let signals = Signals::default();
-    listen(&signals)?;
-    read_keys_on_hangup(&app)?;
+    signals::listen(&signals)?;
+    signals::read_keys_on_hangup(&app)?;
     let ops = serve::ops(&app).await?;
     let api = tokio::spawn(serve::until(app.clone(), listener, signals.drain.clone()));
     let ended = worker::run(app, &lock, Until::Stopped, signals.clone()).await;
@@ -63,34 +60,4 @@ pub(super) async fn run_all(config: Config) -> Result<Ended> {
     }
     ended?;
     Ok(Ended::Well)
-}
-
-/// SIGHUP: keys are read again from their files.
-pub(super) fn read_keys_on_hangup(app: &Arc<App>) -> Result<()> {
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    // The app lives as long as the process; this holds nothing that would have to end before it.
-    let app = app.clone();
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            app.read_keys_again().await;
-        }
-    });
-    Ok(())
-}
-
-/// The first SIGTERM or ctrl-c drains, the second stops at once.
-pub(super) fn listen(signals: &Signals) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let signals = signals.clone();
-    tokio::spawn(async move {
-        for token in [&signals.drain, &signals.stop] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            token.cancel();
-        }
-    });
-    Ok(())
 }

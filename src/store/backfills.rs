@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
-use super::backfill_orders::OurCalls;
+use super::our_calls::OurCalls;
 use super::{Store, StoreError, Tx, corrupt, from_ms, on_pool, on_tx, read_json, to_ms, write_json};
 use crate::domain::{CallUid, OrgUid, SourceName, words};
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::audio::block::Block;
-use crate::audio::decode::{Step, open};
+use crate::audio::decode::open;
+use crate::audio::decoder::Step;
 use crate::domain::Container;
 
 fn round_trip(samples: &[i16]) -> WrittenFile {

@@ -108,7 +108,7 @@ impl Detector {
 
     /// The second network's score of each step, before the maximum over nearby steps.
     #[cfg(test)]
-    pub fn within(mut self) -> Vec<f32> {
+    pub(super) fn within(mut self) -> Vec<f32> {
         self.lines.finish(&mut self.looks);
         context::scores(&self.look(self.frames.len()).1)
     }
@@ -171,7 +171,7 @@ impl Track {
 
     /// Speech score of each frame, 0 to 1.
     #[cfg(test)]
-    pub fn scores(&self) -> Vec<f32> {
+    pub(super) fn scores(&self) -> Vec<f32> {
         self.scores.iter().map(|score| f32::from(*score) / 255.0).collect()
     }
 }
