@@ -45,6 +45,7 @@ mod stalls;
 mod starts;
 mod steady;
 mod store;
+mod terminal;
 mod transcript;
 mod upgrade;
 mod watch;
