@@ -103,13 +103,14 @@ fn prepare(dir: &Path) -> Result<()> {
         .with_context(|| format!("cannot write into {}", dir.display()))
 }
 
-/// The configuration a user would write, but for the folder and the short waits.
+/// The configuration a user would write, but for the folder, the short waits and the priority: a backfill at idle
+/// priority hardly moves on a machine that compiles something else.
 fn configuration(dir: &Path, base_url: &str) -> Result<Config> {
     let place = dir.canonicalize()?;
     let place = place.to_str().context("the folder's path is not UTF-8")?;
     let text = format!(
         "data_dir = {place:?}\n[store]\nurl = \"sqlite://{place}/aftercall.db\"\n[objects]\npath = \"{place}/objects\"\n\
-         [fetch]\nnot_ready_pause = \"500ms\"\n[worker]\npoll = \"100ms\"\n[log]\nlevel = \"error\"\n\
+         [fetch]\nnot_ready_pause = \"500ms\"\n[worker]\npoll = \"100ms\"\nbackfill_cpu = \"normal\"\n[log]\nlevel = \"error\"\n\
          [transcript]\nmodel = \"sample\"\n{}",
         demo::sources_toml(base_url)
     );
