@@ -78,11 +78,19 @@ async fn a_file_that_cannot_be_written_is_read() {
     // A copy on a medium that this user may only read.
     let medium = site.place().join("medium");
     std::fs::create_dir(&medium).unwrap();
+    let file = format!("sqlite://{}", site.data_dir().join("aftercall.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    // What the processes wrote may still be in the write-ahead log, which is not copied.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    connection.close().await.unwrap();
     std::fs::copy(site.data_dir().join("aftercall.db"), medium.join("aftercall.db")).unwrap();
     site.configure(&format!("[store]\nurl = \"sqlite://{}/aftercall.db\"", medium.display()));
     readable_to_all(site.place());
     // The build's own directory may be closed to other users.
-    std::fs::copy(env!("CARGO_BIN_EXE_aftercall"), site.place().join("aftercall")).unwrap();
+    // A process of another test that forks while this one writes the copy would keep it from being run.
+    let mut copy = std::process::Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_aftercall")).arg(site.place().join("aftercall"));
+    assert!(copy.status().unwrap().success());
     let mode =
         |path: &Path, mode: u32| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode));
     mode(&medium.join("aftercall.db"), 0o444).unwrap();
