@@ -58,7 +58,7 @@ async fn media_of(work: &mut Work<'_>, call: &SourceCall, original: StoredOrigin
         Audio::Unusable(media) => return Ok(media),
     };
     let words = stage(Stage::Transcript, words::attributed(work, call, &sound)).await?;
-    let measured = stage(Stage::Quality, quality::measure(work, call, *sound, words)).await?;
+    let measured = stage(Stage::Quality, Box::pin(quality::measure(work, call, *sound, words))).await?;
     Ok(Media::Measured(Box::new(measured)))
 }
 
