@@ -28,7 +28,7 @@ pub fn sniff(path: &Path) -> io::Result<Sniffed> {
     Ok(sniff_bytes(&head))
 }
 
-/// Detects from the first bytes of a file ([`HEAD_BYTES`] are enough).
+/// Detects from the first bytes of a file (`HEAD_BYTES` are enough).
 #[must_use]
 pub fn sniff_bytes(head: &[u8]) -> Sniffed {
     if head.is_empty() {
