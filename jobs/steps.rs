@@ -1,4 +1,4 @@
-//! The steps of `process_call`, one file each, in the order in which they run.
+//! The steps of `process_call`, and what several of them share (`growth`, `keep`, `media`, `remote_stt`).
 
 pub(super) mod artifacts;
 pub(super) mod audio;

@@ -111,6 +111,10 @@ fn shortened(columns: &[Column], rows: &[Vec<String>], shown: &[usize], width: u
                 *cell = cut(cell, least);
             }
         }
+        if longest_word(columns[n], &rows, n) == longest {
+            // The head is the longest word of the column, and a head is not cut.
+            return rows;
+        }
     }
 }
 
@@ -177,6 +181,15 @@ mod tests {
         let narrow = fitted(&COLUMNS, &rows, Some(44));
         assert_eq!(narrow.left_out, ["direction", "source", "flags"]);
         assert!(narrow.text.contains("past_retention") && narrow.text.contains("0b0f6c0e-0000"), "{}", narrow.text);
+    }
+
+    #[test]
+    fn a_terminal_narrower_than_the_heads_gets_a_table_too() {
+        let columns = [Column::kept("unfinished"), Column::kept("transcript")];
+        let rows = vec![vec!["call_000001".to_owned(), "v1".to_owned()]];
+        for width in 1..30 {
+            assert!(fitted(&columns, &rows, Some(width)).text.contains("v1"), "{width}");
+        }
     }
 
     #[test]
