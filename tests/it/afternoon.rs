@@ -13,7 +13,7 @@ use aftercall::config::Config;
 use aftercall::demo::{Api, SampleCall, SampleRecording};
 use aftercall::domain::Outcome;
 use aftercall::queue::{FinishedJobs, JobState};
-use aftercall::store::{CallFilter, CallRecord};
+use aftercall::store::{CallFilter, CallRecord, Listing};
 use aftercall::worker::{self, DataLock, Signals, Until};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -86,18 +86,18 @@ impl Fleet {
         Self { site, cluster, workers, serve: (serve, ops, api) }
     }
 
-    async fn count(&self, app: &App, outcome: Outcome) -> usize {
-        let filter = CallFilter { outcome: Some(outcome), ..CallFilter::default() };
-        app.store.calls(&filter).await.map_or(0, |calls| calls.len())
+    async fn count(&self, app: &App, outcome: Outcome) -> u64 {
+        let listing = Listing { outcome: Some(outcome), ..Listing::default() };
+        app.store.count_listed(&listing).await.unwrap_or(0)
     }
 
     /// Waits until this share of the calls is done.
     async fn done(&self, app: &App, percent: u32) {
-        let wanted = (total() * percent / 100) as usize;
+        let wanted = u64::from(total() * percent / 100);
         let deadline = Instant::now() + Duration::from_secs(120 + u64::from(total()));
         while self.count(app, Outcome::Done).await < wanted {
             assert!(Instant::now() < deadline, "{percent} % of the calls are not done in time");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
@@ -254,11 +254,10 @@ const DISK_BYTES: usize = 192 << 20;
 async fn longest_idle(app: Arc<App>, outage: Arc<AtomicBool>, over: Arc<AtomicBool>) -> Duration {
     let (mut longest, mut since) = (Duration::ZERO, None::<Instant>);
     while !over.load(Ordering::SeqCst) {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let jobs = app.queue.jobs(FinishedJobs::Left, 1000).await;
-        let idle = jobs.is_ok_and(|jobs| {
-            let count = |state| jobs.iter().filter(|job| job.kind == "process_call" && job.state == state).count();
-            count(JobState::Available) >= 2 && count(JobState::Running) == 0
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let idle = app.queue.depth().await.is_ok_and(|(counts, _)| {
+            let jobs = |wanted| counts.iter().find(|(kind, state, _)| kind == "process_call" && state == wanted);
+            jobs("available").is_some_and(|(.., due)| *due >= 2) && jobs("running").is_none()
         });
         if !idle || outage.load(Ordering::SeqCst) {
             since = None;
@@ -309,8 +308,8 @@ async fn a_fleet_can_be_trusted_for_an_afternoon() {
     .await;
     eprintln!("{} calls in {:.1?}: {ended}", total(), started.elapsed());
     assert_eq!((ended["listed"].as_u64(), ended["failed"].as_u64()), (Some(u64::from(total())), Some(0)), "{ended}");
-    assert_eq!(fleet.count(&app, Outcome::Done).await, (total() - without) as usize);
-    assert_eq!(fleet.count(&app, Outcome::NoRecording).await, without as usize);
+    assert_eq!(fleet.count(&app, Outcome::Done).await, u64::from(total() - without));
+    assert_eq!(fleet.count(&app, Outcome::NoRecording).await, u64::from(without));
     for call in app.store.calls(&CallFilter::default()).await.unwrap() {
         let waited = call.outcome_at.unwrap().duration_since(call.first_seen_at);
         assert!(call.outcome == Some(Outcome::Done) || waited < LONGEST_WAIT + away, "{}: {waited:#}", call.call_id);
