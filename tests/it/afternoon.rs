@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aftercall::app::{App, Clock};
 use aftercall::config::Config;
-use aftercall::demo::{Api, SampleCall, SampleRecording};
+use aftercall::demo::{Api, SampleCall, SampleRecording, ZuduDetail};
 use aftercall::domain::Outcome;
 use aftercall::queue::{FinishedJobs, JobState};
 use aftercall::store::{CallFilter, CallRecord, Listing};
@@ -68,7 +68,8 @@ impl Fleet {
              rest_look = \"300ms\"\n[schedule]\nenabled = true",
             cluster.database()
         );
-        let site = Site::start(calls(), &settings).await;
+        // The brief detail would make each look at a call a walk through the list, which this fake renders slowly.
+        let site = Site::with(calls(), &settings, |builder| builder.zudu_detail(ZuduDetail::Full)).await;
         let worker = |n: usize| {
             let data = site.place().join(format!("worker-{n}")).display().to_string();
             site.spawn(&["work"], &[OPS, INFO, ("AFTERCALL__DATA_DIR", &data)])

@@ -230,7 +230,7 @@ fn what_is_allowed_is_left_alone() {
 }
 
 /// Every Rust file below these folders of the package, by its path from the package's root.
-fn sources(folders: &[&str]) -> Vec<(String, String)> {
+pub fn sources(folders: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for folder in folders {

@@ -13,6 +13,7 @@ mod bad_input;
 mod by_hand;
 mod capacity_warning;
 mod chaos;
+mod circles;
 mod clocks;
 mod crash;
 mod day;
