@@ -29,6 +29,7 @@ mod record;
 mod reopening;
 mod schedules;
 mod schema;
+mod server;
 mod transcripts;
 
 pub use agent_voices::{AgentVoiceRow, ErasedVoice};
