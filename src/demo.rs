@@ -15,7 +15,10 @@ mod krosai;
 mod platform;
 mod receiver;
 pub mod recordings;
+mod records;
+mod request_log;
 mod sample;
+mod state;
 mod text;
 mod watch;
 mod zudu;
@@ -25,10 +28,11 @@ mod tests;
 
 pub use calls::{Sample, sample_calls};
 pub use fault::FaultAnswer;
-pub use platform::{Builder, Clock, Keys, ListOrder, RunningPlatform, SamplePlatform, ZuduDetail};
-pub use receiver::{IdempotencyKeys, Record};
+pub use platform::{Builder, RunningPlatform, SamplePlatform};
+pub use records::{IdempotencyKeys, Record};
+pub use request_log::{Hook, RequestInfo, RequestKind, Requests};
 pub use sample::{Api, SampleAudio, SampleCall, SampleRecording, SampleText, atoms_id};
-pub use watch::{Hook, RequestInfo, RequestKind, Requests};
+pub use state::{Clock, Keys, ListOrder, ZuduDetail};
 
 use jiff::Timestamp;
 use serde_json::json;
