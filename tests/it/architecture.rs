@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &[]),
     ("coding", &[]),
+    ("digest", &[]),
     ("telemetry", &["config"]),
     ("json", &[]),
     ("wire", &["json"]),
@@ -22,8 +23,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("fetch", &["config", "coding"]),
     ("audio", &["config"]),
     ("quality", &["audio"]),
-    ("transcript", &["audio", "config", "json"]),
-    ("artifacts", &["config"]),
+    ("transcript", &["audio", "config", "digest", "json"]),
+    ("artifacts", &["config", "digest"]),
     ("store", &["config"]),
     ("queue", &["store", "config"]),
     ("record_outcome", &["store", "queue"]),
@@ -81,6 +82,7 @@ const EVERYTHING: &[&str] = &[
     "worker",
     "api",
     "demo",
+    "digest",
 ];
 /// Open to every part, except that `domain` stands on nothing.
 const OPEN: &[&str] = &["domain", "telemetry"];
