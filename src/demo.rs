@@ -5,6 +5,7 @@
 //! would hide a misreading of the documents.
 
 mod atoms;
+mod audio;
 mod calls;
 mod cockpit;
 mod connection;
@@ -26,12 +27,13 @@ mod zudu;
 #[cfg(test)]
 mod tests;
 
+pub use audio::SampleAudio;
 pub use calls::{Sample, sample_calls};
 pub use fault::FaultAnswer;
 pub use platform::{Builder, RunningPlatform, SamplePlatform};
 pub use records::{IdempotencyKeys, Record};
 pub use request_log::{Hook, RequestInfo, RequestKind, Requests};
-pub use sample::{Api, SampleAudio, SampleCall, SampleRecording, SampleText, atoms_id};
+pub use sample::{Api, SampleCall, SampleRecording, SampleText, atoms_id};
 pub use state::{Clock, Keys, ListOrder, ZuduDetail};
 
 use jiff::Timestamp;
