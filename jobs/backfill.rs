@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::admit::{self, Admission};
 use super::backfill_feed::feed;
-use super::capacity_warning::warn_of_losses;
+use super::backfill_steering::obey;
 use super::{At, Job, Stop};
 use crate::app::{App, Platform};
 use crate::domain::{Outcome, RetentionState, SourceCall, Stage};
@@ -17,9 +17,6 @@ use crate::queue;
 use crate::queue::Lane;
 use crate::store::{Backfill, BackfillState, KnownCall, NewBackfill, NewItem, Orders, Steering, Tx};
 use crate::wire::Window;
-
-/// Snooze of a paused backfill.
-pub(super) const PAUSED_REST: Duration = Duration::from_secs(5);
 
 /// Writes a backfill and its job. Returns its id, or `None` if a scheduled backfill of the same source is still
 /// running.
@@ -92,32 +89,6 @@ async fn go_on(app: &App, job: &queue::JobAttempt, id: &str) -> Result<&'static 
     app.store.forget_backfill_items(&mut tx, id).await.at(Stage::Backfill)?;
     tx.commit().await.at(Stage::Backfill)?;
     Ok(if backfill.steering == Steering::Cancelled { "cancelled" } else { "done" })
-}
-
-/// Reads a person's current steering and rate. Snoozes if the backfill is paused.
-pub(super) async fn obey(app: &App, backfill: &mut Backfill) -> Result<Steering, Stop> {
-    if let Some(now) = app.store.backfill(&backfill.id).await.at(Stage::Backfill)? {
-        backfill.steering = now.steering;
-        if backfill.orders.rate_per_minute != now.orders.rate_per_minute {
-            // The new rate applies from now. The delay of the old rate ends.
-            (backfill.orders.rate_per_minute, backfill.next_feed_at) = (now.orders.rate_per_minute, None);
-        }
-    }
-    match backfill.steering {
-        Steering::Paused => {
-            // The source deletes recordings during a pause too.
-            look_ahead(app, backfill).await?;
-            Err(Stop::Snooze { after: PAUSED_REST })
-        }
-        steering => Ok(steering),
-    }
-}
-
-pub(super) async fn look_ahead(app: &App, backfill: &Backfill) -> Result<(), Stop> {
-    match app.platform(&backfill.source) {
-        Some(platform) => warn_of_losses(app, platform).await,
-        None => Ok(()),
-    }
 }
 
 /// Walks the source's list, or our own records, and writes the calls to process as items. It continues at the stored

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::admit::{self, Repeat};
-use super::backfill::{PAUSED_REST, look_ahead, obey};
+use super::backfill_steering::{PAUSED_REST, look_ahead, obey};
 use super::{At, Stop};
 use crate::app::App;
 use crate::domain::Stage;

@@ -5,6 +5,7 @@ pub mod backfill;
 mod backfill_feed;
 pub mod backfill_plan;
 pub mod backfill_status;
+mod backfill_steering;
 pub mod cancel;
 mod capacity_warning;
 mod condemn;

@@ -4,10 +4,12 @@
 //! A poll reads the top of the list. A pass reads a whole window, some pages per poll, with the remaining requests of
 //! the budget. A pass also detects vanished calls.
 
-use std::collections::BTreeMap;
+mod balance;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use self::balance::Balance;
 
 use super::admit::{self, Admission, Repeat};
 use super::capacity_warning::warn_of_losses;
@@ -20,7 +22,7 @@ use crate::queue::{Kind, Lane};
 use crate::source::Walk;
 use crate::store::ReconcileState;
 use crate::telemetry;
-use crate::wire::{Cursor, UnreadableRow, Window};
+use crate::wire::{Cursor, Window};
 
 /// An older call is not live and goes to the backfill lane.
 const LIVE: SignedDuration = SignedDuration::from_hours(1);
@@ -28,81 +30,6 @@ const LIVE: SignedDuration = SignedDuration::from_hours(1);
 const GOING_FOR_LONG: SignedDuration = SignedDuration::from_hours(24);
 /// Interval between tests whether a source applies date filters.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_hours(24);
-
-/// Ids of unreadable rows in a balance. The log has all of them.
-const MOST_NAMED: usize = 20;
-
-/// The balance of a source within a window.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Balance {
-    pub source: SourceName,
-    /// Calls that the source listed.
-    pub listed: u64,
-    /// Listed calls that are completed.
-    pub completed: u64,
-    pub done: u64,
-    /// Completed calls with an unfinished job, new or earlier.
-    pub running: u64,
-    /// Completed calls that ended with an outcome other than done, by outcome.
-    pub terminal: BTreeMap<String, u64>,
-    /// Completed calls with a dead letter, for a person to check.
-    #[serde(default)]
-    pub dead_letters: u64,
-    /// Unreadable rows of the list. Their calls and status are unknown.
-    #[serde(default)]
-    pub unreadable: u64,
-    /// The ids of the first unreadable rows, if they can be read.
-    #[serde(default)]
-    pub unreadable_ids: Vec<String>,
-    /// Completed calls in none of these groups. Must be 0.
-    pub missing: u64,
-    /// Jobs that this pass enqueued.
-    pub enqueued: u64,
-    /// Known calls that the source listed before and no longer lists.
-    #[serde(default)]
-    pub vanished: u64,
-    /// Known calls in the window with missing stored objects. Must be 0.
-    #[serde(default)]
-    pub missing_objects: u64,
-}
-
-impl Balance {
-    fn new(source: &SourceName) -> Self {
-        Self {
-            source: source.clone(),
-            listed: 0,
-            completed: 0,
-            done: 0,
-            running: 0,
-            terminal: BTreeMap::new(),
-            dead_letters: 0,
-            unreadable: 0,
-            unreadable_ids: Vec::new(),
-            missing: 0,
-            enqueued: 0,
-            vanished: 0,
-            missing_objects: 0,
-        }
-    }
-}
-
-impl Balance {
-    /// Whether every listed call is accounted for and no call needs a person.
-    #[must_use]
-    pub const fn is_clear(&self) -> bool {
-        self.missing == 0 && self.missing_objects == 0 && self.dead_letters == 0 && self.unreadable == 0
-    }
-
-    fn count_unreadable(&mut self, rows: &[UnreadableRow]) {
-        self.listed += rows.len() as u64;
-        self.unreadable += rows.len() as u64;
-        for id in rows.iter().filter_map(|row| row.id.as_ref()) {
-            if self.unreadable_ids.len() < MOST_NAMED && !self.unreadable_ids.contains(id) {
-                self.unreadable_ids.push(id.clone());
-            }
-        }
-    }
-}
 
 /// A pass that continues at every poll.
 #[derive(Debug, Serialize, Deserialize)]
@@ -251,38 +178,17 @@ async fn poll_as(app: &App, job: Option<&queue::JobAttempt>, source: &SourceName
     let mut poll = Poll { app, job, platform, window, state };
     let top = poll.tail().await?;
     let mut missing = top.missing;
-    report("polled", &top);
+    top.report("polled");
     if let Some(mut pass) = poll.under_way() {
         let ended = poll.go_on(&mut pass).await?;
         if ended {
             missing += pass.balance.missing;
-            report(if pass.full { "reconciled in full" } else { "reconciled" }, &pass.balance);
+            pass.balance.report(if pass.full { "reconciled in full" } else { "reconciled" });
         }
     }
     poll.save().await?;
     warn_of_losses(app, platform).await?;
     Ok(missing)
-}
-
-/// Logs the balance of a poll or a pass. The level is info if a job was enqueued or a call is missing, else debug.
-fn report(what: &str, balance: &Balance) {
-    if balance.enqueued == 0 && balance.missing == 0 {
-        tracing::debug!(source = %balance.source, listed = balance.listed, completed = balance.completed, "{what}");
-        return;
-    }
-    tracing::info!(
-        source = %balance.source,
-        listed = balance.listed,
-        completed = balance.completed,
-        done = balance.done,
-        running = balance.running,
-        enqueued = balance.enqueued,
-        dead_letters = balance.dead_letters,
-        unreadable = balance.unreadable,
-        missing = balance.missing,
-        vanished = balance.vanished,
-        "{what}"
-    );
 }
 
 /// Reports durable progress of the job to the queue.

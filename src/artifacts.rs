@@ -26,8 +26,7 @@ use crate::telemetry::Use;
 pub use bucket::S3Store;
 pub use dir::DirStore;
 pub use error::ObjectError;
-
-type Result<T, E = ObjectError> = std::result::Result<T, E>;
+use error::Result;
 
 /// The content to be stored.
 #[derive(Clone)]

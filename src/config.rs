@@ -6,34 +6,31 @@ mod engines;
 mod key_files;
 mod layers;
 mod remarks;
+mod secrets;
 mod settings;
+mod source;
+mod span;
 
 pub use delivery::{HttpDelivery, RequestBody, RequestError};
+pub use engines::{AnswerFormat, RemoteEngine, RemoteKind};
 pub use key_files::KeyFiles;
+pub use layers::misread;
 pub use remarks::Remark;
 pub use settings::{
-    AnswerFormat, ApiSettings, Audio, BackfillCpu, Config, DeliveryTarget, DiarizerChoice, EngineChoice, Fetch,
-    LogFormat, LogSettings, Objects, ObjectsKind, Ops, OrganizationPlacement, Poll, Reconcile, RemoteEngine,
-    RemoteKind, Retention, ScheduleSettings, Source, Sse, StoreSettings, TranscriptSettings, Worker,
+    ApiSettings, Audio, BackfillCpu, Config, DiarizerChoice, EngineChoice, Fetch, LogFormat, LogSettings, Objects,
+    ObjectsKind, Ops, Reconcile, Retention, ScheduleSettings, Sse, StoreSettings, TranscriptSettings, Worker,
 };
+pub use source::{DeliveryTarget, OrganizationPlacement, Poll, Source};
+pub use span::{Span, parse_span};
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use jiff::SignedDuration;
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use url::Url;
+use secrecy::ExposeSecret;
 
-use crate::domain::{RetentionTerm, SourceName, Vendor};
-
-pub use layers::misread;
-
-use layers::Layers;
-
-/// Read when `--config` is not given and this file exists.
-pub const DEFAULT_FILE: &str = "aftercall.toml";
+use self::layers::Layers;
+use self::secrets::{fill, hide_secrets, read_secret, read_text};
+use crate::domain::{RetentionTerm, SourceName};
 
 /// Creates a directory that only this user can read, because the content is personal data. An existing directory is not
 /// changed.
@@ -80,31 +77,6 @@ impl Config {
         };
         ahead.map(said).collect()
     }
-}
-
-/// A duration such as `20s`, `15m`, `1h 30m`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_span(&text).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Reads `20s`, `15m`, `7d`.
-///
-/// # Errors
-/// A sentence that says what was expected.
-pub fn parse_span(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a length of time such as 20s, 15m, 1h or 7d");
-    let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
-    if let Some(days) = days {
-        return Ok(Duration::from_secs(days * 86_400));
-    }
-    let signed: SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(signed).map_err(|_| wrong())
 }
 
 impl Config {
@@ -262,89 +234,6 @@ impl Config {
     }
 }
 
-impl Source {
-    fn validate(&self) -> Result<()> {
-        if self.api_key.is_none() {
-            bail!("api_key: must be set (or api_key_file)");
-        }
-        if self.dialect == Vendor::Zudu && self.api_secret.is_none() {
-            bail!("api_secret: must be set for the zudu dialect (or api_secret_file)");
-        }
-        if !matches!(self.base_url.scheme(), "http" | "https") {
-            bail!("base_url: must be http or https");
-        }
-        if self.requests_per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-            bail!("requests_per_second: must be more than 0");
-        }
-        if self.requests_at_once == Some(0) {
-            bail!("requests_at_once: must be at least 1");
-        }
-        match self.delivery {
-            DeliveryTarget::Metadata if self.dialect != Vendor::Zudu => {
-                bail!("write_back: \"metadata\" exists on zudu only; this platform has no call to write to")
-            }
-            DeliveryTarget::Http if self.http.is_none() => {
-                bail!("write_back: \"http\" needs a [source.http] table with a url")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Keys with secret values, in any table.
-const SECRETS: [&str; 4] = ["api_key", "api_secret", "webhook_secret", "secret_access_key"];
-
-/// True when a setting's path, such as `source[0].api_key`, names a secret.
-fn is_secret(path: &str) -> bool {
-    path.split('.').any(|part| SECRETS.contains(&part.split('[').next().unwrap_or(part)) || part == "headers")
-}
-
-fn hide_secrets(table: &mut toml::Table) {
-    for (key, value) in table.iter_mut() {
-        match value {
-            toml::Value::Table(inner) if key == "headers" => inner.iter_mut().for_each(|(_, value)| *value = hidden()),
-            toml::Value::Table(inner) => hide_secrets(inner),
-            toml::Value::Array(all) => all.iter_mut().filter_map(toml::Value::as_table_mut).for_each(hide_secrets),
-            value if SECRETS.contains(&key.as_str()) => *value = hidden(),
-            toml::Value::String(text) if key == "url" => hide_password(text),
-            _ => {}
-        }
-    }
-}
-
-fn hidden() -> toml::Value {
-    toml::Value::String("***".to_owned())
-}
-
-fn hide_password(text: &mut String) {
-    if let Ok(mut url) = Url::parse(text)
-        && url.password().is_some()
-        && url.set_password(Some("***")).is_ok()
-    {
-        *text = url.into();
-    }
-}
-
-fn fill(key: &str, secret: &mut Option<SecretString>, file: Option<&Path>) -> Result<()> {
-    if let (None, Some(path)) = (&secret, file) {
-        *secret = Some(read_secret(key, path)?);
-    }
-    Ok(())
-}
-
-fn read_secret(key: &str, path: &Path) -> Result<SecretString> {
-    read_text(key, path).map(SecretString::from)
-}
-
-fn read_text(key: &str, path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{key}: cannot read {}", path.display()))?;
-    let text = text.trim();
-    if text.is_empty() {
-        bail!("{key}: {} is empty", path.display());
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,13 +281,5 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let text = format!("{:#}", Config::from_toml(&format!("{source}{agents}{file:?}")).unwrap_err());
         assert!(text.contains("source `k`: agent.text_file"), "{text}");
-    }
-
-    #[test]
-    fn lengths_of_time() {
-        assert_eq!(parse_span("7d").unwrap(), Duration::from_secs(7 * 86_400));
-        assert_eq!(parse_span("15m").unwrap(), Duration::from_secs(900));
-        assert!(parse_span("-5s").is_err());
-        assert!(parse_span("5").is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! would hide a misreading of the documents.
 
 mod atoms;
+mod audio;
 mod calls;
 mod cockpit;
 mod connection;
@@ -15,7 +16,10 @@ mod krosai;
 mod platform;
 mod receiver;
 pub mod recordings;
+mod records;
+mod request_log;
 mod sample;
+mod state;
 mod text;
 mod watch;
 mod zudu;
@@ -23,12 +27,14 @@ mod zudu;
 #[cfg(test)]
 mod tests;
 
+pub use audio::SampleAudio;
 pub use calls::{Sample, sample_calls};
 pub use fault::FaultAnswer;
-pub use platform::{Builder, Clock, Keys, ListOrder, RunningPlatform, SamplePlatform, ZuduDetail};
-pub use receiver::{IdempotencyKeys, Record};
-pub use sample::{Api, SampleAudio, SampleCall, SampleRecording, SampleText, atoms_id};
-pub use watch::{Hook, RequestInfo, RequestKind, Requests};
+pub use platform::{Builder, RunningPlatform, SamplePlatform};
+pub use records::{IdempotencyKeys, Record};
+pub use request_log::{Hook, RequestInfo, RequestKind, Requests};
+pub use sample::{Api, SampleCall, SampleRecording, SampleText, atoms_id};
+pub use state::{Clock, Keys, ListOrder, ZuduDetail};
 
 use jiff::Timestamp;
 use serde_json::json;

@@ -30,6 +30,7 @@ pub mod cli;
 mod coding;
 pub mod config;
 pub mod demo;
+mod digest;
 pub mod domain;
 pub mod fetch;
 mod json;

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::ownership::OwnershipChecks;
 use self::progress::Progress;
 use crate::domain::{Classify, Fault, ParseError, Side, Stage};
-use crate::store::{Db, Store, Tx};
+use crate::store::{Db, Store, Tx, job_sql, last_worker, on_tx};
 
 /// A queue failure.
 #[derive(Debug, thiserror::Error)]
@@ -298,22 +298,19 @@ impl Queue {
     /// True when a tenant has the maximum number of unfinished jobs of this priority. Workers fetch by priority, so one
     /// tenant's hundred thousand jobs do not delay another tenant's single job.
     async fn crowded(&self, tx: &mut Tx, tenant: &str, lane: Lane, priority: i16) -> Result<bool, QueueError> {
-        const SQLITE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM river_job WHERE finalized_at IS NULL \
-                              AND json_extract(args, '$.tenant') = $1 AND queue = $2 AND priority = $3 LIMIT $4)";
-        const POSTGRES: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM river_job WHERE finalized_at IS NULL \
-                                AND args->>'tenant' = $1 AND queue = $2 AND priority = $3 LIMIT $4) AS front";
-        let (lane, most) = (lane.as_str(), IN_FRONT);
-        let count: i64 = match tx {
-            Tx::Sqlite(tx) => {
-                let query = sqlx::query_scalar(SQLITE).bind(tenant).bind(lane).bind(priority).bind(most);
-                query.fetch_one(&mut **tx).await?
-            }
-            Tx::Postgres(tx) => {
-                let query = sqlx::query_scalar(POSTGRES).bind(tenant).bind(lane).bind(priority).bind(most);
-                query.fetch_one(&mut **tx).await?
-            }
-        };
-        Ok(count >= most)
+        let crowd = job_sql!(
+            tx,
+            "SELECT COUNT(*) FROM (SELECT 1 FROM job WHERE finalized_at IS NULL AND tenant = $1 AND queue = $2 \
+             AND priority = $3 LIMIT $4) AS front"
+        );
+        let count: i64 = on_tx!(tx, |conn| sqlx::query_scalar(crowd)
+            .bind(tenant)
+            .bind(lane.as_str())
+            .bind(priority)
+            .bind(IN_FRONT)
+            .fetch_one(conn)
+            .await?);
+        Ok(count >= IN_FRONT)
     }
 
     /// Completes a job in the caller's transaction. False when another attempt owns the job. Then the caller must roll
@@ -331,30 +328,24 @@ impl Queue {
     }
 
     async fn holds_ticket(&self, tx: &mut Tx, ticket: &Ticket) -> Result<bool, QueueError> {
-        let found: Option<i64> = match tx {
-            Tx::Sqlite(tx) => {
-                sqlx::query_scalar(
-                    "SELECT id FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 \
-                     AND json_extract(attempted_by, '$[#-1]') = $3",
+        macro_rules! sql {
+            ($engine:ident, $lock:literal) => {
+                concat!(
+                    "SELECT id FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 AND ",
+                    last_worker!($engine),
+                    " = $3",
+                    $lock
                 )
-                .bind(ticket.job)
-                .bind(ticket.attempt)
-                .bind(&ticket.worker)
-                .fetch_optional(&mut **tx)
-                .await?
-            }
-            Tx::Postgres(tx) => {
-                sqlx::query_scalar(
-                    "SELECT id FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2 \
-                     AND attempted_by[array_length(attempted_by, 1)] = $3 FOR UPDATE",
-                )
-                .bind(ticket.job)
-                .bind(ticket.attempt)
-                .bind(&ticket.worker)
-                .fetch_optional(&mut **tx)
-                .await?
-            }
-        };
+            };
+        }
+        // SQLite's transaction already holds the only write lock.
+        let held = tx.sql(sql!(sqlite, ""), sql!(postgres, " FOR UPDATE"));
+        let found: Option<i64> = on_tx!(tx, |conn| sqlx::query_scalar(held)
+            .bind(ticket.job)
+            .bind(ticket.attempt)
+            .bind(&ticket.worker)
+            .fetch_optional(conn)
+            .await?);
         Ok(found.is_some())
     }
 }

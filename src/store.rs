@@ -13,6 +13,7 @@ mod connect;
 mod figures;
 mod flags;
 mod holds;
+mod job_table;
 mod keys;
 mod ledger;
 mod listing;
@@ -28,6 +29,7 @@ mod record;
 mod reopening;
 mod schedules;
 mod schema;
+mod server;
 mod transcripts;
 
 pub use agent_voices::{AgentVoiceRow, ErasedVoice};
@@ -39,6 +41,7 @@ pub use claim::Claim;
 pub use figures::BackfillProgress;
 pub use flags::StoredCall;
 pub use holds::{Hold, NewHold};
+pub(crate) use job_table::{job_sql, job_table, last_worker};
 pub use keys::{ApiKey, Scope};
 pub use ledger::{By, LedgerEntry, Pricing, Sum};
 pub use listing::{EXCERPT, Listed, Listing};
@@ -156,6 +159,16 @@ pub enum Db {
     Postgres(PgPool),
 }
 
+impl Db {
+    /// The text of a statement for this engine.
+    pub(crate) const fn sql(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite,
+            Self::Postgres(_) => postgres,
+        }
+    }
+}
+
 /// An open transaction. Dropping it rolls it back.
 #[derive(Debug)]
 pub enum Tx {
@@ -164,6 +177,14 @@ pub enum Tx {
 }
 
 impl Tx {
+    /// The text of a statement for this engine.
+    pub(crate) const fn sql(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite,
+            Self::Postgres(_) => postgres,
+        }
+    }
+
     /// Commits the transaction.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The local object store: `<root>/<key>` in a directory. A crash at any moment leaves either no object or the complete
 //! object. File modes are 0700 and 0600. The media type follows from the extension.
 
+mod entries;
+
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -16,6 +18,7 @@ use jiff::Timestamp;
 use tempfile::TempPath;
 use tokio::sync::mpsc;
 
+use self::entries::{before, entries_of, sorted_names};
 use super::digest::{self, CopyFailure, Digest};
 use super::error::ObjectError;
 use super::local::{TEMPORARY, parent, persist, sync_dir, temporary_in};
@@ -368,48 +371,6 @@ fn take_over(artifact: &Artifact, name: TempPath, path: &Path) -> Result<()> {
         _ => {}
     }
     sync_dir(parent(path))
-}
-
-/// The names in a directory, sorted. Empty where the directory does not exist.
-fn sorted_names(dir: &Path) -> Result<Vec<String>> {
-    let failed = |err| ObjectError::from_io("list", dir, err);
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        Err(err) => return Err(failed(err)),
-    };
-    let mut names = entries
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(failed)?;
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Everything in a call's directory, sorted.
-fn entries_of(dir: &Path, prefix: &str) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for name in sorted_names(dir)? {
-        let path = dir.join(&name);
-        let meta = match fs::symlink_metadata(&path) {
-            Ok(meta) => meta,
-            // Another process erased it after the listing.
-            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-            Err(err) => return Err(ObjectError::from_io("look at", &path, err)),
-        };
-        let modified = meta.modified().ok().and_then(|at| Timestamp::try_from(at).ok());
-        let kind = if name.starts_with('.') { EntryKind::Temporary } else { EntryKind::Current };
-        let key = format!("{prefix}{name}");
-        entries.push(Entry { key, size_bytes: meta.len(), modified, kind, version: None });
-    }
-    Ok(entries)
-}
-
-/// True when everything under `prefix` sorts at or before `after`.
-fn before(prefix: &str, after: &str) -> bool {
-    prefix < after && !after.starts_with(prefix)
 }
 
 fn content_type(key: &str) -> Option<&'static str> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::domain::{Classify, Fault, Side};
 
+pub(super) type Result<T, E = ObjectError> = std::result::Result<T, E>;
+
 /// A failure of the object store, or of the local file to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {

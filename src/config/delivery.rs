@@ -1,12 +1,12 @@
 //! `[source.http]`: a delivery request described by templates. It is rendered for a sample call when the configuration
 //! is read. So an unusable template is reported before a call depends on it.
 
+mod error;
 mod template;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
@@ -17,9 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+pub use self::error::RequestError;
 use self::template::{compiles, for_urls, plain, render, sample};
-
-use crate::domain::{Classify, Fault, Side};
 
 /// A delivery request for operators with their own record service. Everything except the method is a template over the
 /// document of a call. This file lists the members of the document.
@@ -62,46 +61,6 @@ const MEMBERS: [&str; 9] = [
 const REMOTE: &str = "remote";
 /// Members that `failed_if` may use.
 const ANSWER: [&str; 2] = ["status", "answer"];
-
-/// Why the request cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// The configuration table is invalid.
-    #[error("source.http.{field}: {reason}")]
-    Table { field: String, reason: String },
-    /// A value of the call cannot be inserted.
-    #[error("source.http.{field}: {reason}")]
-    Call { field: String, reason: String },
-}
-
-impl Classify for RequestError {
-    fn fault(&self) -> Fault {
-        Fault::Permanent
-    }
-
-    fn side(&self) -> Side {
-        match self {
-            Self::Table { .. } => Side::Configuration,
-            Self::Call { .. } => Side::Source,
-        }
-    }
-}
-
-impl RequestError {
-    fn table(field: &str, reason: impl fmt::Display) -> Self {
-        Self::Table { field: field.to_owned(), reason: reason.to_string() }
-    }
-
-    fn call(field: &str, reason: impl fmt::Display) -> Self {
-        Self::Call { field: field.to_owned(), reason: reason.to_string() }
-    }
-
-    /// The error with the key of the file's `index`-th source.
-    pub(super) fn in_source(&self, index: usize) -> String {
-        let (Self::Table { field, reason } | Self::Call { field, reason }) = self;
-        format!("source[{index}].http.{field}: {reason}")
-    }
-}
 
 /// A body to send.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::{KeyFiles, Span};
+use super::key_files::{KeyFiles, read_again};
+use super::span::Span;
 use crate::domain::SourceName;
 
 /// The protocol of a service.
@@ -68,6 +69,15 @@ const fn default_timeout() -> Span {
 }
 
 impl RemoteEngine {
+    /// Reads the key's file again, where there is one.
+    ///
+    /// # Errors
+    /// Names the engine, the setting and the file.
+    pub fn read_key(&mut self) -> Result<()> {
+        let key = format!("engine `{}`: api_key_file", self.name);
+        read_again(&key, &mut self.api_key, self.key_files.key.as_deref())
+    }
+
     /// True when calls of this organisation from this source may be sent to the service.
     #[must_use]
     pub fn may_hear(&self, source: &SourceName, organization: Option<&str>) -> bool {

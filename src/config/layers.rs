@@ -7,8 +7,11 @@ use anyhow::{Context, Result, anyhow};
 use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
-use super::{Config, DEFAULT_FILE, is_secret};
+use super::secrets::is_secret;
+use super::settings::Config;
 
+/// Read when `--config` is not given and this file exists.
+const DEFAULT_FILE: &str = "aftercall.toml";
 const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Prefix of the variables `AFTERCALL__SECTION__KEY`.
 const PREFIX: &str = "AFTERCALL";

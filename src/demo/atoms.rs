@@ -16,8 +16,8 @@ use crate::domain::{CallChannel, CallStatus, Direction};
 use super::entries::CallEntry;
 use super::host::Links;
 use super::krosai::{QueryParams, number};
-use super::platform::Inner;
 use super::sample::{Api, SampleCall, SampleText};
+use super::state::Inner;
 use super::text;
 
 const DEFAULT_LIMIT: usize = 5;

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use crate::domain::{CallChannel, CallStatus, Direction, Network, Outcome};
 
+use super::audio::SampleAudio;
 use super::recordings::{self, Sheet};
-use super::sample::{Api, SampleAudio, SampleCall, SampleRecording, SampleText, atoms_id};
+use super::sample::{Api, SampleCall, SampleRecording, SampleText, atoms_id};
 use super::{DemoError, source_name};
 
 /// A sample call.

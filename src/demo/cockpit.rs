@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::entries::CallEntry;
 use super::host::Links;
 use super::krosai::{self, QueryParams, Times, number};
-use super::platform::Inner;
 use super::sample::{Api, SampleCall};
+use super::state::Inner;
 use super::text;
 
 const DEFAULT_LIMIT: usize = 20;

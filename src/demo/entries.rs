@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::sample::{Api, SampleAudio, SampleCall, SampleRecording};
+use super::audio::SampleAudio;
+use super::sample::{Api, SampleCall, SampleRecording};
 
 /// A call and the changes that clients made to it.
 #[derive(Debug)]

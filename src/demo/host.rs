@@ -12,8 +12,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::entries::CallEntry;
-use super::platform::Inner;
 use super::sample::{Api, SampleCall};
+use super::state::Inner;
 use crate::domain::address::percent_encoded;
 
 /// Key of the links' signatures. It is not a secret, because the recordings are part of the program.

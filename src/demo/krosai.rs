@@ -14,8 +14,8 @@ use crate::domain::{CallStatus, Direction};
 
 use super::entries::CallEntry;
 use super::host::Links;
-use super::platform::Inner;
 use super::sample::{Api, SampleCall};
+use super::state::Inner;
 use super::text;
 
 const DEFAULT_LIMIT: usize = 50;

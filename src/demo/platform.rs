@@ -1,74 +1,29 @@
 //! The sample platform: four dialects, a recording host and a delivery receiver on one listener.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, patch, post, put};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, CuttableListener};
-use super::entries::{CallEntry, Entries};
 use super::fault::FaultAnswer;
-use super::receiver::{IdempotencyKeys, Record, Records};
+use super::records::{IdempotencyKeys, Record, Records};
+use super::request_log::{RequestInfo, RequestKind, RequestLog, Requests};
 use super::sample::{Api, SampleCall};
-use super::watch::{RequestInfo, RequestKind, RequestLog, Requests, RouteOwner, RouteWatch, watch};
+use super::state::{Clock, Inner, Keys, ListOrder, ZuduDetail};
+use super::watch::{RouteOwner, RouteWatch, watch};
 use super::{DemoError, atoms, cockpit, host, krosai, receiver, zudu};
 
 /// Open answers are dropped this long after a stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// Clock of the platform. It decides which links have expired.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Credentials that clients must send.
-#[derive(Debug, Clone)]
-pub struct Keys {
-    pub krosai: String,
-    pub cockpit: String,
-    pub zudu: String,
-    pub zudu_secret: String,
-    pub atoms: String,
-    pub receiver: String,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self {
-            krosai: "kros_live_sample".to_owned(),
-            cockpit: "kros_live_sample_cockpit".to_owned(),
-            zudu: "sk_sample_zudu".to_owned(),
-            zudu_secret: "s3cr3t_sample".to_owned(),
-            atoms: "sk_sample_atoms".to_owned(),
-            receiver: "receiver_sample".to_owned(),
-        }
-    }
-}
-
-/// Order of lists. No document promises one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ListOrder {
-    #[default]
-    NewestFirst,
-    OldestFirst,
-}
-
-/// Members of Zudu's answer about one call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ZuduDetail {
-    /// Only the documented members: no recording, no text, no opt-out mark. Only the list has those.
-    #[default]
-    Documented,
-    /// All members of the list.
-    Full,
-}
 
 /// Settings of a platform before it is built.
 pub struct Builder {
@@ -79,50 +34,6 @@ pub struct Builder {
 #[derive(Debug, Clone)]
 pub struct SamplePlatform {
     inner: Arc<Inner>,
-}
-
-pub(super) struct Inner {
-    clock: Clock,
-    entries: RwLock<Entries>,
-    pub log: RequestLog,
-    pub records: Records,
-    pub keys: Keys,
-    pub link_ttl: SignedDuration,
-    pub order: ListOrder,
-    pub zudu_detail: ZuduDetail,
-    pub recording_base: Option<String>,
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Platform").field("order", &self.order).field("link_ttl", &self.link_ttl).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    pub(super) fn now(&self) -> Timestamp {
-        (self.clock)()
-    }
-
-    pub(super) fn calls(&self) -> RwLockReadGuard<'_, Entries> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The calls of a platform in list order that pass `wanted`: their total number and one page.
-    pub(super) fn page(
-        &self,
-        api: Api,
-        (skip, take): (usize, usize),
-        wanted: impl Fn(&CallEntry) -> bool,
-    ) -> (usize, Vec<Arc<CallEntry>>) {
-        let calls = self.calls();
-        let row = calls.of(api);
-        let mut all: Vec<&Arc<CallEntry>> = row.iter().filter(|entry| wanted(entry)).collect();
-        if self.order == ListOrder::NewestFirst {
-            all.reverse();
-        }
-        (all.len(), all.into_iter().skip(skip).take(take).cloned().collect())
-    }
 }
 
 impl Builder {

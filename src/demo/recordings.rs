@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use crate::domain::{Container, ProviderTurn, ProviderWord, Role};
 
-use super::{DemoError, SampleAudio};
+use super::DemoError;
+use super::audio::SampleAudio;
 
 const SHEET: &str = include_str!("recordings/sheet.json");
 

@@ -1,14 +1,13 @@
 //! A call of the sample platform, independent of the dialects.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::domain::{CallChannel, CallStatus, Container, Direction, Network, ProviderTurn};
+use crate::domain::{CallChannel, CallStatus, Direction, Network, ProviderTurn};
 
+use super::audio::SampleAudio;
 use super::recordings;
 
 /// Time from the start of a sample call to its answer.
@@ -51,35 +50,6 @@ impl Api {
 
     pub(super) fn of_folder(folder: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|api| api.folder() == folder)
-    }
-}
-
-/// The bytes of a recording. Clones share them.
-#[derive(Clone)]
-pub struct SampleAudio {
-    pub bytes: Bytes,
-    pub container: Container,
-}
-
-impl SampleAudio {
-    /// A compiled-in recording.
-    #[must_use]
-    pub const fn embedded(bytes: &'static [u8], container: Container) -> Self {
-        Self { bytes: Bytes::from_static(bytes), container }
-    }
-
-    /// The extension in the platforms' URLs. Zudu writes `.mp4` where our originals have `.m4a`.
-    pub(super) const fn extension(&self) -> &'static str {
-        match self.container {
-            Container::Mp4 => "mp4",
-            other => other.extension(),
-        }
-    }
-}
-
-impl fmt::Debug for SampleAudio {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of {:?}", self.bytes.len(), self.container)
     }
 }
 

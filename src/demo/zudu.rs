@@ -14,8 +14,8 @@ use crate::domain::{CallChannel, CallStatus, Direction, ProviderTurn};
 
 use super::entries::CallEntry;
 use super::host::Links;
-use super::platform::{Inner, ZuduDetail};
 use super::sample::{Api, SampleCall, SampleText};
+use super::state::{Inner, ZuduDetail};
 use super::text;
 
 const DEFAULT_LIMIT: usize = 20;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Queue, QueueError};
-use crate::store::{Db, on_pool};
+use crate::store::{Tx, job_sql, last_worker, on_pool, on_tx};
 
 /// Result of a requeue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,41 +17,22 @@ pub struct Requeued {
 
 const POISON: &str = r#"{"stage":null,"fault":"permanent","side":"worker","cause":"the worker died at the same place of this job, every time it was tried"}"#;
 
-macro_rules! now_ms {
-    (sqlite) => {
-        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
-    };
-    (postgres) => {
-        "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
-    };
-}
-
 impl Queue {
     /// Registers a worker, or updates its heartbeat.
     pub async fn heartbeat(&self, worker: &str, host: &str) -> Result<(), QueueError> {
-        const SQLITE: &str = concat!(
-            "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, ",
-            now_ms!(sqlite),
-            ", ",
-            now_ms!(sqlite),
-            " WHERE true ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at"
+        let db = self.store.db();
+        let beat = job_sql!(
+            db,
+            "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, now_ms, now_ms FROM clock \
+             WHERE true ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at"
         );
-        const POSTGRES: &str = concat!(
-            "INSERT INTO worker (id, version, host, started_at, beat_at) SELECT $1, $2, $3, ",
-            now_ms!(postgres),
-            ", ",
-            now_ms!(postgres),
-            " ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at"
-        );
-        let version = env!("CARGO_PKG_VERSION");
-        match self.store.db() {
-            Db::Sqlite(pool) => {
-                sqlx::query(SQLITE).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?;
-            }
-            Db::Postgres(pool) => {
-                sqlx::query(POSTGRES).bind(worker).bind(version).bind(host).execute(pool).await.map(drop)?;
-            }
-        }
+        on_pool!(db, |pool| sqlx::query(beat)
+            .bind(worker)
+            .bind(env!("CARGO_PKG_VERSION"))
+            .bind(host)
+            .execute(pool)
+            .await
+            .map(drop)?);
         Ok(())
     }
 
@@ -87,13 +68,10 @@ impl Queue {
 
     /// The number of workers with a heartbeat within `silent_after`.
     pub async fn live_workers(&self, silent_after: Duration) -> Result<u64, QueueError> {
-        const SQLITE: &str = concat!("SELECT COUNT(*) FROM worker WHERE beat_at >= ", now_ms!(sqlite), " - $1");
-        const POSTGRES: &str = concat!("SELECT COUNT(*) FROM worker WHERE beat_at >= ", now_ms!(postgres), " - $1");
+        let db = self.store.db();
+        let alive = job_sql!(db, "SELECT COUNT(*) FROM worker, clock WHERE beat_at >= now_ms - $1");
         let silent = silent_after.as_millis() as i64;
-        let count: i64 = match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query_scalar(SQLITE).bind(silent).fetch_one(pool).await?,
-            Db::Postgres(pool) => sqlx::query_scalar(POSTGRES).bind(silent).fetch_one(pool).await?,
-        };
+        let count: i64 = on_pool!(db, |pool| sqlx::query_scalar(alive).bind(silent).fetch_one(pool).await?);
         Ok(count as u64)
     }
 
@@ -103,52 +81,55 @@ impl Queue {
     pub async fn requeue_expired(&self, me: &str, silent_after: Duration) -> Result<Requeued, QueueError> {
         let silent = silent_after.as_millis() as i64;
         let mut tx = self.store.begin().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
-        let requeued = match &mut tx {
-            crate::store::Tx::Sqlite(tx) => requeue_sqlite(tx, me, silent).await?,
-            crate::store::Tx::Postgres(tx) => requeue_postgres(tx, me, silent).await?,
-        };
+        let requeued = requeue(&mut tx, me, silent).await?;
         tx.commit().await.map_err(|err| QueueError::Unreadable(err.to_string()))?;
         Ok(requeued)
     }
 }
 
-// A requeued job gets priority 1 and keeps its due time, so jobs that a dead worker had begun run first.
-async fn requeue_sqlite(
-    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-    me: &str,
-    silent: i64,
-) -> Result<Requeued, sqlx::Error> {
-    const EXPIRE: &str =
-        concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(sqlite), " - $2)");
-    const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = datetime('now', 'subsec'), \
-         metadata = jsonb_set(metadata, '$.failure', jsonb($2)) \
-         WHERE state = 'running' AND attempt >= max_attempts AND json_extract(attempted_by, '$[#-1]') <> $1 \
-         AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
-    const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1 \
-         WHERE state = 'running' AND json_extract(attempted_by, '$[#-1]') <> $1 \
-         AND json_extract(attempted_by, '$[#-1]') NOT IN (SELECT id FROM worker)";
-    sqlx::query(EXPIRE).bind(me).bind(silent).execute(&mut **tx).await?;
-    let dead_lettered = sqlx::query(POISONED).bind(me).bind(POISON).execute(&mut **tx).await?.rows_affected();
-    let returned = sqlx::query(ORPHANED).bind(me).execute(&mut **tx).await?.rows_affected();
-    Ok(Requeued { returned, dead_lettered })
+/// SQL condition: the job runs on a worker that is not registered. It is checked on the row that is changed, because
+/// another worker may have requeued the job meanwhile.
+macro_rules! orphaned {
+    ($engine:ident) => {
+        concat!(
+            " WHERE state = 'running' AND ",
+            last_worker!($engine),
+            " <> $1 AND ",
+            last_worker!($engine),
+            " NOT IN (SELECT id FROM worker)"
+        )
+    };
 }
 
-async fn requeue_postgres(
-    tx: &mut sqlx::Transaction<'static, sqlx::Postgres>,
-    me: &str,
-    silent: i64,
-) -> Result<Requeued, sqlx::Error> {
-    const EXPIRE: &str =
-        concat!("DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < ", now_ms!(postgres), " - $2)");
-    const POISONED: &str = "UPDATE river_job SET state = 'discarded', finalized_at = now(), \
-         metadata = jsonb_set(metadata, '{failure}', $2::jsonb) \
-         WHERE state = 'running' AND attempt >= max_attempts AND attempted_by[array_length(attempted_by, 1)] <> $1 \
-         AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
-    const ORPHANED: &str = "UPDATE river_job SET state = 'available', priority = 1 \
-         WHERE state = 'running' AND attempted_by[array_length(attempted_by, 1)] <> $1 \
-         AND attempted_by[array_length(attempted_by, 1)] NOT IN (SELECT id FROM worker)";
-    sqlx::query(EXPIRE).bind(me).bind(silent).execute(&mut **tx).await?;
-    let dead_lettered = sqlx::query(POISONED).bind(me).bind(POISON).execute(&mut **tx).await?.rows_affected();
-    let returned = sqlx::query(ORPHANED).bind(me).execute(&mut **tx).await?.rows_affected();
+// A requeued job gets priority 1 and keeps its due time, so jobs that a dead worker had begun run first.
+async fn requeue(tx: &mut Tx, me: &str, silent: i64) -> Result<Requeued, sqlx::Error> {
+    macro_rules! poisoned {
+        ($engine:ident, $now:literal, $failure:literal) => {
+            concat!(
+                "UPDATE river_job SET state = 'discarded', finalized_at = ",
+                $now,
+                ", metadata = ",
+                $failure,
+                orphaned!($engine),
+                " AND attempt >= max_attempts"
+            )
+        };
+    }
+    macro_rules! returned {
+        ($engine:ident) => {
+            concat!("UPDATE river_job SET state = 'available', priority = 1", orphaned!($engine))
+        };
+    }
+    let expire =
+        job_sql!(tx, "DELETE FROM worker WHERE id <> $1 AND ($2 = 0 OR beat_at < (SELECT now_ms FROM clock) - $2)");
+    let poisoned = tx.sql(
+        poisoned!(sqlite, "datetime('now', 'subsec')", "jsonb_set(metadata, '$.failure', jsonb($2))"),
+        poisoned!(postgres, "now()", "jsonb_set(metadata, '{failure}', $2::jsonb)"),
+    );
+    let returned = tx.sql(returned!(sqlite), returned!(postgres));
+    on_tx!(&mut *tx, |conn| sqlx::query(expire).bind(me).bind(silent).execute(conn).await.map(drop)?);
+    let dead_lettered =
+        on_tx!(&mut *tx, |conn| sqlx::query(poisoned).bind(me).bind(POISON).execute(conn).await?.rows_affected());
+    let returned = on_tx!(tx, |conn| sqlx::query(returned).bind(me).execute(conn).await?.rows_affected());
     Ok(Requeued { returned, dead_lettered })
 }

@@ -8,7 +8,7 @@ use sqlx::FromRow;
 
 use super::{Failure, JobState, Kind, Queue, QueueError};
 use crate::domain::Stage;
-use crate::store::{Db, Tx, on_pool, on_tx};
+use crate::store::{Tx, job_sql, on_pool, on_tx};
 
 /// A job as listed.
 #[derive(Debug, Clone)]
@@ -50,21 +50,9 @@ struct JobRow {
 }
 
 macro_rules! columns {
-    (sqlite) => {
-        "id, kind, state, CAST(attempt AS BIGINT) AS attempt, CAST(max_attempts AS BIGINT) AS max_attempts, \
-         json(args) AS args, json(metadata) AS metadata, json(errors) AS errors, \
-         CAST(unixepoch(scheduled_at, 'subsec') * 1000 AS INTEGER) AS next_ms, \
-         CAST(unixepoch(created_at, 'subsec') * 1000 AS INTEGER) AS created_ms, \
-         CAST(unixepoch(attempted_at, 'subsec') * 1000 AS INTEGER) AS attempted_ms, \
-         CAST(unixepoch(finalized_at, 'subsec') * 1000 AS INTEGER) AS finalized_ms"
-    };
-    (postgres) => {
-        "id, kind, state::text AS state, attempt::bigint AS attempt, max_attempts::bigint AS max_attempts, \
-         args::text AS args, metadata::text AS metadata, array_to_json(errors)::text AS errors, \
-         CAST(extract(epoch FROM scheduled_at) * 1000 AS BIGINT) AS next_ms, \
-         CAST(extract(epoch FROM created_at) * 1000 AS BIGINT) AS created_ms, \
-         CAST(extract(epoch FROM attempted_at) * 1000 AS BIGINT) AS attempted_ms, \
-         CAST(extract(epoch FROM finalized_at) * 1000 AS BIGINT) AS finalized_ms"
+    () => {
+        "SELECT id, kind, CAST(state AS TEXT) AS state, attempt, max_attempts, args, metadata, errors, next_ms, \
+         created_ms, attempted_ms, finalized_ms FROM job "
     };
 }
 
@@ -78,52 +66,39 @@ macro_rules! unfinished {
 impl Queue {
     /// Jobs, newest first: unfinished jobs and dead letters. With `finished` the others too.
     pub async fn jobs(&self, finished: FinishedJobs, limit: u64) -> Result<Vec<JobView>, QueueError> {
-        macro_rules! sql {
-            ($engine:ident) => {
-                concat!(
-                    "SELECT ",
-                    columns!($engine),
-                    " FROM river_job WHERE ($1 OR finalized_at IS NULL OR state = 'discarded') ORDER BY id DESC LIMIT $2"
-                )
-            };
-        }
         let all = finished == FinishedJobs::Included;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<JobRow> = match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query_as(sql!(sqlite)).bind(all).bind(limit).fetch_all(pool).await?,
-            Db::Postgres(pool) => sqlx::query_as(sql!(postgres)).bind(all).bind(limit).fetch_all(pool).await?,
-        };
+        let db = self.store.db();
+        let wanted = job_sql!(
+            db,
+            columns!(),
+            "WHERE ($1 OR finalized_at IS NULL OR state = 'discarded') ORDER BY id DESC LIMIT $2"
+        );
+        let rows: Vec<JobRow> =
+            on_pool!(db, |pool| sqlx::query_as(wanted).bind(all).bind(limit).fetch_all(pool).await?);
         rows.into_iter().map(JobRow::read).collect()
     }
 
     /// Every job of a subject, newest first.
     pub async fn jobs_about(&self, subject: &str) -> Result<Vec<JobView>, QueueError> {
-        const SQLITE: &str = concat!(
-            "SELECT ",
-            columns!(sqlite),
-            " FROM river_job WHERE json_extract(args, '$.subject') = $1 ORDER BY id DESC"
-        );
-        const POSTGRES: &str =
-            concat!("SELECT ", columns!(postgres), " FROM river_job WHERE args->>'subject' = $1 ORDER BY id DESC");
-        let rows: Vec<JobRow> = match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query_as(SQLITE).bind(subject).fetch_all(pool).await?,
-            Db::Postgres(pool) => sqlx::query_as(POSTGRES).bind(subject).fetch_all(pool).await?,
-        };
+        let db = self.store.db();
+        let about = job_sql!(db, columns!(), "WHERE subject = $1 ORDER BY id DESC");
+        let rows: Vec<JobRow> = on_pool!(db, |pool| sqlx::query_as(about).bind(subject).fetch_all(pool).await?);
         rows.into_iter().map(JobRow::read).collect()
     }
 
     /// The state of the newest job of a kind and subject, read in the caller's transaction. A second connection could
     /// deadlock while all other connections wait for this transaction.
     pub async fn last_state(&self, tx: &mut Tx, kind: Kind, subject: &str) -> Result<Option<JobState>, QueueError> {
-        const SQLITE: &str = "SELECT state FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 \
-                              ORDER BY id DESC LIMIT 1";
-        const POSTGRES: &str = "SELECT state::text FROM river_job WHERE args->>'subject' = $1 AND kind = $2 \
-                                ORDER BY id DESC LIMIT 1";
-        let kind = kind.as_str();
-        let state: Option<String> = match tx {
-            Tx::Sqlite(tx) => sqlx::query_scalar(SQLITE).bind(subject).bind(kind).fetch_optional(&mut **tx).await?,
-            Tx::Postgres(tx) => sqlx::query_scalar(POSTGRES).bind(subject).bind(kind).fetch_optional(&mut **tx).await?,
-        };
+        let newest = job_sql!(
+            tx,
+            "SELECT CAST(state AS TEXT) FROM job WHERE subject = $1 AND kind = $2 ORDER BY id DESC LIMIT 1"
+        );
+        let state: Option<String> = on_tx!(tx, |conn| sqlx::query_scalar(newest)
+            .bind(subject)
+            .bind(kind.as_str())
+            .fetch_optional(conn)
+            .await?);
         Ok(state.as_deref().map(JobState::of))
     }
 
@@ -168,47 +143,23 @@ impl Queue {
 
     /// Deletes the jobs of a subject in the caller's transaction, except `except` and running jobs.
     pub async fn forget(&self, tx: &mut Tx, subject: &str, except: i64) -> Result<(), QueueError> {
-        match tx {
-            Tx::Sqlite(tx) => sqlx::query(
-                "DELETE FROM river_job WHERE json_extract(args, '$.subject') = $1 AND id <> $2 AND state <> 'running'",
-            )
-            .bind(subject)
-            .bind(except)
-            .execute(&mut **tx)
-            .await
-            .map(drop)?,
-            Tx::Postgres(tx) => {
-                sqlx::query("DELETE FROM river_job WHERE args->>'subject' = $1 AND id <> $2 AND state <> 'running'")
-                    .bind(subject)
-                    .bind(except)
-                    .execute(&mut **tx)
-                    .await
-                    .map(drop)?;
-            }
-        }
+        let forget = job_sql!(
+            tx,
+            "DELETE FROM river_job WHERE id IN (SELECT id FROM job WHERE subject = $1) AND id <> $2 AND state <> 'running'"
+        );
+        on_tx!(tx, |conn| sqlx::query(forget).bind(subject).bind(except).execute(conn).await.map(drop)?);
         Ok(())
     }
 
     /// Deletes the dead letters of a kind and subject.
     pub async fn drop_dead_letters(&self, kind: Kind, subject: &str) -> Result<(), QueueError> {
-        match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query(
-                "DELETE FROM river_job WHERE json_extract(args, '$.subject') = $1 AND kind = $2 AND state = 'discarded'",
-            )
-            .bind(subject)
-            .bind(kind.as_str())
-            .execute(pool)
-            .await
-            .map(drop)?,
-            Db::Postgres(pool) => {
-                sqlx::query("DELETE FROM river_job WHERE args->>'subject' = $1 AND kind = $2 AND state = 'discarded'")
-                    .bind(subject)
-                    .bind(kind.as_str())
-                    .execute(pool)
-                    .await
-                    .map(drop)?;
-            }
-        }
+        let db = self.store.db();
+        let delete = job_sql!(
+            db,
+            "DELETE FROM river_job WHERE id IN (SELECT id FROM job WHERE subject = $1) AND kind = $2 \
+             AND state = 'discarded'"
+        );
+        on_pool!(db, |pool| sqlx::query(delete).bind(subject).bind(kind.as_str()).execute(pool).await.map(drop)?);
         Ok(())
     }
 
@@ -216,44 +167,22 @@ impl Queue {
     /// not counted. A job that has been throttled without interruption since before `patience` counts only when it is
     /// due now.
     pub async fn due(&self, horizon: Duration, patience: Timestamp) -> Result<u64, QueueError> {
-        let patience = patience.as_millisecond();
-        let seconds = horizon.as_secs_f64();
-        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        let count: i64 = match self.store.db() {
-            Db::Sqlite(pool) => {
-                sqlx::query_scalar(
-                    // `+kind` makes SQLite use the index on `state`, which skips the many finished jobs.
-                    concat!(
-                        "SELECT COUNT(*) FROM river_job WHERE state IN ",
-                        unfinished!(),
-                        " AND +kind IN (SELECT value FROM json_each($2)) AND (state = 'running' \
-                         OR scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now') \
-                         OR (scheduled_at <= strftime('%Y-%m-%d %H:%M:%f', 'now', '+' || $1 || ' seconds') \
-                         AND COALESCE(json_extract(metadata, '$.throttled_since'), $3) >= $3))"
-                    ),
-                )
-                .bind(seconds)
-                .bind(Value::from(kinds).to_string())
-                .bind(patience)
-                .fetch_one(pool)
-                .await?
-            }
-            Db::Postgres(pool) => {
-                sqlx::query_scalar(concat!(
-                    "SELECT COUNT(*) FROM river_job WHERE state IN ",
-                    unfinished!(),
-                    " AND kind = ANY($2) AND (state = 'running' OR scheduled_at <= now() \
-                     OR (scheduled_at <= now() + make_interval(secs => $1) \
-                     AND COALESCE((metadata->>'throttled_since')::bigint, $3) >= $3))"
-                ))
-                .bind(seconds)
-                .bind(kinds)
-                .bind(patience)
-                .fetch_one(pool)
-                .await?
-            }
-        };
-        Ok(count as u64)
+        let db = self.store.db();
+        let due = job_sql!(
+            db,
+            "SELECT kind, COUNT(*) FROM job, clock WHERE state IN ",
+            unfinished!(),
+            " AND (state = 'running' OR next_ms <= now_ms \
+             OR (next_ms <= now_ms + $1 AND COALESCE(throttled_since, $2) >= $2)) GROUP BY kind"
+        );
+        let horizon = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX / 2);
+        let kinds: Vec<(String, i64)> = on_pool!(db, |pool| sqlx::query_as(due)
+            .bind(horizon)
+            .bind(patience.as_millisecond())
+            .fetch_all(pool)
+            .await?);
+        let known = kinds.iter().filter(|(kind, _)| kind.parse::<Kind>().is_ok());
+        Ok(known.map(|(_, count)| *count as u64).sum())
     }
 
     /// Unfinished jobs and dead letters by kind and state, and the age of the oldest available job in seconds.
@@ -265,49 +194,26 @@ impl Queue {
         );
         let rows: Vec<(String, String, i64)> =
             on_pool!(self.store.db(), |pool| sqlx::query_as(BY_KIND).fetch_all(pool).await?);
-        let oldest: Option<f64> = match self.store.db() {
-            Db::Sqlite(pool) => {
-                sqlx::query_scalar(
-                    "SELECT CAST(unixepoch('subsec') - MIN(unixepoch(scheduled_at, 'subsec')) AS REAL) \
-                     FROM river_job WHERE state = 'available'",
-                )
-                .fetch_one(pool)
-                .await?
-            }
-            Db::Postgres(pool) => {
-                sqlx::query_scalar(
-                    "SELECT CAST(extract(epoch FROM now() - MIN(scheduled_at)) AS DOUBLE PRECISION) \
-                     FROM river_job WHERE state = 'available'",
-                )
-                .fetch_one(pool)
-                .await?
-            }
-        };
+        let oldest = job_sql!(
+            self.store.db(),
+            "SELECT (SELECT now_ms FROM clock) - MIN(next_ms) FROM job WHERE state = 'available'"
+        );
+        let oldest_ms: Option<i64> =
+            on_pool!(self.store.db(), |pool| sqlx::query_scalar(oldest).fetch_one(pool).await?);
         let counts = rows.into_iter().map(|(kind, state, count)| (kind, state, count as u64)).collect();
-        Ok((counts, oldest.unwrap_or(0.0).max(0.0)))
+        Ok((counts, oldest_ms.unwrap_or(0).max(0) as f64 / 1000.0))
     }
 
     /// For tests: makes every waiting job due this much earlier.
     pub async fn bring_forward(&self, by: Duration) -> Result<(), QueueError> {
-        let seconds = by.as_secs_f64();
-        match self.store.db() {
-            Db::Sqlite(pool) => sqlx::query(
-                "UPDATE river_job SET scheduled_at = strftime('%Y-%m-%d %H:%M:%f', scheduled_at, '-' || $1 || ' seconds') \
-                 WHERE finalized_at IS NULL AND state <> 'running'",
-            )
-            .bind(seconds)
-            .execute(pool)
-            .await
-            .map(drop)?,
-            Db::Postgres(pool) => sqlx::query(
-                "UPDATE river_job SET scheduled_at = scheduled_at - make_interval(secs => $1) \
-                 WHERE finalized_at IS NULL AND state <> 'running'",
-            )
-            .bind(seconds)
-            .execute(pool)
-            .await
-            .map(drop)?,
-        }
+        let db = self.store.db();
+        let earlier = db.sql(
+            "UPDATE river_job SET scheduled_at = strftime('%Y-%m-%d %H:%M:%f', scheduled_at, '-' || $1 || ' seconds') \
+             WHERE finalized_at IS NULL AND state <> 'running'",
+            "UPDATE river_job SET scheduled_at = scheduled_at - make_interval(secs => $1) \
+             WHERE finalized_at IS NULL AND state <> 'running'",
+        );
+        on_pool!(db, |pool| sqlx::query(earlier).bind(by.as_secs_f64()).execute(pool).await.map(drop)?);
         Ok(())
     }
 }

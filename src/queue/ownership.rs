@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{Queue, QueueError, Ticket};
-use crate::store::Db;
+use crate::store::{Db, last_worker};
 
 /// Result of the ownership check of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,10 +91,10 @@ impl Queue {
 
     async fn seen(&self, jobs: Vec<i64>) -> Result<HashMap<i64, JobOwner>, QueueError> {
         macro_rules! sql {
-            ($last_worker:literal, $among:literal) => {
+            ($engine:ident, $among:literal) => {
                 concat!(
                     "SELECT id, CAST(attempt AS BIGINT), ",
-                    $last_worker,
+                    last_worker!($engine),
                     ", CASE WHEN finalized_at IS NOT NULL THEN 'ended' WHEN state = 'running' THEN 'running' ELSE 'waiting' END ",
                     "FROM river_job WHERE id ",
                     $among
@@ -103,11 +103,11 @@ impl Queue {
         }
         let rows: Vec<(i64, i64, Option<String>, String)> = match self.store.db() {
             Db::Sqlite(pool) => {
-                let sql = sql!("json_extract(attempted_by, '$[#-1]')", "IN (SELECT value FROM json_each($1))");
+                let sql = sql!(sqlite, "IN (SELECT value FROM json_each($1))");
                 sqlx::query_as(sql).bind(serde_json::to_string(&jobs).unwrap_or_default()).fetch_all(pool).await?
             }
             Db::Postgres(pool) => {
-                let sql = sql!("attempted_by[array_length(attempted_by, 1)]", "= ANY($1)");
+                let sql = sql!(postgres, "= ANY($1)");
                 sqlx::query_as(sql).bind(jobs).fetch_all(pool).await?
             }
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{JobAttempt, Queue, QueueError};
-use crate::store::{Db, Tx};
+use crate::store::{Tx, last_worker, on_pool, on_tx};
 
 /// Metadata key of the start at which the job last made progress.
 pub(super) const PROGRESSED: &str = "progressed";
@@ -43,33 +43,56 @@ impl JobAttempt {
     }
 }
 
+/// SQL: the maximum of attempts after progress in the current attempt.
+macro_rules! restored {
+    (sqlite) => {
+        "min(max_attempts - COALESCE(json_extract(metadata, '$.progressed'), 0) + attempt, 32767)"
+    };
+    (postgres) => {
+        "LEAST(max_attempts - COALESCE((metadata->>'progressed')::int, 0) + attempt, 32767)::smallint"
+    };
+}
+
+/// SQL: the metadata after progress in the current attempt.
+macro_rules! progressed {
+    (sqlite) => {
+        "jsonb_set(metadata, '$.progressed', attempt)"
+    };
+    (postgres) => {
+        "jsonb_set(metadata, '{progressed}', to_jsonb(attempt))"
+    };
+}
+
 impl Queue {
     /// Records that this attempt made progress: it finished something durable that the next attempt will not repeat.
     /// The attempts so far are restored. It is written at most once per attempt. Call it outside of any transaction.
     pub async fn advance(&self, job: &JobAttempt) -> Result<(), QueueError> {
-        const SQLITE: &str = "UPDATE river_job SET max_attempts = \
-             min(max_attempts - COALESCE(json_extract(metadata, '$.progressed'), 0) + attempt, 32767), \
-             metadata = jsonb_set(metadata, '$.progressed', attempt) \
-             WHERE id = $1 AND state = 'running' AND attempt = $2 AND json_extract(attempted_by, '$[#-1]') = $3";
-        const POSTGRES: &str = "UPDATE river_job SET max_attempts = \
-             LEAST(max_attempts - COALESCE((metadata->>'progressed')::int, 0) + attempt, 32767)::smallint, \
-             metadata = jsonb_set(metadata, '{progressed}', to_jsonb(attempt)) \
-             WHERE id = $1 AND state = 'running' AND attempt = $2 AND attempted_by[array_length(attempted_by, 1)] = $3";
+        macro_rules! sql {
+            ($engine:ident) => {
+                concat!(
+                    "UPDATE river_job SET max_attempts = ",
+                    restored!($engine),
+                    ", metadata = ",
+                    progressed!($engine),
+                    " WHERE id = $1 AND state = 'running' AND attempt = $2 AND ",
+                    last_worker!($engine),
+                    " = $3"
+                )
+            };
+        }
         if job.progress.made() {
             return Ok(());
         }
-        let (ticket, id) = (&job.ticket, job.id);
+        let (ticket, db) = (&job.ticket, self.store.db());
         if ticket.attempt > job.progress.before {
-            match self.store.db() {
-                Db::Sqlite(pool) => {
-                    let update = sqlx::query(SQLITE).bind(id).bind(ticket.attempt).bind(&ticket.worker);
-                    update.execute(pool).await.map(drop)?;
-                }
-                Db::Postgres(pool) => {
-                    let update = sqlx::query(POSTGRES).bind(id).bind(ticket.attempt).bind(&ticket.worker);
-                    update.execute(pool).await.map(drop)?;
-                }
-            }
+            let advance = db.sql(sql!(sqlite), sql!(postgres));
+            on_pool!(db, |pool| sqlx::query(advance)
+                .bind(job.id)
+                .bind(ticket.attempt)
+                .bind(&ticket.worker)
+                .execute(pool)
+                .await
+                .map(drop)?);
         }
         job.progress.now.store(true, Ordering::Relaxed);
         Ok(())
@@ -79,38 +102,22 @@ impl Queue {
     /// dead letter. False also when the same work was enqueued again and is unfinished.
     pub async fn revive(&self, tx: &mut Tx, id: i64) -> Result<bool, QueueError> {
         macro_rules! sql {
-            ($now:literal, $max:literal, $metadata:literal) => {
+            ($engine:ident, $now:literal) => {
                 concat!(
                     "UPDATE river_job SET state = 'available', finalized_at = NULL, scheduled_at = ",
                     $now,
                     ", max_attempts = ",
-                    $max,
+                    restored!($engine),
                     ", metadata = ",
-                    $metadata,
+                    progressed!($engine),
                     " WHERE id = $1 AND state = 'discarded' AND NOT EXISTS (SELECT 1 FROM river_job other \
                      WHERE other.unique_key = river_job.unique_key AND other.id <> river_job.id \
                      AND other.state IN ('available', 'pending', 'retryable', 'running', 'scheduled'))"
                 )
             };
         }
-        let changed = match tx {
-            Tx::Sqlite(tx) => {
-                let sql = sql!(
-                    "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-                    "min(max_attempts - COALESCE(json_extract(metadata, '$.progressed'), 0) + attempt, 32767)",
-                    "jsonb_set(metadata, '$.progressed', attempt)"
-                );
-                sqlx::query(sql).bind(id).execute(&mut **tx).await?.rows_affected()
-            }
-            Tx::Postgres(tx) => {
-                let sql = sql!(
-                    "now()",
-                    "LEAST(max_attempts - COALESCE((metadata->>'progressed')::int, 0) + attempt, 32767)::smallint",
-                    "jsonb_set(metadata, '{progressed}', to_jsonb(attempt))"
-                );
-                sqlx::query(sql).bind(id).execute(&mut **tx).await?.rows_affected()
-            }
-        };
+        let revive = tx.sql(sql!(sqlite, "strftime('%Y-%m-%d %H:%M:%f', 'now')"), sql!(postgres, "now()"));
+        let changed = on_tx!(tx, |conn| sqlx::query(revive).bind(id).execute(conn).await?.rows_affected());
         Ok(changed == 1)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use super::{Backfill, Db, Store, StoreError, Tx, on_tx};
+use super::{Backfill, Store, StoreError, Tx, job_sql, on_pool, on_tx};
 
 /// The number of fed calls that have not ended, by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,63 +51,26 @@ impl From<FedRow> for Fed {
     }
 }
 
-/// SQL condition: the job's due time is in the future.
-macro_rules! off {
-    (sqlite) => {
-        "(j.state IN ('scheduled', 'retryable', 'available') AND j.scheduled_at > strftime('%Y-%m-%d %H:%M:%f', 'now'))"
-    };
-    (postgres) => {
-        "(j.state IN ('scheduled', 'retryable', 'available') AND j.scheduled_at > now())"
-    };
-}
-
-macro_rules! throttled {
-    (sqlite) => {
-        "json_extract(j.metadata, '$.throttled_since') IS NOT NULL"
-    };
-    (postgres) => {
-        "j.metadata->>'throttled_since' IS NOT NULL"
-    };
-}
-
-macro_rules! failed {
-    (sqlite) => {
-        "(j.state = 'retryable' OR json_extract(j.metadata, '$.retrying') = 1)"
-    };
-    (postgres) => {
-        "(j.state = 'retryable' OR j.metadata->>'retrying' = 'true')"
-    };
-}
-
-macro_rules! next_ms {
-    (sqlite) => {
-        "CAST((unixepoch(MIN(j.scheduled_at), 'subsec') - unixepoch('subsec')) * 1000 AS INTEGER)"
-    };
-    (postgres) => {
-        "CAST(extract(epoch FROM MIN(j.scheduled_at) - now()) * 1000 AS BIGINT)"
+/// SQL: the unfinished jobs of a backfill's fed items. `is_off`: the job's due time is in the future. `failed`: its
+/// latest attempt failed.
+macro_rules! fed_jobs {
+    () => {
+        "(SELECT COALESCE(j.state IN ('scheduled', 'retryable', 'available') AND j.next_ms > now_ms, FALSE) AS is_off, \
+         j.throttled_since IS NOT NULL AS throttled, COALESCE(j.state = 'retryable' OR j.retrying, FALSE) AS failed, \
+         j.failure_cause, j.next_ms, now_ms FROM clock, backfill_item i LEFT JOIN job j ON j.id = i.job_id \
+         WHERE i.backfill_id = $1 AND i.state = 'enqueued') AS fed"
     };
 }
 
 macro_rules! fed {
-    ($engine:ident) => {
+    () => {
         concat!(
-            "SELECT COUNT(*) FILTER (WHERE is_off = 0) AS active, ",
-            "COUNT(*) FILTER (WHERE is_off = 1 AND throttled = 0 AND failed = 0) AS waiting, ",
-            "COUNT(*) FILTER (WHERE is_off = 1 AND throttled = 0 AND failed = 1) AS retrying, ",
-            "COUNT(*) FILTER (WHERE is_off = 1 AND throttled = 1) AS held, ",
-            "(SELECT ",
-            next_ms!($engine),
-            " FROM backfill_item i JOIN river_job j ON j.id = i.job_id WHERE i.backfill_id = $1 ",
-            "AND i.state = 'enqueued' AND ",
-            off!($engine),
-            ") AS next_ms FROM (SELECT CASE WHEN ",
-            off!($engine),
-            " THEN 1 ELSE 0 END AS is_off, CASE WHEN ",
-            throttled!($engine),
-            " THEN 1 ELSE 0 END AS throttled, CASE WHEN ",
-            failed!($engine),
-            " THEN 1 ELSE 0 END AS failed FROM backfill_item i LEFT JOIN river_job j ON j.id = i.job_id ",
-            "WHERE i.backfill_id = $1 AND i.state = 'enqueued') AS fed"
+            "SELECT COUNT(*) FILTER (WHERE NOT is_off) AS active, \
+             COUNT(*) FILTER (WHERE is_off AND NOT throttled AND NOT failed) AS waiting, \
+             COUNT(*) FILTER (WHERE is_off AND NOT throttled AND failed) AS retrying, \
+             COUNT(*) FILTER (WHERE is_off AND throttled) AS held, \
+             MIN(next_ms - now_ms) FILTER (WHERE is_off) AS next_ms FROM ",
+            fed_jobs!()
         )
     };
 }
@@ -140,52 +103,27 @@ impl Store {
         .execute(conn)
         .await?
         .rows_affected());
-        let row: FedRow = match tx {
-            Tx::Sqlite(tx) => sqlx::query_as(fed!(sqlite)).bind(&backfill.id).fetch_one(&mut **tx).await?,
-            Tx::Postgres(tx) => sqlx::query_as(fed!(postgres)).bind(&backfill.id).fetch_one(&mut **tx).await?,
-        };
+        let fed = job_sql!(tx, fed!());
+        let row: FedRow = on_tx!(tx, |conn| sqlx::query_as(fed).bind(&backfill.id).fetch_one(conn).await?);
         Ok(row.into())
     }
 
     /// The fed calls of a backfill by the current state of their jobs.
     pub async fn fed(&self, backfill: &str) -> Result<Fed, StoreError> {
-        let row: FedRow = match &self.db {
-            Db::Sqlite(pool) => sqlx::query_as(fed!(sqlite)).bind(backfill).fetch_one(pool).await?,
-            Db::Postgres(pool) => sqlx::query_as(fed!(postgres)).bind(backfill).fetch_one(pool).await?,
-        };
+        let fed = job_sql!(self.db, fed!());
+        let row: FedRow = on_pool!(&self.db, |pool| sqlx::query_as(fed).bind(backfill).fetch_one(pool).await?);
         Ok(row.into())
     }
 
     /// The cause of one throttled or failed job among the fed calls.
     pub async fn fed_cause(&self, backfill: &str) -> Result<Option<String>, StoreError> {
-        macro_rules! sql {
-            ($engine:ident, $cause:literal) => {
-                concat!(
-                    "SELECT ",
-                    $cause,
-                    " FROM backfill_item i JOIN river_job j ON j.id = i.job_id WHERE i.backfill_id = $1 ",
-                    "AND i.state = 'enqueued' AND ",
-                    off!($engine),
-                    " AND (",
-                    throttled!($engine),
-                    " OR ",
-                    failed!($engine),
-                    ") AND ",
-                    $cause,
-                    " IS NOT NULL LIMIT 1"
-                )
-            };
-        }
-        Ok(match &self.db {
-            Db::Sqlite(pool) => {
-                let sql = sql!(sqlite, "json_extract(j.metadata, '$.failure.cause')");
-                sqlx::query_scalar(sql).bind(backfill).fetch_optional(pool).await?
-            }
-            Db::Postgres(pool) => {
-                let sql = sql!(postgres, "j.metadata->'failure'->>'cause'");
-                sqlx::query_scalar(sql).bind(backfill).fetch_optional(pool).await?
-            }
-        })
+        let cause = job_sql!(
+            self.db,
+            "SELECT failure_cause FROM ",
+            fed_jobs!(),
+            " WHERE is_off AND (throttled OR failed) AND failure_cause IS NOT NULL LIMIT 1"
+        );
+        Ok(on_pool!(&self.db, |pool| sqlx::query_scalar(cause).bind(backfill).fetch_optional(pool).await?))
     }
 
     /// Takes back every fed call that is not running. Its job is cancelled unless another backfill fed the same job.

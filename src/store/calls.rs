@@ -104,22 +104,15 @@ impl Store {
 
     async fn lock_call(&self, tx: &mut Tx, source: &SourceName, call_id: &CallId) -> Result<CallRecord, StoreError> {
         // SQLite's transaction already holds the only write lock. PostgreSQL needs a row lock.
-        let row: CallRow = match tx {
-            Tx::Sqlite(tx) => {
-                sqlx::query_as("SELECT * FROM call_record WHERE source = $1 AND call_id = $2")
-                    .bind(source.as_str())
-                    .bind(call_id.as_str())
-                    .fetch_one(&mut **tx)
-                    .await?
-            }
-            Tx::Postgres(tx) => {
-                sqlx::query_as("SELECT * FROM call_record WHERE source = $1 AND call_id = $2 FOR UPDATE")
-                    .bind(source.as_str())
-                    .bind(call_id.as_str())
-                    .fetch_one(&mut **tx)
-                    .await?
-            }
-        };
+        let lock = tx.sql(
+            "SELECT * FROM call_record WHERE source = $1 AND call_id = $2",
+            "SELECT * FROM call_record WHERE source = $1 AND call_id = $2 FOR UPDATE",
+        );
+        let row: CallRow = on_tx!(tx, |conn| sqlx::query_as(lock)
+            .bind(source.as_str())
+            .bind(call_id.as_str())
+            .fetch_one(conn)
+            .await?);
         row.into_record()
     }
 
@@ -232,17 +225,17 @@ impl Store {
     /// active.
     pub async fn own_generation(&self, tx: &mut Tx, uid: CallUid, generation: i64) -> Result<bool, StoreError> {
         // SQLite's transaction already holds the only write lock.
-        const SQLITE: &str =
-            "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 AND retention_state = 'active'";
-        const POSTGRES: &str = "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 \
-                                AND retention_state = 'active' FOR NO KEY UPDATE";
-        let uid = uid.to_string();
-        let found = match tx {
-            Tx::Sqlite(tx) => sqlx::query(SQLITE).bind(uid).bind(generation).fetch_optional(&mut **tx).await?.is_some(),
-            Tx::Postgres(tx) => {
-                sqlx::query(POSTGRES).bind(uid).bind(generation).fetch_optional(&mut **tx).await?.is_some()
-            }
-        };
+        let lock = tx.sql(
+            "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 AND retention_state = 'active'",
+            "SELECT 1 FROM call_record WHERE uid = $1 AND generation = $2 AND retention_state = 'active' \
+             FOR NO KEY UPDATE",
+        );
+        let found = on_tx!(tx, |conn| sqlx::query(lock)
+            .bind(uid.to_string())
+            .bind(generation)
+            .fetch_optional(conn)
+            .await?
+            .is_some());
         Ok(found)
     }
 

@@ -64,14 +64,13 @@ impl Store {
         change: impl FnOnce(&mut Vec<String>) -> bool + Send,
     ) -> Result<bool, StoreError> {
         // SQLite's transaction already holds the only write lock. PostgreSQL needs a row lock.
-        const SQLITE: &str = "SELECT flags_json FROM call_record WHERE uid = $1 AND retention_state = 'active'";
-        const POSTGRES: &str =
-            "SELECT flags_json FROM call_record WHERE uid = $1 AND retention_state = 'active' FOR NO KEY UPDATE";
+        let lock = tx.sql(
+            "SELECT flags_json FROM call_record WHERE uid = $1 AND retention_state = 'active'",
+            "SELECT flags_json FROM call_record WHERE uid = $1 AND retention_state = 'active' FOR NO KEY UPDATE",
+        );
         let id = uid.to_string();
-        let held: Option<String> = match &mut *tx {
-            Tx::Sqlite(tx) => sqlx::query_scalar(SQLITE).bind(&id).fetch_optional(&mut **tx).await?,
-            Tx::Postgres(tx) => sqlx::query_scalar(POSTGRES).bind(&id).fetch_optional(&mut **tx).await?,
-        };
+        let held: Option<String> =
+            on_tx!(&mut *tx, |conn| sqlx::query_scalar(lock).bind(&id).fetch_optional(conn).await?);
         let Some(held) = held else { return Ok(false) };
         let mut flags: Vec<String> = read_json("flags", &id, &held)?;
         if !change(&mut flags) {

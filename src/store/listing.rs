@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::FromRow;
 
 use super::record::CallRow;
-use super::{CallRecord, Db, Store, StoreError, to_ms};
+use super::{CallRecord, Store, StoreError, on_pool, to_ms};
 use crate::domain::quality::Flag;
 use crate::domain::{Outcome, SourceName};
 
@@ -47,17 +47,26 @@ struct ListedRow {
     excerpt: Option<String>,
 }
 
-/// The engines differ only in how they read a member of the call's JSON.
+/// SQL: a member of the call's JSON.
+macro_rules! member {
+    (sqlite, $name:literal) => {
+        concat!("json_extract(call_json, '$.", $name, "')")
+    };
+    (postgres, $name:literal) => {
+        concat!("(call_json::json ->> '", $name, "')")
+    };
+}
+
 macro_rules! listing {
-    ($select:literal, $agent_id:literal, $phone_number_id:literal, $rest:literal) => {
+    ($engine:ident, $select:literal, $rest:literal) => {
         concat!(
             $select,
             " FROM call_record c WHERE retention_state = 'active' AND ($1 IS NULL OR org_id = $1) \
              AND ($2 IS NULL OR org_id = $2) AND ($3 IS NULL OR retain_until > $3) AND ($4 IS NULL OR status = $4) \
              AND ($5 IS NULL OR direction = $5) AND ($6 IS NULL OR ",
-            $agent_id,
+            member!($engine, "agent_id"),
             " = $6) AND ($7 IS NULL OR ",
-            $phone_number_id,
+            member!($engine, "phone_number_id"),
             " = $7) AND ($8 IS NULL OR COALESCE(ended_at, first_seen_at) >= $8) \
              AND ($9 IS NULL OR COALESCE(ended_at, first_seen_at) < $9) AND ($10 IS NULL OR source = $10) \
              AND ($11 IS NULL OR outcome = $11) AND ($12 IS NULL OR flags_json LIKE '%\"' || $12 || '\"%') ",
@@ -66,31 +75,21 @@ macro_rules! listing {
     };
 }
 
-macro_rules! on_sqlite {
-    ($select:literal, $rest:literal) => {
-        listing!(
-            $select,
-            "json_extract(call_json, '$.agent_id')",
-            "json_extract(call_json, '$.phone_number_id')",
-            $rest
-        )
-    };
-}
-
-macro_rules! on_postgres {
-    ($select:literal, $rest:literal) => {
-        listing!($select, "(call_json::json ->> 'agent_id')", "(call_json::json ->> 'phone_number_id')", $rest)
-    };
-}
-
 macro_rules! page {
     ($engine:ident) => {
         // 81 is `EXCERPT` plus one.
-        $engine!(
+        listing!(
+            $engine,
             "SELECT c.*, (SELECT substr(t.text, 1, 81) FROM transcript t \
              WHERE t.call_uid = c.uid AND t.version = c.transcript_version) AS excerpt",
             "ORDER BY COALESCE(ended_at, first_seen_at) DESC, uid DESC LIMIT $13 OFFSET $14"
         )
+    };
+}
+
+macro_rules! count {
+    ($engine:ident) => {
+        listing!($engine, "SELECT COUNT(*)", "")
     };
 }
 
@@ -117,30 +116,20 @@ impl Store {
     pub async fn listed(&self, listing: &Listing, limit: u64, offset: u64) -> Result<Vec<Listed>, StoreError> {
         let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (limit, offset) = (whole(limit), whole(offset));
-        let rows: Vec<ListedRow> = match &self.db {
-            Db::Sqlite(pool) => {
-                let query = bound!(sqlx::query_as(page!(on_sqlite)), listing);
-                query.bind(limit).bind(offset).fetch_all(pool).await?
-            }
-            Db::Postgres(pool) => {
-                let query = bound!(sqlx::query_as(page!(on_postgres)), listing);
-                query.bind(limit).bind(offset).fetch_all(pool).await?
-            }
-        };
+        let page = self.db.sql(page!(sqlite), page!(postgres));
+        let rows: Vec<ListedRow> = on_pool!(&self.db, |pool| bound!(sqlx::query_as(page), listing)
+            .bind(limit)
+            .bind(offset)
+            .fetch_all(pool)
+            .await?);
         let read = |listed: ListedRow| Ok(Listed { record: listed.row.into_record()?, excerpt: listed.excerpt });
         rows.into_iter().map(read).collect()
     }
 
     /// The number of calls in the whole listing.
     pub async fn count_listed(&self, listing: &Listing) -> Result<u64, StoreError> {
-        let count: i64 = match &self.db {
-            Db::Sqlite(pool) => {
-                bound!(sqlx::query_scalar(on_sqlite!("SELECT COUNT(*)", "")), listing).fetch_one(pool).await?
-            }
-            Db::Postgres(pool) => {
-                bound!(sqlx::query_scalar(on_postgres!("SELECT COUNT(*)", "")), listing).fetch_one(pool).await?
-            }
-        };
+        let count = self.db.sql(count!(sqlite), count!(postgres));
+        let count: i64 = on_pool!(&self.db, |pool| bound!(sqlx::query_scalar(count), listing).fetch_one(pool).await?);
         Ok(count as u64)
     }
 }

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sqlx::FromRow;
 
-use super::{Db, Store, StoreError, corrupt, from_ms, on_pool, to_ms};
+use super::{Store, StoreError, corrupt, from_ms, on_pool, to_ms};
 use crate::domain::{CallUid, SourceName};
 
 /// A call past its term.
@@ -81,10 +81,8 @@ impl Store {
                 )
             };
         }
-        let rows: Vec<DueRow> = match &self.db {
-            Db::Sqlite(pool) => sqlx::query_as(sql!(sqlite)).bind(to_ms(now)).fetch_all(pool).await?,
-            Db::Postgres(pool) => sqlx::query_as(sql!(postgres)).bind(to_ms(now)).fetch_all(pool).await?,
-        };
+        let due = self.db.sql(sql!(sqlite), sql!(postgres));
+        let rows: Vec<DueRow> = on_pool!(&self.db, |pool| sqlx::query_as(due).bind(to_ms(now)).fetch_all(pool).await?);
         let read = |row: DueRow| {
             Ok(Due {
                 uid: CallUid::parse(&row.uid).map_err(|err| corrupt("due call", &row.uid, err))?,
@@ -119,10 +117,9 @@ impl Store {
             };
         }
         let (from, to) = (to_ms(from), to_ms(to));
-        let count: i64 = match &self.db {
-            Db::Sqlite(pool) => sqlx::query_scalar(sql!(sqlite)).bind(from).bind(to).fetch_one(pool).await?,
-            Db::Postgres(pool) => sqlx::query_scalar(sql!(postgres)).bind(from).bind(to).fetch_one(pool).await?,
-        };
+        let ended = self.db.sql(sql!(sqlite), sql!(postgres));
+        let count: i64 =
+            on_pool!(&self.db, |pool| sqlx::query_scalar(ended).bind(from).bind(to).fetch_one(pool).await?);
         Ok(count as u64)
     }
 

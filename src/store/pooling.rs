@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::StoreError;
-use super::connect::Server;
+use super::server::{Server, speaks_like_a_pooler};
 
 /// Time limit of the check, because a pool without a free server does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -57,12 +57,4 @@ async fn session_mark(connection: &mut PgConnection) -> Result<String, StoreErro
     let row =
         sqlx::raw_sql("SELECT coalesce(current_setting('aftercall.session', true), '')").fetch_one(connection).await?;
     Ok(row.try_get(0)?)
-}
-
-/// Whether only a pooler returns this error.
-pub(super) fn speaks_like_a_pooler(err: &sqlx::Error) -> bool {
-    let said = err.to_string();
-    ["unsupported startup parameter", "statement pooling mode", "prepared statement \"sqlx_s_"]
-        .iter()
-        .any(|word| said.contains(word))
 }

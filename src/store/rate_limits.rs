@@ -33,16 +33,21 @@ impl RateLimitRow {
     }
 }
 
-const READ: &str = "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, \
-                    openings FROM source_pace WHERE source = $1";
-const LOCK: &str = "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, \
-                    openings FROM source_pace WHERE source = $1 FOR UPDATE";
+macro_rules! read {
+    ($lock:literal) => {
+        concat!(
+            "SELECT day, asked_first, asked_rest, first_before, next_free_us, held_until, held_for, failures, openings \
+             FROM source_pace WHERE source = $1",
+            $lock
+        )
+    };
+}
 
 impl Store {
     /// The current row.
     pub async fn rate_limit(&self, source: &SourceName) -> Result<RateLimitRow, StoreError> {
         let row: Option<RateLimitRow> =
-            on_pool!(&self.db, |pool| sqlx::query_as(READ).bind(source.as_str()).fetch_optional(pool).await?);
+            on_pool!(&self.db, |pool| sqlx::query_as(read!("")).bind(source.as_str()).fetch_optional(pool).await?);
         Ok(row.unwrap_or_default())
     }
 
@@ -56,10 +61,8 @@ impl Store {
         .await
         .map(drop)?);
         // SQLite's transaction already holds the only write lock.
-        Ok(match tx {
-            Tx::Sqlite(tx) => sqlx::query_as(READ).bind(source.as_str()).fetch_one(&mut **tx).await?,
-            Tx::Postgres(tx) => sqlx::query_as(LOCK).bind(source.as_str()).fetch_one(&mut **tx).await?,
-        })
+        let lock = tx.sql(read!(""), read!(" FOR UPDATE"));
+        Ok(on_tx!(tx, |conn| sqlx::query_as(lock).bind(source.as_str()).fetch_one(conn).await?))
     }
 
     /// Writes the row.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::FromRow;
 
 use super::record::Earlier;
-use super::{Db, Store, StoreError, corrupt, from_ms, on_pool, to_ms};
+use super::{Store, StoreError, corrupt, from_ms, on_pool, to_ms};
 use crate::domain::{CallUid, RetentionState, RetentionTerm, SourceName};
 
 /// The record data needed for a listed call.
@@ -58,31 +58,34 @@ struct KnownRow {
     retention_days: i64,
 }
 
+/// SQL condition: the value is one of the texts in the JSON list `$2`.
+macro_rules! among {
+    (sqlite) => {
+        "IN (SELECT value FROM json_each($2))"
+    };
+    (postgres) => {
+        "= ANY(ARRAY(SELECT json_array_elements_text($2::json)))"
+    };
+}
+
 impl Store {
     /// The known calls of a source among these platform ids.
     pub async fn known(&self, source: &SourceName, ids: &[&str]) -> Result<HashMap<String, KnownCall>, StoreError> {
-        let rows: Vec<KnownRow> = match &self.db {
-            Db::Sqlite(pool) => sqlx::query_as(
-                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state, \
-                     first_seen_at, retention_days \
-                     FROM call_record \
-                     WHERE source = $1 AND call_id IN (SELECT value FROM json_each($2))",
-            )
+        macro_rules! sql {
+            ($among:expr) => {
+                concat!(
+                    "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, \
+                     retention_state, first_seen_at, retention_days FROM call_record WHERE source = $1 AND call_id ",
+                    $among
+                )
+            };
+        }
+        let known = self.db.sql(sql!(among!(sqlite)), sql!(among!(postgres)));
+        let rows: Vec<KnownRow> = on_pool!(&self.db, |pool| sqlx::query_as(known)
             .bind(source.as_str())
-            .bind(serde_json::Value::from(ids.to_vec()).to_string())
+            .bind(serde_json::Value::from(ids).to_string())
             .fetch_all(pool)
-            .await?,
-            Db::Postgres(pool) => sqlx::query_as(
-                "SELECT call_id, uid, outcome, outcome_at, outcome_reason IS NOT NULL AS explained, retention_state, \
-                     first_seen_at, retention_days \
-                     FROM call_record \
-                     WHERE source = $1 AND call_id = ANY($2)",
-            )
-            .bind(source.as_str())
-            .bind(ids)
-            .fetch_all(pool)
-            .await?,
-        };
+            .await?);
         let read = |row: KnownRow| {
             let id = row.uid.as_str();
             let outcome = row.outcome.map(|o| o.parse()).transpose().map_err(|err| corrupt("outcome", id, err))?;
@@ -107,30 +110,26 @@ impl Store {
 
     /// Notes that a list showed these calls. Ids without an active record are skipped.
     pub async fn sight(&self, source: &SourceName, ids: &[&str], now: Timestamp) -> Result<(), StoreError> {
-        match &self.db {
-            Db::Sqlite(pool) => sqlx::query(
-                "INSERT INTO call_sighting (call_uid, listed_at) SELECT uid, $3 FROM call_record \
-                 WHERE source = $1 AND call_id IN (SELECT value FROM json_each($2)) AND retention_state = 'active' \
-                 ON CONFLICT (call_uid) DO UPDATE SET listed_at = excluded.listed_at",
-            )
-            .bind(source.as_str())
-            .bind(serde_json::Value::from(ids.to_vec()).to_string())
-            .bind(to_ms(now))
-            .execute(pool)
-            .await
-            .map(drop)?,
-            Db::Postgres(pool) => sqlx::query(
-                "INSERT INTO call_sighting (call_uid, listed_at) SELECT uid, $3 FROM call_record \
-                 WHERE source = $1 AND call_id = ANY($2) AND retention_state = 'active' ORDER BY uid \
-                 ON CONFLICT (call_uid) DO UPDATE SET listed_at = excluded.listed_at",
-            )
-            .bind(source.as_str())
-            .bind(ids)
-            .bind(to_ms(now))
-            .execute(pool)
-            .await
-            .map(drop)?,
+        // The order keeps two processes from waiting for each other's rows.
+        macro_rules! sql {
+            ($among:expr) => {
+                concat!(
+                    "INSERT INTO call_sighting (call_uid, listed_at) SELECT uid, $3 FROM call_record \
+                     WHERE source = $1 AND call_id ",
+                    $among,
+                    " AND retention_state = 'active' ORDER BY uid \
+                     ON CONFLICT (call_uid) DO UPDATE SET listed_at = excluded.listed_at"
+                )
+            };
         }
+        let sight = self.db.sql(sql!(among!(sqlite)), sql!(among!(postgres)));
+        on_pool!(&self.db, |pool| sqlx::query(sight)
+            .bind(source.as_str())
+            .bind(serde_json::Value::from(ids).to_string())
+            .bind(to_ms(now))
+            .execute(pool)
+            .await
+            .map(drop)?);
         Ok(())
     }
 

@@ -12,7 +12,6 @@ pub mod align;
 pub mod decode;
 pub mod error;
 pub mod features;
-pub(super) mod hash;
 pub mod manifest;
 pub mod phrases;
 pub mod regions;
@@ -30,6 +29,7 @@ pub use sample::{SAMPLE, sample_sentence};
 use self::acoustic::Acoustic;
 use self::decode::Alphabet;
 use self::manifest::ModelManifest;
+use crate::digest;
 use crate::domain::transcript::EngineInfo;
 
 /// The name of the local engine in configuration and provenance.
@@ -68,14 +68,15 @@ impl Recogniser {
         let path = dir.join("model.onnx");
         // Hash and network are read in parallel. A wrong hash is reported before an error of the network.
         let (hashed, acoustic) = std::thread::scope(|scope| {
-            let hashing = scope.spawn(|| hash::of_file(&path));
+            let hashing = scope.spawn(|| digest::of_file(&path));
             let acoustic = Acoustic::load(&path, &manifest, threads);
             (hashing.join().unwrap_or_else(|_| Err(std::io::Error::other("its hash stopped"))), acoustic)
         });
-        let (sha256, _) = hashed.map_err(|source| match source.kind() {
+        let digest = hashed.map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => EngineError::Missing { path: path.clone() },
             _ => EngineError::Unreadable { path: path.clone(), source },
         })?;
+        let sha256 = digest.sha256.to_string();
         verify(&path, &manifest, &sha256)?;
         let acoustic = acoustic?;
         Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
@@ -84,7 +85,7 @@ impl Recogniser {
     /// The compiled-in model: see [`SAMPLE`].
     pub fn sample(search: Search, threads: usize) -> Result<Self, EngineError> {
         let (path, manifest, bytes) = sample::parts()?;
-        let sha256 = hash::of(bytes);
+        let sha256 = digest::of_bytes(bytes).sha256.to_string();
         verify(path, &manifest, &sha256)?;
         let acoustic = Acoustic::from_static(path, bytes, &manifest, threads)?;
         Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })

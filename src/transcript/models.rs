@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::engine::hash;
+use crate::digest;
 use crate::domain::Classify;
 use crate::domain::Fault;
 use crate::domain::Side;
@@ -311,7 +311,8 @@ async fn download(
 
 /// Deletes a wrong file, because a resumed download would fail again.
 fn verify(path: &Path, bytes: Option<u64>, expected: &str) -> Result<(), PullError> {
-    let (found, size) = hash::of_file(path).map_err(disk(path))?;
+    let digest = digest::of_file(path).map_err(disk(path))?;
+    let (found, size) = (digest.sha256.to_string(), digest.size_bytes);
     let wrong = match bytes {
         Some(bytes) if bytes != size => PullError::WrongSize { path: path.to_owned(), expected: bytes, found: size },
         _ if found != expected => PullError::WrongHash { path: path.to_owned(), expected: expected.to_owned(), found },
@@ -327,7 +328,7 @@ mod tests {
     use crate::transcript::engine::manifest::ModelManifest;
 
     fn hash_of(bytes: &[u8]) -> String {
-        hash::of(bytes)
+        digest::of_bytes(bytes).sha256.to_string()
     }
 
     #[test]

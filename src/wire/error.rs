@@ -1,5 +1,8 @@
 //! Errors of reading an answer.
 
+/// Largest accepted depth of nested lists and objects.
+pub(super) const DEEPEST: usize = 64;
+
 /// Why a platform's answer could not be read. It contains only member names and error codes of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -12,7 +15,7 @@ pub enum WireError {
     #[error("the answer is not JSON (line {line}, column {column})")]
     NotJson { line: usize, column: usize },
     /// Nested deeper than any record.
-    #[error("the answer is nested more than {} levels deep", super::scan::DEEPEST)]
+    #[error("the answer is nested more than {} levels deep", DEEPEST)]
     TooDeep,
     /// JSON that does not match the contract.
     #[error("`{path}` is not {expected}")]

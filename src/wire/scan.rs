@@ -10,18 +10,17 @@
 mod machine;
 mod rows;
 mod search;
+mod state;
 mod token;
 mod unread;
 
-pub(super) use rows::{Answer, Names, ScannedRow, page};
+pub(super) use rows::{Answer, ScannedRow, page};
+pub(super) use state::Names;
 
 use serde_json::Value;
 
 use self::machine::{Machine, Stopped};
 use super::WireError;
-
-/// Largest accepted depth of nested lists and objects.
-pub(super) const DEEPEST: usize = 64;
 
 /// Reads a body that must be exactly one value.
 pub(super) fn whole(body: &[u8]) -> Result<Value, WireError> {
@@ -57,6 +56,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::wire::error::DEEPEST;
 
     fn read(text: impl AsRef<[u8]>) -> Result<Value, WireError> {
         whole(text.as_ref())

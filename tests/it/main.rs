@@ -31,6 +31,7 @@ mod migrate;
 mod models;
 mod objects;
 mod operating;
+mod packing;
 mod pipeline;
 mod postgres;
 mod process;

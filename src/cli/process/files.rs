@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::digest;
+use crate::digest::CopyFailure;
 use crate::domain::artifact::MANIFEST_SCHEMA;
 use crate::domain::transcript::EngineInfo;
 
@@ -29,22 +31,16 @@ impl Files {
     }
 
     pub(super) fn copy(&mut self, mut from: impl std::io::Read, name: &str, content_type: &str) -> Result<()> {
-        use sha2::{Digest, Sha256};
-        use std::io::Write as _;
         let mut file = tempfile::NamedTempFile::new_in(&self.dir).context("--out: cannot write there")?;
-        let (mut hash, mut size, mut block) = (Sha256::new(), 0_u64, vec![0; 1 << 16]);
-        loop {
-            let read = from.read(&mut block).with_context(|| format!("cannot read what is to be {name}"))?;
-            if read == 0 {
-                break;
+        let digest = digest::copy(&mut from, &mut file).map_err(|failure| match failure {
+            CopyFailure::Read(err) => anyhow::Error::new(err).context(format!("cannot read what is to be {name}")),
+            CopyFailure::Write(err) => {
+                anyhow::Error::new(err).context(format!("cannot write {name} (is the disk full?)"))
             }
-            hash.update(&block[..read]);
-            size += read as u64;
-            file.write_all(&block[..read]).with_context(|| format!("cannot write {name} (is the disk full?)"))?;
-        }
+        })?;
         open_to_all(file.path())?;
         file.persist(self.dir.join(name)).with_context(|| format!("cannot write {name}"))?;
-        self.note(name, content_type, size, &hex::encode(hash.finalize()));
+        self.note(name, content_type, digest.size_bytes, &digest.sha256.to_string());
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Output, State, UndefinedBehavior, Value as Inserted};
 use serde_json::{Value, json};
 
-use super::RequestError;
+use super::error::RequestError;
 use crate::domain::address::percent_encoded;
 
 pub(super) fn plain(undefined: UndefinedBehavior) -> Environment<'static> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::{Classify, Fault, Side};
 
 fn table(text: &str) -> HttpDelivery {
     toml::from_str(text).unwrap()

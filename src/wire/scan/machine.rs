@@ -1,8 +1,8 @@
 //! Reads a value token by token. Its stack of open brackets needs one bit per level.
 
-use super::DEEPEST;
 use super::token::{word, word_length};
 use crate::json::string;
+use crate::wire::error::DEEPEST;
 
 /// The structure breaks here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

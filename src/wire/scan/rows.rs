@@ -8,15 +8,9 @@ use serde_json::Value;
 
 use super::machine::{Machine, Member};
 use super::search::{Behind, Chain};
+use super::state::{Names, Scan};
 use super::{not_json, strict, whole};
 use crate::wire::WireError;
-
-/// The members that identify a row: its id and its status.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::wire) struct Names {
-    pub id: &'static str,
-    pub status: &'static str,
-}
 
 /// A row of a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,32 +76,7 @@ fn shallow(passed: Passed) -> Result<Vec<u8>, Unreadable> {
     if passed.too_deep { Err(Unreadable::TooDeep) } else { Ok(passed.text) }
 }
 
-/// A scan of an answer.
-pub(super) struct Scan<'a> {
-    pub(super) body: &'a [u8],
-    pub(super) names: Names,
-    /// Remaining search budget in bytes.
-    pub(super) search_left: usize,
-    /// True when a scan reached the end of the body.
-    pub(super) ran_out: bool,
-    /// True when the current row or the list's end reached the end of the body. Then the answer may be truncated.
-    pub(super) cut_off: bool,
-    /// The last position at which the structure broke.
-    pub(super) furthest: usize,
-}
-
 impl Scan<'_> {
-    pub(super) fn byte(&self, at: usize) -> Option<u8> {
-        self.body.get(at).copied()
-    }
-
-    pub(super) fn skip_space(&self, mut at: usize) -> usize {
-        while matches!(self.byte(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            at += 1;
-        }
-        at
-    }
-
     fn expect(&mut self, at: usize, byte: u8) -> Result<usize, Unreadable> {
         let at = self.skip_space(at);
         if self.byte(at) == Some(byte) { Ok(at + 1) } else { self.broken(at) }
@@ -249,13 +218,5 @@ impl Scan<'_> {
     fn row(&self, passed: &Passed, members: &[Member]) -> ScannedRow {
         let value = if passed.too_deep { None } else { strict(&passed.text).ok().filter(Value::is_object) };
         value.map_or_else(|| ScannedRow::Unread { id: self.noted_id(members) }, ScannedRow::Read)
-    }
-
-    pub(super) fn searched(&mut self, bytes: usize) {
-        self.search_left = self.search_left.saturating_sub(bytes);
-    }
-
-    pub(super) fn is_named(&self, member: &Member, name: &str) -> bool {
-        self.body.get(member.name.0..member.name.1) == Some(name.as_bytes())
     }
 }

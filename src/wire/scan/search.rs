@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::machine::Machine;
-use super::rows::Scan;
+use super::state::Scan;
 
 /// What follows a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

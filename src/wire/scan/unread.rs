@@ -5,7 +5,8 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::machine::{Machine, Member};
-use super::rows::{Scan, ScannedRow};
+use super::rows::ScannedRow;
+use super::state::Scan;
 use super::strict;
 
 /// The longest shown id of a row, in characters.

@@ -5,10 +5,9 @@ use aftercall::store::Scope;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::server::{Server, answer, call, dialect};
-use crate::postgres;
+use crate::harness::Backend;
 
 /// Ids of a list in either form, in its order.
 fn ids(list: &Value) -> Vec<&str> {
@@ -177,18 +176,10 @@ async fn limits_are_clamped_above_and_refused_below() {
     assert_eq!(server.get(&key, "/v1/calls?status=").await.status, StatusCode::OK);
 }
 
-#[tokio::test]
-async fn filters_and_terms_hold_on_sqlite() {
-    filters_and_terms_hold(&Server::start().await).await;
-}
+crate::harness::on_every_backend!(filters_and_terms_hold);
 
-#[tokio::test]
-async fn filters_and_terms_hold_on_postgres() {
-    let Some(cluster) = postgres::cluster() else { return };
-    filters_and_terms_hold(&Server::over(TempDir::new().unwrap(), &cluster.database()).await).await;
-}
-
-async fn filters_and_terms_hold(server: &Server) {
+async fn filters_and_terms_hold(backend: Backend) {
+    let server = &Server::on(backend).await;
     server.done("desk", &ended("c0", 1)).await;
     server.admit("desk", &SourceCall { direction: Some(Direction::Outbound), ..ended("c1", 30) }).await;
     server.admit("desk", &SourceCall { agent_id: Some("ep_2".to_owned()), ..ended("c2", 60) }).await;

@@ -17,6 +17,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::Backend;
+use crate::postgres;
+
 pub const DAY: i64 = 86_400_000;
 
 /// A running API.
@@ -57,6 +60,13 @@ impl Server {
         let dir = TempDir::new().unwrap();
         let store = format!("sqlite://{}/store.db", dir.path().display());
         Self::over(dir, &store).await
+    }
+
+    pub async fn on(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => Self::start().await,
+            Backend::Postgres => Self::over(TempDir::new().unwrap(), &postgres::cluster().unwrap().database()).await,
+        }
     }
 
     /// The same over any database.

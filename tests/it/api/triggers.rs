@@ -9,23 +9,14 @@ use aftercall::store::Scope;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::server::{Server, answer, call};
-use crate::postgres;
+use crate::harness::Backend;
 
-#[tokio::test]
-async fn fifty_triggers_at_once_make_one_job_on_sqlite() {
-    fifty_triggers_at_once_make_one_job(&Server::start().await).await;
-}
+crate::harness::on_every_backend!(fifty_triggers_at_once_make_one_job);
 
-#[tokio::test]
-async fn fifty_triggers_at_once_make_one_job_on_postgres() {
-    let Some(cluster) = postgres::cluster() else { return };
-    fifty_triggers_at_once_make_one_job(&Server::over(TempDir::new().unwrap(), &cluster.database()).await).await;
-}
-
-async fn fifty_triggers_at_once_make_one_job(server: &Server) {
+async fn fifty_triggers_at_once_make_one_job(backend: Backend) {
+    let server = &Server::on(backend).await;
     let key = server.key(&[Scope::CallsWrite], None).await;
     let body = json!({ "source": "desk", "call_id": "c1" });
     let answers = join_all((0..50).map(|_| server.trigger(&key, &body))).await;

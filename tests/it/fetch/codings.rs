@@ -1,36 +1,16 @@
 //! Bodies that were packed on their way, whatever their headers say of it.
 
-use std::io::Write;
 use std::time::Duration;
 
 use aftercall::demo::recordings;
 use aftercall::fetch::FetchError;
-use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
 use super::host::{Host, Reply, Seen, Then, reply};
 use super::{Bench, assert_is, recording};
+use crate::packing::{deflate, gzip, zlib};
 
 fn audio() -> Vec<u8> {
     recordings::tiny().bytes.to_vec()
-}
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn deflate(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
 }
 
 /// Meta-blocks that are not compressed, and the empty last one (RFC 7932 section 9.2).

@@ -1,33 +1,12 @@
 //! Answers of platforms that were packed on their way, whatever was asked for.
 
-use std::io::Write;
-
 use aftercall::source::SourceError;
 use aftercall::wire::Window;
 use axum::http::HeaderMap;
-use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use serde_json::json;
 
 use super::{Platform, ids, rows};
-
-fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zlib(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn deflate(plain: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(plain).unwrap();
-    encoder.finish().unwrap()
-}
+use crate::packing::{deflate, gzip, zlib};
 
 async fn platform(coding: &'static str, body: Vec<u8>) -> Platform {
     Platform::start(move |_, _| {
