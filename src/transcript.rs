@@ -33,6 +33,8 @@ pub mod score;
 mod speakers;
 mod text;
 mod times;
+mod turns;
+mod viterbi;
 mod voice;
 mod voice_table;
 

@@ -18,7 +18,6 @@ pub mod phrases;
 pub mod regions;
 mod sample;
 
-use std::ops::Range;
 use std::path::Path;
 
 pub use acoustic::Posteriors;
@@ -30,6 +29,7 @@ pub use sample::{SAMPLE, sample_sentence};
 use self::acoustic::Acoustic;
 use self::decode::Alphabet;
 use self::manifest::ModelManifest;
+use crate::domain::Segment;
 use crate::domain::transcript::EngineInfo;
 
 /// The name of the local engine in configuration and provenance.
@@ -132,17 +132,17 @@ impl Recogniser {
     pub fn recognise(
         &self,
         leg: &mut dyn Samples,
-        speech: &[Range<u64>],
+        speech: &[Segment],
         duration_ms: u64,
     ) -> Result<Vec<HeardWord>, EngineError> {
         let mut words = Vec::new();
         for segment in self.segments(leg, speech, duration_ms)? {
             let samples = read(leg, &segment)?;
             let heard = self.alphabet.words(&self.posteriors(&samples)?, self.search);
-            let from = segment.start as f64;
+            let from = segment.start_ms as f64;
             words.extend(heard.into_iter().map(|word| HeardWord {
                 start_ms: word.start_ms + from,
-                end_ms: (word.end_ms + from).min(segment.end as f64),
+                end_ms: (word.end_ms + from).min(segment.end_ms as f64),
                 ..word
             }));
         }
@@ -153,15 +153,15 @@ impl Recogniser {
     pub fn segments(
         &self,
         leg: &mut dyn Samples,
-        speech: &[Range<u64>],
+        speech: &[Segment],
         duration_ms: u64,
-    ) -> Result<Vec<Range<u64>>, EngineError> {
+    ) -> Result<Vec<Segment>, EngineError> {
         let mut failed = None;
         let planned = regions::segments(speech, duration_ms, |span| match read(leg, &span) {
-            Ok(samples) => span.start + regions::quietest(&samples),
+            Ok(samples) => span.start_ms + regions::quietest(&samples),
             Err(err) => {
                 failed = Some(err);
-                span.end
+                span.end_ms
             }
         });
         failed.map_or(Ok(planned), Err)
@@ -179,7 +179,7 @@ fn verify(path: &Path, manifest: &ModelManifest, found: &str) -> Result<(), Engi
 }
 
 /// The samples of a segment.
-pub fn read(leg: &mut dyn Samples, segment: &Range<u64>) -> Result<Vec<f32>, EngineError> {
-    leg.read(segment.start, segment.end)
+pub fn read(leg: &mut dyn Samples, segment: &Segment) -> Result<Vec<f32>, EngineError> {
+    leg.read(segment.start_ms, segment.end_ms)
         .map_err(|err| EngineError::Inference { reason: format!("its samples cannot be read back: {err}") })
 }

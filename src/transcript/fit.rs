@@ -13,8 +13,10 @@ use super::engine::align::Fate;
 use super::provider::INCOMPLETE_TIMES;
 use super::provider::TEXT_MISFIT;
 use super::speakers::assignment::cut;
+use super::turns;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Speech;
+use crate::domain::Segment;
 use crate::domain::Transcript;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::TextSource;
@@ -28,8 +30,6 @@ const HEARD: f64 = 0.05;
 const LEAST_FIT: f64 = 0.5;
 /// A speaker is assigned to a leg if that leg has at least this many times the heard words of the other.
 const CLEARLY: u32 = 2;
-/// A pause of this length ends a turn.
-const PAUSE_MS: u64 = 200;
 
 /// Token probabilities of consecutive segments, without the silence between them.
 struct HeardTrack {
@@ -137,15 +137,14 @@ impl HeardTrack {
     fn of(engine: &Recogniser, legs: &[(u8, &LegSpeech)]) -> Result<Self, EngineError> {
         let mut segments = Vec::new();
         for (leg, speech) in legs {
-            let regions: Vec<_> = speech.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
-            let planned = engine.segments(&mut &speech.samples, &regions, speech.samples.duration_ms())?;
+            let planned = engine.segments(&mut &speech.samples, &speech.regions, speech.samples.duration_ms())?;
             segments.extend(planned.into_iter().map(|segment| (segment, *leg, &speech.samples)));
         }
-        segments.sort_by_key(|(segment, leg, _)| (segment.start, *leg));
+        segments.sort_by_key(|(segment, leg, _)| (segment.start_ms, *leg));
         let (mut data, mut places, mut steps, mut step_ms) = (Vec::new(), Vec::new(), 0, 1.0);
         for (segment, leg, mut samples) in segments {
             let heard = engine.posteriors(&super::engine::read(&mut samples, &segment)?)?;
-            places.push(SegmentPlace { first: steps, start_ms: segment.start, leg });
+            places.push(SegmentPlace { first: steps, start_ms: segment.start_ms, leg });
             steps += heard.steps();
             step_ms = heard.step_ms;
             data.extend(heard.log_probs.into_data());
@@ -225,20 +224,15 @@ fn place(utterance: &mut Utterance, words: Vec<Word>) {
     utterance.words = words;
 }
 
-/// Turns of the speakers, from the times of the words.
+/// Turns of the speakers, from the times of the words. A turn also ends where another speaker's utterance begins.
 fn turns(utterances: &[Utterance]) -> Vec<Turn> {
-    let mut turns: Vec<Turn> = Vec::new();
-    for utterance in utterances {
-        for (start_ms, end_ms) in utterance.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms)) {
-            let speaker = utterance.speaker;
-            match turns.last_mut().filter(|open| open.speaker == speaker) {
-                Some(open) if start_ms >= open.start_ms && start_ms < open.end_ms + PAUSE_MS => {
-                    open.end_ms = open.end_ms.max(end_ms);
-                }
-                _ => turns.push(Turn { speaker, start_ms, end_ms }),
-            }
-        }
-    }
-    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    let words = |utterance: &Utterance| {
+        let timed = utterance.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms));
+        timed.map(|(start_ms, end_ms)| (utterance.speaker, Segment { start_ms, end_ms })).collect::<Vec<_>>()
+    };
+    let timed: Vec<(u32, Segment)> = utterances.iter().flat_map(words).collect();
+    let runs = timed.chunk_by(|a, b| a.0 == b.0);
+    let mut turns: Vec<Turn> = runs.flat_map(|run| turns::of_words(run.iter().copied())).collect();
+    turns::in_time(&mut turns);
     turns
 }

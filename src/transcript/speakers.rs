@@ -4,12 +4,13 @@
 pub(super) mod assignment;
 
 use crate::audio::AudioError;
-use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::domain::DualChannels;
 use crate::domain::Role;
+use crate::domain::Segment;
 use crate::domain::Transcript;
 use crate::domain::quality::ConversationMethod;
+use crate::domain::segment::common_ms;
 use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
@@ -23,8 +24,7 @@ use super::diarization::Diarization;
 use super::engines::Engines;
 use super::roles;
 use super::roles::KnownAgent;
-
-use self::assignment::SpeakerSegment;
+use super::turns;
 
 /// Least share of a leg's matching speech for an assignment of roles to the legs.
 const CLEAR: f64 = 0.75;
@@ -123,46 +123,35 @@ const fn is_nameless(speaker: &Speaker) -> bool {
 
 /// One leg: the turns come from the diarization, and each word is assigned to a speaker.
 fn by_voice(words: &mut Transcript, voices: &Diarization) {
-    if voices.segments.is_empty() {
+    if voices.turns.is_empty() {
         return;
     }
     words.speakers = (0..voices.count).map(Speaker::nameless).collect();
-    let segments: Vec<SpeakerSegment> =
-        voices.segments.iter().map(|voiced| SpeakerSegment { speaker: voiced.voice, region: voiced.region }).collect();
-    words.turns = segments.iter().map(turn).collect();
-    give_words(words, &segments, |_| true);
+    words.turns.clone_from(&voices.turns);
+    give_words(words, |_| true);
 }
 
 /// Two legs: turns and recognised words come from the legs, independent of the platform's times. Returns the confidence
 /// of the legs' roles.
-fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChannels) -> f64 {
+fn by_channel(words: &mut Transcript, legs: [&[Segment]; 2], channels: DualChannels) -> f64 {
     let claim = leg_roles(words, legs, channels);
     for speaker in words.speakers.iter_mut().filter(|speaker| speaker.role != Role::Unknown) {
         let own = claim.roles.iter().position(|role| *role == speaker.role);
         speaker.channel = own.map(|leg| leg as u8).or(speaker.channel.filter(|_| claim.evidence.is_none()));
     }
     let ids = [0, 1].map(|leg| speaker_on(words, leg, &claim));
-    let on_leg = |(id, regions): (u32, &[Region])| -> Vec<SpeakerSegment> {
-        regions.iter().map(|region| SpeakerSegment { speaker: id, region: *region }).collect()
-    };
-    let segments: Vec<SpeakerSegment> = ids.into_iter().zip(legs).flat_map(on_leg).collect();
-    words.turns = segments.iter().map(turn).collect();
-    words.turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    words.turns = turns::of_regions(ids.into_iter().zip(legs));
     let speakers = words.speakers.clone();
     let adrift = |id: u32| {
         speakers.iter().find(|speaker| speaker.id == id).is_none_or(|s| is_nameless(s) && s.channel.is_none())
     };
-    give_words(words, &segments, adrift);
+    give_words(words, adrift);
     match claim {
         LegRoles { evidence: None, .. } => 0.0,
         // The configuration or the alignment states the legs.
         LegRoles { confidence: None, .. } => 1.0,
         LegRoles { confidence: Some(share), .. } => share,
     }
-}
-
-const fn turn(owned: &SpeakerSegment) -> Turn {
-    Turn { speaker: owned.speaker, start_ms: owned.region.start_ms, end_ms: owned.region.end_ms }
 }
 
 /// The role on each leg, with its evidence.
@@ -172,7 +161,7 @@ struct LegRoles {
     confidence: Option<f64>,
 }
 
-fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -> LegRoles {
+fn leg_roles(words: &Transcript, legs: [&[Segment]; 2], channels: DualChannels) -> LegRoles {
     let evidence = Some(Evidence::Channel);
     let agent_left = |confidence| LegRoles { roles: [Role::Agent, Role::Caller], evidence, confidence };
     let caller_left = |confidence| LegRoles { roles: [Role::Caller, Role::Agent], evidence, confidence };
@@ -188,9 +177,9 @@ fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -
         _ => {}
     }
     // The overlap of each leg's speech with the platform's timed turns of each role.
-    let shared = |leg: &[Region], role: Role| -> u64 {
-        let of_role = words.turns.iter().filter(|turn| words.role(turn.speaker) == role);
-        of_role.map(|turn| leg.iter().map(|region| common(region, turn)).sum::<u64>()).sum()
+    let shared = |leg: &[Segment], role: Role| -> u64 {
+        let of_role = words.turns.iter().filter(|turn| words.role(turn.speaker) == role).map(Turn::segment);
+        common_ms(&of_role.collect::<Vec<_>>(), leg)
     };
     let (agent, caller) = (Role::Agent, Role::Caller);
     let for_left = shared(legs[0], agent) + shared(legs[1], caller);
@@ -201,10 +190,6 @@ fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -
     }
     let confidence = Some((share * 1000.0).round() / 1000.0);
     if for_left > for_right { agent_left(confidence) } else { caller_left(confidence) }
-}
-
-fn common(region: &Region, turn: &Turn) -> u64 {
-    region.end_ms.min(turn.end_ms).saturating_sub(region.start_ms.max(turn.start_ms))
 }
 
 /// The id of the speaker on this leg: one with its role, one with words on the leg, or a new one.
@@ -226,9 +211,9 @@ fn speaker_on(words: &mut Transcript, leg: u8, claim: &LegRoles) -> u32 {
     speaker.id
 }
 
-/// If `whose` accepts an utterance's speaker, assigns its words to the speakers of their times. Removes speakers
-/// without utterances and turns.
-fn give_words(words: &mut Transcript, segments: &[SpeakerSegment], whose: impl Fn(u32) -> bool) {
+/// If `whose` accepts an utterance's speaker, assigns its words to the speakers of the turns at their times. Removes
+/// speakers without utterances and turns.
+fn give_words(words: &mut Transcript, whose: impl Fn(u32) -> bool) {
     let mut given = Vec::with_capacity(words.utterances.len());
     for utterance in words.utterances.drain(..) {
         if !whose(utterance.speaker) || utterance.start_ms.is_none() {
@@ -243,7 +228,7 @@ fn give_words(words: &mut Transcript, segments: &[SpeakerSegment], whose: impl F
             whole = [Word { text: String::new(), start_ms, end_ms, confidence: None, heard: None }];
             &whole
         };
-        let assigned = assignment::assign(said, segments);
+        let assigned = assignment::assign(said, &words.turns);
         given.extend(assignment::cut(utterance, &assigned));
     }
     words.utterances = given;

@@ -10,8 +10,9 @@ use super::points;
 use super::summary;
 use crate::audio::AudioError;
 use crate::audio::speech::Pcm16k;
-use crate::audio::speech::Region;
+use crate::domain::Segment;
 use crate::domain::SpeakerEmbedding;
+use crate::domain::segment::total_ms;
 
 /// Increment this whenever the embedding changes: new network weights, another pitch tracker, other bands.
 pub const EMBEDDING_VERSION: u32 = 1;
@@ -32,8 +33,8 @@ pub struct VoiceEmbedding {
 ///
 /// # Errors
 /// [`AudioError`] if the spool cannot be read.
-pub fn embedding(samples: &Pcm16k, segments: &[Region]) -> Result<Option<VoiceEmbedding>, AudioError> {
-    let speech_ms = segments.iter().map(Region::duration_ms).sum();
+pub fn embedding(samples: &Pcm16k, segments: &[Segment]) -> Result<Option<VoiceEmbedding>, AudioError> {
+    let speech_ms = total_ms(segments);
     if speech_ms < LEAST_MS {
         return Ok(None);
     }
