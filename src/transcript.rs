@@ -11,6 +11,7 @@
 //! overruled. An estimated role is written only with its evidence.
 
 mod agent_voice;
+mod attributed;
 mod captions;
 mod correction;
 mod cues;
@@ -23,6 +24,7 @@ mod file;
 mod fit;
 mod forms;
 mod heard;
+pub mod known_model;
 pub mod models;
 mod provider;
 mod recognise;
@@ -42,6 +44,7 @@ mod voice_table;
 mod tests;
 
 pub use agent_voice::{AgentVoice, VOICE_VERSION, enroll};
+pub use attributed::Attributed;
 pub use correction::{Correction, CorrectionError, corrected, is_corrected};
 pub use file::parse_file;
 pub use fit::fit;
@@ -53,6 +56,6 @@ pub use provider::{
 };
 pub use recognise::{from_audio, recognise, recognise_with, wants_engine};
 pub use rttm::rttm;
-pub use speakers::{Attributed, Hints, attribute};
+pub use speakers::{Hints, attribute};
 pub use text::{parse_text, text};
 pub use times::within;

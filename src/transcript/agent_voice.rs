@@ -3,10 +3,10 @@
 //! turns with the role `agent`, of agents that the configuration declares synthetic, are enrolled. Callers and human
 //! agents are never enrolled.
 
+use super::attributed::Attributed;
 use super::diarization;
 use super::diarization::VoiceEmbedding;
 use super::roles::ENOUGH;
-use super::speakers::Attributed;
 use super::voice_table as table;
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;

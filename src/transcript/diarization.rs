@@ -4,11 +4,12 @@
 //! synthetic agents.
 
 mod embedding;
+mod frame;
 mod groups;
 mod mixture;
 mod network;
 mod pitch;
-pub mod summary;
+mod summary;
 
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
@@ -20,9 +21,9 @@ use crate::domain::transcript::Turn;
 pub use self::embedding::EMBEDDING_VERSION;
 pub use self::embedding::VoiceEmbedding;
 pub use self::embedding::embedding;
+use self::frame::VoiceFrame;
 use self::mixture::Mixture;
 use self::summary::Point;
-use self::summary::VoiceFrame;
 use super::viterbi;
 
 /// The diarization of one leg.

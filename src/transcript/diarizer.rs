@@ -15,8 +15,8 @@ use polyvoice::types::SpeakerTurn;
 
 use super::diarization::Diarization;
 use super::engine::EngineError;
-use super::models::KnownModel;
-use super::models::ModelFile;
+use super::known_model::KnownModel;
+use super::known_model::ModelFile;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::SPEECH_RATE_HZ;
 use crate::domain::Segment;

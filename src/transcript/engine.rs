@@ -9,6 +9,7 @@
 
 pub mod acoustic;
 pub mod align;
+pub mod alphabet;
 pub mod decode;
 pub mod error;
 pub mod features;
@@ -27,7 +28,8 @@ pub use features::RATE_HZ;
 pub use sample::{SAMPLE, sample_sentence};
 
 use self::acoustic::Acoustic;
-use self::decode::Alphabet;
+use self::alphabet::Alphabet;
+use self::decode::Decoder;
 use self::manifest::ModelManifest;
 use crate::domain::Segment;
 use crate::domain::transcript::EngineInfo;
@@ -53,7 +55,7 @@ impl Samples for &[f32] {
 pub struct Recogniser {
     manifest: ModelManifest,
     sha256: String,
-    alphabet: Alphabet,
+    decoder: Decoder,
     acoustic: Acoustic,
     search: Search,
 }
@@ -78,7 +80,7 @@ impl Recogniser {
         })?;
         verify(&path, &manifest, &sha256)?;
         let acoustic = acoustic?;
-        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
+        Ok(Self { decoder: Decoder::of(&manifest), acoustic, sha256, manifest, search })
     }
 
     /// The compiled-in model: see [`SAMPLE`].
@@ -87,7 +89,7 @@ impl Recogniser {
         let sha256 = hash::of(bytes);
         verify(path, &manifest, &sha256)?;
         let acoustic = Acoustic::from_static(path, bytes, &manifest, threads)?;
-        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
+        Ok(Self { decoder: Decoder::of(&manifest), acoustic, sha256, manifest, search })
     }
 
     #[must_use]
@@ -97,7 +99,7 @@ impl Recogniser {
 
     #[must_use]
     pub const fn alphabet(&self) -> &Alphabet {
-        &self.alphabet
+        self.decoder.alphabet()
     }
 
     /// The origin of the words, for the transcript.
@@ -138,7 +140,7 @@ impl Recogniser {
         let mut words = Vec::new();
         for segment in self.segments(leg, speech, duration_ms)? {
             let samples = read(leg, &segment)?;
-            let heard = self.alphabet.words(&self.posteriors(&samples)?, self.search);
+            let heard = self.decoder.words(&self.posteriors(&samples)?, self.search);
             let from = segment.start_ms as f64;
             words.extend(heard.into_iter().map(|word| HeardWord {
                 start_ms: word.start_ms + from,

@@ -168,7 +168,7 @@ impl HeardTrack {
         let alphabet = engine.alphabet();
         let spelt: Vec<Vec<Vec<usize>>> = utterances
             .iter()
-            .map(|utterance| utterance.text.split_whitespace().map(|word| align::spell(alphabet, word)).collect())
+            .map(|utterance| utterance.text.split_whitespace().map(|word| alphabet.spell(word)).collect())
             .collect();
         let fates = align::align(&self.posteriors, alphabet, &spelt)?;
         let offset_ms = engine.manifest().time_offset_ms as f64;

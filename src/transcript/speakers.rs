@@ -19,6 +19,8 @@ use crate::domain::transcript::Word;
 
 use super::agent_voice;
 use super::agent_voice::AgentVoice;
+use super::attributed::Attributed;
+use super::attributed::roles_on_legs;
 use super::diarization;
 use super::diarization::Diarization;
 use super::engines::Engines;
@@ -41,18 +43,6 @@ pub struct Hints<'a> {
     pub agent_text: Option<&'a str>,
     /// The enrolled voice of a synthetic agent.
     pub agent_voice: Option<&'a AgentVoice>,
-}
-
-/// A transcript with its speakers assigned to the audio.
-#[derive(Debug)]
-pub struct Attributed {
-    pub transcript: Transcript,
-    /// The role on each leg of the recording. A single leg has one entry, which is unknown.
-    pub legs: Vec<Role>,
-    /// The source of the speakers in `transcript.turns`.
-    pub method: ConversationMethod,
-    /// Confidence of the assignment of roles to legs, from 0 to 1. It is 1 with one leg.
-    pub legs_sure: f64,
 }
 
 /// Assigns speakers to the audio, for a transcript with or without words, and roles to speakers with enough evidence.
@@ -90,24 +80,6 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
     roles::say(&mut words);
     let legs = roles_on_legs(&words, speech.legs.len());
     Ok(Attributed { transcript: words, legs, method, legs_sure })
-}
-
-impl Attributed {
-    /// The same recording with another transcript.
-    #[must_use]
-    pub fn with(self, transcript: Transcript) -> Self {
-        let legs = roles_on_legs(&transcript, self.legs.len());
-        Self { transcript, legs, ..self }
-    }
-}
-
-fn roles_on_legs(words: &Transcript, legs: usize) -> Vec<Role> {
-    let role = |leg: u8| {
-        let here = words.speakers.iter().filter(|speaker| speaker.channel == Some(leg));
-        // A person's leg keeps that person's role, even with announcements on it.
-        here.map(|speaker| speaker.role).min_by_key(|role| *role == Role::System).unwrap_or(Role::Unknown)
-    };
-    if legs == 2 { vec![role(0), role(1)] } else { vec![Role::Unknown; legs] }
 }
 
 /// Whether diarization is needed: no speaker is known, and there are words with times, or only audio.

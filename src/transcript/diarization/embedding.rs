@@ -5,9 +5,9 @@ use super::PIECE;
 use super::begins;
 use super::frames;
 use super::groups;
+use super::network::DIMENSIONS;
 use super::pieces;
 use super::points;
-use super::summary;
 use crate::audio::AudioError;
 use crate::audio::speech::Pcm16k;
 use crate::domain::Segment;
@@ -45,7 +45,7 @@ pub fn embedding(samples: &Pcm16k, segments: &[Segment]) -> Result<Option<VoiceE
     let weights: Vec<f64> = points.iter().map(|point| point.weight.min(PIECE as f64)).collect();
     let whole: f64 = weights.iter().sum();
     let mean = |n: usize| points.iter().zip(&weights).map(|(point, weight)| weight * point.at[n]).sum::<f64>() / whole;
-    let at = (0..summary::DIMENSIONS).map(mean).collect();
+    let at = (0..DIMENSIONS).map(mean).collect();
     let embedding = SpeakerEmbedding { version: EMBEDDING_VERSION, at, speech_ms };
     let two = groups::two(&points, &begins(&frames, &pieces)).map(|split| split.odds);
     Ok((whole > 0.0).then_some(VoiceEmbedding { embedding, two }))

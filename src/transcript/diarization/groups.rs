@@ -2,7 +2,7 @@
 //! over-segmentation. Input: segment embeddings in the order of time. Output: two groups, and the log odds of two
 //! speakers against one. `benches/training/train_voices.py` holds the same features in Python and trains their weights.
 
-use super::summary::DIMENSIONS;
+use super::network::DIMENSIONS;
 use super::summary::Pitch;
 use super::summary::Point;
 use crate::transcript::viterbi;

@@ -4,12 +4,12 @@
 
 use std::sync::LazyLock;
 
-use super::summary::VoiceFrame;
+use super::frame::VoiceFrame;
 use crate::audio::speech::dot;
 use crate::audio::speech::features::BANDS;
 
 /// Length of an embedding.
-pub const DIMENSIONS: usize = 24;
+pub(super) const DIMENSIONS: usize = 24;
 /// Inputs per frame: the bands, a voicing flag and the pitch.
 const SEEN: usize = BANDS + 2;
 const WIDTH: usize = 48;
