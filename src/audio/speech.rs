@@ -7,6 +7,7 @@
 //! times as much.
 
 mod context;
+pub(crate) mod dense;
 mod detect;
 pub mod features;
 mod legs;
@@ -24,7 +25,6 @@ use super::resample::Resampler;
 use crate::config;
 use crate::domain::Segment;
 
-pub(crate) use self::network::dot;
 pub use self::pcm::Pcm16k;
 
 use self::detect::Detector;
