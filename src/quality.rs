@@ -2,6 +2,7 @@
 //! and the platform's network figures. An unknown value is null and has a reason.
 
 pub mod conversation;
+mod dropouts;
 pub mod mos;
 pub mod signal;
 mod spectrum;
