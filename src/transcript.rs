@@ -13,6 +13,7 @@
 mod agent_voice;
 mod attributed;
 mod captions;
+mod confidence;
 mod correction;
 mod cues;
 pub mod diarization;

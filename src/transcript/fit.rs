@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rten_tensor::NdTensor;
 
+use super::confidence;
 use super::engine::EngineError;
 use super::engine::Posteriors;
 use super::engine::Recogniser;
@@ -64,7 +65,7 @@ pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<T
         return Ok(Transcript { reason: Some(TEXT_MISFIT.to_owned()), ..words.clone() });
     }
     let mut provenance = engine.provenance();
-    provenance.parameters["fit"] = serde_json::json!((fits * 1000.0).round() / 1000.0);
+    provenance.parameters["fit"] = serde_json::json!(confidence::thousandths(fits));
     fitted.engine = Some(provenance);
     fitted.source = TextSource::ProviderAligned;
     fitted.turns = turns(&fitted.utterances);
@@ -198,7 +199,7 @@ impl HeardTrack {
                             before.end_ms = before.end_ms.map(|end| end.min(start_ms)).max(before.start_ms);
                         }
                         (word.start_ms, word.end_ms) = (Some(start_ms), Some(end_ms.max(start_ms + 1)));
-                        word.confidence = Some((placed.confidence * 1000.0).round() / 1000.0);
+                        word.confidence = Some(confidence::thousandths(placed.confidence));
                         word.heard = Some(true);
                     }
                     Fate::Unspellable => {}
@@ -218,9 +219,7 @@ fn place(utterance: &mut Utterance, words: Vec<Word>) {
     utterance.start_ms = words.iter().find_map(|word| word.start_ms);
     utterance.end_ms = words.iter().rev().find_map(|word| word.end_ms);
     utterance.heard = Some(!words.iter().any(|word| word.heard == Some(false)));
-    let confidences: Vec<f64> = words.iter().filter_map(|word| word.confidence).collect();
-    let mean = confidences.iter().sum::<f64>() / confidences.len().max(1) as f64;
-    utterance.confidence = (!confidences.is_empty()).then(|| (mean * 1000.0).round() / 1000.0);
+    utterance.confidence = confidence::mean(&words);
     utterance.words = words;
 }
 

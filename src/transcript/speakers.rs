@@ -21,6 +21,7 @@ use super::agent_voice;
 use super::agent_voice::AgentVoice;
 use super::attributed::Attributed;
 use super::attributed::roles_on_legs;
+use super::confidence::thousandths;
 use super::diarization;
 use super::diarization::Diarization;
 use super::engines::Engines;
@@ -160,7 +161,7 @@ fn leg_roles(words: &Transcript, legs: [&[Segment]; 2], channels: DualChannels) 
     if for_left + for_right < ENOUGH_MS || share < CLEAR {
         return LegRoles { roles: [Role::Unknown; 2], evidence: None, confidence: None };
     }
-    let confidence = Some((share * 1000.0).round() / 1000.0);
+    let confidence = Some(thousandths(share));
     if for_left > for_right { agent_left(confidence) } else { caller_left(confidence) }
 }
 

@@ -72,11 +72,15 @@ struct Piece {
 fn pieces<'a>(words: impl Iterator<Item = (usize, &'a HeardWord)>) -> Vec<Piece> {
     let apart = |c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '\u{2019}');
     let of = |(word, heard): (usize, &'a HeardWord)| {
-        let plain = |part: &str| part.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
         let parts: Vec<Piece> = heard.text.split(apart).map(|part| Piece { text: plain(part), word }).collect();
         parts.into_iter().filter(|piece| !piece.text.is_empty())
     };
     words.flat_map(of).collect()
+}
+
+/// The letters and digits of a text, in lower case.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 const fn at_least(repeats: [usize; 3], length: usize) -> usize {

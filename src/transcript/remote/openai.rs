@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::AnsweredWord;
 use super::guard;
+use super::guard::plain;
 use super::lenient;
 use super::timing;
 use super::timing::Draft;
@@ -223,10 +224,6 @@ fn add_left_out(said: &mut Vec<Draft>, segments: &[Segment], of: impl Fn(&Segmen
             said.splice(at..at, words);
         }
     }
-}
-
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::domain::transcript::Attribution;
 use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
+use crate::transcript::confidence;
 use crate::transcript::viterbi;
 
 /// Cost of a word outside its speaker's turns: 1 for the whole word, plus this per second of distance to the nearest
@@ -98,7 +99,7 @@ pub(crate) fn cut(utterance: Utterance, speakers: &[u32]) -> Vec<Utterance> {
             start_ms: said.iter().find_map(|word| word.start_ms),
             end_ms: said.iter().rev().find_map(|word| word.end_ms),
             text: text[from..to].trim().to_owned(),
-            confidence: mean(said),
+            confidence: confidence::mean(said),
             heard: utterance.heard.map(|_| !said.iter().any(|word| word.heard == Some(false))),
             words: said.to_vec(),
             by: doubtful[words.start].then_some(Attribution::doubtful(LOUDER_ONES)),
@@ -113,12 +114,6 @@ pub(crate) fn cut(utterance: Utterance, speakers: &[u32]) -> Vec<Utterance> {
         }
     }
     pieces
-}
-
-fn mean(words: &[Word]) -> Option<f64> {
-    let known: Vec<f64> = words.iter().filter_map(|word| word.confidence).collect();
-    let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-    (!known.is_empty()).then(|| (mean * 1000.0).round() / 1000.0)
 }
 
 /// Byte offset of each word of a text.
