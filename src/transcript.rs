@@ -27,6 +27,7 @@ mod forms;
 mod heard;
 pub mod known_model;
 pub mod models;
+mod numbering;
 mod provider;
 mod recognise;
 pub mod remote;

@@ -24,6 +24,7 @@ pub use self::embedding::embedding;
 use self::frame::VoiceFrame;
 use self::mixture::Mixture;
 use self::summary::Point;
+use super::numbering::number;
 use super::viterbi;
 
 /// The diarization of one leg.
@@ -183,11 +184,8 @@ fn turns(leg: &LegSpeech, frames: &Frames, placed: &[u8]) -> Vec<Turn> {
     // Speakers are numbered in the order of their first speech.
     let mut heard: Vec<u8> = Vec::new();
     for by in placed {
-        if !heard.contains(by) {
-            heard.push(*by);
-        }
+        number(&mut heard, *by);
     }
-    let voice = |by: u8| heard.iter().position(|known| *known == by).unwrap_or(0) as u32;
     let mut out = Vec::new();
     for (region, pair) in leg.regions.iter().zip(frames.starts.windows(2)) {
         let (from, to) = (pair[0], pair[1]);
@@ -197,7 +195,7 @@ fn turns(leg: &LegSpeech, frames: &Frames, placed: &[u8]) -> Vec<Turn> {
             let end = (at..to).find(|n| placed[*n] != placed[at]).unwrap_or(to);
             let end_ms = if end == to { region.end_ms } else { region.start_ms + (end - from) as u64 * FRAME_MS };
             if end_ms > start_ms {
-                out.push(Turn { speaker: voice(placed[at]), start_ms, end_ms });
+                out.push(Turn { speaker: number(&mut heard, placed[at]) as u32, start_ms, end_ms });
             }
             (at, start_ms) = (end, end_ms);
         }

@@ -17,6 +17,7 @@ use super::diarization::Diarization;
 use super::engine::EngineError;
 use super::known_model::KnownModel;
 use super::known_model::ModelFile;
+use super::numbering::number;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::SPEECH_RATE_HZ;
 use crate::domain::Segment;
@@ -119,13 +120,6 @@ fn assigned(regions: &[Segment], turns: &[SpeakerTurn]) -> Diarization {
         turns.iter().map(|turn| (turn.speaker.0, Segment::new(ms(turn.time.start), ms(turn.time.end)))).collect();
     heard.sort_by_key(|(_, segment)| *segment);
     let mut numbers: Vec<u32> = Vec::new();
-    let mut number = |speaker: u32| {
-        let known = numbers.iter().position(|known| *known == speaker);
-        known.unwrap_or_else(|| {
-            numbers.push(speaker);
-            numbers.len() - 1
-        }) as u32
-    };
     let mut assigned = Vec::new();
     for region in regions {
         let inside = heard.iter().filter_map(|(speaker, segment)| Some((*speaker, region.overlap(segment)?)));
@@ -135,7 +129,9 @@ fn assigned(regions: &[Segment], turns: &[SpeakerTurn]) -> Diarization {
             inside.push((nearest.map_or(0, |(speaker, _)| *speaker), *region));
         }
         close_gaps(region, &mut inside);
-        assigned.extend(inside.into_iter().map(|(speaker, segment)| Turn::new(number(speaker), segment)));
+        assigned.extend(
+            inside.into_iter().map(|(speaker, segment)| Turn::new(number(&mut numbers, speaker) as u32, segment)),
+        );
     }
     let count = numbers.len() as u32;
     // With more than two speakers, the diarization is too weak a base for roles.

@@ -17,6 +17,7 @@ use crate::domain::transcript::Turn;
 use crate::transcript::engine::HeardWord;
 use crate::transcript::heard::HeardLeg;
 use crate::transcript::heard::from_engine;
+use crate::transcript::numbering::number;
 use crate::transcript::provider::APPROXIMATE_TIMES;
 use crate::transcript::turns;
 
@@ -132,11 +133,10 @@ fn by_number(words: Vec<Numbered>) -> Parts {
     let mut last = words.iter().find_map(|(_, speaker)| *speaker).unwrap_or(0);
     for (word, speaker) in words {
         last = speaker.unwrap_or(last);
-        let index = numbers.iter().position(|known| *known == last).unwrap_or_else(|| {
-            numbers.push(last);
-            legs.push(HeardLeg { speaker: Some(numbers.len() as u32 - 1), words: Vec::new() });
-            numbers.len() - 1
-        });
+        let index = number(&mut numbers, last);
+        if index == legs.len() {
+            legs.push(HeardLeg { speaker: Some(index as u32), words: Vec::new() });
+        }
         timed.push((index as u32, Segment::new(word.start_ms as u64, word.end_ms as u64)));
         legs[index].words.push(word);
     }

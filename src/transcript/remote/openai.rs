@@ -10,6 +10,7 @@ use super::timing;
 use super::timing::Draft;
 use crate::config::AnswerFormat;
 use crate::config::RemoteEngine;
+use crate::transcript::numbering::number;
 
 /// Limits from Whisper's reference code (`decode`). A segment above this compression ratio is a repetition.
 const COMPRESSION: f64 = 2.4;
@@ -172,9 +173,7 @@ pub(super) fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, ser
     let length = length_ms as f64 / 1000.0;
     let mut labels: Vec<&str> = Vec::new();
     for label in segments.iter().filter_map(|segment| segment.speaker.as_deref()) {
-        if !labels.contains(&label) {
-            labels.push(label);
-        }
+        number(&mut labels, label);
     }
     let speaker = |segment: &Segment| {
         let label = segment.speaker.as_deref()?;

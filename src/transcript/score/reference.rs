@@ -13,6 +13,7 @@ use crate::domain::Role;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
+use crate::transcript::numbering::number;
 
 /// Why a reference cannot be used, with file, field and reason.
 #[derive(Debug, thiserror::Error)]
@@ -167,13 +168,12 @@ fn milliseconds(path: &Path, line: usize, name: &str, field: Option<&&str>) -> R
 }
 
 /// The index of a named speaker, added at its first use. A name that is a role word sets the role.
-fn named(names: &mut Vec<String>, reference: &mut Reference, name: &str) -> usize {
-    if let Some(at) = names.iter().position(|known| known == name) {
-        return at;
+fn named<'a>(names: &mut Vec<&'a str>, reference: &mut Reference, name: &'a str) -> usize {
+    let speaker = number(names, name);
+    if speaker == reference.speakers.len() {
+        reference.speakers.push(Role::from_word(name).unwrap_or(Role::Unknown));
     }
-    names.push(name.to_owned());
-    reference.speakers.push(Role::from_word(name).unwrap_or(Role::Unknown));
-    names.len() - 1
+    speaker
 }
 
 /// `file channel speaker start end [<labels>] words…`
@@ -226,16 +226,13 @@ fn ctm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
 /// `SPEAKER file channel start length <NA> <NA> name <NA> <NA>`. Replaces the turns of the words' file.
 fn rttm(path: &Path, text: &str, reference: &mut Reference) -> Result<(), ReferenceError> {
     let mut turns = Vec::new();
-    let mut names: Vec<String> = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
     for (line, fields) in lines(text).filter(|(_, fields)| fields[0] == "SPEAKER") {
         let start_ms = milliseconds(path, line, "start", fields.get(3))?;
         let length_ms = milliseconds(path, line, "length", fields.get(4))?;
         let Some(name) = fields.get(7) else { return Err(wrong(path, format!("line {line}, name"), "is missing")) };
         // Turns are compared only by time, so that a name needs to be unique only within this file.
-        let speaker = names.iter().position(|known| known == name).unwrap_or_else(|| {
-            names.push((*name).to_owned());
-            names.len() - 1
-        });
+        let speaker = number(&mut names, *name);
         turns.push(Turn { speaker: speaker as u32, start_ms, end_ms: start_ms + length_ms });
     }
     reference.turns = turns;
