@@ -10,6 +10,7 @@ mod context;
 pub(crate) mod dense;
 mod detect;
 pub mod features;
+mod history;
 mod legs;
 mod lines;
 mod network;
