@@ -14,6 +14,7 @@ mod measure;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use aftercall::domain::Segment;
 use aftercall::transcript::engine::Recogniser;
 use aftercall::transcript::engine::Search;
 
@@ -48,9 +49,9 @@ fn main() {
     );
     let samples = sound(30);
     // (what is speech, in ms; its name)
-    let whole: Vec<_> = std::iter::once(0..30_000).collect();
-    let halves = vec![0..7_500, 15_000..22_500];
-    recogniser.recognise(&mut samples.as_slice(), std::slice::from_ref(&(0..2_000)), 30_000).unwrap();
+    let whole: Vec<_> = vec![Segment::new(0, 30_000)];
+    let halves = vec![Segment::new(0, 7_500), Segment::new(15_000, 22_500)];
+    recogniser.recognise(&mut samples.as_slice(), &[Segment::new(0, 2_000)], 30_000).unwrap();
     for (speech, name) in [(whole, "30 s of speech"), (halves, "30 s, half of it silence")] {
         let best = (0..3)
             .map(|_| {

@@ -2,6 +2,7 @@
 //! and the platform's network figures. An unknown value is null and has a reason.
 
 pub mod conversation;
+mod dropouts;
 pub mod mos;
 pub mod signal;
 mod spectrum;
@@ -12,9 +13,9 @@ use serde_json::Value;
 
 use crate::audio::Normalized;
 use crate::audio::speech::LegSpeech;
-use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::domain::quality::{ConversationMethod, Flag, Leg, Legs, NetworkFigures, QUALITY_SCHEMA};
+use crate::domain::segment::{total_ms, without};
 use crate::domain::{Network, Quality, Role, Transcript};
 
 use self::signal::MeasuredSignal;
@@ -185,9 +186,10 @@ fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
         let duration_ms = inputs.normalized.duration_ms;
         let own = conversation::segments(transcript, role, duration_ms);
         // Where both speak, the level belongs to neither.
-        let alone = without(&own, &conversation::segments(transcript, other, duration_ms));
+        let spoken = !own.is_empty();
+        let alone = without(own, conversation::segments(transcript, other, duration_ms));
         let integrated_lufs = inputs.normalized.levels.integrated_within(&alone);
-        (!own.is_empty()).then_some(Leg { integrated_lufs })
+        spoken.then_some(Leg { integrated_lufs })
     };
     let legs = Legs { agent: of(Role::Agent, Role::Caller), caller: of(Role::Caller, Role::Agent) };
     if legs.agent.is_none() && legs.caller.is_none() { Err("no_timed_roles") } else { Ok(legs) }
@@ -196,15 +198,14 @@ fn legs(inputs: &Inputs<'_>) -> Result<Legs, &'static str> {
 fn own_legs(speech: &Speech, roles: &[Role]) -> Legs {
     let of = |role: Role| {
         let leg = roles.iter().position(|on_leg| *on_leg == role).and_then(|at| speech.legs.get(at))?;
-        let segments: Vec<(u64, u64)> = leg.regions.iter().map(|region| (region.start_ms, region.end_ms)).collect();
-        Some(Leg { integrated_lufs: leg.levels.integrated_within(&segments) })
+        Some(Leg { integrated_lufs: leg.levels.integrated_within(&leg.regions) })
     };
     Legs { agent: of(Role::Agent), caller: of(Role::Caller) }
 }
 
 /// One leg speaks and the other never does.
 fn one_way(speech: &Speech) -> bool {
-    let spoken = |leg: &LegSpeech| leg.regions.iter().map(Region::duration_ms).sum::<u64>();
+    let spoken = |leg: &LegSpeech| total_ms(&leg.regions);
     matches!(speech.legs.as_slice(), [left, right] if spoken(left).min(spoken(right)) == 0
         && spoken(left).max(spoken(right)) >= ONE_WAY_MS)
 }
@@ -229,23 +230,6 @@ pub fn with_roles_named(mut quality: Quality, transcript: &Transcript) -> Qualit
     let method = quality.conversation.as_ref().map_or(diarized_by, |conversation| conversation.method);
     quality.conversation = conversation::measure(Some(transcript), quality.duration_ms, method, &mut quality.reasons);
     quality
-}
-
-fn without(segments: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    let mut left = Vec::new();
-    for &(begin, end) in segments {
-        let mut start = begin;
-        for &(from, to) in others.iter().filter(|other| other.1 > begin && other.0 < end) {
-            if from > start {
-                left.push((start, from));
-            }
-            start = start.max(to);
-        }
-        if start < end {
-            left.push((start, end));
-        }
-    }
-    left
 }
 
 fn caller_low(legs: &Legs) -> bool {
@@ -395,12 +379,5 @@ mod tests {
             (Some(4.0), None, Some(0.01))
         );
         assert_eq!(figures.reason.as_deref(), Some("packet_loss_unit_unknown"));
-    }
-
-    #[test]
-    fn segments_without_others() {
-        assert_eq!(without(&[(0, 10)], &[(2, 4), (6, 7)]), [(0, 2), (4, 6), (7, 10)]);
-        assert_eq!(without(&[(0, 10), (20, 30)], &[(5, 25)]), [(0, 5), (25, 30)]);
-        assert_eq!(without(&[(0, 10)], &[(0, 10)]), []);
     }
 }

@@ -11,7 +11,9 @@
 //! overruled. An estimated role is written only with its evidence.
 
 mod agent_voice;
+mod attributed;
 mod captions;
+mod confidence;
 mod correction;
 mod cues;
 pub mod diarization;
@@ -23,7 +25,9 @@ mod file;
 mod fit;
 mod forms;
 mod heard;
+pub mod known_model;
 pub mod models;
+mod numbering;
 mod provider;
 mod recognise;
 pub mod remote;
@@ -33,6 +37,8 @@ pub mod score;
 mod speakers;
 mod text;
 mod times;
+mod turns;
+mod viterbi;
 mod voice;
 mod voice_table;
 
@@ -40,6 +46,7 @@ mod voice_table;
 mod tests;
 
 pub use agent_voice::{AgentVoice, VOICE_VERSION, enroll};
+pub use attributed::Attributed;
 pub use correction::{Correction, CorrectionError, corrected, is_corrected};
 pub use file::parse_file;
 pub use fit::fit;
@@ -51,6 +58,6 @@ pub use provider::{
 };
 pub use recognise::{from_audio, recognise, recognise_with, wants_engine};
 pub use rttm::rttm;
-pub use speakers::{Attributed, Hints, attribute};
+pub use speakers::{Hints, attribute};
 pub use text::{parse_text, text};
 pub use times::within;

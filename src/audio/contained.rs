@@ -14,7 +14,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::TimeBase;
 
 use super::block::Block;
-use super::decoder::{Decode, Facts, Step, guarded, undecodable};
+use super::decoder::{Decode, Facts, Missing, Step, guarded, undecodable};
 use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 use super::mp4::{self, EditList, Padded, Trim};
@@ -194,18 +194,18 @@ impl Contained {
         }
         let meant = self.after_pause || self.decoder.is_pause(&packet.data);
         let frames = self.passed(gap as u64);
-        let (rate_hz, channels) = self.form();
-        Some(if meant { Step::Pause { frames, rate_hz, channels } } else { Step::Gap { frames, rate_hz, channels } })
+        let missing = self.missing(frames);
+        Some(if meant { Step::Pause(missing) } else { Step::Gap(missing) })
     }
 
     /// Time begins at the first sample of the earliest track. A later track keeps its offset.
     fn first(&mut self, at: i64) -> Option<Step> {
         let late = at as f64 / f64::from(self.rate_hz.max(1));
-        let (rate_hz, channels) = self.form();
         // FLAC frames give their position. Samples before the first frame in the file are lost.
         if self.container == Container::Flac && late > 0.0 && self.expected_seconds.is_some_and(|all| late < all) {
             self.start = Some(0);
-            return Some(Step::Lost { frames: self.passed(at.unsigned_abs()), rate_hz, channels });
+            let frames = self.passed(at.unsigned_abs());
+            return Some(Step::Lost(self.missing(frames)));
         }
         self.start = Some(at);
         if self.edits.trim.is_some() {
@@ -218,13 +218,12 @@ impl Contained {
             Container::Mp4 => self.edits.lead_seconds,
             _ => self.earliest.map_or(0.0, |earliest| late - earliest),
         };
-        let frames = (lead * f64::from(rate_hz)).round() as u64;
-        OFFSET_SECONDS.contains(&lead).then_some(Step::Pause { frames, rate_hz, channels })
+        let frames = (lead * f64::from(self.rate_hz.max(1))).round() as u64;
+        OFFSET_SECONDS.contains(&lead).then(|| Step::Pause(self.missing(frames)))
     }
 
-    /// Rate and channels of silence.
-    fn form(&self) -> (u32, u16) {
-        (self.rate_hz.max(1), self.facts.channels.max(1))
+    fn missing(&self, frames: u64) -> Missing {
+        Missing { frames, rate_hz: self.rate_hz.max(1), channels: self.facts.channels.max(1) }
     }
 
     /// Advances by samples that the file does not hold. Returns how many of them are put out after trimming.
@@ -258,8 +257,7 @@ impl Contained {
         self.failures += 1;
         let frames = i64::try_from(packet.dur.get()).ok().and_then(|ticks| self.samples(ticks)).unwrap_or(0);
         let frames = self.passed(frames.unsigned_abs().min(u64::from(self.rate_hz)));
-        let (rate_hz, channels) = self.form();
-        Step::Lost { frames, rate_hz, channels }
+        Step::Lost(self.missing(frames))
     }
 }
 

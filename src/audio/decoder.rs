@@ -10,30 +10,25 @@ use super::block::Block;
 use super::error::AudioError;
 use crate::domain::quality::Flag;
 
+/// A number of samples per channel without content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub frames: u64,
+    pub rate_hz: u32,
+    pub channels: u16,
+}
+
 /// Result of one decoder step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// The block holds samples.
     Audio,
-    /// Samples (per channel) are missing here. The content of the block is not valid.
-    Lost {
-        frames: u64,
-        rate_hz: u32,
-        channels: u16,
-    },
-    /// By its times the file holds no samples here (count per channel). Inside sound they are lost. Between silences
-    /// nothing was sent.
-    Gap {
-        frames: u64,
-        rate_hz: u32,
-        channels: u16,
-    },
+    /// Samples are missing here. The content of the block is not valid.
+    Lost(Missing),
+    /// By its times the file holds no samples here. Inside sound they are lost. Between silences nothing was sent.
+    Gap(Missing),
     /// As [`Step::Gap`], but the encoder had nothing to send.
-    Pause {
-        frames: u64,
-        rate_hz: u32,
-        channels: u16,
-    },
+    Pause(Missing),
     End,
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::block::Block;
-use super::decoder::{Decode, Facts, Step};
+use super::decoder::{Decode, Facts, Missing, Step};
 use super::error::AudioError;
 use super::frame_decoder::{Decoded, FrameDecoder, codec_name};
 use super::frames::{FrameHeader, FrameSyntax, StreamInfo, stream_info};
@@ -155,7 +155,7 @@ impl Elementary {
         let samples = frames * u64::from(header.samples);
         let skip = (self.piece.skip as u64).min(samples);
         self.piece.skip -= skip as usize;
-        Step::Lost { frames: samples - skip, rate_hz: header.rate_hz, channels: header.channels }
+        Step::Lost(Missing { frames: samples - skip, rate_hz: header.rate_hz, channels: header.channels })
     }
 }
 
@@ -202,7 +202,7 @@ impl Decode for Elementary {
             match self.decode_frame(&header, block)? {
                 Step::Audio if self.holds_back() => hold(&mut self.held, block),
                 Step::Audio if block.frames() == 0 => {}
-                lost @ Step::Lost { .. } if self.held.frames() > 0 => {
+                lost @ Step::Lost(_) if self.held.frames() > 0 => {
                     self.lost_after_held = Some(lost);
                     if self.release(block, false) {
                         return Ok(Step::Audio);
@@ -242,7 +242,7 @@ impl Elementary {
             0 => (48_000, 1152),
             rate_hz => (rate_hz, u64::from(self.piece.samples_per_frame)),
         };
-        Step::Lost { frames: frames * samples, rate_hz, channels: self.facts.channels.max(1) }
+        Step::Lost(Missing { frames: frames * samples, rate_hz, channels: self.facts.channels.max(1) })
     }
 
     /// Whether the frame just decoded is one of the last announced frames and may be padding.

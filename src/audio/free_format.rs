@@ -8,7 +8,7 @@ use std::path::Path;
 use nanomp3_core::{Channels, DecodeError, Decoder, MAX_SAMPLES_PER_FRAME};
 
 use super::block::Block;
-use super::decoder::{Decode, Facts, Step, guarded};
+use super::decoder::{Decode, Facts, Missing, Step, guarded};
 use super::error::AudioError;
 use super::frames::{self, FrameSyntax, id3v2_len};
 use super::probe;
@@ -109,7 +109,7 @@ impl FreeFormat {
         self.skip -= skip as usize;
         self.put_out += samples - skip;
         let rate_hz = if self.facts.rate_hz == 0 { 48_000 } else { self.facts.rate_hz };
-        Step::Lost { frames: samples - skip, rate_hz, channels: self.facts.channels.max(1) }
+        Step::Lost(Missing { frames: samples - skip, rate_hz, channels: self.facts.channels.max(1) })
     }
 
     /// Reads the stream header from a first frame without audio.

@@ -8,7 +8,7 @@ use std::path::Path;
 use oxideav_gsm::{DecoderState, FRAME_SAMPLES, MSGSM_BLOCK_LEN, MSGSM_BLOCK_SAMPLES, UnpackedFrame};
 
 use super::block::Block;
-use super::decoder::{Decode, Facts, Step, guarded, undecodable};
+use super::decoder::{Decode, Facts, Missing, Step, guarded, undecodable};
 use super::error::AudioError;
 
 /// Pairs of frames per block: 0.4 s at 8 kHz.
@@ -61,7 +61,7 @@ impl Decode for Gsm {
         });
         if decoded.flatten().is_none() {
             self.decoder = DecoderState::new();
-            return Ok(Step::Lost { frames: frames as u64, rate_hz: self.facts.rate_hz, channels: 1 });
+            return Ok(Step::Lost(Missing { frames: frames as u64, rate_hz: self.facts.rate_hz, channels: 1 }));
         }
         Ok(Step::Audio)
     }

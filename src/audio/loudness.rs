@@ -2,6 +2,7 @@
 //! every 100 ms. All figures come from it, also those after a gain.
 
 use super::k_weighting::KWeighting;
+use crate::domain::Segment;
 
 /// BS.1770-4 annex 1: loudness of a mean square `z` is `-0.691 + 10 lg z`.
 const OFFSET_LU: f64 = -0.691;
@@ -123,11 +124,11 @@ impl Levels {
 
     /// Integrated loudness of the 400 ms blocks inside the given segments, LUFS. The gates are the same.
     #[must_use]
-    pub fn integrated_within(&self, segments_ms: &[(u64, u64)]) -> Option<f64> {
+    pub fn integrated_within(&self, segments: &[Segment]) -> Option<f64> {
         let mut blocks = Vec::new();
-        for &(start, end) in segments_ms {
-            let first = start.div_ceil(100) as usize;
-            let last = ((end / 100) as usize).min(self.hops.len());
+        for segment in segments {
+            let first = segment.start_ms.div_ceil(100) as usize;
+            let last = ((segment.end_ms / 100) as usize).min(self.hops.len());
             if let Some(hops) = self.hops.get(first..last) {
                 blocks.extend(hops.windows(BLOCK_HOPS).map(|window| window.iter().sum::<f64>() / BLOCK_HOPS as f64));
             }
@@ -286,8 +287,8 @@ mod tests {
     #[test]
     fn loudness_within_segments_is_theirs() {
         let levels = measure(48_000, &[[sine(48_000, 1000.0, -20.0, 5.0), sine(48_000, 1000.0, -40.0, 5.0)].concat()]);
-        let loud = levels.integrated_within(&[(0, 5_000)]).unwrap();
-        let quiet = levels.integrated_within(&[(5_000, 10_000)]).unwrap();
+        let loud = levels.integrated_within(&[Segment::new(0, 5_000)]).unwrap();
+        let quiet = levels.integrated_within(&[Segment::new(5_000, 10_000)]).unwrap();
         assert!((loud - quiet - 20.0).abs() < 0.2, "{loud} {quiet}");
         assert_eq!(levels.integrated_within(&[]), None);
     }

@@ -17,7 +17,7 @@ use self::clock::{Clock, Mark, Tally};
 use self::pages::{OggPage, Pages};
 use self::stream::{Sound, Stream, UNKNOWN, VIDEO};
 use super::block::Block;
-use super::decoder::{Decode, Facts, Step, undecodable};
+use super::decoder::{Decode, Facts, Missing, Step, undecodable};
 use super::engine::{Cut, Engine, OFFSET_SECONDS, codec_name};
 use super::error::AudioError;
 
@@ -353,10 +353,11 @@ impl Ogg {
         let (rate_hz, channels) = (self.link.stream.rate_hz, self.facts.channels.max(1));
         let (Silence::Lost(frames) | Silence::Gap(frames) | Silence::Pause(frames)) = silence;
         self.put_out_seconds += frames as f64 / f64::from(rate_hz);
+        let missing = Missing { frames, rate_hz, channels };
         match silence {
-            Silence::Lost(_) => Step::Lost { frames, rate_hz, channels },
-            Silence::Gap(_) => Step::Gap { frames, rate_hz, channels },
-            Silence::Pause(_) => Step::Pause { frames, rate_hz, channels },
+            Silence::Lost(_) => Step::Lost(missing),
+            Silence::Gap(_) => Step::Gap(missing),
+            Silence::Pause(_) => Step::Pause(missing),
         }
     }
 }

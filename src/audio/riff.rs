@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::block::Block;
 use super::chunks::{ChunkSyntax, Places};
 use super::contained::Contained;
-use super::decoder::{Decode, Facts, Step, undecodable};
+use super::decoder::{Decode, Facts, Missing, Step, undecodable};
 use super::elementary::Elementary;
 use super::error::AudioError;
 use super::foreign::wave_codec;
@@ -237,7 +237,7 @@ impl Riff {
             Err(error) => {
                 self.warnings.push(format!("a later part of the file: {error}"));
                 let (frames, rate_hz) = (piece.format.frames(bytes), piece.format.rate_hz.max(1));
-                Ok(Some(Step::Lost { frames, rate_hz, channels: piece.format.channels.max(1) }))
+                Ok(Some(Step::Lost(Missing { frames, rate_hz, channels: piece.format.channels.max(1) })))
             }
         }
     }

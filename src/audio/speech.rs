@@ -7,8 +7,10 @@
 //! times as much.
 
 mod context;
+pub(crate) mod dense;
 mod detect;
 pub mod features;
+mod history;
 mod legs;
 mod lines;
 mod network;
@@ -22,8 +24,8 @@ use super::loudness::Levels;
 use super::loudness::Meter;
 use super::resample::Resampler;
 use crate::config;
+use crate::domain::Segment;
 
-pub(crate) use self::network::dot;
 pub use self::pcm::Pcm16k;
 
 use self::detect::Detector;
@@ -42,20 +44,6 @@ const SAME: f64 = 1e-3;
 /// Share of the active windows that makes two channels one leg.
 const MOST: f64 = 0.95;
 
-/// A segment of speech, milliseconds from the start of the recording.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
-    pub start_ms: u64,
-    pub end_ms: u64,
-}
-
-impl Region {
-    #[must_use]
-    pub const fn duration_ms(&self) -> u64 {
-        self.end_ms - self.start_ms
-    }
-}
-
 /// The speech of a recording: one leg, or two (left, right).
 #[derive(Debug)]
 pub struct Speech {
@@ -66,7 +54,7 @@ pub struct Speech {
 #[derive(Debug)]
 pub struct LegSpeech {
     /// Sorted, at least 200 ms apart. Speech that leaked from the other leg is left out.
-    pub regions: Vec<Region>,
+    pub regions: Vec<Segment>,
     /// K-weighted energy over time, as recorded.
     pub levels: Levels,
     pub samples: Pcm16k,

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::block::{Block, RATES_HZ};
-use super::decoder::{Decode, Facts, Step};
+use super::decoder::{Decode, Facts, Missing, Step};
 use super::error::AudioError;
 use super::layout::Layout;
 use super::layout::MAX_CHANNELS;
@@ -28,8 +28,8 @@ pub(super) struct Timeline {
     limit_seconds: f64,
     seconds: f64,
     lost_seconds: f64,
-    /// Silence still to put out: samples, rate, channels.
-    hole: (u64, u32, u16),
+    /// Silence still to put out.
+    hole: Missing,
     /// Channels and speaker positions of the last audio.
     form: (usize, Layout),
     /// Silence before the current position, seconds, counted as far as it matters.
@@ -63,7 +63,7 @@ impl Timeline {
             limit_seconds,
             seconds: 0.0,
             lost_seconds: 0.0,
-            hole: (0, 0, 0),
+            hole: Missing { frames: 0, rate_hz: 0, channels: 0 },
             form: (0, Layout::UNPLACED),
             quiet_seconds: 0.0,
             gap: None,
@@ -73,24 +73,22 @@ impl Timeline {
 
     /// Fills the block with the next samples. `false` at the end.
     pub(super) fn next(&mut self, block: &mut Block) -> Result<bool, AudioError> {
-        if self.hole.0 == 0 {
+        if self.hole.frames == 0 {
             block.layout = Layout::UNPLACED;
             match self.decoder.next(block)? {
                 Step::End => return Ok(false),
-                Step::Lost { frames, rate_hz, channels } => {
-                    self.lost_seconds += self.begin_hole(frames, rate_hz, channels)?;
-                }
-                Step::Gap { frames, rate_hz, channels } => {
-                    let seconds = self.begin_hole(frames, rate_hz, channels)?;
+                Step::Lost(missing) => self.lost_seconds += self.begin_hole(missing)?,
+                Step::Gap(missing) => {
+                    let seconds = self.begin_hole(missing)?;
                     if self.quiet_seconds >= AROUND_SECONDS {
                         self.gap = Some(Gap { seconds, open_seconds: AROUND_SECONDS });
                     } else {
                         self.lost_seconds += seconds;
                     }
                 }
-                Step::Pause { frames, rate_hz, channels } => {
+                Step::Pause(missing) => {
                     let from = self.seconds;
-                    let seconds = self.begin_hole(frames, rate_hz, channels)?;
+                    let seconds = self.begin_hole(missing)?;
                     self.pause = Some(from..from + seconds);
                 }
                 Step::Audio => {
@@ -111,9 +109,9 @@ impl Timeline {
                 }
             }
         }
-        let (left, rate_hz, channels) = self.hole;
+        let Missing { frames: left, rate_hz, channels } = self.hole;
         let frames = left.min(SILENCE_FRAMES as u64);
-        self.hole.0 -= frames;
+        self.hole.frames -= frames;
         self.seconds += frames as f64 / f64::from(rate_hz);
         block.set_silence(rate_hz, channels, frames as usize);
         // Silence has the channels of the audio around it.
@@ -125,12 +123,12 @@ impl Timeline {
     }
 
     /// Starts silence of this length. Returns its duration, seconds.
-    fn begin_hole(&mut self, frames: u64, rate_hz: u32, channels: u16) -> Result<f64, AudioError> {
-        check_form(rate_hz, usize::from(channels))?;
-        let seconds = frames as f64 / f64::from(rate_hz);
+    fn begin_hole(&mut self, missing: Missing) -> Result<f64, AudioError> {
+        check_form(missing.rate_hz, usize::from(missing.channels))?;
+        let seconds = missing.frames as f64 / f64::from(missing.rate_hz);
         // The check comes first, because a gap may claim days.
         self.check_length(seconds)?;
-        self.hole = (frames, rate_hz, channels);
+        self.hole = missing;
         Ok(seconds)
     }
 
@@ -227,7 +225,7 @@ mod tests {
     }
 
     const fn lost(frames: u64) -> (Step, f32) {
-        (Step::Lost { frames, rate_hz: 48_000, channels: 1 }, 0.0)
+        (Step::Lost(Missing { frames, rate_hz: 48_000, channels: 1 }), 0.0)
     }
 
     #[test]
@@ -241,8 +239,8 @@ mod tests {
 
     #[test]
     fn a_gap_is_lost_in_sound_and_nowhere_else() {
-        let gap = (Step::Gap { frames: 4_800, rate_hz: 48_000, channels: 1 }, 0.0);
-        let pause = (Step::Pause { frames: 4_800, rate_hz: 48_000, channels: 1 }, 0.0);
+        let gap = (Step::Gap(Missing { frames: 4_800, rate_hz: 48_000, channels: 1 }), 0.0);
+        let pause = (Step::Pause(Missing { frames: 4_800, rate_hz: 48_000, channels: 1 }), 0.0);
         let (loud, quiet) = ((Step::Audio, 0.5), (Step::Audio, 0.005));
         for (name, steps, lost_ms) in [
             ("between sounds", vec![loud, gap, loud], 100),
@@ -286,7 +284,7 @@ mod tests {
                 Facts::new("test")
             }
         }
-        let steps = vec![Step::Audio, Step::Lost { frames: 5_000, rate_hz: 48_000, channels: 6 }, Step::Audio];
+        let steps = vec![Step::Audio, Step::Lost(Missing { frames: 5_000, rate_hz: 48_000, channels: 6 }), Step::Audio];
         let mut timeline = Timeline::new(Box::new(Surround(steps)), 10.0);
         let (mut block, mut blocks) = (Block::default(), 0);
         while timeline.next(&mut block).unwrap() {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::block::OUTPUT_RATE_HZ;
 use super::error::AudioError;
+use crate::domain::transcript::Turn;
 use crate::domain::{Role, Transcript};
 
 /// Peaks per second.
@@ -80,7 +81,8 @@ impl Waveform {
             let low = columns.iter().map(|peak| peak.0).min().unwrap_or(0);
             let high = columns.iter().map(|peak| peak.1).max().unwrap_or(0);
             let milliseconds = (from + to) as u64 * 1000 / u64::from(2 * PIXELS_PER_SECOND);
-            let colour = turns.iter().find(|turn| turn.covers(milliseconds)).map_or(NOBODY, ColouredTurn::colour);
+            let mut here = turns.iter().filter(|coloured| coloured.turn.segment().contains(milliseconds));
+            let colour = here.next().map_or(NOBODY, ColouredTurn::colour);
             // Full scale fills the height. Silence is still a visible line.
             let row = |value: i8| (HEIGHT / 2).saturating_add_signed(-isize::from(value) * (HEIGHT as isize / 2) / 128);
             for y in row(high).min(HEIGHT / 2 - 1)..=row(low).min(HEIGHT - 1) {
@@ -91,30 +93,19 @@ impl Waveform {
     }
 }
 
-/// A segment of one speaker, for the picture.
+/// A turn and the role of its speaker, for the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColouredTurn {
     pub role: Role,
-    pub speaker: u32,
-    pub start_ms: u64,
-    pub end_ms: u64,
+    pub turn: Turn,
 }
 
 impl ColouredTurn {
     /// The turns of a transcript.
     #[must_use]
     pub fn of(transcript: &Transcript) -> Vec<Self> {
-        let turn = |turn: &crate::domain::transcript::Turn| Self {
-            role: transcript.role(turn.speaker),
-            speaker: turn.speaker,
-            start_ms: turn.start_ms,
-            end_ms: turn.end_ms,
-        };
+        let turn = |turn: &Turn| Self { role: transcript.role(turn.speaker), turn: *turn };
         transcript.turns.iter().map(turn).collect()
-    }
-
-    const fn covers(&self, milliseconds: u64) -> bool {
-        self.start_ms <= milliseconds && milliseconds < self.end_ms
     }
 
     const fn colour(&self) -> u8 {
@@ -123,7 +114,7 @@ impl ColouredTurn {
             Role::Caller => 3,
             Role::Transfer => 4,
             Role::System => 5,
-            Role::Unknown => 6 + (self.speaker % 2) as u8,
+            Role::Unknown => 6 + (self.turn.speaker % 2) as u8,
         }
     }
 }
@@ -180,7 +171,7 @@ mod tests {
 
     #[test]
     fn turns_are_coloured() {
-        let turn = ColouredTurn { role: Role::Caller, speaker: 1, start_ms: 0, end_ms: 500 };
+        let turn = ColouredTurn { role: Role::Caller, turn: Turn { speaker: 1, start_ms: 0, end_ms: 500 } };
         let bytes = wave().png(&[turn]).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];

@@ -10,6 +10,7 @@ use super::{Ended, out};
 use crate::app::{App, CLOCK_TOLERANCE, Clock};
 use crate::config::Config;
 use crate::config::EngineChoice;
+use crate::domain::Segment;
 use crate::jobs::object_check;
 use crate::jobs::schedule::{ScheduleStatus, Schedules};
 use crate::source::SourceError;
@@ -268,7 +269,7 @@ fn self_test(app: &App) -> Finding {
     let (samples, text) = sample_sentence();
     let duration_ms = samples.len() as u64 / 16;
     let tried = app.engines.named(SAMPLE).and_then(|engine| {
-        let words = engine.recognise(&mut samples.as_slice(), std::slice::from_ref(&(0..duration_ms)), duration_ms)?;
+        let words = engine.recognise(&mut samples.as_slice(), &[Segment::new(0, duration_ms)], duration_ms)?;
         let said: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
         Ok(said.join(" "))
     });

@@ -10,7 +10,8 @@ use crate::config::Config;
 use crate::transcript::engine::SAMPLE;
 use crate::transcript::engine::manifest::ModelManifest;
 use crate::transcript::engines::installed;
-use crate::transcript::models::{self, KnownModel, known, pull, take};
+use crate::transcript::known_model::KnownModel;
+use crate::transcript::models::{self, known, pull, take};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

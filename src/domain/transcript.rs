@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::segment::Segment;
+
 /// Schema name in every transcript document.
 pub const TRANSCRIPT_SCHEMA: &str = "aftercall.transcript/1";
 
@@ -131,6 +133,18 @@ pub struct Turn {
     pub speaker: u32,
     pub start_ms: u64,
     pub end_ms: u64,
+}
+
+impl Turn {
+    #[must_use]
+    pub const fn new(speaker: u32, Segment { start_ms, end_ms }: Segment) -> Self {
+        Self { speaker, start_ms, end_ms }
+    }
+
+    #[must_use]
+    pub const fn segment(&self) -> Segment {
+        Segment::new(self.start_ms, self.end_ms)
+    }
 }
 
 /// One word with its times in the recording, where known.

@@ -4,11 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::domain::quality::{Conversation, ConversationMethod, Percentiles};
+use crate::domain::segment::{Segment, common_ms, joined, total_ms};
 use crate::domain::transcript::Transcript;
 use crate::domain::{Role, transcript};
-
-/// Segments of one role in milliseconds, sorted, joined where they touch.
-type Segments = Vec<(u64, u64)>;
 
 /// Reasons for no figures.
 pub const NO_TRANSCRIPT: &str = "no_transcript_requested";
@@ -49,16 +47,15 @@ pub fn measure(
         because("conversation", if transcript.is_none() { NO_TRANSCRIPT } else { NO_TIMES });
         return None;
     };
-    let of = |role: Role| joined(timed.iter().filter(|turn| turn.0 == role).map(|turn| (turn.1, turn.2)).collect());
-    let anyone = joined(timed.iter().map(|turn| (turn.1, turn.2)).collect());
-    let named = joined(timed.iter().filter(|turn| turn.0 != Role::Unknown).map(|turn| (turn.1, turn.2)).collect());
-    let (agent, caller) = (of(Role::Agent), of(Role::Caller));
-    let speech_ms = total(&anyone);
+    let anyone = said_by(timed, |_| true);
+    let named = said_by(timed, |role| role != Role::Unknown);
+    let (agent, caller) = (said_by(timed, |role| role == Role::Agent), said_by(timed, |role| role == Role::Caller));
+    let speech_ms = total_ms(&anyone);
     let why_not = if agent.is_empty() && caller.is_empty() {
         Some(NO_ROLES)
     } else if method == ConversationMethod::Voices {
         Some(ONE_CHANNEL)
-    } else if (speech_ms - total(&named)) * 100 > speech_ms * WITHOUT_ROLE_PERCENT {
+    } else if (speech_ms - total_ms(&named)) * 100 > speech_ms * WITHOUT_ROLE_PERCENT {
         Some(SOME_ROLES)
     } else {
         None
@@ -76,9 +73,9 @@ pub fn measure(
         speech_ms,
         silence_ratio: 1.0 - speech_ms as f64 / duration_ms.max(1) as f64,
         longest_silence_ms: longest_gap(&anyone, duration_ms),
-        agent_talk_ms: known.then(|| total(&agent)),
-        caller_talk_ms: known.then(|| total(&caller)),
-        overlap_ms: known.then(|| overlap(&agent, &caller)),
+        agent_talk_ms: known.then(|| total_ms(&agent)),
+        caller_talk_ms: known.then(|| total_ms(&caller)),
+        overlap_ms: known.then(|| common_ms(&agent, &caller)),
         interruptions: known.then(|| interruptions(&agent, &caller)),
         response_ms,
         method,
@@ -87,75 +84,62 @@ pub fn measure(
 
 /// Speech segments of a role, milliseconds, for the loudness by role.
 #[must_use]
-pub fn segments(transcript: &Transcript, role: Role, duration_ms: u64) -> Vec<(u64, u64)> {
-    let turns = turns(transcript, duration_ms);
-    joined(turns.into_iter().filter(|turn| turn.0 == role).map(|turn| (turn.1, turn.2)).collect())
+pub fn segments(transcript: &Transcript, role: Role, duration_ms: u64) -> Vec<Segment> {
+    said_by(&turns(transcript, duration_ms), |by| by == role)
+}
+
+/// The joined segments of some roles.
+fn said_by(turns: &[(Role, Segment)], wanted: impl Fn(Role) -> bool) -> Vec<Segment> {
+    joined(turns.iter().filter(|(role, _)| wanted(*role)).map(|(_, segment)| *segment).collect())
 }
 
 /// Turns with times inside the recording. Utterances are used where there are no turns.
-fn turns(transcript: &Transcript, duration_ms: u64) -> Vec<(Role, u64, u64)> {
+fn turns(transcript: &Transcript, duration_ms: u64) -> Vec<(Role, Segment)> {
     let from_turns = transcript.turns.iter().map(|turn| (turn.speaker, Some(turn.start_ms), Some(turn.end_ms)));
     let timed = |utterance: &transcript::Utterance| (utterance.speaker, utterance.start_ms, utterance.end_ms);
     let from_utterances = transcript.utterances.iter().map(timed);
     let all: Vec<_> = if transcript.turns.is_empty() { from_utterances.collect() } else { from_turns.collect() };
     all.into_iter()
         .filter_map(|(speaker, start, end)| {
-            let (start, end) = (start?.min(duration_ms), end?.min(duration_ms));
-            (start < end).then(|| (transcript.role(speaker), start, end))
+            let inside = Segment::new(start?, end?).overlap(&Segment::new(0, duration_ms))?;
+            Some((transcript.role(speaker), inside))
         })
         .collect()
 }
 
-fn joined(mut segments: Segments) -> Segments {
-    segments.sort_unstable();
-    let mut joined: Segments = Vec::new();
-    for (start, end) in segments {
-        match joined.last_mut() {
-            Some(last) if start <= last.1 => last.1 = last.1.max(end),
-            _ => joined.push((start, end)),
-        }
-    }
-    joined
-}
-
-fn total(segments: &[(u64, u64)]) -> u64 {
-    segments.iter().map(|(start, end)| end - start).sum()
-}
-
-fn overlap(a: &[(u64, u64)], b: &[(u64, u64)]) -> u64 {
-    let common = |x: &(u64, u64), y: &(u64, u64)| x.1.min(y.1).saturating_sub(x.0.max(y.0));
-    a.iter().map(|x| b.iter().map(|y| common(x, y)).sum::<u64>()).sum()
-}
-
-fn longest_gap(segments: &[(u64, u64)], duration_ms: u64) -> u64 {
+fn longest_gap(segments: &[Segment], duration_ms: u64) -> u64 {
     let mut end = 0;
     let mut longest = 0;
     for segment in segments {
-        longest = longest.max(segment.0.saturating_sub(end));
-        end = segment.1;
+        longest = longest.max(segment.start_ms.saturating_sub(end));
+        end = segment.end_ms;
     }
     longest.max(duration_ms.saturating_sub(end))
 }
 
 /// How often one side began during the other's speech and spoke longer than the other.
-fn interruptions(agent: &[(u64, u64)], caller: &[(u64, u64)]) -> u32 {
-    let begun_inside = |by: &[(u64, u64)], over: &[(u64, u64)]| {
-        by.iter()
-            .filter(|turn| over.iter().any(|other| other.0 < turn.0 && turn.0 < other.1 && other.1 < turn.1))
-            .count()
+fn interruptions(agent: &[Segment], caller: &[Segment]) -> u32 {
+    let outlasts = |turn: &Segment, other: &Segment| {
+        other.start_ms < turn.start_ms && turn.start_ms < other.end_ms && other.end_ms < turn.end_ms
+    };
+    let begun_inside = |by: &[Segment], over: &[Segment]| {
+        by.iter().filter(|turn| over.iter().any(|other| outlasts(turn, other))).count()
     };
     (begun_inside(agent, caller) + begun_inside(caller, agent)) as u32
 }
 
 /// Response times, ms: from the end of each caller's turn to the next start of the agent. Negative where the agent
 /// began earlier.
-fn responses(agent: &[(u64, u64)], caller: &[(u64, u64)]) -> Option<Percentiles> {
+fn responses(agent: &[Segment], caller: &[Segment]) -> Option<Percentiles> {
     let mut gaps = Vec::new();
-    for (n, &(start, end)) in caller.iter().enumerate() {
-        let next_caller = caller.get(n + 1).map_or(u64::MAX, |next| next.0);
+    for (n, asked) in caller.iter().enumerate() {
+        let next_caller = caller.get(n + 1).map_or(u64::MAX, |next| next.start_ms);
         // The response is the first agent turn that begins after this caller turn began and before the next one.
-        if let Some(answer) = agent.iter().find(|turn| turn.0 > start && turn.1 > end && turn.0 < next_caller) {
-            gaps.push(answer.0 as f64 - end as f64);
+        let answers = |turn: &&Segment| {
+            turn.start_ms > asked.start_ms && turn.end_ms > asked.end_ms && turn.start_ms < next_caller
+        };
+        if let Some(answer) = agent.iter().find(answers) {
+            gaps.push(answer.start_ms as f64 - asked.end_ms as f64);
         }
     }
     percentiles(gaps)

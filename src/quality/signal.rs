@@ -1,8 +1,8 @@
 //! Signal figures of the waveform, measured on the first pass, before any gain.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::dropouts::{Dropouts, GRAINS_PER_SECOND};
 use super::spectrum::MeanSpectrum;
 use crate::audio::{Block, BlockSink, OUTPUT_RATE_HZ, STEP, StepLevels};
 use crate::domain::quality::{Flag, Signal};
@@ -22,15 +22,8 @@ const SILENT_DBFS: f64 = -100.0;
 /// Percentiles of the frame levels for noise and for speech.
 const NOISE_SHARE: f64 = 0.10;
 const SPEECH_SHARE: f64 = 0.95;
-/// Steps in a grain of the dropout search, 1 ms. Peaks below which a grain is silent and above which it is loud.
-const GRAIN_STEPS: usize = OUTPUT_RATE_HZ as usize / 1000 / STEP;
-const GRAINS_PER_SECOND: f64 = 1000.0;
-const GRAIN_SILENT: f32 = 3e-5;
-const GRAIN_LOUD: f32 = 0.01;
-/// A silence is a dropout only with sound within this many grains before and after it. Speech fades.
-const EDGE_GRAINS: u32 = 5;
-/// A gap of 20 ms holds at least 19 complete grains. A gap beyond 2 s is a pause.
-const DROPOUT_GRAINS: std::ops::RangeInclusive<u32> = 19..=2_000;
+/// Steps in a grain of the dropout search.
+const GRAIN_STEPS: usize = OUTPUT_RATE_HZ as usize / GRAINS_PER_SECOND / STEP;
 /// The telephone band ends at 3.4 to 3.8 kHz. Noise fills it up to 4 kHz, the edge of an 8 kHz rate. A codec and the
 /// transform widen that edge by about 300 Hz. Wider bands end above this limit.
 const NARROWBAND_HZ: u32 = 4_400;
@@ -117,73 +110,6 @@ fn figures(samples: &[f32]) -> (f32, f32, f32) {
         squares.iter().copied().chain(rest.iter().map(square)).sum(),
         rest.iter().map(|sample| sample.abs()).chain(peaks).fold(0.0, f32::max),
     )
-}
-
-/// Finds digital silence inside sound.
-#[derive(Debug, Clone, Default)]
-struct Dropouts {
-    since_loud: u32,
-    /// Grains of the current silence.
-    silent: u32,
-    /// A silence that may be a dropout and waits for sound: its grains, and the grains since its end.
-    waiting: Option<(u32, u32)>,
-    armed: bool,
-    count: u32,
-    /// Grains so far, and grains in dropouts.
-    grains: u64,
-    total: u64,
-    /// Pauses by the encoder, from and to in grains.
-    meant: VecDeque<(u64, u64)>,
-}
-
-impl Dropouts {
-    fn grain(&mut self, peak: f32) {
-        if peak < GRAIN_SILENT {
-            if self.silent == 0 {
-                self.armed = self.since_loud <= EDGE_GRAINS && self.grains > 0;
-                self.waiting = None;
-            }
-            self.silent += 1;
-        } else {
-            if self.silent > 0 && self.armed && DROPOUT_GRAINS.contains(&self.silent) && !self.was_meant() {
-                self.waiting = Some((self.silent, 0));
-            }
-            self.silent = 0;
-        }
-        self.since_loud = if peak >= GRAIN_LOUD { 0 } else { self.since_loud.saturating_add(1) };
-        if let Some((grains, since)) = self.waiting {
-            if peak >= GRAIN_LOUD {
-                self.count += 1;
-                self.lost(grains);
-            } else if since >= EDGE_GRAINS {
-                self.waiting = None;
-            } else {
-                self.waiting = Some((grains, since + 1));
-            }
-        }
-        self.grains += 1;
-    }
-
-    /// Whether the silence that ends here is a pause by the encoder.
-    fn was_meant(&self) -> bool {
-        let start = self.grains - u64::from(self.silent);
-        self.meant.iter().any(|&(from, to)| from < self.grains && start < to)
-    }
-
-    fn pause(&mut self, seconds: &Range<f64>) {
-        let grain = |seconds: f64| (seconds * GRAINS_PER_SECOND) as u64;
-        // Pauses further back than the longest dropout are not needed.
-        let past = |to: u64, grains: u64| to + u64::from(*DROPOUT_GRAINS.end()) < grains;
-        while self.meant.front().is_some_and(|&(_, to)| past(to, self.grains)) {
-            self.meant.pop_front();
-        }
-        self.meant.push_back((grain(seconds.start), grain(seconds.end)));
-    }
-
-    fn lost(&mut self, grains: u32) {
-        self.total += u64::from(grains);
-        self.waiting = None;
-    }
 }
 
 /// Measures the signal on the first pass.

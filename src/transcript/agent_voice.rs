@@ -3,18 +3,19 @@
 //! turns with the role `agent`, of agents that the configuration declares synthetic, are enrolled. Callers and human
 //! agents are never enrolled.
 
+use super::attributed::Attributed;
 use super::diarization;
 use super::diarization::VoiceEmbedding;
 use super::roles::ENOUGH;
-use super::speakers::Attributed;
 use super::voice_table as table;
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
-use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::domain::Role;
+use crate::domain::Segment;
 use crate::domain::SpeakerEmbedding;
 use crate::domain::Transcript;
+use crate::domain::segment::without;
 use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
@@ -139,39 +140,23 @@ pub(super) fn log_likelihood_ratios(
 }
 
 /// The leg of a speaker, and the regions on it in which only this speaker talks.
-fn spoken<'a>(words: &Transcript, speech: &'a Speech, speaker: &Speaker) -> Option<(&'a LegSpeech, Vec<Region>)> {
+fn spoken<'a>(words: &Transcript, speech: &'a Speech, speaker: &Speaker) -> Option<(&'a LegSpeech, Vec<Segment>)> {
     let leg = match (speech.legs.as_slice(), speaker.channel) {
         ([only], _) => only,
         (legs, Some(channel)) => legs.get(usize::from(channel))?,
         _ => return None,
     };
     let alone = alone(words, speaker, speech.legs.len() == 1);
-    let shares = |turn: &Region| leg.regions.iter().filter_map(|region| shared(turn, region)).collect::<Vec<_>>();
-    Some((leg, alone.iter().flat_map(shares).collect()))
+    let on_leg = |turn: &Segment| leg.regions.iter().filter_map(|region| turn.overlap(region)).collect::<Vec<_>>();
+    Some((leg, alone.iter().flat_map(on_leg).collect()))
 }
 
 /// The speaker's turns. On a mixed leg, the turns of other speakers are cut out.
-fn alone(words: &Transcript, speaker: &Speaker, mixed: bool) -> Vec<Region> {
-    let region = |turn: &Turn| Region { start_ms: turn.start_ms, end_ms: turn.end_ms };
-    let mut own: Vec<Region> = words.turns.iter().filter(|turn| turn.speaker == speaker.id).map(region).collect();
-    if mixed {
-        for other in words.turns.iter().filter(|turn| turn.speaker != speaker.id).map(region) {
-            own = own.into_iter().flat_map(|turn| without(turn, other)).collect();
-        }
-    }
-    own
-}
-
-/// The parts of a segment outside of another segment.
-fn without(segment: Region, other: Region) -> impl Iterator<Item = Region> {
-    let before = Region { end_ms: segment.end_ms.min(other.start_ms), ..segment };
-    let after = Region { start_ms: segment.start_ms.max(other.end_ms), ..segment };
-    [before, after].into_iter().filter(|part| part.end_ms > part.start_ms)
-}
-
-fn shared(a: &Region, b: &Region) -> Option<Region> {
-    let both = Region { start_ms: a.start_ms.max(b.start_ms), end_ms: a.end_ms.min(b.end_ms) };
-    (both.end_ms > both.start_ms).then_some(both)
+fn alone(words: &Transcript, speaker: &Speaker, mixed: bool) -> Vec<Segment> {
+    let (own, others): (Vec<Turn>, Vec<Turn>) =
+        words.turns.iter().copied().partition(|turn| turn.speaker == speaker.id);
+    let own = own.iter().map(Turn::segment).collect();
+    if mixed { without(own, others.iter().map(Turn::segment)) } else { own }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::domain::ProviderTurn;
 use crate::domain::Transcript;
 use crate::domain::spoken::folded;
 
+use super::numbering::number;
 use super::provider::from_voices;
 use super::text::opening;
 use super::text::turn;
@@ -58,13 +59,7 @@ fn spoken(said: Vec<Said>) -> Vec<(Voice, ProviderTurn)> {
     let turn = |Said { times, speaker, text }: Said| {
         let voice = match speaker {
             Speaker::Known(voice) => voice,
-            Speaker::Named(name) => {
-                let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
-                    names.push(name);
-                    names.len() - 1
-                });
-                Voice::Numbered(first.saturating_add(at as u32))
-            }
+            Speaker::Named(name) => Voice::Numbered(first.saturating_add(number(&mut names, name) as u32)),
         };
         (voice, ProviderTurn { start_ms: times.0, end_ms: times.1, ..turn(&folded(&text)) })
     };

@@ -4,31 +4,28 @@
 //! synthetic agents.
 
 mod embedding;
+mod frame;
 mod groups;
 mod mixture;
 mod network;
 mod pitch;
-pub mod summary;
+mod summary;
 
 use crate::audio::AudioError;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Pcm16k;
-use crate::audio::speech::Region;
 use crate::audio::speech::features::Analyser;
+use crate::domain::Segment;
+use crate::domain::transcript::Turn;
 
 pub use self::embedding::EMBEDDING_VERSION;
 pub use self::embedding::VoiceEmbedding;
 pub use self::embedding::embedding;
+use self::frame::VoiceFrame;
 use self::mixture::Mixture;
 use self::summary::Point;
-use self::summary::VoiceFrame;
-
-/// A segment of one speaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiarizedSegment {
-    pub voice: u32,
-    pub region: Region,
-}
+use super::numbering::number;
+use super::viterbi;
 
 /// The diarization of one leg.
 #[derive(Debug, Default)]
@@ -36,7 +33,7 @@ pub struct Diarization {
     /// Number of speakers: none, one or two; three means more than two.
     pub count: u32,
     /// Ordered by time. Speaker 0 is the first one heard.
-    pub segments: Vec<DiarizedSegment>,
+    pub turns: Vec<Turn>,
     /// Whether the result is a base for roles. It is not with more than two speakers, with two similar ones, or if one
     /// of them may be two.
     pub sure: bool,
@@ -68,6 +65,12 @@ struct Frames {
     starts: Vec<usize>,
 }
 
+impl Frames {
+    fn begins_region(&self, at: usize) -> bool {
+        self.starts.binary_search(&at).is_ok()
+    }
+}
+
 /// Diarizes a leg.
 ///
 /// # Errors
@@ -78,7 +81,7 @@ pub fn diarize(leg: &LegSpeech) -> Result<Diarization, AudioError> {
     let points = points(&frames, &pieces);
     let one = || Diarization {
         count: u32::from(!leg.regions.is_empty()),
-        segments: leg.regions.iter().map(|region| DiarizedSegment { voice: 0, region: *region }).collect(),
+        turns: leg.regions.iter().map(|region| Turn::new(0, *region)).collect(),
         sure: true,
     };
     let begins = begins(&frames, &pieces);
@@ -108,8 +111,8 @@ pub fn diarize(leg: &LegSpeech) -> Result<Diarization, AudioError> {
         count = mixtures.len() as u8;
         placed = place(&frames, &mixtures);
     }
-    let segments = segments(leg, &frames, &placed);
-    Ok(Diarization { count: u32::from(count), segments, sure })
+    let turns = turns(leg, &frames, &placed);
+    Ok(Diarization { count: u32::from(count), turns, sure })
 }
 
 /// Splits the group that is more likely two speakers, which gives three groups. Returns them with the log odds of that.
@@ -129,7 +132,7 @@ fn third(points: &[Point], begins: &[bool], groups: &[u8]) -> Option<(Vec<u8>, f
     Some((groups, split.odds))
 }
 
-fn frames(samples: &Pcm16k, regions: &[Region]) -> Result<Frames, AudioError> {
+fn frames(samples: &Pcm16k, regions: &[Segment]) -> Result<Frames, AudioError> {
     let mut frames = Frames { all: Vec::new(), starts: vec![0] };
     let mut cut = Vec::new();
     for region in regions {
@@ -164,52 +167,25 @@ fn points(frames: &Frames, pieces: &[(usize, usize)]) -> Vec<Point> {
 
 /// Whether each segment is the first of its region.
 fn begins(frames: &Frames, pieces: &[(usize, usize)]) -> Vec<bool> {
-    pieces.iter().map(|(from, _)| frames.starts.binary_search(from).is_ok()).collect()
+    pieces.iter().map(|(from, _)| frames.begins_region(*from)).collect()
 }
 
-/// The most likely speaker of every frame, with a cost for changes (Viterbi's algorithm, one state per speaker).
+/// The most likely speaker of every frame, with a cost for changes.
 fn place(frames: &Frames, voices: &[Mixture]) -> Vec<u8> {
-    let mut costs = vec![0.0_f32; voices.len()];
-    let mut came_from: Vec<Vec<u8>> = Vec::with_capacity(frames.all.len());
-    let mut pauses = frames.starts.iter().peekable();
-    for (at, frame) in frames.all.iter().enumerate() {
-        let mut at_pause = false;
-        while pauses.next_if(|start| **start <= at).is_some() {
-            at_pause = true;
-        }
-        let change = if at_pause { CHANGE_AT_PAUSE } else { CHANGE_INSIDE };
-        let (cheapest, least) = least(&costs);
-        let weight = SHARE * frame.weight();
-        let mut origins = Vec::with_capacity(voices.len());
-        for (voice, (cost, mixture)) in (0_u8..).zip(costs.iter_mut().zip(voices)) {
-            let changes = least + change < *cost;
-            origins.push(if changes { cheapest } else { voice });
-            *cost = cost.min(least + change) - weight * mixture.likelihood(frame);
-        }
-        came_from.push(origins);
-    }
-    let mut placed = vec![0; frames.all.len()];
-    let mut state = least(&costs).0;
-    for at in (0..placed.len()).rev() {
-        placed[at] = state;
-        state = came_from[at][usize::from(state)];
-    }
-    placed
+    let change = |at: usize| if frames.begins_region(at) { CHANGE_AT_PAUSE } else { CHANGE_INSIDE };
+    let cost = |at: usize, voice: usize| {
+        let frame = &frames.all[at];
+        -(SHARE * frame.weight() * voices[voice].likelihood(frame))
+    };
+    viterbi::cheapest(frames.all.len(), voices.len(), change, cost)
 }
 
-fn least(costs: &[f32]) -> (u8, f32) {
-    (0_u8..).zip(costs.iter().copied()).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
-}
-
-fn segments(leg: &LegSpeech, frames: &Frames, placed: &[u8]) -> Vec<DiarizedSegment> {
+fn turns(leg: &LegSpeech, frames: &Frames, placed: &[u8]) -> Vec<Turn> {
     // Speakers are numbered in the order of their first speech.
     let mut heard: Vec<u8> = Vec::new();
     for by in placed {
-        if !heard.contains(by) {
-            heard.push(*by);
-        }
+        number(&mut heard, *by);
     }
-    let voice = |by: u8| heard.iter().position(|known| *known == by).unwrap_or(0) as u32;
     let mut out = Vec::new();
     for (region, pair) in leg.regions.iter().zip(frames.starts.windows(2)) {
         let (from, to) = (pair[0], pair[1]);
@@ -219,7 +195,7 @@ fn segments(leg: &LegSpeech, frames: &Frames, placed: &[u8]) -> Vec<DiarizedSegm
             let end = (at..to).find(|n| placed[*n] != placed[at]).unwrap_or(to);
             let end_ms = if end == to { region.end_ms } else { region.start_ms + (end - from) as u64 * FRAME_MS };
             if end_ms > start_ms {
-                out.push(DiarizedSegment { voice: voice(placed[at]), region: Region { start_ms, end_ms } });
+                out.push(Turn { speaker: number(&mut heard, placed[at]) as u32, start_ms, end_ms });
             }
             (at, start_ms) = (end, end_ms);
         }

@@ -14,13 +14,14 @@ use polyvoice::types::SampleRate;
 use polyvoice::types::SpeakerTurn;
 
 use super::diarization::Diarization;
-use super::diarization::DiarizedSegment;
 use super::engine::EngineError;
-use super::models::KnownModel;
-use super::models::ModelFile;
+use super::known_model::KnownModel;
+use super::known_model::ModelFile;
+use super::numbering::number;
 use crate::audio::speech::LegSpeech;
-use crate::audio::speech::Region;
 use crate::audio::speech::SPEECH_RATE_HZ;
+use crate::domain::Segment;
+use crate::domain::transcript::Turn;
 
 /// Its name among the models.
 pub const DIARIZER: &str = "diarizer";
@@ -113,47 +114,32 @@ fn config(profile: Profile) -> PipelineConfig {
 
 /// Cuts our speech regions at the speaker changes that the models found. Speech of the models outside of our regions is
 /// dropped. A region without a speaker gets the speaker nearest in time.
-fn assigned(regions: &[Region], turns: &[SpeakerTurn]) -> Diarization {
+fn assigned(regions: &[Segment], turns: &[SpeakerTurn]) -> Diarization {
     let ms = |seconds: f64| (seconds.max(0.0) * 1000.0).round() as u64;
-    let mut heard: Vec<(u32, Region)> = turns
-        .iter()
-        .map(|turn| (turn.speaker.0, Region { start_ms: ms(turn.time.start), end_ms: ms(turn.time.end) }))
-        .collect();
-    heard.sort_by_key(|(_, region)| (region.start_ms, region.end_ms));
+    let mut heard: Vec<(u32, Segment)> =
+        turns.iter().map(|turn| (turn.speaker.0, Segment::new(ms(turn.time.start), ms(turn.time.end)))).collect();
+    heard.sort_by_key(|(_, segment)| *segment);
     let mut numbers: Vec<u32> = Vec::new();
-    let mut number = |speaker: u32| {
-        let known = numbers.iter().position(|known| *known == speaker);
-        known.unwrap_or_else(|| {
-            numbers.push(speaker);
-            numbers.len() - 1
-        }) as u32
-    };
-    let mut segments = Vec::new();
+    let mut assigned = Vec::new();
     for region in regions {
-        let inside = heard.iter().filter_map(|(speaker, turn)| Some((*speaker, common(region, turn)?)));
-        let mut inside: Vec<(u32, Region)> = inside.collect();
+        let inside = heard.iter().filter_map(|(speaker, segment)| Some((*speaker, region.overlap(segment)?)));
+        let mut inside: Vec<(u32, Segment)> = inside.collect();
         if inside.is_empty() {
-            let away = |turn: &Region| {
-                turn.start_ms.saturating_sub(region.end_ms) + region.start_ms.saturating_sub(turn.end_ms)
-            };
-            let nearest = heard.iter().min_by_key(|(_, turn)| away(turn)).map_or(0, |(speaker, _)| *speaker);
-            inside.push((nearest, *region));
+            let nearest = heard.iter().min_by_key(|(_, segment)| region.distance_ms(segment));
+            inside.push((nearest.map_or(0, |(speaker, _)| *speaker), *region));
         }
         close_gaps(region, &mut inside);
-        segments.extend(inside.into_iter().map(|(speaker, region)| DiarizedSegment { voice: number(speaker), region }));
+        assigned.extend(
+            inside.into_iter().map(|(speaker, segment)| Turn::new(number(&mut numbers, speaker) as u32, segment)),
+        );
     }
     let count = numbers.len() as u32;
     // With more than two speakers, the diarization is too weak a base for roles.
-    Diarization { count, segments, sure: count < 3 }
-}
-
-fn common(region: &Region, turn: &Region) -> Option<Region> {
-    let (start_ms, end_ms) = (region.start_ms.max(turn.start_ms), region.end_ms.min(turn.end_ms));
-    (end_ms > start_ms).then_some(Region { start_ms, end_ms })
+    Diarization { count, turns: assigned, sure: count < 3 }
 }
 
 /// Assigns a gap to the previous speaker, and a gap at the start of a region to the next one.
-fn close_gaps(region: &Region, inside: &mut [(u32, Region)]) {
+fn close_gaps(region: &Segment, inside: &mut [(u32, Segment)]) {
     if let Some((_, first)) = inside.first_mut() {
         first.start_ms = region.start_ms;
     }
@@ -182,12 +168,12 @@ mod tests {
         SpeakerTurn::new(SpeakerId(speaker), TimeRange { start, end })
     }
 
-    const fn region(start_ms: u64, end_ms: u64) -> Region {
-        Region { start_ms, end_ms }
+    const fn region(start_ms: u64, end_ms: u64) -> Segment {
+        Segment::new(start_ms, end_ms)
     }
 
     fn segments(voices: &Diarization) -> Vec<(u32, u64, u64)> {
-        voices.segments.iter().map(|voiced| (voiced.voice, voiced.region.start_ms, voiced.region.end_ms)).collect()
+        voices.turns.iter().map(|turn| (turn.speaker, turn.start_ms, turn.end_ms)).collect()
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 pub mod acoustic;
 pub mod align;
+pub mod alphabet;
 pub mod decode;
 pub mod error;
 pub mod features;
@@ -17,7 +18,6 @@ pub mod phrases;
 pub mod regions;
 mod sample;
 
-use std::ops::Range;
 use std::path::Path;
 
 pub use acoustic::Posteriors;
@@ -27,9 +27,11 @@ pub use features::RATE_HZ;
 pub use sample::{SAMPLE, sample_sentence};
 
 use self::acoustic::Acoustic;
-use self::decode::Alphabet;
+use self::alphabet::Alphabet;
+use self::decode::Decoder;
 use self::manifest::ModelManifest;
 use crate::digest;
+use crate::domain::Segment;
 use crate::domain::transcript::EngineInfo;
 
 /// The name of the local engine in configuration and provenance.
@@ -53,7 +55,7 @@ impl Samples for &[f32] {
 pub struct Recogniser {
     manifest: ModelManifest,
     sha256: String,
-    alphabet: Alphabet,
+    decoder: Decoder,
     acoustic: Acoustic,
     search: Search,
 }
@@ -79,7 +81,7 @@ impl Recogniser {
         let sha256 = digest.sha256.to_string();
         verify(&path, &manifest, &sha256)?;
         let acoustic = acoustic?;
-        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
+        Ok(Self { decoder: Decoder::of(&manifest), acoustic, sha256, manifest, search })
     }
 
     /// The compiled-in model: see [`SAMPLE`].
@@ -88,7 +90,7 @@ impl Recogniser {
         let sha256 = digest::of_bytes(bytes).sha256.to_string();
         verify(path, &manifest, &sha256)?;
         let acoustic = Acoustic::from_static(path, bytes, &manifest, threads)?;
-        Ok(Self { alphabet: Alphabet::of(&manifest), acoustic, sha256, manifest, search })
+        Ok(Self { decoder: Decoder::of(&manifest), acoustic, sha256, manifest, search })
     }
 
     #[must_use]
@@ -98,7 +100,7 @@ impl Recogniser {
 
     #[must_use]
     pub const fn alphabet(&self) -> &Alphabet {
-        &self.alphabet
+        self.decoder.alphabet()
     }
 
     /// The origin of the words, for the transcript.
@@ -133,17 +135,17 @@ impl Recogniser {
     pub fn recognise(
         &self,
         leg: &mut dyn Samples,
-        speech: &[Range<u64>],
+        speech: &[Segment],
         duration_ms: u64,
     ) -> Result<Vec<HeardWord>, EngineError> {
         let mut words = Vec::new();
         for segment in self.segments(leg, speech, duration_ms)? {
             let samples = read(leg, &segment)?;
-            let heard = self.alphabet.words(&self.posteriors(&samples)?, self.search);
-            let from = segment.start as f64;
+            let heard = self.decoder.words(&self.posteriors(&samples)?, self.search);
+            let from = segment.start_ms as f64;
             words.extend(heard.into_iter().map(|word| HeardWord {
                 start_ms: word.start_ms + from,
-                end_ms: (word.end_ms + from).min(segment.end as f64),
+                end_ms: (word.end_ms + from).min(segment.end_ms as f64),
                 ..word
             }));
         }
@@ -154,15 +156,15 @@ impl Recogniser {
     pub fn segments(
         &self,
         leg: &mut dyn Samples,
-        speech: &[Range<u64>],
+        speech: &[Segment],
         duration_ms: u64,
-    ) -> Result<Vec<Range<u64>>, EngineError> {
+    ) -> Result<Vec<Segment>, EngineError> {
         let mut failed = None;
         let planned = regions::segments(speech, duration_ms, |span| match read(leg, &span) {
-            Ok(samples) => span.start + regions::quietest(&samples),
+            Ok(samples) => span.start_ms + regions::quietest(&samples),
             Err(err) => {
                 failed = Some(err);
-                span.end
+                span.end_ms
             }
         });
         failed.map_or(Ok(planned), Err)
@@ -180,7 +182,7 @@ fn verify(path: &Path, manifest: &ModelManifest, found: &str) -> Result<(), Engi
 }
 
 /// The samples of a segment.
-pub fn read(leg: &mut dyn Samples, segment: &Range<u64>) -> Result<Vec<f32>, EngineError> {
-    leg.read(segment.start, segment.end)
+pub fn read(leg: &mut dyn Samples, segment: &Segment) -> Result<Vec<f32>, EngineError> {
+    leg.read(segment.start_ms, segment.end_ms)
         .map_err(|err| EngineError::Inference { reason: format!("its samples cannot be read back: {err}") })
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rten_tensor::NdTensor;
 
+use super::confidence;
 use super::engine::EngineError;
 use super::engine::Posteriors;
 use super::engine::Recogniser;
@@ -13,8 +14,10 @@ use super::engine::align::Fate;
 use super::provider::INCOMPLETE_TIMES;
 use super::provider::TEXT_MISFIT;
 use super::speakers::assignment::cut;
+use super::turns;
 use crate::audio::speech::LegSpeech;
 use crate::audio::speech::Speech;
+use crate::domain::Segment;
 use crate::domain::Transcript;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::TextSource;
@@ -28,8 +31,6 @@ const HEARD: f64 = 0.05;
 const LEAST_FIT: f64 = 0.5;
 /// A speaker is assigned to a leg if that leg has at least this many times the heard words of the other.
 const CLEARLY: u32 = 2;
-/// A pause of this length ends a turn.
-const PAUSE_MS: u64 = 200;
 
 /// Token probabilities of consecutive segments, without the silence between them.
 struct HeardTrack {
@@ -64,7 +65,7 @@ pub fn fit(engine: &Recogniser, words: &Transcript, speech: &Speech) -> Result<T
         return Ok(Transcript { reason: Some(TEXT_MISFIT.to_owned()), ..words.clone() });
     }
     let mut provenance = engine.provenance();
-    provenance.parameters["fit"] = serde_json::json!((fits * 1000.0).round() / 1000.0);
+    provenance.parameters["fit"] = serde_json::json!(confidence::thousandths(fits));
     fitted.engine = Some(provenance);
     fitted.source = TextSource::ProviderAligned;
     fitted.turns = turns(&fitted.utterances);
@@ -137,15 +138,14 @@ impl HeardTrack {
     fn of(engine: &Recogniser, legs: &[(u8, &LegSpeech)]) -> Result<Self, EngineError> {
         let mut segments = Vec::new();
         for (leg, speech) in legs {
-            let regions: Vec<_> = speech.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
-            let planned = engine.segments(&mut &speech.samples, &regions, speech.samples.duration_ms())?;
+            let planned = engine.segments(&mut &speech.samples, &speech.regions, speech.samples.duration_ms())?;
             segments.extend(planned.into_iter().map(|segment| (segment, *leg, &speech.samples)));
         }
-        segments.sort_by_key(|(segment, leg, _)| (segment.start, *leg));
+        segments.sort_by_key(|(segment, leg, _)| (segment.start_ms, *leg));
         let (mut data, mut places, mut steps, mut step_ms) = (Vec::new(), Vec::new(), 0, 1.0);
         for (segment, leg, mut samples) in segments {
             let heard = engine.posteriors(&super::engine::read(&mut samples, &segment)?)?;
-            places.push(SegmentPlace { first: steps, start_ms: segment.start, leg });
+            places.push(SegmentPlace { first: steps, start_ms: segment.start_ms, leg });
             steps += heard.steps();
             step_ms = heard.step_ms;
             data.extend(heard.log_probs.into_data());
@@ -169,7 +169,7 @@ impl HeardTrack {
         let alphabet = engine.alphabet();
         let spelt: Vec<Vec<Vec<usize>>> = utterances
             .iter()
-            .map(|utterance| utterance.text.split_whitespace().map(|word| align::spell(alphabet, word)).collect())
+            .map(|utterance| utterance.text.split_whitespace().map(|word| alphabet.spell(word)).collect())
             .collect();
         let fates = align::align(&self.posteriors, alphabet, &spelt)?;
         let offset_ms = engine.manifest().time_offset_ms as f64;
@@ -199,7 +199,7 @@ impl HeardTrack {
                             before.end_ms = before.end_ms.map(|end| end.min(start_ms)).max(before.start_ms);
                         }
                         (word.start_ms, word.end_ms) = (Some(start_ms), Some(end_ms.max(start_ms + 1)));
-                        word.confidence = Some((placed.confidence * 1000.0).round() / 1000.0);
+                        word.confidence = Some(confidence::thousandths(placed.confidence));
                         word.heard = Some(true);
                     }
                     Fate::Unspellable => {}
@@ -219,26 +219,19 @@ fn place(utterance: &mut Utterance, words: Vec<Word>) {
     utterance.start_ms = words.iter().find_map(|word| word.start_ms);
     utterance.end_ms = words.iter().rev().find_map(|word| word.end_ms);
     utterance.heard = Some(!words.iter().any(|word| word.heard == Some(false)));
-    let confidences: Vec<f64> = words.iter().filter_map(|word| word.confidence).collect();
-    let mean = confidences.iter().sum::<f64>() / confidences.len().max(1) as f64;
-    utterance.confidence = (!confidences.is_empty()).then(|| (mean * 1000.0).round() / 1000.0);
+    utterance.confidence = confidence::mean(&words);
     utterance.words = words;
 }
 
-/// Turns of the speakers, from the times of the words.
+/// Turns of the speakers, from the times of the words. A turn also ends where another speaker's utterance begins.
 fn turns(utterances: &[Utterance]) -> Vec<Turn> {
-    let mut turns: Vec<Turn> = Vec::new();
-    for utterance in utterances {
-        for (start_ms, end_ms) in utterance.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms)) {
-            let speaker = utterance.speaker;
-            match turns.last_mut().filter(|open| open.speaker == speaker) {
-                Some(open) if start_ms >= open.start_ms && start_ms < open.end_ms + PAUSE_MS => {
-                    open.end_ms = open.end_ms.max(end_ms);
-                }
-                _ => turns.push(Turn { speaker, start_ms, end_ms }),
-            }
-        }
-    }
-    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    let words = |utterance: &Utterance| {
+        let timed = utterance.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms));
+        timed.map(|(start_ms, end_ms)| (utterance.speaker, Segment { start_ms, end_ms })).collect::<Vec<_>>()
+    };
+    let timed: Vec<(u32, Segment)> = utterances.iter().flat_map(words).collect();
+    let runs = timed.chunk_by(|a, b| a.0 == b.0);
+    let mut turns: Vec<Turn> = runs.flat_map(|run| turns::of_words(run.iter().copied())).collect();
+    turns::in_time(&mut turns);
     turns
 }

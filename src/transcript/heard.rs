@@ -1,5 +1,6 @@
 //! Builds a transcript from recognised words. Each word is assigned to the speaker of its time.
 
+use super::confidence;
 use super::engine::HeardWord;
 use crate::domain::Transcript;
 use crate::domain::transcript::EngineInfo;
@@ -38,7 +39,7 @@ pub fn from_engine(
     let mut utterances: Vec<Utterance> = Vec::new();
     for (speaker, word) in spoken {
         let (start_ms, end_ms) = (word.start_ms.round() as u64, word.end_ms.round() as u64);
-        let confidence = Some((word.confidence * 1000.0).round() / 1000.0);
+        let confidence = Some(confidence::thousandths(word.confidence));
         let said = Word { text: word.text, start_ms: Some(start_ms), end_ms: Some(end_ms), confidence, heard: None };
         // During overlap each speaker keeps an utterance. A word joins its speaker's utterance if that is one of the
         // last two and no pause lies between.
@@ -57,9 +58,7 @@ pub fn from_engine(
         }
     }
     for utterance in &mut utterances {
-        let confidences: Vec<f64> = utterance.words.iter().filter_map(|word| word.confidence).collect();
-        let mean = confidences.iter().sum::<f64>() / confidences.len().max(1) as f64;
-        utterance.confidence = Some((mean * 1000.0).round() / 1000.0);
+        utterance.confidence = confidence::mean(&utterance.words);
     }
     Transcript {
         schema: TRANSCRIPT_SCHEMA.to_owned(),

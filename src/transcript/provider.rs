@@ -1,8 +1,7 @@
 //! Builds the transcript from a platform's turns. Roles, words and times are taken over and none is added.
 
-use std::collections::BTreeMap;
-
 use crate::domain::ProviderTurn;
+use crate::domain::Segment;
 use crate::domain::SourceCall;
 use crate::domain::Transcript;
 use crate::domain::spoken::has_redaction_tags;
@@ -12,6 +11,7 @@ use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
 
+use super::turns;
 use super::voice::Voice;
 use super::voice::speakers;
 
@@ -37,9 +37,6 @@ pub const NO_TIMES: &str = "no_times";
 pub const INCOMPLETE_TIMES: &str = "incomplete_times";
 /// `reason` of times from a wall clock or from the length of the words, not from the audio.
 pub const APPROXIMATE_TIMES: &str = "approximate_times";
-
-/// A pause of this length ends a turn.
-const PAUSE_MS: u64 = 200;
 
 /// The transcript of a call with the words of its source, or [`without_text`] if it has none.
 #[must_use]
@@ -131,29 +128,19 @@ fn utterance(turn: ProviderTurn, speaker: u32) -> Utterance {
 /// The turns of each speaker, split at pauses, from word times or else from the times of the provider's turn.
 /// Wall-clock times are left out, because talk and response figures use these turns.
 fn segments(spoken: &[ProviderTurn], ids: &[u32]) -> Vec<Turn> {
-    let mut heard: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+    let mut heard: Vec<(u32, Segment)> = Vec::new();
+    let segment = |(start_ms, end_ms)| Segment { start_ms, end_ms };
     for (turn, id) in spoken.iter().zip(ids).filter(|(turn, _)| !turn.approximate) {
         let timed = turn.words.iter().filter_map(|word| word.start_ms.zip(word.end_ms));
-        let spans = heard.entry(*id).or_default();
-        let before = spans.len();
-        spans.extend(timed);
-        if spans.len() == before {
-            spans.extend(turn.start_ms.zip(turn.end_ms));
+        let before = heard.len();
+        heard.extend(timed.map(|times| (*id, segment(times))));
+        if heard.len() == before {
+            heard.extend(turn.start_ms.zip(turn.end_ms).map(|times| (*id, segment(times))));
         }
     }
-    let mut turns: Vec<Turn> = Vec::new();
-    for (speaker, mut spans) in heard {
-        spans.sort_unstable();
-        let first_of_speaker = turns.len();
-        for (start_ms, end_ms) in spans {
-            match turns[first_of_speaker..].last_mut() {
-                Some(open) if start_ms < open.end_ms.saturating_add(PAUSE_MS) => open.end_ms = open.end_ms.max(end_ms),
-                _ => turns.push(Turn { speaker, start_ms, end_ms }),
-            }
-        }
-    }
-    turns.retain(|turn| turn.end_ms > turn.start_ms);
-    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    heard.sort_by_key(|(_, segment)| *segment);
+    let mut turns = turns::of_words(heard);
+    turns.retain(|turn| !turn.segment().is_empty());
     turns
 }
 

@@ -1,7 +1,5 @@
 //! Speech recognition for a call without text, leg by leg, with a local engine.
 
-use std::ops::Range;
-
 use super::engine::EngineError;
 use super::engine::Recogniser;
 use super::engine::Samples;
@@ -12,12 +10,10 @@ use super::heard::from_engine;
 use super::provider::NO_SPEECH;
 use super::provider::TIMES_MISFIT;
 use super::provider::without_text;
-use crate::audio::speech::LegSpeech;
+use super::turns;
 use crate::audio::speech::Pcm16k;
 use crate::audio::speech::Speech;
 use crate::domain::Transcript;
-use crate::domain::transcript::Speaker;
-use crate::domain::transcript::Turn;
 
 impl Samples for &Pcm16k {
     fn read(&mut self, start_ms: u64, end_ms: u64) -> std::io::Result<Vec<f32>> {
@@ -79,18 +75,9 @@ pub fn recognise(engines: &Engines, speech: &Speech, language: Option<&str>) -> 
 pub fn recognise_with(engine: &Recogniser, speech: &Speech, language: Option<&str>) -> Result<Transcript, EngineError> {
     let mut legs = Vec::new();
     for (leg, id) in speech.legs.iter().zip(0..) {
-        let regions: Vec<Range<u64>> = leg.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
-        let words = engine.recognise(&mut &leg.samples, &regions, leg.samples.duration_ms())?;
+        let words = engine.recognise(&mut &leg.samples, &leg.regions, leg.samples.duration_ms())?;
         legs.push(HeardLeg { speaker: Some(id), words });
     }
-    let two = speech.legs.len() == 2;
-    let speaker = |id: u8| Speaker { channel: two.then_some(id), ..Speaker::nameless(id.into()) };
-    let speakers = (0..speech.legs.len() as u8).map(speaker).collect();
-    let mut turns: Vec<Turn> = speech.legs.iter().zip(0..).flat_map(|(leg, id)| turns(leg, id)).collect();
-    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    let (speakers, turns) = turns::by_leg(speech);
     Ok(from_engine(legs, speakers, turns, language, engine.provenance()))
-}
-
-pub(super) fn turns(leg: &LegSpeech, speaker: u32) -> impl Iterator<Item = Turn> + '_ {
-    leg.regions.iter().map(move |region| Turn { speaker, start_ms: region.start_ms, end_ms: region.end_ms })
 }

@@ -171,7 +171,7 @@ impl Remote {
     /// [`EngineError::Remote`] for a truncated answer, which is transient. [`EngineError::Answer`] for another
     /// document.
     pub fn read(&self, part: &Part, paid: &Paid) -> Result<Answer, EngineError> {
-        let length_ms = part.span.end - part.span.start;
+        let length_ms = part.span.duration_ms();
         let read = match self.settings.kind {
             RemoteKind::Openai => openai::read(&paid.body, length_ms),
             RemoteKind::Deepgram => deepgram::read(&paid.body, length_ms),

@@ -12,6 +12,7 @@ use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Utterance;
 
+use super::confidence::thousandths;
 use super::score::normalise;
 use super::voice_table;
 
@@ -138,7 +139,7 @@ impl Case {
 
 fn name(words: &mut Transcript, id: u32, role: Role, evidence: Evidence, confidence: f64) {
     if let Some(speaker) = words.speakers.iter_mut().find(|speaker| speaker.id == id) {
-        let confidence = Some((confidence * 1000.0).round() / 1000.0);
+        let confidence = Some(thousandths(confidence));
         (speaker.role, speaker.evidence, speaker.confidence) = (role, Some(evidence), confidence);
     }
 }

@@ -5,7 +5,7 @@ mod judge;
 mod reference;
 mod words;
 
-pub use diarization::{DiarizationError, ScoredSegment, diarization};
+pub use diarization::{DiarizationError, diarization};
 pub use judge::{CONFIDENT, RoleScore, Score, judge};
 pub use reference::{Reference, ReferenceError, SpokenWord, read};
 pub use words::{WordErrors, normalise, word_errors};

@@ -4,12 +4,13 @@
 pub(super) mod assignment;
 
 use crate::audio::AudioError;
-use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::domain::DualChannels;
 use crate::domain::Role;
+use crate::domain::Segment;
 use crate::domain::Transcript;
 use crate::domain::quality::ConversationMethod;
+use crate::domain::segment::common_ms;
 use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 use crate::domain::transcript::Turn;
@@ -18,13 +19,15 @@ use crate::domain::transcript::Word;
 
 use super::agent_voice;
 use super::agent_voice::AgentVoice;
+use super::attributed::Attributed;
+use super::attributed::roles_on_legs;
+use super::confidence::thousandths;
 use super::diarization;
 use super::diarization::Diarization;
 use super::engines::Engines;
 use super::roles;
 use super::roles::KnownAgent;
-
-use self::assignment::SpeakerSegment;
+use super::turns;
 
 /// Least share of a leg's matching speech for an assignment of roles to the legs.
 const CLEAR: f64 = 0.75;
@@ -41,18 +44,6 @@ pub struct Hints<'a> {
     pub agent_text: Option<&'a str>,
     /// The enrolled voice of a synthetic agent.
     pub agent_voice: Option<&'a AgentVoice>,
-}
-
-/// A transcript with its speakers assigned to the audio.
-#[derive(Debug)]
-pub struct Attributed {
-    pub transcript: Transcript,
-    /// The role on each leg of the recording. A single leg has one entry, which is unknown.
-    pub legs: Vec<Role>,
-    /// The source of the speakers in `transcript.turns`.
-    pub method: ConversationMethod,
-    /// Confidence of the assignment of roles to legs, from 0 to 1. It is 1 with one leg.
-    pub legs_sure: f64,
 }
 
 /// Assigns speakers to the audio, for a transcript with or without words, and roles to speakers with enough evidence.
@@ -92,24 +83,6 @@ pub fn attribute(mut words: Transcript, speech: &Speech, hints: Hints<'_>) -> Re
     Ok(Attributed { transcript: words, legs, method, legs_sure })
 }
 
-impl Attributed {
-    /// The same recording with another transcript.
-    #[must_use]
-    pub fn with(self, transcript: Transcript) -> Self {
-        let legs = roles_on_legs(&transcript, self.legs.len());
-        Self { transcript, legs, ..self }
-    }
-}
-
-fn roles_on_legs(words: &Transcript, legs: usize) -> Vec<Role> {
-    let role = |leg: u8| {
-        let here = words.speakers.iter().filter(|speaker| speaker.channel == Some(leg));
-        // A person's leg keeps that person's role, even with announcements on it.
-        here.map(|speaker| speaker.role).min_by_key(|role| *role == Role::System).unwrap_or(Role::Unknown)
-    };
-    if legs == 2 { vec![role(0), role(1)] } else { vec![Role::Unknown; legs] }
-}
-
 /// Whether diarization is needed: no speaker is known, and there are words with times, or only audio.
 fn not_diarized_yet(words: &Transcript) -> bool {
     let nameless = words.speakers.len() <= 1 && words.speakers.iter().all(is_nameless);
@@ -123,46 +96,35 @@ const fn is_nameless(speaker: &Speaker) -> bool {
 
 /// One leg: the turns come from the diarization, and each word is assigned to a speaker.
 fn by_voice(words: &mut Transcript, voices: &Diarization) {
-    if voices.segments.is_empty() {
+    if voices.turns.is_empty() {
         return;
     }
     words.speakers = (0..voices.count).map(Speaker::nameless).collect();
-    let segments: Vec<SpeakerSegment> =
-        voices.segments.iter().map(|voiced| SpeakerSegment { speaker: voiced.voice, region: voiced.region }).collect();
-    words.turns = segments.iter().map(turn).collect();
-    give_words(words, &segments, |_| true);
+    words.turns.clone_from(&voices.turns);
+    give_words(words, |_| true);
 }
 
 /// Two legs: turns and recognised words come from the legs, independent of the platform's times. Returns the confidence
 /// of the legs' roles.
-fn by_channel(words: &mut Transcript, legs: [&[Region]; 2], channels: DualChannels) -> f64 {
+fn by_channel(words: &mut Transcript, legs: [&[Segment]; 2], channels: DualChannels) -> f64 {
     let claim = leg_roles(words, legs, channels);
     for speaker in words.speakers.iter_mut().filter(|speaker| speaker.role != Role::Unknown) {
         let own = claim.roles.iter().position(|role| *role == speaker.role);
         speaker.channel = own.map(|leg| leg as u8).or(speaker.channel.filter(|_| claim.evidence.is_none()));
     }
     let ids = [0, 1].map(|leg| speaker_on(words, leg, &claim));
-    let on_leg = |(id, regions): (u32, &[Region])| -> Vec<SpeakerSegment> {
-        regions.iter().map(|region| SpeakerSegment { speaker: id, region: *region }).collect()
-    };
-    let segments: Vec<SpeakerSegment> = ids.into_iter().zip(legs).flat_map(on_leg).collect();
-    words.turns = segments.iter().map(turn).collect();
-    words.turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    words.turns = turns::of_regions(ids.into_iter().zip(legs));
     let speakers = words.speakers.clone();
     let adrift = |id: u32| {
         speakers.iter().find(|speaker| speaker.id == id).is_none_or(|s| is_nameless(s) && s.channel.is_none())
     };
-    give_words(words, &segments, adrift);
+    give_words(words, adrift);
     match claim {
         LegRoles { evidence: None, .. } => 0.0,
         // The configuration or the alignment states the legs.
         LegRoles { confidence: None, .. } => 1.0,
         LegRoles { confidence: Some(share), .. } => share,
     }
-}
-
-const fn turn(owned: &SpeakerSegment) -> Turn {
-    Turn { speaker: owned.speaker, start_ms: owned.region.start_ms, end_ms: owned.region.end_ms }
 }
 
 /// The role on each leg, with its evidence.
@@ -172,7 +134,7 @@ struct LegRoles {
     confidence: Option<f64>,
 }
 
-fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -> LegRoles {
+fn leg_roles(words: &Transcript, legs: [&[Segment]; 2], channels: DualChannels) -> LegRoles {
     let evidence = Some(Evidence::Channel);
     let agent_left = |confidence| LegRoles { roles: [Role::Agent, Role::Caller], evidence, confidence };
     let caller_left = |confidence| LegRoles { roles: [Role::Caller, Role::Agent], evidence, confidence };
@@ -188,9 +150,9 @@ fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -
         _ => {}
     }
     // The overlap of each leg's speech with the platform's timed turns of each role.
-    let shared = |leg: &[Region], role: Role| -> u64 {
-        let of_role = words.turns.iter().filter(|turn| words.role(turn.speaker) == role);
-        of_role.map(|turn| leg.iter().map(|region| common(region, turn)).sum::<u64>()).sum()
+    let shared = |leg: &[Segment], role: Role| -> u64 {
+        let of_role = words.turns.iter().filter(|turn| words.role(turn.speaker) == role).map(Turn::segment);
+        common_ms(&of_role.collect::<Vec<_>>(), leg)
     };
     let (agent, caller) = (Role::Agent, Role::Caller);
     let for_left = shared(legs[0], agent) + shared(legs[1], caller);
@@ -199,12 +161,8 @@ fn leg_roles(words: &Transcript, legs: [&[Region]; 2], channels: DualChannels) -
     if for_left + for_right < ENOUGH_MS || share < CLEAR {
         return LegRoles { roles: [Role::Unknown; 2], evidence: None, confidence: None };
     }
-    let confidence = Some((share * 1000.0).round() / 1000.0);
+    let confidence = Some(thousandths(share));
     if for_left > for_right { agent_left(confidence) } else { caller_left(confidence) }
-}
-
-fn common(region: &Region, turn: &Turn) -> u64 {
-    region.end_ms.min(turn.end_ms).saturating_sub(region.start_ms.max(turn.start_ms))
 }
 
 /// The id of the speaker on this leg: one with its role, one with words on the leg, or a new one.
@@ -226,9 +184,9 @@ fn speaker_on(words: &mut Transcript, leg: u8, claim: &LegRoles) -> u32 {
     speaker.id
 }
 
-/// If `whose` accepts an utterance's speaker, assigns its words to the speakers of their times. Removes speakers
-/// without utterances and turns.
-fn give_words(words: &mut Transcript, segments: &[SpeakerSegment], whose: impl Fn(u32) -> bool) {
+/// If `whose` accepts an utterance's speaker, assigns its words to the speakers of the turns at their times. Removes
+/// speakers without utterances and turns.
+fn give_words(words: &mut Transcript, whose: impl Fn(u32) -> bool) {
     let mut given = Vec::with_capacity(words.utterances.len());
     for utterance in words.utterances.drain(..) {
         if !whose(utterance.speaker) || utterance.start_ms.is_none() {
@@ -243,7 +201,7 @@ fn give_words(words: &mut Transcript, segments: &[SpeakerSegment], whose: impl F
             whole = [Word { text: String::new(), start_ms, end_ms, confidence: None, heard: None }];
             &whole
         };
-        let assigned = assignment::assign(said, segments);
+        let assigned = assignment::assign(said, &words.turns);
         given.extend(assignment::cut(utterance, &assigned));
     }
     words.utterances = given;

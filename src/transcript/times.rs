@@ -32,26 +32,35 @@ pub fn within(words: &Transcript, speech: &Speech) -> Transcript {
 fn within_ms(words: &Transcript, duration_ms: u64) -> Transcript {
     let latest = duration_ms + SLACK_MS + duration_ms / SLACK_SHARE;
     let (all, beyond) = counted(words, latest);
-    if beyond == 0 && !too_fast(&words.utterances) && !segments_beyond(&words.turns, latest) {
-        return clamped(words, duration_ms);
-    }
-    let systematic = beyond * FEW > all || too_fast(&words.utterances);
-    let fits = |at: &u64| !systematic && *at <= latest;
     let mut kept = words.clone();
-    for utterance in &mut kept.utterances {
-        (utterance.start_ms, utterance.end_ms) = both(utterance.start_ms, utterance.end_ms, fits);
-        for word in &mut utterance.words {
-            (word.start_ms, word.end_ms) = both(word.start_ms, word.end_ms, fits);
-        }
+    if beyond > 0 || too_fast(&words.utterances) || segments_beyond(&words.turns, latest) {
+        let systematic = beyond * FEW > all || too_fast(&words.utterances);
+        let fits = |at: &u64| !systematic && *at <= latest;
+        each_times(&mut kept, |times| {
+            if !times.iter().flatten().all(fits) {
+                *times = [None, None];
+            }
+        });
+        kept.turns.retain(|turn| !systematic && turn.end_ms <= latest);
+        kept.reason = Some(TIMES_MISFIT.to_owned());
     }
-    kept.turns.retain(|turn| !systematic && turn.end_ms <= latest);
-    kept.reason = Some(TIMES_MISFIT.to_owned());
-    clamped(&kept, duration_ms)
+    clamp(&mut kept, duration_ms);
+    kept
 }
 
-/// Both times, or none if one of them does not fit.
-fn both(start: Option<u64>, end: Option<u64>, fits: impl Fn(&u64) -> bool) -> (Option<u64>, Option<u64>) {
-    if start.iter().chain(&end).all(fits) { (start, end) } else { (None, None) }
+/// Changes start and end of every utterance and word.
+fn each_times(words: &mut Transcript, change: impl Fn(&mut [Option<u64>; 2])) {
+    let changed = |start_ms: &mut Option<u64>, end_ms: &mut Option<u64>| {
+        let mut times = [*start_ms, *end_ms];
+        change(&mut times);
+        [*start_ms, *end_ms] = times;
+    };
+    for utterance in &mut words.utterances {
+        changed(&mut utterance.start_ms, &mut utterance.end_ms);
+        for word in &mut utterance.words {
+            changed(&mut word.start_ms, &mut word.end_ms);
+        }
+    }
 }
 
 /// The number of utterances and words with times, and how many of them end after `latest`.
@@ -83,22 +92,12 @@ fn too_fast(utterances: &[Utterance]) -> bool {
 }
 
 /// Limits times slightly beyond the end to the recording's end.
-fn clamped(words: &Transcript, duration_ms: u64) -> Transcript {
-    let mut words = words.clone();
-    let clamp = |at: &mut Option<u64>| *at = at.map(|at| at.min(duration_ms));
-    for utterance in &mut words.utterances {
-        clamp(&mut utterance.start_ms);
-        clamp(&mut utterance.end_ms);
-        for word in &mut utterance.words {
-            clamp(&mut word.start_ms);
-            clamp(&mut word.end_ms);
-        }
-    }
+fn clamp(words: &mut Transcript, duration_ms: u64) {
+    each_times(words, |times| *times = times.map(|at| at.map(|at| at.min(duration_ms))));
     for turn in &mut words.turns {
         (turn.start_ms, turn.end_ms) = (turn.start_ms.min(duration_ms), turn.end_ms.min(duration_ms));
     }
-    words.turns.retain(|turn| turn.end_ms > turn.start_ms);
-    words
+    words.turns.retain(|turn| !turn.segment().is_empty());
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Fleet {
     /// Starts everything at once. Each process finds an empty database.
     async fn start(cluster: Arc<Cluster>) -> Self {
         let settings = format!(
-            "[store]\nurl = \"{}\"\n[worker]\nheartbeat = \"500ms\"\nsilent_after = \"5s\"\nrest_after = 3\n\
+            "[store]\nurl = \"{}\"\n[worker]\nbackfill_cpu = \"normal\"\nheartbeat = \"500ms\"\nsilent_after = \"5s\"\nrest_after = 3\n\
              rest_look = \"300ms\"\n[schedule]\nenabled = true",
             cluster.database()
         );

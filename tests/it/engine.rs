@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use aftercall::domain::Segment;
 use aftercall::transcript::engine::EngineError;
 use aftercall::transcript::engine::Recogniser;
 use aftercall::transcript::engine::Search;
@@ -62,8 +63,7 @@ fn log_probabilities_and_text_equal_onnx_runtime() {
     let apart = furthest(&ours, &theirs);
     assert!(apart <= 1e-3, "{apart}");
     let duration_ms = samples.len() as u64 / 16;
-    let words =
-        recogniser.recognise(&mut samples.as_slice(), std::slice::from_ref(&(0..duration_ms)), duration_ms).unwrap();
+    let words = recogniser.recognise(&mut samples.as_slice(), &[Segment::new(0, duration_ms)], duration_ms).unwrap();
     let said: Vec<String> = words.into_iter().map(|word| word.text).collect();
     let text = std::fs::read_to_string(golden("text.txt")).unwrap();
     assert!(said.len() > 3 && said.join(" ") == text.trim_end(), "{said:?} is not {text:?}");

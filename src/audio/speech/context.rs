@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use super::dense::numbers;
 use super::features::Frame;
 use super::lines::{GROUPS, Line};
 
@@ -83,7 +84,7 @@ struct Weights {
 
 static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
     let bytes: &[u8; 4 * FLOATS] = include_bytes!("context.bin");
-    let mut all = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let mut all = numbers(bytes);
     let (mean, scale) = (floats(&mut all, INPUTS), floats(&mut all, INPUTS));
     let (first, first_bias) = (rows(&mut all, TAPS * INPUTS), row(&mut all));
     let residual = DILATIONS.map(|apart| Residual {

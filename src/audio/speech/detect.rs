@@ -1,10 +1,10 @@
 //! Finds speech regions from frames. The score of a frame uses later frames too.
 
-use super::Region;
 use super::context;
 use super::features::{Analyser, BANDS, Frame, HOP};
 use super::lines::{EVERY, Line, Lines};
 use super::network;
+use crate::domain::Segment;
 
 const FRAME_MS: u64 = 10;
 const _: () = assert!(HOP as u64 * 1000 == FRAME_MS * super::SPEECH_RATE_HZ as u64);
@@ -160,13 +160,10 @@ fn floors(frames: &[Frame]) -> Vec<[f32; BANDS]> {
 
 impl Track {
     /// The regions of the whole leg.
-    pub(super) fn regions(&self) -> Vec<Region> {
+    pub(super) fn regions(&self) -> Vec<Segment> {
         // A frame is 25 ms long. Its middle, 12 ms after its start, is rounded to 10 ms.
-        let region = |(from, to): (usize, usize)| Region {
-            start_ms: from as u64 * FRAME_MS + 10,
-            end_ms: to as u64 * FRAME_MS + 10,
-        };
-        spans(&self.scores).into_iter().map(region).collect()
+        let at_ms = |frame: usize| frame as u64 * FRAME_MS + 10;
+        spans(&self.scores).into_iter().map(|(from, to)| Segment::new(at_ms(from), at_ms(to))).collect()
     }
 
     /// Speech score of each frame, 0 to 1.

@@ -7,6 +7,8 @@ use realfft::RealFftPlanner;
 use realfft::RealToComplex;
 use realfft::num_complex::Complex;
 
+use super::history::{History, correlation, to_unit};
+
 /// Samples from one frame to the next: 10 ms.
 pub const HOP: usize = 160;
 /// Samples of one frame: 25 ms.
@@ -61,9 +63,9 @@ pub struct Analyser {
     triangles: Vec<(usize, Vec<f32>)>,
     pending: Vec<f32>,
     /// Log spectra of the last frames, without their mean and scaled to unit length.
-    shapes: std::collections::VecDeque<Vec<f32>>,
+    shapes: History<Vec<f32>>,
     /// Logarithms of the pitch periods of the last frames, finer than a sample.
-    pitches: std::collections::VecDeque<f32>,
+    pitches: History<f32>,
     time: Vec<f32>,
     spectrum: Vec<Complex<f32>>,
     power: Vec<f32>,
@@ -81,8 +83,8 @@ impl Default for Analyser {
             window_lags,
             triangles: triangles(),
             pending: Vec::new(),
-            shapes: std::collections::VecDeque::new(),
-            pitches: std::collections::VecDeque::new(),
+            shapes: History::new(APART),
+            pitches: History::new(STEP),
             time: forward.make_input_vec(),
             spectrum: forward.make_output_vec(),
             power: vec![0.0; FFT / 2 + 1],
@@ -151,22 +153,8 @@ impl Analyser {
     fn held(&mut self) -> f32 {
         let mut shape: Vec<f32> =
             self.power[FIRST_BIN..=LAST_BIN].iter().map(|power| (power + 0.1 * FLOOR).ln()).collect();
-        let mean = shape.iter().sum::<f32>() / shape.len() as f32;
-        for value in &mut shape {
-            *value -= mean;
-        }
-        let length = shape.iter().map(|value| value * value).sum::<f32>().sqrt() + 1e-3;
-        for value in &mut shape {
-            *value /= length;
-        }
-        self.shapes.push_back(shape);
-        if self.shapes.len() > APART + 1 {
-            self.shapes.pop_front();
-        }
-        match (self.shapes.front(), self.shapes.back()) {
-            (Some(then), Some(now)) if self.shapes.len() > APART => then.iter().zip(now).map(|(a, b)| a * b).sum(),
-            _ => 0.0,
-        }
+        to_unit(&mut shape);
+        self.shapes.push(shape).map_or(0.0, |(then, now)| correlation(then, now))
     }
 
     /// The power spectrum is real and even. The forward transform of one half and its mirror image is therefore the
@@ -194,14 +182,7 @@ impl Analyser {
     }
 
     fn pitch_step(&mut self, period: f32) -> f32 {
-        self.pitches.push_back(period.ln());
-        if self.pitches.len() > STEP + 1 {
-            self.pitches.pop_front();
-        }
-        match (self.pitches.front(), self.pitches.back()) {
-            (Some(then), Some(now)) if self.pitches.len() > STEP => (5.0 * (now - then).abs()).min(1.0),
-            _ => 0.0,
-        }
+        self.pitches.push(period.ln()).map_or(0.0, |(then, now)| (5.0 * (now - then).abs()).min(1.0))
     }
 }
 

@@ -8,6 +8,7 @@ use realfft::RealToComplex;
 use realfft::num_complex::Complex;
 
 use super::features::{HOP, WINDOW};
+use super::history::{History, correlation, to_unit};
 
 /// Samples of the long window: 128 ms.
 const LONG: usize = 2_048;
@@ -33,7 +34,7 @@ pub(super) struct Lines {
     window: Vec<f32>,
     pending: Vec<f32>,
     /// Log spectra of the last windows. Each group is without its mean and has unit length.
-    shapes: std::collections::VecDeque<Vec<f32>>,
+    shapes: History<Vec<f32>>,
     time: Vec<f32>,
     spectrum: Vec<Complex<f32>>,
 }
@@ -45,7 +46,7 @@ impl Default for Lines {
         Self {
             window: (0..LONG).map(window).collect(),
             pending: vec![0.0; BEFORE],
-            shapes: std::collections::VecDeque::new(),
+            shapes: History::new(BACK),
             time: forward.make_input_vec(),
             spectrum: forward.make_output_vec(),
             forward,
@@ -83,14 +84,10 @@ impl Lines {
             let bins = &self.spectrum[EDGES[group]..EDGES[group + 1]];
             line[2 * group] = append(bins, &mut shape);
         }
-        self.shapes.push_back(shape);
-        if self.shapes.len() > BACK + 1 {
-            self.shapes.pop_front();
-        }
-        if let (true, Some(then), Some(now)) = (self.shapes.len() > BACK, self.shapes.front(), self.shapes.back()) {
+        if let Some((then, now)) = self.shapes.push(shape) {
             for group in 0..GROUPS {
                 let part = EDGES[group] - EDGES[0]..EDGES[group + 1] - EDGES[0];
-                line[2 * group + 1] = then[part.clone()].iter().zip(&now[part]).map(|(a, b)| a * b).sum();
+                line[2 * group + 1] = correlation(&then[part.clone()], &now[part]);
             }
         }
         line
@@ -106,15 +103,6 @@ fn append(bins: &[Complex<f32>], shape: &mut Vec<f32>) -> f32 {
         power += here;
         shape.push(here.ln());
     }
-    let part = &mut shape[from..];
-    let count = bins.len() as f32;
-    let mean = part.iter().sum::<f32>() / count;
-    for value in &mut *part {
-        *value -= mean;
-    }
-    let length = part.iter().map(|value| value * value).sum::<f32>().sqrt() + 1e-3;
-    for value in part {
-        *value /= length;
-    }
-    (mean - (power / count).ln()).clamp(-8.0, 0.0) / 4.0
+    let mean = to_unit(&mut shape[from..]);
+    (mean - (power / bins.len() as f32).ln()).clamp(-8.0, 0.0) / 4.0
 }

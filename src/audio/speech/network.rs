@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use super::dense::{Dense, numbers, relu};
 use super::features::{BANDS, Frame};
 
 /// Frames in the input, relative to the scored frame.
@@ -46,26 +47,19 @@ impl FrameInput {
 }
 
 struct Weights {
-    first: Vec<f32>,
-    first_bias: Vec<f32>,
-    second: Vec<f32>,
-    second_bias: Vec<f32>,
-    last: Vec<f32>,
-    last_bias: f32,
+    first: Dense,
+    second: Dense,
+    last: Dense,
 }
 
 static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
     let bytes: &[u8; 4 * (INPUTS * FIRST + FIRST + FIRST * SECOND + SECOND + SECOND + 1)] =
         include_bytes!("weights.bin");
-    let mut all = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    let mut take = |count: usize| all.by_ref().take(count).collect::<Vec<f32>>();
+    let all = &mut numbers(bytes);
     Weights {
-        first: take(INPUTS * FIRST),
-        first_bias: take(FIRST),
-        second: take(FIRST * SECOND),
-        second_bias: take(SECOND),
-        last: take(SECOND),
-        last_bias: take(1)[0],
+        first: Dense::take(all, INPUTS, FIRST),
+        second: Dense::take(all, FIRST, SECOND),
+        last: Dense::take(all, SECOND, 1),
     }
 });
 
@@ -88,29 +82,8 @@ pub(super) fn speech(seen: &[FrameInput], at: usize) -> f32 {
         input[ROW * OFFSETS.len() + n] = mean;
         input[ROW * OFFSETS.len() + FIGURES + n] = (square - mean * mean).max(0.0).sqrt();
     }
-    let first = layer::<FIRST>(&input, &WEIGHTS.first, &WEIGHTS.first_bias);
-    let second = layer::<SECOND>(&first, &WEIGHTS.second, &WEIGHTS.second_bias);
-    let last = dot(&second, &WEIGHTS.last) + WEIGHTS.last_bias;
+    let first = WEIGHTS.first.outputs::<FIRST>(&input).map(relu);
+    let second = WEIGHTS.second.outputs::<SECOND>(&first).map(relu);
+    let [last] = WEIGHTS.last.outputs(&second);
     1.0 / (1.0 + (-last).exp())
-}
-
-/// A dense layer with negative sums set to zero. The weights of one output are contiguous.
-fn layer<const OUT: usize>(input: &[f32], weights: &[f32], bias: &[f32]) -> [f32; OUT] {
-    let mut out = [0.0; OUT];
-    for ((out, weights), bias) in out.iter_mut().zip(weights.chunks_exact(input.len())).zip(bias) {
-        *out = (dot(input, weights) + bias).max(0.0);
-    }
-    out
-}
-
-/// Eight parallel sums. A single sum would be a serial chain.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a.iter().zip(b) {
-        for n in 0..8 {
-            lanes[n] += a[n] * b[n];
-        }
-    }
-    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }

@@ -15,7 +15,7 @@ fn heard(rate_hz: u32, planes: &[Vec<f32>]) -> Speech {
 }
 
 fn speech_ms(speech: &Speech) -> u64 {
-    speech.legs.iter().flat_map(|leg| &leg.regions).map(Region::duration_ms).sum()
+    speech.legs.iter().flat_map(|leg| &leg.regions).map(Segment::duration_ms).sum()
 }
 
 /// White noise, uniform, by a linear congruential generator.

@@ -5,13 +5,14 @@ use super::PIECE;
 use super::begins;
 use super::frames;
 use super::groups;
+use super::network::DIMENSIONS;
 use super::pieces;
 use super::points;
-use super::summary;
 use crate::audio::AudioError;
 use crate::audio::speech::Pcm16k;
-use crate::audio::speech::Region;
+use crate::domain::Segment;
 use crate::domain::SpeakerEmbedding;
+use crate::domain::segment::total_ms;
 
 /// Increment this whenever the embedding changes: new network weights, another pitch tracker, other bands.
 pub const EMBEDDING_VERSION: u32 = 1;
@@ -32,8 +33,8 @@ pub struct VoiceEmbedding {
 ///
 /// # Errors
 /// [`AudioError`] if the spool cannot be read.
-pub fn embedding(samples: &Pcm16k, segments: &[Region]) -> Result<Option<VoiceEmbedding>, AudioError> {
-    let speech_ms = segments.iter().map(Region::duration_ms).sum();
+pub fn embedding(samples: &Pcm16k, segments: &[Segment]) -> Result<Option<VoiceEmbedding>, AudioError> {
+    let speech_ms = total_ms(segments);
     if speech_ms < LEAST_MS {
         return Ok(None);
     }
@@ -44,7 +45,7 @@ pub fn embedding(samples: &Pcm16k, segments: &[Region]) -> Result<Option<VoiceEm
     let weights: Vec<f64> = points.iter().map(|point| point.weight.min(PIECE as f64)).collect();
     let whole: f64 = weights.iter().sum();
     let mean = |n: usize| points.iter().zip(&weights).map(|(point, weight)| weight * point.at[n]).sum::<f64>() / whole;
-    let at = (0..summary::DIMENSIONS).map(mean).collect();
+    let at = (0..DIMENSIONS).map(mean).collect();
     let embedding = SpeakerEmbedding { version: EMBEDDING_VERSION, at, speech_ms };
     let two = groups::two(&points, &begins(&frames, &pieces)).map(|split| split.odds);
     Ok((whole > 0.0).then_some(VoiceEmbedding { embedding, two }))

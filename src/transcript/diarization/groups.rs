@@ -2,9 +2,10 @@
 //! over-segmentation. Input: segment embeddings in the order of time. Output: two groups, and the log odds of two
 //! speakers against one. `benches/training/train_voices.py` holds the same features in Python and trains their weights.
 
-use super::summary::DIMENSIONS;
+use super::network::DIMENSIONS;
 use super::summary::Pitch;
 use super::summary::Point;
+use crate::transcript::viterbi;
 
 /// Tried start pairs; the one with the lowest cost is used.
 const STARTS: usize = 12;
@@ -89,45 +90,26 @@ fn refine(points: &[Point], begins: &[bool], mut centres: Centres) -> Try {
         }
         variance = inside(points, &groups, &centres).max(STEADIEST);
     }
-    let change = |n: usize| match (groups[n] == groups[n - 1], begins[n]) {
-        (true, _) => 0.0,
-        (false, true) => CHANGE_AT_PAUSE,
-        (false, false) => CHANGE_INSIDE,
-    };
-    let changes: f64 = (1..groups.len()).map(change).sum();
+    let changed = (1..groups.len()).filter(|n| groups[*n] != groups[n - 1]);
+    let changes: f64 = changed.map(|n| change(begins[n])).sum();
     let [few, share] = smaller(points, &groups);
     let accident = if few < FEWEST as f64 || share < SMALLEST { ACCIDENT } else { 0.0 };
     let cost = points.len() as f64 * FREE / 2.0 * variance.ln() + changes + accident;
     Try { cost, groups, centres }
 }
 
-/// The most likely groups of all segments (Viterbi's algorithm with two states).
+/// The most likely groups of all segments.
 fn place(points: &[Point], begins: &[bool], centres: &Centres, variance: f64) -> Vec<u8> {
-    let mut costs = [0.0_f64; 2];
-    let mut came_from: Vec<[u8; 2]> = Vec::with_capacity(points.len());
-    for (n, (point, begins)) in points.iter().zip(begins).enumerate() {
-        let change = match (n, begins) {
-            (0, _) => 0.0,
-            (_, true) => CHANGE_AT_PAUSE,
-            (_, false) => CHANGE_INSIDE,
-        };
-        let reached = [0, 1].map(|to: usize| {
-            let (stay, other) = (costs[to], costs[1 - to] + change);
-            if stay <= other { (stay, to as u8) } else { (other, 1 - to as u8) }
-        });
-        came_from.push(reached.map(|(_, from)| from));
-        for (group, cost) in costs.iter_mut().enumerate() {
-            let away = distance(&point.at, &centres[group]) / variance;
-            *cost = reached[group].0 + point.weight / WHOLE * away * FREE / 2.0;
-        }
-    }
-    let mut groups = vec![0; points.len()];
-    let mut state = u8::from(costs[1] < costs[0]);
-    for (group, from) in groups.iter_mut().zip(&came_from).rev() {
-        *group = state;
-        state = from[usize::from(state)];
-    }
-    groups
+    let cost = |n: usize, group: usize| {
+        let away = distance(&points[n].at, &centres[group]) / variance;
+        points[n].weight / WHOLE * away * FREE / 2.0
+    };
+    viterbi::cheapest(points.len(), 2, |n| change(begins[n]), cost)
+}
+
+/// Cost of a speaker change before a segment.
+const fn change(begins: bool) -> f64 {
+    if begins { CHANGE_AT_PAUSE } else { CHANGE_INSIDE }
 }
 
 /// The log odds from the features of the division.

@@ -1,7 +1,7 @@
 //! Gaussian mixture with diagonal covariances: the distribution of one speaker's frames.
 
-use super::summary::CEPSTRA;
-use super::summary::VoiceFrame;
+use super::frame::CEPSTRA;
+use super::frame::VoiceFrame;
 
 const PARTS: usize = 8;
 const ROUNDS: usize = 8;

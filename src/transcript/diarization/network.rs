@@ -4,12 +4,12 @@
 
 use std::sync::LazyLock;
 
-use super::summary::VoiceFrame;
-use crate::audio::speech::dot;
+use super::frame::VoiceFrame;
+use crate::audio::speech::dense::{Dense, numbers, relu};
 use crate::audio::speech::features::BANDS;
 
 /// Length of an embedding.
-pub const DIMENSIONS: usize = 24;
+pub(super) const DIMENSIONS: usize = 24;
 /// Inputs per frame: the bands, a voicing flag and the pitch.
 const SEEN: usize = BANDS + 2;
 const WIDTH: usize = 48;
@@ -23,31 +23,17 @@ const RANGE: f32 = 6.0;
 const UNVOICED: f32 = 0.3;
 const WEIGHTS: usize = WIDTH * (5 * SEEN + 1) + 2 * WIDTH * (3 * WIDTH + 1) + DIMENSIONS * (SUMMED + 1);
 
-struct NetworkLayer {
-    /// Ordered by output, then by tap.
-    weights: Vec<f32>,
-    bias: Vec<f32>,
-}
-
 struct EmbeddingNetwork {
-    layers: Vec<NetworkLayer>,
-    last: NetworkLayer,
+    layers: [Dense; LAYERS.len()],
+    last: Dense,
 }
 
 static NETWORK: LazyLock<EmbeddingNetwork> = LazyLock::new(|| {
     let bytes: &[u8; 4 * WEIGHTS] = include_bytes!("weights.bin");
-    let mut all = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    let mut take = |inputs: usize, outputs: usize| {
-        let mut some = |count: usize| all.by_ref().take(count).collect::<Vec<f32>>();
-        NetworkLayer { weights: some(inputs * outputs), bias: some(outputs) }
-    };
+    let all = &mut numbers(bytes);
     let mut inputs = SEEN;
-    let mut layers = Vec::new();
-    for (taps, _) in LAYERS {
-        layers.push(take(taps * inputs, WIDTH));
-        inputs = WIDTH;
-    }
-    EmbeddingNetwork { layers, last: take(SUMMED, DIMENSIONS) }
+    let layers = LAYERS.map(|(taps, _)| Dense::take(all, taps * std::mem::replace(&mut inputs, WIDTH), WIDTH));
+    EmbeddingNetwork { layers, last: Dense::take(all, SUMMED, DIMENSIONS) }
 });
 
 /// The embedding of a segment. `None` if it is empty.
@@ -67,7 +53,7 @@ pub(super) fn point(frames: &[VoiceFrame]) -> Option<[f64; DIMENSIONS]> {
         rows.extend([f32::from(u8::from(frame.pitch.is_some())), 2.0 * frame.pitch.unwrap_or(0.0)]);
     }
     for (layer, (taps, apart)) in NETWORK.layers.iter().zip(LAYERS) {
-        rows = layer.convolve(&rows, frames.len(), taps, apart);
+        rows = convolve(layer, &rows, frames.len(), taps, apart);
     }
     let mut summed = [0.0; SUMMED];
     let (means, rest) = summed.split_at_mut(WIDTH);
@@ -86,31 +72,26 @@ pub(super) fn point(frames: &[VoiceFrame]) -> Option<[f64; DIMENSIONS]> {
     let height = voiced.iter().sum::<f32>() / count;
     let moves = voiced.iter().map(|pitch| pitch * pitch).sum::<f32>() / count - height * height;
     pitch.copy_from_slice(&[2.0 * height, 2.0 * moves.max(1e-5).sqrt(), voiced.len() as f32 / frames.len() as f32]);
-    let last = &NETWORK.last;
-    let out = |n: usize| f64::from(dot(&last.weights[n * SUMMED..(n + 1) * SUMMED], &summed) + last.bias[n]);
-    Some(std::array::from_fn(out))
+    Some(NETWORK.last.outputs(&summed).map(f64::from))
 }
 
-impl NetworkLayer {
-    /// Dilated convolution with ReLU over rows `apart` from each other. The input is padded with zeros.
-    fn convolve(&self, rows: &[f32], count: usize, taps: usize, apart: usize) -> Vec<f32> {
-        let width = rows.len() / count.max(1);
-        let reach = taps / 2 * apart;
-        let mut padded = vec![0.0; reach * width];
-        padded.extend_from_slice(rows);
-        padded.resize((count + 2 * reach) * width, 0.0);
-        let mut near = vec![0.0; taps * width];
-        let mut out = Vec::with_capacity(count * self.bias.len());
-        for at in 0..count {
-            for (tap, near) in near.chunks_exact_mut(width).enumerate() {
-                let from = (at + tap * apart) * width;
-                near.copy_from_slice(&padded[from..from + width]);
-            }
-            let sums = self.weights.chunks_exact(taps * width).zip(&self.bias);
-            out.extend(sums.map(|(weights, bias)| (dot(weights, &near) + bias).max(0.0)));
+/// Dilated convolution with ReLU over rows `apart` from each other. The input is padded with zeros.
+fn convolve(layer: &Dense, rows: &[f32], count: usize, taps: usize, apart: usize) -> Vec<f32> {
+    let width = rows.len() / count.max(1);
+    let reach = taps / 2 * apart;
+    let mut padded = vec![0.0; reach * width];
+    padded.extend_from_slice(rows);
+    padded.resize((count + 2 * reach) * width, 0.0);
+    let mut near = vec![0.0; taps * width];
+    let mut out = Vec::with_capacity(count * WIDTH);
+    for at in 0..count {
+        for (tap, near) in near.chunks_exact_mut(width).enumerate() {
+            let from = (at + tap * apart) * width;
+            near.copy_from_slice(&padded[from..from + width]);
         }
-        out
+        out.extend(layer.sums(&near).map(relu));
     }
+    out
 }
 
 fn mean(values: &[f32]) -> f32 {

@@ -3,7 +3,7 @@
 //! may have no text.
 
 use super::acoustic::Posteriors;
-use super::decode::Alphabet;
+use super::alphabet::Alphabet;
 
 /// Upper limit of the cost of a step without text, in nats. It is above the cost of clear silence and below that of an
 /// absent token.
@@ -61,41 +61,7 @@ enum Backpointer {
     Nowhere,
 }
 
-/// The tokens that spell a word, longest tokens first. Letters without a token are dropped.
-#[must_use]
-pub fn spell(alphabet: &Alphabet, word: &str) -> Vec<usize> {
-    let spelt = pieces(alphabet, word);
-    if spelt.is_empty() { pieces(alphabet, &word.to_lowercase()) } else { spelt }
-}
-
-fn pieces(alphabet: &Alphabet, word: &str) -> Vec<usize> {
-    let mut all = Vec::new();
-    let mut rest = word;
-    while let Some(first) = rest.chars().next() {
-        let at_start = all.is_empty();
-        let fits = |text: &str| {
-            let letters = text.strip_prefix(' ').filter(|_| at_start).unwrap_or(text);
-            (!letters.is_empty() && rest.starts_with(letters)).then_some(letters.len())
-        };
-        let longest = (1..alphabet.tokens().len())
-            .filter_map(|token| fits(alphabet.text(token)).map(|length| (length, alphabet.text(token).len(), token)))
-            .max_by_key(|(length, whole, _)| (*length, *whole));
-        let lower = || {
-            let lower = first.to_lowercase().to_string();
-            (1..alphabet.tokens().len()).find(|token| alphabet.text(*token) == lower)
-        };
-        if let Some((length, _, token)) = longest {
-            all.push(token);
-            rest = &rest[length..];
-        } else {
-            all.extend(lower());
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    all
-}
-
-/// Aligns the words of the utterances (spelt by [`spell`]) with the steps, in their order. `None` without words or
+/// Aligns the words of the utterances (spelt by [`Alphabet::spell`]) with the steps, in their order. `None` without words or
 /// steps, or above the size limit.
 #[must_use]
 pub fn align(posteriors: &Posteriors, alphabet: &Alphabet, utterances: &[Vec<Vec<usize>>]) -> Option<Vec<Vec<Fate>>> {
@@ -320,7 +286,7 @@ mod tests {
     fn fates(path: &[usize], utterances: &[&[&str]]) -> Vec<Vec<Fate>> {
         let alphabet = alphabet();
         let spelt: Vec<Vec<Vec<usize>>> =
-            utterances.iter().map(|words| words.iter().map(|word| spell(&alphabet, word)).collect()).collect();
+            utterances.iter().map(|words| words.iter().map(|word| alphabet.spell(word)).collect()).collect();
         align(&saying(path), &alphabet, &spelt).unwrap()
     }
 

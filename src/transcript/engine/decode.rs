@@ -5,6 +5,7 @@ use rten_tensor::AsView;
 
 use super::acoustic::Posteriors;
 use super::align;
+use super::alphabet::Alphabet;
 use super::manifest::ModelManifest;
 use super::phrases::Phrases;
 
@@ -26,58 +27,25 @@ pub struct HeardWord {
     pub confidence: f64,
 }
 
-/// The tokens in the order of the decoder: the blank first, then the others in their order.
+/// Decodes the token probabilities of a model.
 #[derive(Debug, Clone)]
-pub struct Alphabet {
-    tokens: Vec<String>,
-    time_offset_ms: f64,
+pub struct Decoder {
+    alphabet: Alphabet,
     /// The only phrases that can be spoken, if the model lists them.
     phrases: Option<Phrases>,
 }
 
-/// The space marker of SentencePiece before a word.
-const LOW_LINE: char = '\u{2581}';
-
-impl Alphabet {
+impl Decoder {
     #[must_use]
     pub fn of(manifest: &ModelManifest) -> Self {
-        let mut tokens = manifest.tokens.clone();
-        if let Some(upto_blank) = tokens.get_mut(..=manifest.blank()) {
-            upto_blank.rotate_right(1);
-        }
-        for token in &mut tokens {
-            *token = token.replace(LOW_LINE, " ");
-        }
-        if let Some(blank) = tokens.first_mut() {
-            blank.clear();
-        }
-        let mut alphabet = Self { tokens, time_offset_ms: manifest.time_offset_ms as f64, phrases: None };
-        alphabet.phrases = Phrases::of(&alphabet, &manifest.phrases);
-        alphabet
+        let alphabet = Alphabet::of(manifest);
+        let phrases = Phrases::of(&alphabet, &manifest.phrases);
+        Self { alphabet, phrases }
     }
 
-    /// The token for a single space.
     #[must_use]
-    pub fn space(&self) -> Option<usize> {
-        (1..self.tokens.len()).find(|token| self.text(*token) == " ")
-    }
-
-    /// The token's text, with a space at the start of a word.
-    #[must_use]
-    pub fn text(&self, token: usize) -> &str {
-        self.tokens.get(token).map_or("", String::as_str)
-    }
-
-    /// All tokens; the first is the blank, an empty text.
-    #[must_use]
-    pub fn tokens(&self) -> &[String] {
-        &self.tokens
-    }
-
-    /// Start of a word in milliseconds, from the step of its first token.
-    #[must_use]
-    pub fn start_ms(&self, step: usize, step_ms: f64) -> f64 {
-        (step as f64 * step_ms - self.time_offset_ms).max(0.0)
+    pub const fn alphabet(&self) -> &Alphabet {
+        &self.alphabet
     }
 
     /// The words of a segment.
@@ -91,7 +59,7 @@ impl Alphabet {
         let mut words: Vec<OpenWord> = Vec::new();
         let mut apart = true;
         for (index, (label, at)) in steps.iter().copied().enumerate() {
-            let text = self.text(label);
+            let text = self.alphabet.text(label);
             apart |= text.starts_with(' ');
             let letters = text.trim();
             if !letters.is_empty() {
@@ -113,7 +81,7 @@ impl Alphabet {
     fn close(&self, words: Vec<OpenWord>, step_ms: f64) -> Vec<HeardWord> {
         let mut closed: Vec<HeardWord> = Vec::with_capacity(words.len());
         for word in words {
-            let start_ms = self.start_ms(word.first, step_ms);
+            let start_ms = self.alphabet.start_ms(word.first, step_ms);
             if let Some(before) = closed.last_mut() {
                 before.end_ms = before.end_ms.min(start_ms).max(before.start_ms);
             }
@@ -190,17 +158,17 @@ mod tests {
         Posteriors { log_probs: NdTensor::from_data([path.len(), tokens], all), step_ms: 40.0 }
     }
 
-    fn alphabet(json: &str) -> Alphabet {
-        Alphabet::of(&ModelManifest::parse(json, Path::new("test")).unwrap())
+    fn decoder(json: &str) -> Decoder {
+        Decoder::of(&ModelManifest::parse(json, Path::new("test")).unwrap())
     }
 
     #[test]
     fn letters_become_words_with_times_less_the_models_delay() {
-        let alphabet =
-            alphabet(r#"{"name":"x","tokens":["", " ","a","b"],"blank":0,"subsampling":4,"time_offset_ms":120}"#);
+        let decoder =
+            decoder(r#"{"name":"x","tokens":["", " ","a","b"],"blank":0,"subsampling":4,"time_offset_ms":120}"#);
         let posteriors = saying(4, &[0, 0, 0, 0, 2, 2, 0, 2, 0, 1, 0, 3, 0]);
         for search in [Search::Greedy, Search::Beam(4)] {
-            let words = alphabet.words(&posteriors, search);
+            let words = decoder.words(&posteriors, search);
             let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
             assert_eq!(texts, ["aa", "b"], "{search:?}");
             assert!((words[0].start_ms - 40.0).abs() < 1e-9 && (words[0].end_ms - 320.0).abs() < 1e-9, "{words:?}");
@@ -211,17 +179,17 @@ mod tests {
 
     #[test]
     fn pieces_with_a_low_line_begin_words_and_the_blank_may_be_last() {
-        let alphabet = alphabet("{\"name\":\"x\",\"tokens\":[\"\u{2581}he\",\"llo\",\"\u{2581}you\",\"<blk>\"]}");
+        let decoder = decoder("{\"name\":\"x\",\"tokens\":[\"\u{2581}he\",\"llo\",\"\u{2581}you\",\"<blk>\"]}");
         // The decoder counts the blank as 0, so that 1 is the first piece.
-        let words = alphabet.words(&saying(4, &[1, 0, 2, 0, 3]), Search::Greedy);
+        let words = decoder.words(&saying(4, &[1, 0, 2, 0, 3]), Search::Greedy);
         let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
         assert_eq!(texts, ["hello", "you"]);
     }
 
     #[test]
     fn silence_says_nothing() {
-        let alphabet = alphabet(r#"{"name":"x","tokens":["","a"],"blank":0}"#);
-        assert!(alphabet.words(&saying(2, &[0; 50]), Search::Greedy).is_empty());
-        assert!(alphabet.words(&saying(2, &[]), Search::Beam(3)).is_empty());
+        let decoder = decoder(r#"{"name":"x","tokens":["","a"],"blank":0}"#);
+        assert!(decoder.words(&saying(2, &[0; 50]), Search::Greedy).is_empty());
+        assert!(decoder.words(&saying(2, &[]), Search::Beam(3)).is_empty());
     }
 }

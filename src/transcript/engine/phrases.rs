@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use super::acoustic::Posteriors;
-use super::align::spell;
-use super::decode::Alphabet;
+use super::alphabet::Alphabet;
 
 /// Costs in nats: a word out of order, the start of a next phrase, and a start in the middle of a phrase.
 const LEAP: f32 = 6.0;
@@ -76,7 +75,7 @@ impl Phrases {
                 let word = if let Some(word) = known.get(text) {
                     *word
                 } else {
-                    let Some(word) = all.add(&spell(alphabet, text), space) else { continue };
+                    let Some(word) = all.add(&alphabet.spell(text), space) else { continue };
                     known.insert(text, word);
                     word
                 };
@@ -231,17 +230,18 @@ mod tests {
 
     use rten_tensor::NdTensor;
 
+    use super::super::decode::Decoder;
     use super::super::decode::Search;
     use super::super::manifest::ModelManifest;
     use super::*;
 
     const LETTERS: &str = " abcdeinost";
 
-    fn alphabet(phrases: &str) -> Alphabet {
+    fn decoder(phrases: &str) -> Decoder {
         let tokens: Vec<String> = std::iter::once(String::new()).chain(LETTERS.chars().map(String::from)).collect();
         let json = serde_json::json!({ "name": "x", "tokens": tokens, "blank": 0, "subsampling": 4,
             "phrases": phrases.split('/').filter(|phrase| !phrase.is_empty()).collect::<Vec<_>>() });
-        Alphabet::of(&ModelManifest::parse(&json.to_string(), Path::new("x")).unwrap())
+        Decoder::of(&ModelManifest::parse(&json.to_string(), Path::new("x")).unwrap())
     }
 
     /// One step per letter (`-` is the blank) with probability `sure`. The other tokens share the rest.
@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn heard(phrases: &str, spelt: &str, sure: f32) -> String {
-        let words = alphabet(phrases).words(&spelling(spelt, sure), Search::Greedy);
+        let words = decoder(phrases).words(&spelling(spelt, sure), Search::Greedy);
         words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
     }
 
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn words_are_where_they_were_said() {
-        let words = alphabet("on a date").words(&spelling("----on---- a----d-ate--", 0.8), Search::Greedy);
+        let words = decoder("on a date").words(&spelling("----on---- a----d-ate--", 0.8), Search::Greedy);
         let starts: Vec<(&str, f64)> = words.iter().map(|word| (word.text.as_str(), word.start_ms)).collect();
         assert_eq!(starts, [("on", 160.0), ("a", 440.0), ("date", 640.0)]);
         assert!(words.iter().all(|word| word.confidence > 0.7), "{words:?}");
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn phrases_that_cannot_be_spelt_are_none() {
-        assert!(Phrases::of(&alphabet(""), &["123 456".to_owned()]).is_none());
-        assert!(Phrases::of(&alphabet(""), &[]).is_none());
+        assert!(Phrases::of(decoder("").alphabet(), &["123 456".to_owned()]).is_none());
+        assert!(Phrases::of(decoder("").alphabet(), &[]).is_none());
     }
 }

@@ -1,8 +1,7 @@
 //! Segments of a leg for the recognition. Each contains speech, fits the network, and is cut at a pause if possible.
 
-use std::ops::Range;
-
 use super::features::RATE_HZ;
+use crate::domain::Segment;
 
 /// The longest segment for a network.
 const LONGEST_MS: u64 = 30_000;
@@ -16,34 +15,32 @@ const PAUSE_MS: u64 = 100;
 
 /// The segments of one leg, in milliseconds from its start. `speech` must be ordered and must not overlap.
 #[must_use]
-pub fn segments(
-    speech: &[Range<u64>],
-    duration_ms: u64,
-    mut quietest: impl FnMut(Range<u64>) -> u64,
-) -> Vec<Range<u64>> {
-    let mut joined: Vec<Range<u64>> = Vec::new();
-    for region in speech.iter().filter(|region| region.start < region.end) {
+pub fn segments(speech: &[Segment], duration_ms: u64, mut quietest: impl FnMut(Segment) -> u64) -> Vec<Segment> {
+    let mut joined: Vec<Segment> = Vec::new();
+    for region in speech.iter().filter(|region| !region.is_empty()) {
         match joined.last_mut() {
-            Some(open) if region.start < open.end + JOINED_MS && region.end - open.start <= LONGEST_MS / 2 => {
-                open.end = open.end.max(region.end);
+            Some(open)
+                if region.start_ms < open.end_ms + JOINED_MS && region.end_ms - open.start_ms <= LONGEST_MS / 2 =>
+            {
+                open.end_ms = open.end_ms.max(region.end_ms);
             }
-            _ => joined.push(region.clone()),
+            _ => joined.push(*region),
         }
     }
     let mut all = Vec::new();
     for (index, region) in joined.iter().enumerate() {
         // Each side gets half of a gap, so that no audio is recognised twice.
-        let before = index.checked_sub(1).map_or(0, |i| joined[i].end.midpoint(region.start));
-        let after = joined.get(index + 1).map_or(duration_ms, |next| region.end.midpoint(next.start));
-        let mut from = region.start.saturating_sub(MARGIN_MS).max(before.min(region.start));
-        let to = (region.end + MARGIN_MS).min(after.max(region.end));
+        let before = index.checked_sub(1).map_or(0, |i| joined[i].end_ms.midpoint(region.start_ms));
+        let after = joined.get(index + 1).map_or(duration_ms, |next| region.end_ms.midpoint(next.start_ms));
+        let mut from = region.start_ms.saturating_sub(MARGIN_MS).max(before.min(region.start_ms));
+        let to = (region.end_ms + MARGIN_MS).min(after.max(region.end_ms));
         while to - from > LONGEST_MS {
-            let cut = quietest(from + LONGEST_MS / 2..from + LONGEST_MS);
+            let cut = quietest(Segment::new(from + LONGEST_MS / 2, from + LONGEST_MS));
             let cut = cut.clamp(from + LONGEST_MS / 2, from + LONGEST_MS);
-            all.push(from..cut);
+            all.push(Segment::new(from, cut));
             from = cut;
         }
-        all.push(from..to);
+        all.push(Segment::new(from, to));
     }
     all
 }
@@ -63,18 +60,27 @@ mod tests {
 
     #[test]
     fn close_speech_is_joined_and_gaps_are_shared() {
-        let planned = segments(&[1_000..2_000, 2_200..3_000, 3_400..4_000, 9_000..9_500], 10_000, |_| 0);
-        assert_eq!(planned, [700..3_200, 3_200..4_300, 8_700..9_800]);
+        let planned = segments(
+            &[
+                Segment::new(1_000, 2_000),
+                Segment::new(2_200, 3_000),
+                Segment::new(3_400, 4_000),
+                Segment::new(9_000, 9_500),
+            ],
+            10_000,
+            |_| 0,
+        );
+        assert_eq!(planned, [Segment::new(700, 3_200), Segment::new(3_200, 4_300), Segment::new(8_700, 9_800)]);
     }
 
     #[test]
     fn a_monologue_is_cut_at_its_pauses_and_covered_whole() {
-        let planned = segments(std::slice::from_ref(&(0..2_400_000)), 2_400_000, |span| span.start + 7_000);
-        assert_eq!((planned[0].start, planned.last().unwrap().end), (0, 2_400_000));
-        assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start));
-        assert!(planned.iter().all(|span| span.end - span.start <= LONGEST_MS));
+        let planned = segments(&[Segment::new(0, 2_400_000)], 2_400_000, |span| span.start_ms + 7_000);
+        assert_eq!((planned[0].start_ms, planned.last().unwrap().end_ms), (0, 2_400_000));
+        assert!(planned.windows(2).all(|pair| pair[0].end_ms == pair[1].start_ms));
+        assert!(planned.iter().all(|span| span.duration_ms() <= LONGEST_MS));
         // A wrong result of the function cannot cause an endless loop.
-        assert!(segments(std::slice::from_ref(&(0..100_000)), 100_000, |_| 0).len() < 10);
+        assert!(segments(&[Segment::new(0, 100_000)], 100_000, |_| 0).len() < 10);
     }
 
     #[test]

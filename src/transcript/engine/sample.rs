@@ -34,6 +34,7 @@ mod tests {
     use super::super::Recogniser;
     use super::super::Search;
     use super::*;
+    use crate::domain::Segment;
 
     #[test]
     fn the_self_test_sentence_is_recognised_word_for_word() {
@@ -41,9 +42,8 @@ mod tests {
         let duration_ms = samples.len() as u64 / 16;
         for search in [Search::Greedy, Search::Beam(8)] {
             let recogniser = Recogniser::sample(search, 1).unwrap();
-            let speech = 300..duration_ms - 300;
-            let words =
-                recogniser.recognise(&mut samples.as_slice(), std::slice::from_ref(&speech), duration_ms).unwrap();
+            let speech = [Segment::new(300, duration_ms - 300)];
+            let words = recogniser.recognise(&mut samples.as_slice(), &speech, duration_ms).unwrap();
             let said: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
             assert_eq!(said.join(" "), text, "{search:?}");
             assert!(words.windows(2).all(|pair| pair[0].end_ms <= pair[1].start_ms));
@@ -56,6 +56,6 @@ mod tests {
         let recogniser = Recogniser::sample(Search::Greedy, 1).unwrap();
         let silence = vec![0.0f32; 32_000];
         assert!(recogniser.recognise(&mut silence.as_slice(), &[], 2_000).unwrap().is_empty());
-        assert!(recogniser.recognise(&mut silence.as_slice(), std::slice::from_ref(&(0..50)), 50).unwrap().is_empty());
+        assert!(recogniser.recognise(&mut silence.as_slice(), &[Segment::new(0, 50)], 50).unwrap().is_empty());
     }
 }

@@ -1,16 +1,14 @@
 //! Builds a call's transcript from the answers for its parts.
 
-use std::ops::Range;
-
 use super::Answer;
 use super::AnsweredWord;
 use super::Part;
 use super::guard;
 use super::timing::letters;
 use crate::audio::speech::LegSpeech;
-use crate::audio::speech::Region;
 use crate::audio::speech::Speech;
 use crate::config::RemoteEngine;
+use crate::domain::Segment;
 use crate::domain::Transcript;
 use crate::domain::transcript::EngineInfo;
 use crate::domain::transcript::Evidence;
@@ -19,11 +17,9 @@ use crate::domain::transcript::Turn;
 use crate::transcript::engine::HeardWord;
 use crate::transcript::heard::HeardLeg;
 use crate::transcript::heard::from_engine;
+use crate::transcript::numbering::number;
 use crate::transcript::provider::APPROXIMATE_TIMES;
-use crate::transcript::recognise;
-
-/// A pause of this length between the words of one speaker ends a turn.
-const PAUSE_MS: u64 = 200;
+use crate::transcript::turns;
 
 /// A word with the service's speaker number.
 type Numbered = (HeardWord, Option<u32>);
@@ -50,9 +46,8 @@ pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer
         }
     }
     for (leg, heard) in speech.legs.iter().zip(&mut legs) {
-        let spoken: Vec<Range<u64>> = leg.regions.iter().map(|region| region.start_ms..region.end_ms).collect();
         let words: Vec<HeardWord> = heard.iter().map(|(word, _)| word.clone()).collect();
-        let mut believed = guard::believed(&words, &spoken).into_iter();
+        let mut believed = guard::believed(&words, &leg.regions).into_iter();
         let before = heard.len();
         heard.retain(|_| believed.next().unwrap_or(false));
         taken_out += before - heard.len();
@@ -89,27 +84,26 @@ pub fn assemble(engine: &RemoteEngine, speech: &Speech, answers: &[(Part, Answer
 /// The times of the words of one channel, in milliseconds from the start of the recording. `None` if a word has no
 /// time; the answer then has no times at all.
 fn placed(part: &Part, words: &[&AnsweredWord]) -> Option<Vec<(f64, f64)>> {
-    let at = |ms: u64| part.span.start.saturating_add(ms) as f64;
+    let at = |ms: u64| part.span.start_ms.saturating_add(ms) as f64;
     words.iter().map(|word| Some((at(word.start_ms?), at(word.end_ms?)))).collect()
 }
 
 /// Distributes words without times over the speech of a part's leg, by their length.
 fn over_speech(part: &Part, words: &[&AnsweredWord], leg: &LegSpeech) -> Vec<(f64, f64)> {
-    let within = |region: &Region| region.start_ms.max(part.span.start)..region.end_ms.min(part.span.end);
-    let spoken: Vec<Range<u64>> = leg.regions.iter().map(within).filter(|region| region.start < region.end).collect();
-    let whole: f64 = spoken.iter().map(|region| (region.end - region.start) as f64).sum();
+    let spoken: Vec<Segment> = leg.regions.iter().filter_map(|region| region.overlap(&part.span)).collect();
+    let whole: f64 = spoken.iter().map(|region| region.duration_ms() as f64).sum();
     let all: f64 = words.iter().map(|word| letters(&word.text)).sum();
     // The time at which this share of the speech is complete, in milliseconds.
     let at = |share: f64| {
         let mut left = share * whole;
         for region in &spoken {
-            let length = (region.end - region.start) as f64;
+            let length = region.duration_ms() as f64;
             if left <= length {
-                return region.start as f64 + left;
+                return region.start_ms as f64 + left;
             }
             left -= length;
         }
-        spoken.last().map_or(part.span.start, |last| last.end) as f64
+        spoken.last().map_or(part.span.start_ms, |last| last.end_ms) as f64
     };
     let mut said = 0.0;
     let time = |word: &&AnsweredWord| {
@@ -127,12 +121,7 @@ fn by_leg(speech: &Speech, legs: Vec<Vec<Numbered>>) -> Parts {
         speaker: Some(id),
         words: words.into_iter().map(|(word, _)| word).collect(),
     };
-    let two = legs.len() == 2;
-    let speakers = (0..legs.len() as u32)
-        .map(|id| Speaker { channel: two.then_some(id as u8), ..Speaker::nameless(id) })
-        .collect();
-    let mut turns: Vec<Turn> = speech.legs.iter().zip(0..).flat_map(|(leg, id)| recognise::turns(leg, id)).collect();
-    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+    let (speakers, turns) = turns::by_leg(speech);
     ((0..).zip(legs).map(leg).collect(), speakers, turns)
 }
 
@@ -140,23 +129,17 @@ fn by_leg(speech: &Speech, legs: Vec<Vec<Numbered>>) -> Parts {
 fn by_number(words: Vec<Numbered>) -> Parts {
     let mut numbers: Vec<u32> = Vec::new();
     let mut legs: Vec<HeardLeg> = Vec::new();
-    let mut turns: Vec<Turn> = Vec::new();
+    let mut timed: Vec<(u32, Segment)> = Vec::new();
     let mut last = words.iter().find_map(|(_, speaker)| *speaker).unwrap_or(0);
     for (word, speaker) in words {
         last = speaker.unwrap_or(last);
-        let index = numbers.iter().position(|known| *known == last).unwrap_or_else(|| {
-            numbers.push(last);
-            legs.push(HeardLeg { speaker: Some(numbers.len() as u32 - 1), words: Vec::new() });
-            numbers.len() - 1
-        });
-        let (start_ms, end_ms) = (word.start_ms as u64, word.end_ms as u64);
-        match turns.iter_mut().rev().find(|turn| turn.speaker as usize == index) {
-            Some(open) if start_ms < open.end_ms + PAUSE_MS => open.end_ms = open.end_ms.max(end_ms),
-            _ => turns.push(Turn { speaker: index as u32, start_ms, end_ms }),
+        let index = number(&mut numbers, last);
+        if index == legs.len() {
+            legs.push(HeardLeg { speaker: Some(index as u32), words: Vec::new() });
         }
+        timed.push((index as u32, Segment::new(word.start_ms as u64, word.end_ms as u64)));
         legs[index].words.push(word);
     }
-    turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
     let speaker = |id| Speaker { evidence: Some(Evidence::Voice), ..Speaker::nameless(id) };
-    (legs, (0..numbers.len() as u32).map(speaker).collect(), turns)
+    (legs, (0..numbers.len() as u32).map(speaker).collect(), turns::of_words(timed))
 }

@@ -1,8 +1,7 @@
 //! Removes hallucinated words. Engines that generate text invent words in noise and repeat themselves. Only remote
 //! engines are checked, because the local CTC engine invents no words in silence.
 
-use std::ops::Range;
-
+use crate::domain::Segment;
 use crate::transcript::engine::HeardWord;
 
 /// A phrase of one, two, or more words that is repeated this many times without a pause is a loop.
@@ -22,11 +21,11 @@ const LEAST: f64 = 0.2;
 
 /// Whether each word is kept: it is near speech, has enough confidence, and is not part of a loop.
 #[must_use]
-pub(super) fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> {
+pub(super) fn believed(words: &[HeardWord], speech: &[Segment]) -> Vec<bool> {
     let spoken = |word: &HeardWord| {
-        speech
-            .iter()
-            .any(|region| word.end_ms + NEAR_MS >= region.start as f64 && word.start_ms - NEAR_MS <= region.end as f64)
+        speech.iter().any(|region| {
+            word.end_ms + NEAR_MS >= region.start_ms as f64 && word.start_ms - NEAR_MS <= region.end_ms as f64
+        })
     };
     // Loops are removed first, because a loop may also cover parts without speech.
     let mut kept = vec![true; words.len()];
@@ -40,7 +39,7 @@ pub(super) fn believed(words: &[HeardWord], speech: &[Range<u64>]) -> Vec<bool> 
 }
 
 /// Keeps only the first phrase of each loop.
-fn once(words: &[HeardWord], speech: &[Range<u64>], kept: &mut [bool]) {
+fn once(words: &[HeardWord], speech: &[Segment], kept: &mut [bool]) {
     for length in 1..=PHRASE {
         let left = words.iter().zip(&*kept).enumerate().filter(|(_, (_, kept))| **kept);
         let pieces = pieces(left.map(|(n, (word, _))| (n, word)));
@@ -73,11 +72,15 @@ struct Piece {
 fn pieces<'a>(words: impl Iterator<Item = (usize, &'a HeardWord)>) -> Vec<Piece> {
     let apart = |c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '\u{2019}');
     let of = |(word, heard): (usize, &'a HeardWord)| {
-        let plain = |part: &str| part.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
         let parts: Vec<Piece> = heard.text.split(apart).map(|part| Piece { text: plain(part), word }).collect();
         parts.into_iter().filter(|piece| !piece.text.is_empty())
     };
     words.flat_map(of).collect()
+}
+
+/// The letters and digits of a text, in lower case.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 const fn at_least(repeats: [usize; 3], length: usize) -> usize {
@@ -117,12 +120,12 @@ impl Run {
     }
 
     /// Human repetitions have fewer repeats, a human speech rate, and speech in the audio.
-    fn is_loop(&self, words: &[HeardWord], pieces: &[Piece], speech: &[Range<u64>]) -> bool {
+    fn is_loop(&self, words: &[HeardWord], pieces: &[Piece], speech: &[Segment]) -> bool {
         let word = |piece: usize| &words[pieces[piece].word];
         let letters: usize = pieces[self.first..self.end()].iter().map(|piece| piece.text.chars().count()).sum();
         let seconds = (word(self.end() - 1).end_ms - word(self.first).start_ms) / 1000.0;
         let middle = |piece: usize| word(piece).start_ms.midpoint(word(piece).end_ms);
-        let heard = |at: f64| speech.iter().any(|region| at >= region.start as f64 && at <= region.end as f64);
+        let heard = |at: f64| speech.iter().any(|region| at >= region.start_ms as f64 && at <= region.end_ms as f64);
         let in_speech = (self.first..self.end()).filter(|piece| heard(middle(*piece))).count();
         let unspoken = letters as f64 > FASTEST * seconds || in_speech * 2 < self.end() - self.first;
         if unspoken {
@@ -131,7 +134,7 @@ impl Run {
         let paused = |times: usize| {
             let next = self.first + times * self.length;
             let (ended, begins) = (word(next - 1).end_ms, word(next).start_ms);
-            let spoken_through = |region: &Range<u64>| region.start as f64 <= ended && region.end as f64 >= begins;
+            let spoken_through = |region: &Segment| region.start_ms as f64 <= ended && region.end_ms as f64 >= begins;
             begins - ended >= PAUSE_MS && !speech.iter().any(spoken_through)
         };
         self.times >= at_least(REPEATS, self.length) && !(1..self.times).all(paused)
@@ -161,7 +164,6 @@ impl Run {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 
@@ -175,7 +177,7 @@ mod tests {
         text.split(' ').enumerate().map(word).collect()
     }
 
-    fn left(text: &str, speech: &[Range<u64>]) -> String {
+    fn left(text: &str, speech: &[Segment]) -> String {
         let words = said(text);
         let kept = believed(&words, speech);
         let left: Vec<String> = words.into_iter().zip(kept).filter_map(|(w, kept)| kept.then_some(w.text)).collect();
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn repeated_phrases_are_said_once() {
-        let all = [0..100_000];
+        let all = [Segment::new(0, 100_000)];
         let text = "so Thank you. thank you. Thank you. thank you! Thank you. bye";
         assert_eq!(left(text, &all), "so Thank you. bye");
         let fine = "no no no no no really thank you thank you bye bye bye";
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_cut_last_repeat_goes_with_the_others() {
-        let all = [0..1_000_000];
+        let all = [Segment::new(0, 1_000_000)];
         let sentence = "Your call is important to us, please stay on the line. ";
         let times = |count: usize| sentence.repeat(count);
         let once = "Good morning. Your call is important to us, please stay on the line.";
@@ -215,12 +217,15 @@ mod tests {
     #[test]
     fn a_loop_across_a_pause_is_one_loop() {
         let text = "So. ".to_owned() + &"Please hold the line. ".repeat(12) + "Please hold";
-        assert_eq!(left(text.trim_end(), &[0..3_000, 6_000..9_000]), "So. Please hold the line.");
+        assert_eq!(
+            left(text.trim_end(), &[Segment::new(0, 3_000), Segment::new(6_000, 9_000)]),
+            "So. Please hold the line."
+        );
     }
 
     #[test]
     fn what_follows_a_loop_stays() {
-        let all = [0..1_000_000];
+        let all = [Segment::new(0, 1_000_000)];
         let thanks = "Thank you. ".repeat(12);
         assert_eq!(left(&format!("{thanks}Thank goodness for that"), &all), "Thank you. Thank goodness for that");
         assert_eq!(left(&format!("{thanks}Bye"), &all), "Thank you. Bye");
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn people_repeat_themselves() {
-        let all = [0..1_000_000];
+        let all = [Segment::new(0, 1_000_000)];
         for fine in [
             "no no no no no",
             "zero eight zero three five five zero eight zero three five five",
@@ -242,7 +247,7 @@ mod tests {
         for (n, word) in fast.iter_mut().enumerate() {
             (word.start_ms, word.end_ms) = (n as f64 * 20.0, n as f64 * 20.0 + 20.0);
         }
-        let kept = believed(&fast, &[0..100_000]).into_iter().filter(|kept| *kept).count();
+        let kept = believed(&fast, &[Segment::new(0, 100_000)]).into_iter().filter(|kept| *kept).count();
         assert_eq!(kept, 5, "well, and the sentence once");
     }
 
@@ -258,11 +263,11 @@ mod tests {
                 end_ms: word.end_ms + at,
                 ..word.clone()
             }));
-            speech.push(n as u64 * 8_000..n as u64 * 8_000 + 1_300);
+            speech.push(Segment::new(n as u64 * 8_000, n as u64 * 8_000 + 1_300));
         }
         assert!(believed(&words, &speech).iter().all(|kept| *kept));
         // The same words within one speech region are a loop.
-        assert_eq!(believed(&words, &[0..50_000]).iter().filter(|kept| **kept).count(), 4);
+        assert_eq!(believed(&words, &[Segment::new(0, 50_000)]).iter().filter(|kept| **kept).count(), 4);
     }
 
     #[test]
@@ -273,10 +278,10 @@ mod tests {
 
     #[test]
     fn words_where_nobody_speaks_or_nobody_is_sure_are_left_out() {
-        assert_eq!(left("one two three four five six seven", &[0..200]), "one two three");
+        assert_eq!(left("one two three four five six seven", &[Segment::new(0, 200)]), "one two three");
         assert_eq!(left("one two", &[]), "");
         let mut words = said("yes maybe");
         words[1].confidence = 0.1;
-        assert_eq!(believed(&words, &[0..5_000]), [true, false]);
+        assert_eq!(believed(&words, &[Segment::new(0, 5_000)]), [true, false]);
     }
 }

@@ -4,11 +4,13 @@ use serde::Deserialize;
 
 use super::AnsweredWord;
 use super::guard;
+use super::guard::plain;
 use super::lenient;
 use super::timing;
 use super::timing::Draft;
 use crate::config::AnswerFormat;
 use crate::config::RemoteEngine;
+use crate::transcript::numbering::number;
 
 /// Limits from Whisper's reference code (`decode`). A segment above this compression ratio is a repetition.
 const COMPRESSION: f64 = 2.4;
@@ -171,9 +173,7 @@ pub(super) fn read(body: &[u8], length_ms: u64) -> Result<Vec<AnsweredWord>, ser
     let length = length_ms as f64 / 1000.0;
     let mut labels: Vec<&str> = Vec::new();
     for label in segments.iter().filter_map(|segment| segment.speaker.as_deref()) {
-        if !labels.contains(&label) {
-            labels.push(label);
-        }
+        number(&mut labels, label);
     }
     let speaker = |segment: &Segment| {
         let label = segment.speaker.as_deref()?;
@@ -223,10 +223,6 @@ fn add_left_out(said: &mut Vec<Draft>, segments: &[Segment], of: impl Fn(&Segmen
             said.splice(at..at, words);
         }
     }
-}
-
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

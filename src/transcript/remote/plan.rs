@@ -1,11 +1,10 @@
 //! Plans the parts of a call for a service, from the first speech to the last, cut in silence.
 
-use std::ops::Range;
-
 use crate::audio::SpeechFlac;
 use crate::audio::speech::Speech;
 use crate::config::RemoteEngine;
 use crate::config::RemoteKind;
+use crate::domain::Segment;
 use crate::transcript::engine::EngineError;
 use crate::transcript::engine::regions;
 
@@ -29,7 +28,7 @@ const STEP_MS: u64 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub legs: Vec<usize>,
-    pub span: Range<u64>,
+    pub span: Segment,
 }
 
 impl Part {
@@ -37,13 +36,13 @@ impl Part {
     #[must_use]
     pub fn key(&self) -> String {
         let legs: Vec<String> = self.legs.iter().map(ToString::to_string).collect();
-        format!("{}@{}-{}", legs.join("+"), self.span.start, self.span.end)
+        format!("{}@{}-{}", legs.join("+"), self.span.start_ms, self.span.end_ms)
     }
 
     /// Sent audio in milliseconds, all channels counted, as services bill it.
     #[must_use]
     pub const fn sent_ms(&self) -> u64 {
-        (self.span.end - self.span.start) * self.legs.len() as u64
+        self.span.duration_ms() * self.legs.len() as u64
     }
 
     /// The part as a FLAC file, encoded in steps.
@@ -52,8 +51,8 @@ impl Part {
     /// [`EngineError`] if the samples cannot be read.
     pub fn encode(&self, speech: &Speech) -> Result<Vec<u8>, EngineError> {
         let mut flac = SpeechFlac::new(self.legs.len());
-        for start in self.span.clone().step_by(STEP_MS as usize) {
-            let end = (start + STEP_MS).min(self.span.end);
+        for start in (self.span.start_ms..self.span.end_ms).step_by(STEP_MS as usize) {
+            let end = (start + STEP_MS).min(self.span.end_ms);
             let read = |leg: &usize| speech.legs.get(*leg).map_or(Ok(Vec::new()), |leg| leg.samples.read(start, end));
             let planes: Result<Vec<Vec<f32>>, _> = self.legs.iter().map(read).collect();
             flac.push(&planes.map_err(|err| EngineError::Inference { reason: err.to_string() })?);
@@ -67,7 +66,6 @@ impl Part {
 /// # Errors
 /// [`EngineError`] if the samples cannot be read.
 pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineError> {
-    let regions = |leg: usize| speech.legs[leg].regions.iter().map(|region| region.start_ms..region.end_ms);
     let every = 0..speech.legs.len();
     let together: Vec<Vec<usize>> = match engine.kind {
         RemoteKind::Deepgram => vec![every.collect()],
@@ -76,8 +74,8 @@ pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineE
     let gap_ms = if speech.legs.len() == 1 && super::diarizes(engine) { u64::MAX } else { GAP_MS };
     let mut parts = Vec::new();
     for legs in together {
-        let mut spoken: Vec<Range<u64>> = legs.iter().flat_map(|leg| regions(*leg)).collect();
-        spoken.sort_by_key(|region| (region.start, region.end));
+        let mut spoken: Vec<Segment> = legs.iter().flat_map(|leg| &speech.legs[*leg].regions).copied().collect();
+        spoken.sort_unstable();
         let duration_ms = legs.iter().map(|leg| speech.legs[*leg].samples.duration_ms()).max().unwrap_or(0);
         let longest_ms = match engine.kind {
             RemoteKind::Openai => LIMIT_BYTES / BYTES_PER_MS,
@@ -85,11 +83,11 @@ pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineE
         };
         let mut failed = None;
         let planned = spans(&spoken, duration_ms, (gap_ms, longest_ms), |span| {
-            match speech.legs[legs[0]].samples.read(span.start, span.end) {
-                Ok(samples) => span.start + regions::quietest(&samples),
+            match speech.legs[legs[0]].samples.read(span.start_ms, span.end_ms) {
+                Ok(samples) => span.start_ms + regions::quietest(&samples),
                 Err(err) => {
                     failed = Some(EngineError::Inference { reason: err.to_string() });
-                    span.end
+                    span.end_ms
                 }
             }
         });
@@ -103,40 +101,41 @@ pub fn plan(engine: &RemoteEngine, speech: &Speech) -> Result<Vec<Part>, EngineE
 
 /// `speech` must be ordered and may overlap. Speech that is too long is cut at the result of `quietest`.
 fn spans(
-    speech: &[Range<u64>],
+    speech: &[Segment],
     duration_ms: u64,
     (gap_ms, longest_ms): (u64, u64),
-    mut quietest: impl FnMut(Range<u64>) -> u64,
-) -> Vec<Range<u64>> {
-    let mut all: Vec<Range<u64>> = Vec::new();
-    for region in speech.iter().filter(|region| region.start < region.end) {
-        let from = region.start.saturating_sub(MARGIN_MS);
-        let to = (region.end + MARGIN_MS).min(duration_ms.max(region.end));
+    mut quietest: impl FnMut(Segment) -> u64,
+) -> Vec<Segment> {
+    let mut all: Vec<Segment> = Vec::new();
+    for region in speech.iter().filter(|region| !region.is_empty()) {
+        let from = region.start_ms.saturating_sub(MARGIN_MS);
+        let to = (region.end_ms + MARGIN_MS).min(duration_ms.max(region.end_ms));
         match all.last_mut() {
-            Some(open) if to <= open.end => {}
-            Some(open) if to - open.start <= longest_ms && from <= open.end.saturating_add(gap_ms) => open.end = to,
+            Some(open) if to <= open.end_ms => {}
+            Some(open) if to - open.start_ms <= longest_ms && from <= open.end_ms.saturating_add(gap_ms) => {
+                open.end_ms = to;
+            }
             // Speech of two legs may overlap. The start is moved so that no audio is sent twice.
             Some(open) => {
-                let from = from.max(open.end);
-                all.push(from..to);
+                let from = from.max(open.end_ms);
+                all.push(Segment::new(from, to));
             }
-            None => all.push(from..to),
+            None => all.push(Segment::new(from, to)),
         }
         while let Some(open) = all.last_mut()
-            && open.end - open.start > longest_ms
+            && open.duration_ms() > longest_ms
         {
-            let (end, latest) = (open.end, open.start + longest_ms);
+            let (end, latest) = (open.end_ms, open.start_ms + longest_ms);
             let earliest = latest - LOOKED_AT_MS.min(longest_ms / 2);
-            let cut = quietest(earliest..latest).clamp(earliest, latest);
-            open.end = cut;
-            all.push(cut..end);
+            let cut = quietest(Segment::new(earliest, latest)).clamp(earliest, latest);
+            open.end_ms = cut;
+            all.push(Segment::new(cut, end));
         }
     }
     all
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 
@@ -144,23 +143,29 @@ mod tests {
 
     #[test]
     fn silence_is_not_sent_and_nothing_is_sent_twice() {
-        let speech = [1_000..4_000, 3_500..9_000, 100_000..101_000];
-        assert_eq!(spans(&speech, HOUR, (GAP_MS, HOUR), |_| 0), [700..9_300, 99_700..101_300]);
-        assert_eq!(spans(&speech, HOUR, (u64::MAX, HOUR), |_| 0), [700..101_300]);
-        assert_eq!(spans(&speech[2..], 101_000, (GAP_MS, HOUR), |_| 0), [99_700..101_000]);
+        let speech = [Segment::new(1_000, 4_000), Segment::new(3_500, 9_000), Segment::new(100_000, 101_000)];
+        assert_eq!(
+            spans(&speech, HOUR, (GAP_MS, HOUR), |_| 0),
+            [Segment::new(700, 9_300), Segment::new(99_700, 101_300)]
+        );
+        assert_eq!(spans(&speech, HOUR, (u64::MAX, HOUR), |_| 0), [Segment::new(700, 101_300)]);
+        assert_eq!(spans(&speech[2..], 101_000, (GAP_MS, HOUR), |_| 0), [Segment::new(99_700, 101_000)]);
         assert!(spans(&[], HOUR, (GAP_MS, HOUR), |_| 0).is_empty());
     }
 
     #[test]
     fn what_is_too_long_is_cut_between_segments_of_speech_else_at_a_pause() {
-        let speech = [0..50_000, 60_000..110_000, 120_000..170_000];
-        assert_eq!(spans(&speech, HOUR, (GAP_MS, 120_000), |_| 0), [0..110_300, 119_700..170_300]);
-        let monologue = spans(std::slice::from_ref(&(0..2 * HOUR)), 2 * HOUR, (GAP_MS, 700_000), |span| span.start + 7);
-        assert_eq!((monologue[0].start, monologue.last().unwrap().end), (0, 2 * HOUR));
-        assert!(monologue.windows(2).all(|pair| pair[0].end == pair[1].start));
-        assert!(monologue.iter().all(|span| span.end - span.start <= 700_000));
+        let speech = [Segment::new(0, 50_000), Segment::new(60_000, 110_000), Segment::new(120_000, 170_000)];
+        assert_eq!(
+            spans(&speech, HOUR, (GAP_MS, 120_000), |_| 0),
+            [Segment::new(0, 110_300), Segment::new(119_700, 170_300)]
+        );
+        let monologue = spans(&[Segment::new(0, 2 * HOUR)], 2 * HOUR, (GAP_MS, 700_000), |span| span.start_ms + 7);
+        assert_eq!((monologue[0].start_ms, monologue.last().unwrap().end_ms), (0, 2 * HOUR));
+        assert!(monologue.windows(2).all(|pair| pair[0].end_ms == pair[1].start_ms));
+        assert!(monologue.iter().all(|span| span.duration_ms() <= 700_000));
         // A wrong result of the function cannot cause an endless loop.
-        assert!(spans(std::slice::from_ref(&(0..HOUR)), HOUR, (GAP_MS, 60_000), |_| 0).len() < 200);
+        assert!(spans(&[Segment::new(0, HOUR)], HOUR, (GAP_MS, 60_000), |_| 0).len() < 200);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The times of an answer's words. A word without times gets them from its neighbours.
 
 use super::AnsweredWord;
+use crate::transcript::confidence::thousandths;
 
 /// Duration of one letter in seconds, at fifteen letters per second.
 const LETTER: f64 = 1.0 / 15.0;
@@ -32,7 +33,7 @@ impl Draft {
         AnsweredWord {
             start_ms: self.start.map(ms),
             end_ms: self.end.map(ms),
-            confidence: self.confidence.map(|c| (c * 1000.0).round() / 1000.0),
+            confidence: self.confidence.map(thousandths),
             channel: self.channel,
             speaker: self.speaker,
             text: self.text,

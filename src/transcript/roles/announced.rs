@@ -6,6 +6,7 @@ use crate::domain::Transcript;
 use crate::domain::transcript::Evidence;
 use crate::domain::transcript::Speaker;
 
+use super::super::confidence::thousandths;
 use super::ENOUGH;
 use super::holds;
 use super::plain;
@@ -134,7 +135,7 @@ fn confidence(words: &Transcript, monologue: &Monologue, first: bool) -> f64 {
 
 /// The speaker for machines on this leg.
 fn system(words: &mut Transcript, channel: Option<u8>, confidence: f64) -> u32 {
-    let confidence = (confidence * 1000.0).round() / 1000.0;
+    let confidence = thousandths(confidence);
     let known = words.speakers.iter_mut().find(|speaker| speaker.role == Role::System && speaker.channel == channel);
     if let Some(speaker) = known {
         // The speaker's confidence is the lowest of its segments.

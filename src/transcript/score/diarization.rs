@@ -1,12 +1,6 @@
 //! Diarization error rate (NIST Rich Transcription evaluation plan, 2009). Overlap is scored.
 
-/// A segment of one speaker, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScoredSegment {
-    pub speaker: usize,
-    pub start_ms: u64,
-    pub end_ms: u64,
-}
+use crate::domain::transcript::Turn;
 
 /// Speaker time in error by kind, and total speaker time of the reference, in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,15 +32,15 @@ const STEP_MS: u64 = 10;
 /// Speakers that are mapped; further ones count as the last.
 const MOST: usize = 6;
 
-/// Compares found segments with the reference. `collar_ms` around every boundary of the reference is not scored.
+/// Compares found turns with the reference. `collar_ms` around every boundary of the reference is not scored.
 /// Speakers are mapped one to one with the smallest error.
 #[must_use]
-pub fn diarization(reference: &[ScoredSegment], found: &[ScoredSegment], collar_ms: u64) -> DiarizationError {
-    let end = reference.iter().chain(found).map(|segment| segment.end_ms).max().unwrap_or(0);
+pub fn diarization(reference: &[Turn], found: &[Turn], collar_ms: u64) -> DiarizationError {
+    let end = reference.iter().chain(found).map(|turn| turn.end_ms).max().unwrap_or(0);
     let steps = end.div_ceil(STEP_MS) as usize;
     let mut scored = vec![true; steps];
     if collar_ms > 0 {
-        for edge in reference.iter().flat_map(|segment| [segment.start_ms, segment.end_ms]) {
+        for edge in reference.iter().flat_map(|turn| [turn.start_ms, turn.end_ms]) {
             let from = (edge.saturating_sub(collar_ms) / STEP_MS) as usize;
             let to = ((edge + collar_ms) / STEP_MS) as usize;
             scored[from.min(steps)..to.min(steps)].fill(false);
@@ -73,12 +67,12 @@ pub fn diarization(reference: &[ScoredSegment], found: &[ScoredSegment], collar_
 }
 
 /// One bit per speaker for every step.
-fn grid(segments: &[ScoredSegment], steps: usize) -> Vec<u8> {
+fn grid(turns: &[Turn], steps: usize) -> Vec<u8> {
     let mut grid = vec![0_u8; steps];
-    for segment in segments {
-        let (from, to) = ((segment.start_ms / STEP_MS) as usize, (segment.end_ms / STEP_MS) as usize);
+    for turn in turns {
+        let (from, to) = ((turn.start_ms / STEP_MS) as usize, (turn.end_ms / STEP_MS) as usize);
         for step in &mut grid[from.min(steps)..to.min(steps)] {
-            *step |= 1 << segment.speaker.min(MOST - 1);
+            *step |= 1 << (turn.speaker as usize).min(MOST - 1);
         }
     }
     grid
@@ -98,8 +92,8 @@ fn best(both: &[[u64; MOST]; MOST], row: usize, taken: u8) -> u64 {
 mod tests {
     use super::*;
 
-    const fn segment(speaker: usize, start_ms: u64, end_ms: u64) -> ScoredSegment {
-        ScoredSegment { speaker, start_ms, end_ms }
+    const fn segment(speaker: u32, start_ms: u64, end_ms: u64) -> Turn {
+        Turn { speaker, start_ms, end_ms }
     }
 
     #[test]

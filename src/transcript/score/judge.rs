@@ -2,7 +2,6 @@
 
 use super::DiarizationError;
 use super::Reference;
-use super::ScoredSegment;
 use super::SpokenWord;
 use super::WordErrors;
 use super::diarization;
@@ -10,7 +9,11 @@ use super::normalise;
 use super::word_errors;
 use super::words::matches;
 use crate::domain::Role;
+use crate::domain::Segment;
 use crate::domain::Transcript;
+use crate::domain::segment::common_ms;
+use crate::domain::segment::joined;
+use crate::domain::transcript::Turn;
 
 /// A role with at least this confidence, or without a confidence value, counts as certain.
 pub const CONFIDENT: f64 = 0.9;
@@ -82,11 +85,8 @@ struct ComparedWord {
 pub fn judge(reference: &Reference, found: &Transcript, audio_ms: u64) -> Score {
     let said = spoken(reference);
     let heard = heard(found);
-    let ours: Vec<ScoredSegment> = found
-        .turns
-        .iter()
-        .map(|turn| ScoredSegment { speaker: place(found, turn.speaker), start_ms: turn.start_ms, end_ms: turn.end_ms })
-        .collect();
+    let ours: Vec<Turn> =
+        found.turns.iter().map(|turn| Turn { speaker: place(found, turn.speaker) as u32, ..*turn }).collect();
     let (silent_ms, invented_words) = invented(reference, &heard, audio_ms);
     Score {
         audio_ms,
@@ -206,19 +206,12 @@ fn roles(reference: &Reference, said: &[ComparedWord], found: &Transcript, heard
 
 /// Milliseconds without speech in the reference, and the words centred there.
 fn invented(reference: &Reference, heard: &[ComparedWord], audio_ms: u64) -> (u64, u64) {
-    let mut spoken: Vec<(u64, u64)> =
-        reference.turns.iter().map(|turn| (turn.start_ms.saturating_sub(COLLAR_MS), turn.end_ms + COLLAR_MS)).collect();
-    spoken.sort_unstable();
-    let (mut until, mut silent_ms) = (0, 0);
-    for (start, end) in &spoken {
-        silent_ms += start.saturating_sub(until).min(audio_ms.saturating_sub(until));
-        until = until.max(*end);
-    }
-    silent_ms += audio_ms.saturating_sub(until);
+    let around = |turn: &Turn| Segment::new(turn.start_ms.saturating_sub(COLLAR_MS), turn.end_ms + COLLAR_MS);
+    let spoken = joined(reference.turns.iter().map(around).collect());
+    let silent_ms = audio_ms - common_ms(&spoken, &[Segment::new(0, audio_ms)]);
     let in_silence = |word: &&ComparedWord| {
         let Some((start, end)) = word.start_ms.zip(word.end_ms) else { return false };
-        let middle = start.midpoint(end);
-        !spoken.iter().any(|(from, to)| *from <= middle && middle < *to)
+        !spoken.iter().any(|segment| segment.contains(start.midpoint(end)))
     };
     (silent_ms, heard.iter().filter(in_silence).count() as u64)
 }
@@ -229,7 +222,6 @@ mod tests {
     use crate::domain::transcript::Attribution;
     use crate::domain::transcript::Evidence;
     use crate::domain::transcript::Speaker;
-    use crate::domain::transcript::Turn;
     use crate::domain::transcript::Utterance;
     use crate::transcript::without_text;
 
@@ -245,8 +237,8 @@ mod tests {
             speakers: vec![Role::Agent, Role::Caller],
             words: said.iter().enumerate().map(word).collect(),
             turns: vec![
-                ScoredSegment { speaker: 0, start_ms: 0, end_ms: 900 },
-                ScoredSegment { speaker: 1, start_ms: 1_000, end_ms: 1_900 },
+                Turn { speaker: 0, start_ms: 0, end_ms: 900 },
+                Turn { speaker: 1, start_ms: 1_000, end_ms: 1_900 },
             ],
             diarized: true,
             ..Reference::default()

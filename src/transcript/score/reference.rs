@@ -8,9 +8,12 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::ScoredSegment;
 use crate::domain::DualChannels;
 use crate::domain::Role;
+use crate::domain::transcript::Speaker;
+use crate::domain::transcript::Turn;
+use crate::domain::transcript::Utterance;
+use crate::transcript::numbering::number;
 
 /// Why a reference cannot be used, with file, field and reason.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +39,7 @@ pub struct Reference {
     /// The role of each speaker; unknown if the reference names none.
     pub speakers: Vec<Role>,
     pub words: Vec<SpokenWord>,
-    pub turns: Vec<ScoredSegment>,
+    pub turns: Vec<Turn>,
     /// Whether the file has speakers; a CTM of one channel has none.
     pub diarized: bool,
     /// The recording, if its name differs from the reference's.
@@ -50,47 +53,16 @@ pub struct Reference {
 #[derive(Debug, Deserialize)]
 struct Document {
     #[serde(default)]
-    speakers: Vec<DocumentSpeaker>,
+    speakers: Vec<Speaker>,
     #[serde(default)]
-    utterances: Vec<DocumentUtterance>,
+    utterances: Vec<Utterance>,
     #[serde(default)]
-    turns: Vec<DocumentTurn>,
+    turns: Vec<Turn>,
     file: Option<PathBuf>,
     language: Option<String>,
     agent_text: Option<String>,
     agent_id: Option<String>,
     dual_channels: Option<DualChannels>,
-}
-
-#[derive(Debug, Deserialize)]
-struct DocumentSpeaker {
-    id: u32,
-    role: Role,
-}
-
-#[derive(Debug, Deserialize)]
-struct DocumentUtterance {
-    speaker: u32,
-    start_ms: Option<u64>,
-    end_ms: Option<u64>,
-    text: String,
-    #[serde(default)]
-    words: Vec<DocumentWord>,
-}
-
-#[derive(Debug, Deserialize)]
-struct DocumentWord {
-    text: String,
-    start_ms: Option<u64>,
-    end_ms: Option<u64>,
-    heard: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-struct DocumentTurn {
-    speaker: u32,
-    start_ms: u64,
-    end_ms: u64,
 }
 
 /// Reads `NAME.json`, `NAME.stm` or `NAME.ctm`, and a `NAME.rttm` beside it if it exists.
@@ -155,12 +127,12 @@ fn json(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
     let mut turns = Vec::new();
     for (n, turn) in document.turns.iter().enumerate() {
         let speaker = place(turn.speaker, format!("turns[{n}].speaker"))?;
-        turns.push(ScoredSegment { speaker, start_ms: turn.start_ms, end_ms: turn.end_ms });
+        turns.push(Turn { speaker: speaker as u32, ..*turn });
     }
     if document.turns.is_empty() {
-        let timed = |utterance: &DocumentUtterance| {
+        let timed = |utterance: &Utterance| {
             let speaker = document.speakers.iter().position(|speaker| speaker.id == utterance.speaker)?;
-            Some(ScoredSegment { speaker, start_ms: utterance.start_ms?, end_ms: utterance.end_ms? })
+            Some(Turn { speaker: speaker as u32, start_ms: utterance.start_ms?, end_ms: utterance.end_ms? })
         };
         turns = document.utterances.iter().filter_map(timed).collect();
     }
@@ -196,13 +168,12 @@ fn milliseconds(path: &Path, line: usize, name: &str, field: Option<&&str>) -> R
 }
 
 /// The index of a named speaker, added at its first use. A name that is a role word sets the role.
-fn named(names: &mut Vec<String>, reference: &mut Reference, name: &str) -> usize {
-    if let Some(at) = names.iter().position(|known| known == name) {
-        return at;
+fn named<'a>(names: &mut Vec<&'a str>, reference: &mut Reference, name: &'a str) -> usize {
+    let speaker = number(names, name);
+    if speaker == reference.speakers.len() {
+        reference.speakers.push(Role::from_word(name).unwrap_or(Role::Unknown));
     }
-    names.push(name.to_owned());
-    reference.speakers.push(Role::from_word(name).unwrap_or(Role::Unknown));
-    names.len() - 1
+    speaker
 }
 
 /// `file channel speaker start end [<labels>] words…`
@@ -221,7 +192,7 @@ fn stm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
             continue;
         }
         let speaker = named(&mut names, &mut reference, fields[2]);
-        reference.turns.push(ScoredSegment { speaker, start_ms, end_ms });
+        reference.turns.push(Turn { speaker: speaker as u32, start_ms, end_ms });
         // The words are distributed over the segment, because the format has no word times.
         let each = (end_ms - start_ms) as f64 / said.len().max(1) as f64;
         let at = |n: usize| Some(start_ms + (n as f64 * each) as u64);
@@ -255,17 +226,14 @@ fn ctm(path: &Path, text: &str) -> Result<Reference, ReferenceError> {
 /// `SPEAKER file channel start length <NA> <NA> name <NA> <NA>`. Replaces the turns of the words' file.
 fn rttm(path: &Path, text: &str, reference: &mut Reference) -> Result<(), ReferenceError> {
     let mut turns = Vec::new();
-    let mut names: Vec<String> = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
     for (line, fields) in lines(text).filter(|(_, fields)| fields[0] == "SPEAKER") {
         let start_ms = milliseconds(path, line, "start", fields.get(3))?;
         let length_ms = milliseconds(path, line, "length", fields.get(4))?;
         let Some(name) = fields.get(7) else { return Err(wrong(path, format!("line {line}, name"), "is missing")) };
         // Turns are compared only by time, so that a name needs to be unique only within this file.
-        let speaker = names.iter().position(|known| known == name).unwrap_or_else(|| {
-            names.push((*name).to_owned());
-            names.len() - 1
-        });
-        turns.push(ScoredSegment { speaker, start_ms, end_ms: start_ms + length_ms });
+        let speaker = number(&mut names, *name);
+        turns.push(Turn { speaker: speaker as u32, start_ms, end_ms: start_ms + length_ms });
     }
     reference.turns = turns;
     Ok(())
@@ -305,7 +273,7 @@ mod tests {
             ("day", 0, None, None),
         ];
         assert_eq!(words, expected);
-        assert_eq!(read.turns, [ScoredSegment { speaker: 1, start_ms: 100, end_ms: 900 }]);
+        assert_eq!(read.turns, [Turn { speaker: 1, start_ms: 100, end_ms: 900 }]);
         assert_eq!(read.dual_channels, Some(DualChannels::AgentLeft));
     }
 
@@ -316,7 +284,7 @@ mod tests {
         std::fs::write(dir.path().join("a.rttm"), "SPEAKER call 1 0.500 0.900 <NA> <NA> agent <NA> <NA>\n").unwrap();
         let stm = read(&path).unwrap();
         assert_eq!((stm.speakers.as_slice(), stm.words.len()), (&[Role::Agent, Role::Unknown][..], 4));
-        assert_eq!(stm.turns, [ScoredSegment { speaker: 0, start_ms: 500, end_ms: 1_400 }]);
+        assert_eq!(stm.turns, [Turn { speaker: 0, start_ms: 500, end_ms: 1_400 }]);
         let (_dir, path) = written("b.ctm", "call A 0.10 0.20 hi 0.9\ncall B 0.50 0.20 you\n");
         let ctm = read(&path).unwrap();
         assert!(ctm.diarized);

@@ -3,19 +3,15 @@
 
 use std::ops::Range;
 
-use crate::audio::speech::Region;
+use crate::domain::Segment;
 use crate::domain::transcript::Attribution;
+use crate::domain::transcript::Turn;
 use crate::domain::transcript::Utterance;
 use crate::domain::transcript::Word;
+use crate::transcript::confidence;
+use crate::transcript::viterbi;
 
-/// A segment and its speaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SpeakerSegment {
-    pub speaker: u32,
-    pub region: Region,
-}
-
-/// Cost of a word outside its speaker's segments: 1 for the whole word, plus this per second of distance to the nearest
+/// Cost of a word outside its speaker's turns: 1 for the whole word, plus this per second of distance to the nearest
 /// one.
 const FAR: f64 = 1.0;
 /// Cost of a speaker change between two words without a pause, and decay of this cost with the pause, in milliseconds.
@@ -29,75 +25,52 @@ const LOUDER_ONES: f64 = 0.68;
 /// Assumed length of a word without an end, in milliseconds.
 const WORD_MS: u64 = 250;
 
-/// The speaker of each word. A word without a time gets the previous word's speaker. Empty without segments.
-pub(crate) fn assign(words: &[Word], segments: &[SpeakerSegment]) -> Vec<u32> {
-    let mut ids: Vec<u32> = segments.iter().map(|segment| segment.speaker).collect();
+/// The speaker of each word. A word without a time gets the previous word's speaker. Empty without turns.
+pub(crate) fn assign(words: &[Word], turns: &[Turn]) -> Vec<u32> {
+    let mut ids: Vec<u32> = turns.iter().map(|turn| turn.speaker).collect();
     ids.sort_unstable();
     ids.dedup();
     if ids.is_empty() {
         return Vec::new();
     }
-    let places: Vec<Option<Region>> = words.iter().map(place).collect();
-    // The cheapest sequence of speakers (Viterbi's algorithm).
-    let mut costs = vec![0.0_f64; ids.len()];
-    let mut came_from: Vec<Vec<usize>> = Vec::with_capacity(words.len());
+    let places: Vec<Option<Segment>> = words.iter().map(place).collect();
     let mut last_end = None;
-    for place in &places {
-        let pause_ms =
-            place.zip(last_end).map_or(f64::INFINITY, |(place, end)| place.start_ms.saturating_sub(end) as f64);
+    let change = |place: &Option<Segment>| {
         // A word without a time gives no evidence for a change.
-        let change = if place.is_some() { CHANGE * (-pause_ms / PAUSE_MS).exp() } else { f64::INFINITY };
-        let (best, least) = cheapest(&costs);
-        let mut from = Vec::with_capacity(ids.len());
-        let mut next = Vec::with_capacity(ids.len());
-        for (at, id) in ids.iter().enumerate() {
-            let (cost, origin) = if least + change < costs[at] { (least + change, best) } else { (costs[at], at) };
-            next.push(cost + place.map_or(0.0, |place| outside(&place, *id, segments)));
-            from.push(origin);
-        }
-        costs = next;
-        came_from.push(from);
-        last_end = place.map(|place| place.end_ms).or(last_end);
-    }
-    let mut at = cheapest(&costs).0;
-    let mut speakers: Vec<u32> = Vec::with_capacity(words.len());
-    for from in came_from.iter().rev() {
-        speakers.push(ids[at]);
-        at = from[at];
-    }
-    speakers.reverse();
-    speakers
+        let Some(place) = place else { return f64::INFINITY };
+        let pause_ms =
+            last_end.replace(place.end_ms).map_or(f64::INFINITY, |end| place.start_ms.saturating_sub(end) as f64);
+        CHANGE * (-pause_ms / PAUSE_MS).exp()
+    };
+    let changes: Vec<f64> = places.iter().map(change).collect();
+    let cost = |word: usize, id: usize| places[word].map_or(0.0, |place| outside(&place, ids[id], turns));
+    let path = viterbi::cheapest(words.len(), ids.len(), |word| changes[word], cost);
+    path.into_iter().map(|id| ids[usize::from(id)]).collect()
 }
 
-fn cheapest(costs: &[f64]) -> (usize, f64) {
-    costs.iter().copied().enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0))
-}
-
-fn place(word: &Word) -> Option<Region> {
+fn place(word: &Word) -> Option<Segment> {
     let start_ms = word.start_ms?;
-    Some(Region { start_ms, end_ms: word.end_ms.unwrap_or(start_ms + WORD_MS).max(start_ms + 1) })
+    Some(Segment::new(start_ms, word.end_ms.unwrap_or(start_ms + WORD_MS).max(start_ms + 1)))
 }
 
-/// The share of a word outside this speaker's segments, plus the cost of the distance to the nearest one.
-fn outside(word: &Region, speaker: u32, segments: &[SpeakerSegment]) -> f64 {
-    let own = segments.iter().filter(|segment| segment.speaker == speaker);
+/// The share of a word outside this speaker's turns, plus the cost of the distance to the nearest one.
+fn outside(word: &Segment, speaker: u32, turns: &[Turn]) -> f64 {
     let (mut inside, mut away) = (0, u64::MAX);
-    for SpeakerSegment { region, .. } in own {
-        inside += region.end_ms.min(word.end_ms).saturating_sub(region.start_ms.max(word.start_ms));
-        away = away.min(region.start_ms.saturating_sub(word.end_ms).max(word.start_ms.saturating_sub(region.end_ms)));
+    for own in turns.iter().filter(|turn| turn.speaker == speaker).map(Turn::segment) {
+        inside += own.overlap_ms(word);
+        away = away.min(own.distance_ms(word));
     }
     1.0 - inside.min(word.duration_ms()) as f64 / word.duration_ms() as f64 + FAR * away as f64 / 1_000.0
 }
 
 /// Whether each word overlaps another word.
 fn at_once(words: &[Word]) -> Vec<bool> {
-    let places: Vec<Option<Region>> = words.iter().map(place).collect();
-    let shared = |a: &Region, b: &Region| a.end_ms.min(b.end_ms).saturating_sub(a.start_ms.max(b.start_ms));
-    let meets = |at: usize, place: &Region| {
+    let places: Vec<Option<Segment>> = words.iter().map(place).collect();
+    let meets = |at: usize, place: &Segment| {
         let others =
             places.iter().enumerate().filter(|(other, _)| *other != at).filter_map(|(_, other)| other.as_ref());
         let enough = AT_ONCE_MS.min(place.duration_ms());
-        others.map(|other| shared(place, other)).any(|shared_ms| shared_ms >= enough)
+        others.map(|other| place.overlap_ms(other)).any(|shared_ms| shared_ms >= enough)
     };
     places.iter().enumerate().map(|(at, place)| place.as_ref().is_some_and(|place| meets(at, place))).collect()
 }
@@ -126,7 +99,7 @@ pub(crate) fn cut(utterance: Utterance, speakers: &[u32]) -> Vec<Utterance> {
             start_ms: said.iter().find_map(|word| word.start_ms),
             end_ms: said.iter().rev().find_map(|word| word.end_ms),
             text: text[from..to].trim().to_owned(),
-            confidence: mean(said),
+            confidence: confidence::mean(said),
             heard: utterance.heard.map(|_| !said.iter().any(|word| word.heard == Some(false))),
             words: said.to_vec(),
             by: doubtful[words.start].then_some(Attribution::doubtful(LOUDER_ONES)),
@@ -141,12 +114,6 @@ pub(crate) fn cut(utterance: Utterance, speakers: &[u32]) -> Vec<Utterance> {
         }
     }
     pieces
-}
-
-fn mean(words: &[Word]) -> Option<f64> {
-    let known: Vec<f64> = words.iter().filter_map(|word| word.confidence).collect();
-    let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-    (!known.is_empty()).then(|| (mean * 1000.0).round() / 1000.0)
 }
 
 /// Byte offset of each word of a text.
@@ -176,8 +143,8 @@ mod tests {
         }
     }
 
-    const fn segment_of(speaker: u32, start_ms: u64, end_ms: u64) -> SpeakerSegment {
-        SpeakerSegment { speaker, region: Region { start_ms, end_ms } }
+    const fn segment_of(speaker: u32, start_ms: u64, end_ms: u64) -> Turn {
+        Turn { speaker, start_ms, end_ms }
     }
 
     fn said(text: &str, words: Vec<Word>) -> Utterance {

@@ -2,10 +2,9 @@
 
 use super::*;
 use crate::domain::transcript::Evidence;
-use crate::transcript::diarization::DiarizedSegment;
 use crate::transcript::without_text;
 
-fn placed(mut words: Transcript, legs: [&[Region]; 2], hints: Hints<'_>) -> Attributed {
+fn placed(mut words: Transcript, legs: [&[Segment]; 2], hints: Hints<'_>) -> Attributed {
     let legs_sure = by_channel(&mut words, legs, hints.channels);
     roles::decide(&mut words, KnownAgent { text: hints.agent_text, ..KnownAgent::default() });
     roles::say(&mut words);
@@ -14,8 +13,8 @@ fn placed(mut words: Transcript, legs: [&[Region]; 2], hints: Hints<'_>) -> Attr
     Attributed { transcript: words, legs: legs.to_vec(), method: ConversationMethod::Channels, legs_sure }
 }
 
-const fn region(start_ms: u64, end_ms: u64) -> Region {
-    Region { start_ms, end_ms }
+const fn region(start_ms: u64, end_ms: u64) -> Segment {
+    Segment::new(start_ms, end_ms)
 }
 
 fn given(turns: &[(u32, u64, u64)]) -> Transcript {
@@ -68,7 +67,7 @@ fn what_the_agent_is_known_to_say_names_it() {
         by: None,
     };
     words.utterances = vec![said(0, "yes hello who is this"), said(2_000, "thank you for calling the ticket office")];
-    let legs: [&[Region]; 2] = [&[region(0, 1_000)], &[region(2_000, 3_000)]];
+    let legs: [&[Segment]; 2] = [&[region(0, 1_000)], &[region(2_000, 3_000)]];
     let hints = Hints { agent_text: Some("Thank you for calling the ticket office!"), ..Hints::default() };
     let done = placed(words.clone(), legs, hints);
     assert_eq!(done.legs, [Role::Caller, Role::Agent]);
@@ -147,8 +146,8 @@ fn words_on_one_leg_go_to_the_voice_that_speaks() {
     let mut words = without_text(None);
     words.speakers = vec![Speaker::nameless(0)];
     words.utterances = vec![timed("thank you for calling my line is dead", 0, 300)];
-    let voice = |voice, start_ms, end_ms| DiarizedSegment { voice, region: region(start_ms, end_ms) };
-    let voices = Diarization { count: 2, segments: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], sure: true };
+    let voice = |speaker, start_ms, end_ms| Turn { speaker, start_ms, end_ms };
+    let voices = Diarization { count: 2, turns: vec![voice(0, 0, 1_200), voice(1, 1_200, 2_400)], sure: true };
     assert!(not_diarized_yet(&words));
     by_voice(&mut words, &voices);
     assert_eq!(said(&words), [(0, "thank you for calling"), (1, "my line is dead")]);
