@@ -16,7 +16,7 @@ macro_rules! last_worker {
 macro_rules! job_table {
     (sqlite) => {
         "WITH clock AS (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms), \
-         job AS (SELECT id, kind, queue, priority, state, finalized_at, \
+         job AS NOT MATERIALIZED (SELECT id, kind, queue, priority, state, finalized_at, \
          CAST(attempt AS BIGINT) AS attempt, CAST(max_attempts AS BIGINT) AS max_attempts, \
          json_extract(args, '$.subject') AS subject, json_extract(args, '$.tenant') AS tenant, \
          json(args) AS args, json(metadata) AS metadata, json(errors) AS errors, \
@@ -31,7 +31,7 @@ macro_rules! job_table {
     };
     (postgres) => {
         "WITH clock AS (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now_ms), \
-         job AS (SELECT id, kind, queue, priority, state, finalized_at, \
+         job AS NOT MATERIALIZED (SELECT id, kind, queue, priority, state, finalized_at, \
          CAST(attempt AS BIGINT) AS attempt, CAST(max_attempts AS BIGINT) AS max_attempts, \
          args->>'subject' AS subject, args->>'tenant' AS tenant, \
          args::text AS args, metadata::text AS metadata, array_to_json(errors)::text AS errors, \

@@ -13,7 +13,8 @@ pub(super) fn of_words(words: impl IntoIterator<Item = (u32, Segment)>) -> Vec<T
     let mut turns: Vec<Turn> = Vec::new();
     for (speaker, word) in words {
         match turns.iter_mut().rev().find(|turn| turn.speaker == speaker) {
-            Some(open) if word.start_ms < open.end_ms.saturating_add(PAUSE_MS) => {
+            // The words of a text may step back in time. Such a word opens a turn of its own.
+            Some(open) if (open.start_ms..open.end_ms.saturating_add(PAUSE_MS)).contains(&word.start_ms) => {
                 open.end_ms = open.end_ms.max(word.end_ms);
             }
             _ => turns.push(Turn::new(speaker, word)),
@@ -42,4 +43,17 @@ pub(super) fn by_leg(speech: &Speech) -> (Vec<Speaker>, Vec<Turn>) {
 
 pub(super) fn in_time(turns: &mut [Turn]) {
     turns.sort_by_key(|turn| (turn.start_ms, turn.speaker));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_steps_back_in_time_opens_a_turn() {
+        let words = [(0, 900, 1_000), (0, 1_100, 1_200), (1, 1_250, 1_400), (0, 1_300, 1_500), (0, 100, 300)];
+        let turns = of_words(words.map(|(speaker, start_ms, end_ms)| (speaker, Segment { start_ms, end_ms })));
+        let expected = [(0, 100, 300), (0, 900, 1_500), (1, 1_250, 1_400)];
+        assert_eq!(turns, expected.map(|(speaker, start_ms, end_ms)| Turn { speaker, start_ms, end_ms }));
+    }
 }
