@@ -303,8 +303,8 @@ async fn table(app: &App, all: &[Backfill]) -> Result<()> {
     let (mut rows, mut notes) = (Vec::with_capacity(all.len()), Vec::new());
     for backfill in all {
         let skipped: Vec<String> = backfill.skipped.iter().map(|(why, n)| format!("{why} {n}")).collect();
-        let standing = backfill_status::status(app, backfill).await.map_err(Failed::from)?;
-        if let Some(why) = standing.stalled {
+        let status = backfill_status::status(app, backfill).await.map_err(Failed::from)?;
+        if let Some(why) = status.stalled {
             notes.push(format!("backfill {} is stalled: {why}", backfill.id));
         }
         rows.push(vec![
@@ -315,8 +315,8 @@ async fn table(app: &App, all: &[Backfill]) -> Result<()> {
             backfill.enqueued.to_string(),
             backfill.done.to_string(),
             backfill.failed.to_string(),
-            standing.left.to_string(),
-            out::or_dash(standing.eta.map(|eta| out::minutes(eta.as_millis() as u64))),
+            status.left.to_string(),
+            out::or_dash(status.eta.map(|eta| out::minutes(eta.as_millis() as u64))),
             skipped.join(", "),
         ]);
     }

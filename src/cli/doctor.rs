@@ -247,18 +247,18 @@ async fn schedules(app: &App) -> Vec<Finding> {
     }
 }
 
-fn schedule(standing: &ScheduleStatus) -> Finding {
-    let what = format!("schedule {}", standing.name);
-    let Some(next) = standing.next_at else {
+fn schedule(status: &ScheduleStatus) -> Finding {
+    let what = format!("schedule {}", status.name);
+    let Some(next) = status.next_at else {
         return Finding { what, ok: true, detail: "no worker has seen it yet".to_owned() };
     };
-    let fired = standing.fired_at.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
-    let seen = format!("last fired {fired}, next {next:.0}, lag {} s", standing.lag.as_secs());
-    if standing.astray {
+    let fired = status.fired_at.map_or_else(|| "never".to_owned(), |at| format!("{at:.0}"));
+    let seen = format!("last fired {fired}, next {next:.0}, lag {} s", status.lag.as_secs());
+    if status.astray {
         let detail = format!("{seen}: further away than one period; a worker with a right clock pulls it back");
         return Finding { what, ok: false, detail };
     }
-    if standing.lag > LATE {
+    if status.lag > LATE {
         return Finding { what, ok: false, detail: format!("{seen}: no worker fires it (`aftercall work`)") };
     }
     Finding { what, ok: true, detail: seen }

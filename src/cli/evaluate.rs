@@ -199,9 +199,9 @@ impl Recognizer {
             let (speech, _) = self.listen(&recording_of(path, &reference)?)?;
             let hints = Hints { channels, ..Hints::default() };
             let placed = transcript::attribute(transcript::without_text(None), &speech, hints)?;
-            let learnt = transcript::enroll(&placed, &speech)?;
+            let enrolled = transcript::enroll(&placed, &speech)?;
             let by = |figures| Taught { by: path.clone(), agent_id: agent_id.clone(), figures };
-            taught.extend(learnt.map(by));
+            taught.extend(enrolled.map(by));
         }
         Ok(taught)
     }

@@ -68,9 +68,9 @@ impl Address {
         if rest.starts_with('?') {
             return format!("{path}{rest}");
         }
-        if let Some(elsewhere) = rest.strip_prefix(['/', '\\']) {
-            let host_too = elsewhere.starts_with(['/', '\\']);
-            return if host_too { after_host(elsewhere.trim_start_matches(['/', '\\'])) } else { rest }.to_owned();
+        if let Some(after_slash) = rest.strip_prefix(['/', '\\']) {
+            let host_too = after_slash.starts_with(['/', '\\']);
+            return if host_too { after_host(after_slash.trim_start_matches(['/', '\\'])) } else { rest }.to_owned();
         }
         let mut folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         loop {
