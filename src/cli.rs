@@ -1,5 +1,8 @@
-//! The command line. Data on stdout, logs and progress on stderr; exit codes: 0 done, 1 failed, 2 usage,
-//! 64 bad configuration, 75 temporary failure.
+//! The command line of `aftercall`. The module parses the arguments, loads the configuration and runs one command.
+//! Data goes to stdout. Logs and progress go to stderr.
+//!
+//! The exit code is 0 for success, 1 for a failure, 2 for wrong usage, 64 for a bad configuration and 75 for a
+//! temporary failure.
 
 mod backfill;
 mod calls;
@@ -45,13 +48,14 @@ use crate::store::StoreError;
 use crate::telemetry;
 use crate::worker::Locked;
 
-/// `EX_CONFIG` and `EX_TEMPFAIL` are the names sysexits.h has for these; the first is 78 there, 64 here by contract.
+/// Exit code for a bad configuration. The contract of this program says 64, where sysexits.h has 78 (`EX_CONFIG`).
 const BAD_CONFIGURATION: u8 = 64;
-/// As clap exits where a command line cannot be parsed.
+/// Exit code for wrong usage. clap exits with the same code when it cannot parse a command line.
 const BAD_USAGE: u8 = 2;
+/// Exit code for a temporary failure, `EX_TEMPFAIL` in sysexits.h.
 const TRY_AGAIN: u8 = 75;
 
-/// The after-call worker: recordings in, measured audio and labelled transcripts out, under a retention policy.
+/// The after-call worker turns recordings into measured audio and labelled transcripts, under a retention policy.
 #[derive(Debug, Parser)]
 #[command(
     name = "aftercall",
@@ -60,7 +64,7 @@ const TRY_AGAIN: u8 = 75;
     after_help = "Examples:\n  aftercall demo                            the whole job on sample calls, offline\n  aftercall process call.mp3 --out DIR      one recording, no server\n  aftercall run                             worker, API and schedules in one process\n  aftercall trigger call_abc123 --source krosai\n  aftercall backfill start --source krosai --from 2026-11-01 --wait\n\nThe configuration is ./aftercall.toml (or --config FILE), then AFTERCALL__SECTION__KEY in the environment."
 )]
 struct Cli {
-    /// Configuration file [default: ./aftercall.toml where there is one]
+    /// Configuration file [default: ./aftercall.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -69,24 +73,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the main job on sample calls, offline, and show what comes out
+    /// Run the main job offline on sample calls and show the results
     Demo(demo::Args),
-    /// Worker, API and schedules in one process: all that one machine needs
+    /// Run worker, API and schedules in one process, for an installation on one machine
     Run,
-    /// Worker and schedules
+    /// Run the worker and the schedules
     Work(work::Args),
-    /// The HTTP API
+    /// Serve the HTTP API
     Serve,
     /// Measure, normalise and label recordings from files or URLs, without a server
     Process(process::Args),
-    /// Process calls now; a finished call is left alone without --again
+    /// Process calls now. A finished call is processed again only with --again
     Trigger(trigger::Args),
-    /// Bring in the calls a source holds
+    /// Import the calls of a source
     #[command(subcommand)]
     Backfill(backfill::Command),
     /// Account for every completed call of a source
     Reconcile(reconcile::Args),
-    /// What is past its term, and erasing it
+    /// List and erase calls after their retention date
     #[command(subcommand)]
     Retention(retention::Command),
     /// Keep calls from being erased
@@ -98,26 +102,26 @@ enum Command {
     /// Call records
     #[command(subcommand)]
     Calls(calls::Command),
-    /// Judge words, speakers and roles against references of your own
+    /// Score words, speakers and roles against your own references
     Evaluate(evaluate::Args),
-    /// Speech-to-text models: what there is, fetching one, where it is
+    /// List, fetch and locate speech-to-text models
     #[command(subcommand)]
     Models(models::Command),
-    /// What is kept of the voices of synthetic agents
+    /// List and erase the stored voices of synthetic agents
     #[command(subcommand)]
     Voices(voices::Command),
-    /// What the work used and what it cost
+    /// Show the usage and the cost of the work
     Costs(costs::Args),
     /// Move an installation from SQLite to PostgreSQL, without losing a job or a record
     Migrate(migrate::Args),
     /// API keys
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Print the effective configuration, secrets as ***
+    /// Print the effective configuration, with secrets shown as ***
     Check(check::Args),
-    /// Try every dependency for real
+    /// Test every dependency by using it
     Doctor(doctor::Args),
-    /// Ask the running process whether it is up, at ops.listen or else api.listen (for containers)
+    /// Ask the running process for its health, at ops.listen or else at api.listen (for containers)
     Healthcheck,
 }
 
@@ -125,13 +129,13 @@ enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Well,
-    /// It ran, and what it found is a failure.
+    /// The command ran and its result is a failure.
     Failed,
-    /// Nothing can be said yet: try again.
+    /// The result is not known yet. A later try can succeed.
     TryAgain,
 }
 
-/// The configuration could not be used.
+/// The error of a configuration that cannot be used.
 #[derive(Debug)]
 struct BadConfiguration(anyhow::Error);
 
@@ -143,7 +147,7 @@ impl fmt::Display for BadConfiguration {
 
 impl std::error::Error for BadConfiguration {}
 
-/// Arguments that parse, but make no sense together.
+/// The error of arguments that parse but contradict each other.
 #[derive(Debug)]
 struct BadUsage(String);
 
@@ -155,7 +159,7 @@ impl fmt::Display for BadUsage {
 
 impl std::error::Error for BadUsage {}
 
-/// A job's stop, met at the command line.
+/// The stop of a job, as an error of the command line.
 #[derive(Debug)]
 struct Failed {
     cause: String,
@@ -182,7 +186,7 @@ impl From<Stop> for Failed {
     }
 }
 
-/// Parses, runs, and turns what came of it into an exit code.
+/// Parses the arguments, runs the command and returns the exit code of its result.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|err| without_far_fetched(err).exit());
@@ -191,7 +195,7 @@ pub fn main() -> ExitCode {
         Err(err) => return report(&anyhow::Error::new(err).context("cannot start the async runtime")),
     };
     let ended = runtime.block_on(run(cli));
-    // A blocking task that does not stop (a decoder between two blocks) must not hold the exit up.
+    // A blocking task, such as a decoder between two blocks, must not delay the exit for longer.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
@@ -201,7 +205,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The error without commands that merely share a few letters with what was typed: nobody who types `erase` means `serve`.
+/// The error with fewer suggested commands. A suggestion stays when it starts with the first letter of the typed word.
+/// So `erase` does not suggest `serve`.
 fn without_far_fetched(mut err: clap::Error) -> clap::Error {
     let typed = match err.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(typed)) => typed.chars().next(),
@@ -268,7 +273,7 @@ async fn run(cli: Cli) -> Result<Ended> {
     }
 }
 
-/// The configuration, with logging started as it says.
+/// Loads the configuration and starts logging and metrics.
 fn load(file: Option<&Path>) -> Result<Config> {
     let config = Config::load(file).map_err(BadConfiguration)?;
     telemetry::start_logs(&config.log).map_err(BadConfiguration)?;
@@ -279,17 +284,18 @@ fn load(file: Option<&Path>) -> Result<Config> {
 /// What a command does with the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Nothing but reading: a replica, or a database that cannot be written, will do.
+    /// The command only reads. A replica or a read-only database is enough.
     Look,
+    /// The command writes.
     Change,
 }
 
-/// The app of a command that works beside running workers.
+/// The app of a command that writes. Workers may run at the same time.
 async fn open(file: Option<&Path>) -> Result<Arc<App>> {
     open_to(Purpose::Change, file).await
 }
 
-/// The same for a command that may only look. It logs only what goes wrong.
+/// The app of a command with the given purpose. Log level `info` becomes `warn` here.
 async fn open_to(purpose: Purpose, file: Option<&Path>) -> Result<Arc<App>> {
     let mut config = Config::load(file).map_err(BadConfiguration)?;
     if config.log.level == "info" {

@@ -1,4 +1,5 @@
-//! `backfill`: bring in the calls a source holds, and steer that.
+//! The command `backfill`. It plans, starts, shows, pauses, resumes and cancels the import of a source's calls. The
+//! source, the time window and the rate go in. The plan or the progress goes to stdout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,38 +22,38 @@ const LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// What a backfill would do: calls, hours, bytes, requests, time. Nothing is written
+    /// Estimate the calls, hours, bytes, requests and time of a backfill. Nothing is written
     Plan(Which),
-    /// List a window of a source's calls and feed them to the workers, what expires soonest first
+    /// List a source's calls in a time window and queue them for the workers, those that expire soonest first
     #[command(
         after_help = "Examples:\n  aftercall backfill start --source krosai --from 2026-11-01\n  aftercall backfill start --source krosai --from 2026-11-01 --to 2026-11-08 --wait\n  aftercall backfill start --source krosai --from 2026-01-01 --rate 120/min\n  aftercall backfill start --source krosai --from 2026-01-01 --where outcome=no_engine\n  aftercall backfill start --source krosai --from 2026-01-01 --where flag=missing_object"
     )]
     Start(Start),
-    /// All backfills, newest first
+    /// List all backfills, newest first
     List {
         /// JSON on stdout
         #[arg(long)]
         json: bool,
     },
-    /// Progress of one backfill, or of all
+    /// Show the progress of one backfill, or of all
     Show {
-        /// Its id, as `start` printed it
+        /// The backfill's id, as `start` printed it
         id: Option<String>,
         /// JSON on stdout
         #[arg(long)]
         json: bool,
     },
-    /// Feed no more calls; what runs goes on to its end
+    /// Queue no more calls. Running calls are finished
     Pause { id: String },
-    /// Go on
+    /// Continue a paused backfill
     Resume { id: String },
-    /// Feed no more calls a minute than this from now on: 120/min, or `none` for as many as the workers take
+    /// Limit the calls per minute from now on, such as 120/min. `none` removes the limit
     Rate {
         id: String,
         #[arg(value_parser = new_rate, value_name = "N/min|none")]
         rate: NewRate,
     },
-    /// End it for good; calls that run go on to their end, those that wait count as cancelled
+    /// End a backfill for good. Running calls are finished, and waiting calls count as cancelled
     Cancel { id: String },
 }
 
@@ -69,16 +70,16 @@ pub(super) struct Which {
     /// A date (2026-11-01, midnight UTC) or a moment (2026-11-01T08:00:00Z)
     #[arg(long, value_parser = moment)]
     from: Timestamp,
-    /// The same [default: now]
+    /// A date or a moment [default: now]
     #[arg(long, value_parser = moment)]
     to: Option<Timestamp>,
     /// Also process finished calls once more, as a new transcript version
     #[arg(long)]
     again: bool,
-    /// No more calls than this, such as 120/min
+    /// The most calls per minute, such as 120/min
     #[arg(long, value_parser = rate, value_name = "N/min")]
     rate: Option<u32>,
-    /// Only calls of ours that ended like this or carry this flag, once more: outcome=no_engine, flag=missing_object
+    /// Process again only the stored calls with this outcome or flag, such as outcome=no_engine or flag=missing_object
     #[arg(long = "where", value_parser = only, value_name = "outcome=…|flag=…")]
     only: Option<OurCalls>,
     /// JSON on stdout
@@ -90,15 +91,15 @@ pub(super) struct Which {
 pub(super) struct Start {
     #[command(flatten)]
     which: Which,
-    /// Say what would be done and do nothing
+    /// Print the plan and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Follow it to the end
+    /// Wait for the end of the backfill and show its progress
     #[arg(long)]
     wait: bool,
 }
 
-/// Reads a date or a moment.
+/// Parses a date or a moment. A date means midnight UTC.
 pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     text.parse::<Timestamp>()
@@ -112,7 +113,7 @@ fn rate(text: &str) -> Result<u32, String> {
     number.parse().ok().filter(|rate| *rate > 0).ok_or_else(|| "expected calls per minute such as 120/min".to_owned())
 }
 
-/// A rate, or none at all.
+/// A new rate in calls per minute. `None` removes the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NewRate(Option<u32>);
 
@@ -132,7 +133,7 @@ fn only(text: &str) -> Result<OurCalls, String> {
     }
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Plan(which) => plan(app, &which).await,
@@ -184,7 +185,7 @@ async fn steered(app: &App, id: &str, changed: bool, what: &str) -> Result<Ended
 }
 
 impl Which {
-    /// The window, checked.
+    /// The time window. An unknown source or an empty window is an error.
     fn window(&self, app: &App) -> Result<(Timestamp, Timestamp)> {
         if app.platform(&self.source).is_none() {
             bail!("source `{}` is not in the configuration", self.source);

@@ -1,4 +1,5 @@
-//! `calls`: what the records say.
+//! The command `calls`. It lists and shows call records and exchanges wrong roles. An id or a filter goes in. A table,
+//! a page or JSON comes out.
 
 pub(super) mod show;
 
@@ -19,17 +20,17 @@ use crate::transcript::Correction;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Call records, newest first
+    /// List call records, newest first
     #[command(
         after_help = "Examples:\n  aftercall calls list --outcome no_recording\n  aftercall calls list --flag missing_object\n  aftercall calls list --json | jq '.[] | select(.flags | index(\"clipped\"))'"
     )]
     List {
         #[arg(long)]
         source: Option<SourceName>,
-        /// done, no_engine, no_recording, …
+        /// Only calls with this outcome, such as done, no_engine or no_recording
         #[arg(long)]
         outcome: Option<Outcome>,
-        /// missing_object, clipped, …
+        /// Only calls with this flag, such as missing_object or clipped
         #[arg(long)]
         flag: Option<CallFlag>,
         #[arg(long)]
@@ -38,37 +39,37 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Agent and caller were taken for each other: writes the next transcript version with their roles exchanged
+    /// Exchange the roles of agent and caller and write the next transcript version
     #[command(
         after_help = "What was put right stays so when the call is processed again.\n\nExamples:\n  aftercall calls swap-roles call_abc123\n  aftercall calls swap-roles call_abc123 --agent 2      Speaker 2 is the agent, where no roles were known"
     )]
     SwapRoles {
-        /// The platform's id, or ours
+        /// The platform's id of the call, or the id in aftercall
         id: String,
-        /// Where two sources share the id
+        /// The call's source, needed when two sources share the id
         #[arg(long)]
         source: Option<SourceName>,
-        /// Which nameless speaker is the agent, where the transcript names nobody
+        /// The number of the speaker that is the agent, for a transcript without roles
         #[arg(long, value_name = "N")]
         agent: Option<usize>,
-        /// Who says so, for the audit trail
+        /// Your name, for the audit trail
         #[arg(long, default_value = "command line", value_name = "NAME")]
         by: String,
         /// JSON on stdout
         #[arg(long)]
         json: bool,
     },
-    /// One record: outcome, quality, what was written back, jobs, transcript
+    /// Show one record with outcome, quality, written-back results, jobs and transcript
     #[command(
         after_help = "Examples:\n  aftercall calls show call_abc123\n  aftercall calls show call_abc123 --keys      with the keys of its stored objects\n  aftercall calls show call_abc123 --json | jq .quality"
     )]
     Show {
-        /// The platform's id, or ours
+        /// The platform's id of the call, or the id in aftercall
         id: String,
-        /// Where two sources share the id
+        /// The call's source, needed when two sources share the id
         #[arg(long)]
         source: Option<SourceName>,
-        /// The keys of its stored objects too
+        /// Also show the keys of the stored objects
         #[arg(long)]
         keys: bool,
         /// JSON on stdout
@@ -83,7 +84,7 @@ impl Command {
     }
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { source, outcome, flag, limit, json } => {
@@ -132,7 +133,7 @@ async fn swap_roles(app: &App, record: &CallRecord, correction: Correction, by: 
     }
 }
 
-/// The one record with this id, ours or the platform's.
+/// Finds the one record with this id. The id is the platform's or the one in this store.
 pub(super) async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Result<CallRecord> {
     if let Ok(uid) = CallUid::parse(id)
         && let Some(record) = app.store.call(uid).await?
@@ -152,7 +153,7 @@ pub(super) async fn find(app: &App, id: &str, source: Option<&SourceName>) -> Re
     }
 }
 
-/// The shape of a listed call.
+/// A call record as JSON, as `calls list` prints it.
 pub(super) fn row(record: &CallRecord) -> Value {
     json!({
         "id": record.call_id,

@@ -1,4 +1,4 @@
-//! `check`: the effective configuration.
+//! The command `check`. Defaults, file and environment go in. The effective configuration and warnings come out.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Prints what defaults, file and environment come to, and what is doubtful in it. Touches nothing else.
+/// Prints the effective configuration and its warnings. An unusable setting is an error. Nothing is changed.
 pub(super) fn run(file: Option<&Path>, args: &Args) -> Result<Ended> {
     let effective = Config::effective(file).map_err(BadConfiguration)?;
     if args.json {

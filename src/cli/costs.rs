@@ -1,4 +1,4 @@
-//! `costs`: what the work used and what it cost.
+//! The command `costs`. A time window and a grouping go in. The sums of usage and cost come out as a table or JSON.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// A date or a moment [default: 30 days ago]
     #[arg(long, value_parser = moment)]
     from: Option<Timestamp>,
-    /// The same [default: now]
+    /// A date or a moment [default: now]
     #[arg(long, value_parser = moment)]
     to: Option<Timestamp>,
     /// JSON on stdout

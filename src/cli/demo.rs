@@ -1,5 +1,5 @@
-//! `demo`: the main job on sample calls, offline: a sample platform on loopback, the real worker, queue, store and
-//! object store.
+//! The command `demo`. It serves sample calls from a sample platform on loopback and needs no network. The real worker,
+//! queue, store and object store process these calls. The results go to stdout and to a folder.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,7 +26,7 @@ use crate::worker;
 use crate::worker::{DataLock, Signals, Until};
 
 const DEFAULT_DIR: &str = "aftercall-demo";
-/// Says that a folder is a demo's own, which the next demo may empty.
+/// File that marks the folder of a demo. The next demo may empty a folder with this file.
 const MARKER: &str = ".aftercall-demo";
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Runs the demo; fails when a call did not end as it should.
+/// Runs the demo. It fails when a call has another outcome than its sample expects.
 pub(super) async fn run(args: Args) -> Result<Ended> {
     let dir = args.keep.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DIR));
     prepare(&dir)?;
@@ -88,7 +88,7 @@ pub(super) async fn run(args: Args) -> Result<Ended> {
     Ok(if wrong.is_empty() && balanced { Ended::Well } else { Ended::Failed })
 }
 
-/// An empty folder to work in. Only a folder that a demo made is emptied.
+/// Prepares an empty folder for the demo. A folder with content is emptied only when a demo made it.
 fn prepare(dir: &Path) -> Result<()> {
     let occupied = dir.exists() && std::fs::read_dir(dir)?.next().is_some();
     if occupied && !dir.join(MARKER).exists() {
@@ -103,8 +103,9 @@ fn prepare(dir: &Path) -> Result<()> {
         .with_context(|| format!("cannot write into {}", dir.display()))
 }
 
-/// The configuration a user would write, but for the folder, the short waits and the priority: a backfill at idle
-/// priority hardly moves on a machine that compiles something else.
+/// Writes and loads the configuration of the demo. It differs from a usual one in the folder, the short waits, the log
+/// level, the sample model and the backfill priority. A backfill at idle priority makes little progress on a busy
+/// machine.
 fn configuration(dir: &Path, base_url: &str) -> Result<Config> {
     let place = dir.canonicalize()?;
     let place = place.to_str().context("the folder's path is not UTF-8")?;
@@ -119,7 +120,7 @@ fn configuration(dir: &Path, base_url: &str) -> Result<Config> {
     Config::load(Some(&path))
 }
 
-/// A backfill of every source, and the worker until nothing is left to do.
+/// Starts a backfill of every source and runs the worker until the queue is idle.
 async fn process(app: &Arc<App>, lock: &DataLock, samples: &[Sample]) -> Result<()> {
     let now = app.now();
     let from = now.checked_sub(jiff::SignedDuration::from_hours(24 * 365))?;
@@ -140,7 +141,7 @@ fn not_completed(samples: &[Sample]) -> u64 {
     samples.iter().filter(|sample| sample.expected == Outcome::NotEligible).count() as u64
 }
 
-/// Shows how many of the listed calls have ended. Those that were not completed end with their listing.
+/// Shows the number of ended calls. Calls that were not completed count as ended from the first listing on.
 async fn follow(app: Arc<App>, all: u64, not_completed: u64) {
     let bar = out::bar(all, "calls");
     while bar.position() < all {
@@ -156,7 +157,7 @@ async fn follow(app: Arc<App>, all: u64, not_completed: u64) {
     bar.finish_and_clear();
 }
 
-/// Each sample's record, in the samples' order; none for calls that never became one.
+/// The record of each sample, in the order of the samples. A call without a record gives `None`.
 async fn records(app: &App, samples: &[Sample]) -> Result<Vec<Option<CallRecord>>> {
     let mut all = Vec::new();
     for sample in samples {
@@ -166,7 +167,7 @@ async fn records(app: &App, samples: &[Sample]) -> Result<Vec<Option<CallRecord>
     Ok(all)
 }
 
-/// How many calls the sources list, and whether every completed one is accounted for.
+/// The number of calls that the sources list. The flag is true when every completed call is accounted for.
 async fn balance(app: &App) -> Result<(u64, bool)> {
     let (mut listed, mut balanced) = (0, true);
     for source in app.platforms.keys() {
@@ -230,7 +231,7 @@ async fn show(app: &App, records: &[Option<CallRecord>]) -> Result<()> {
     Ok(())
 }
 
-/// `14 listed: 6 done, 1 damaged, 7 not completed`.
+/// The counts as one line, such as `14 listed: 6 done, 1 damaged, 7 not completed`.
 fn summary(listed: u64, records: &[Option<CallRecord>]) -> String {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for outcome in records.iter().flatten().filter_map(|record| record.outcome) {

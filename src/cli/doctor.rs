@@ -1,4 +1,5 @@
-//! `doctor`: every dependency, tried for real.
+//! The command `doctor`. The configuration goes in. The command tests every dependency by using it and prints one
+//! finding for each.
 
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ use crate::transcript::engine::{EngineError, SAMPLE, sample_sentence};
 use crate::transcript::engines::installed;
 use crate::worker::DataLock;
 
-/// Calls whose objects are looked at.
+/// The number of newest calls whose objects are checked.
 const NEWEST: u32 = 20;
-/// A schedule that should have fired so long ago has nobody to fire it.
+/// A schedule that is late by more than this has no worker to fire it.
 const LATE: SignedDuration = SignedDuration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
@@ -31,12 +32,12 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// One thing tried.
+/// The result of one test.
 #[derive(Debug, Serialize)]
 struct Finding {
     what: String,
     ok: bool,
-    /// What was seen, or what is wrong and what to do.
+    /// The observation, or the fault and its remedy.
     detail: String,
 }
 
@@ -53,7 +54,7 @@ impl Finding {
     }
 }
 
-/// An error in a line. Of a platform that cannot be reached, only the last cause tells something.
+/// An error as one line. For a platform that cannot be reached, the line holds only the root cause.
 fn briefly(err: &anyhow::Error) -> String {
     let Some(SourceError::Unreachable { host, .. }) = err.downcast_ref() else { return format!("{err:#}") };
     let kind = err.root_cause().downcast_ref().map(std::io::Error::kind);
@@ -64,7 +65,7 @@ fn briefly(err: &anyhow::Error) -> String {
     }
 }
 
-/// Tries everything, says what was seen, fails if anything did.
+/// Runs all tests and prints the findings. The command fails when one test fails.
 pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let mut findings = vec![data_dir(&config)];
     match connect(config).await {
@@ -90,14 +91,14 @@ pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     Ok(if ok { Ended::Well } else { Ended::Failed })
 }
 
-/// An older schema is a finding, not something to change on the way. Where there is nothing yet, nothing is changed.
+/// Opens the database. An older schema is a finding and is not migrated. A database without a schema gets one.
 async fn connect(config: Config) -> Result<Arc<App>> {
     match App::look(config.clone(), Clock::system()).await {
         Err(err) if matches!(err.downcast_ref(), Some(StoreError::NoSchema { .. })) => {
             App::build(config, Clock::system()).await
         }
         Err(err) => Err(err),
-        // Questions to sources are counted in the database; one that cannot be written will do for the rest.
+        // Requests to sources are counted in the database. All other tests also work on a read-only database.
         Ok(looked) => Ok(App::build(config, Clock::system()).await.unwrap_or(looked)),
     }
 }
@@ -170,7 +171,8 @@ async fn look(app: &Arc<App>) -> Vec<Finding> {
     findings
 }
 
-/// Whether a sweep has found calls that miss objects, and whether those of the newest calls are there now.
+/// Checks the stored objects. It counts the calls that a sweep has flagged and looks for the objects of the newest
+/// calls.
 async fn stored_objects(app: &App) -> Finding {
     let what = "stored objects".to_owned();
     let looked = async {
@@ -205,7 +207,7 @@ async fn stored_objects(app: &App) -> Finding {
     }
 }
 
-/// Whether this machine and the workers keep the database's time.
+/// Compares the clocks of this machine and of the workers with the database's clock.
 async fn database_clock(app: &App) -> Finding {
     let what = "clock".to_owned();
     if app.store.is_embedded() {
@@ -233,7 +235,7 @@ async fn database_clock(app: &App) -> Finding {
     }
 }
 
-/// Every schedule: when it fired, when it fires, and how late it is.
+/// One finding for each schedule, with its last and next time and its lag.
 async fn schedules(app: &App) -> Vec<Finding> {
     let what = "schedules".to_owned();
     let loaded = match Schedules::load(app) {
@@ -264,7 +266,7 @@ fn schedule(status: &ScheduleStatus) -> Finding {
     Finding { what, ok: true, detail: seen }
 }
 
-/// Recognises a sentence that is part of the program with the model that is: whether networks run on this machine.
+/// Recognises the built-in sentence with the built-in model. It shows that neural networks run on this machine.
 fn self_test(app: &App) -> Finding {
     let (samples, text) = sample_sentence();
     let duration_ms = samples.len() as u64 / 16;
@@ -287,7 +289,7 @@ fn self_test(app: &App) -> Finding {
     }
 }
 
-/// What becomes of calls without text where no model is installed.
+/// The finding's text where no model is installed. It tells the outcome of calls without text.
 fn without_model(app: &App) -> String {
     let named: Vec<&str> = app.remote_stt.iter().map(|engine| engine.remote.settings().name.as_str()).collect();
     if named.is_empty() {
@@ -300,7 +302,7 @@ fn without_model(app: &App) -> String {
     )
 }
 
-/// The model that real calls would get.
+/// Loads the model that is used for real calls.
 fn engine(app: &App) -> Finding {
     let what = "speech model".to_owned();
     let settings = &app.config.transcript;

@@ -1,4 +1,5 @@
-//! `evaluate`: recordings whose words, speakers and roles are known, heard by this program and compared with the truth.
+//! The command `evaluate`. Recordings and references with their words, speakers and roles go in. The program
+//! transcribes the recordings and compares the results with the references. Error rates come out.
 
 mod report;
 
@@ -29,19 +30,19 @@ pub(super) struct Args {
     /// Folder of recordings and their references
     #[arg(long, value_name = "DIR")]
     refs: PathBuf,
-    /// What is taken from the references instead of being found out
+    /// Facts to take from the references instead of finding them
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     given: Vec<Given>,
     /// The model to use, by name or folder
     #[arg(long, value_name = "NAME|DIR")]
     model: Option<String>,
-    /// The language spoken, where the references name none
+    /// The spoken language, for references that name none
     #[arg(long, value_name = "TAG")]
     language: Option<String>,
-    /// An earlier --json: fails where a figure has become worse
+    /// The --json output of an earlier run. The command fails when a figure is worse now
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Every recording in the table, not only the sum
+    /// Show every recording in the table, before the sum
     #[arg(long)]
     each: bool,
     /// JSON on stdout
@@ -49,20 +50,20 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What may be known beforehand.
+/// A fact that may be taken from the references.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Given {
-    /// The words and their times, as a perfect engine would hear them: judges speakers and roles alone
+    /// The words and their times. Only speakers and roles are scored then
     Words,
-    /// What the agent is known to say (`agent_text`)
+    /// The known text of the agent (`agent_text`)
     AgentText,
-    /// Who is on which channel (`dual_channels`)
+    /// The channels of agent and caller (`dual_channels`)
     Channels,
-    /// What the agent (`agent_id`) sounds like, enrolled from its other recordings of two channels in the folder
+    /// The voice of the agent (`agent_id`), enrolled from its other two-channel recordings in the folder
     AgentVoice,
 }
 
-/// What hears the recordings.
+/// The recogniser of the recordings, with its settings.
 struct Recognizer {
     engines: Engines,
     model: Option<String>,
@@ -72,14 +73,14 @@ struct Recognizer {
     voices: Vec<Taught>,
 }
 
-/// What one recording of two channels teaches of its agent's voice.
+/// The voice of an agent, enrolled from one two-channel recording.
 struct Taught {
     by: PathBuf,
     agent_id: String,
     figures: SpeakerEmbedding,
 }
 
-/// Judges every reference in the folder.
+/// Scores every reference in the folder and prints the report.
 pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let earlier = args.baseline.as_deref().map(report::earlier).transpose()?;
     let refs = references(&args.refs)?;
@@ -122,7 +123,7 @@ pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     Ok(if worse.is_empty() { Ended::Well } else { Ended::Failed })
 }
 
-/// The references of a folder by name; where a recording has several the JSON one is taken, then STM, then CTM.
+/// The references of a folder, sorted by name. Of several for one recording, JSON comes before STM and STM before CTM.
 fn references(dir: &Path) -> Result<Vec<PathBuf>> {
     let inside = std::fs::read_dir(dir).with_context(|| format!("--refs: cannot read {}", dir.display()))?;
     let mut found: Vec<PathBuf> = inside.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
@@ -150,7 +151,7 @@ fn references(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(judged)
 }
 
-/// The recording with the name of a reference.
+/// The recording beside a reference, with the same name.
 fn beside(reference: &Path) -> Result<Option<PathBuf>> {
     let Some(dir) = reference.parent() else { return Ok(None) };
     let mut inside: Vec<PathBuf> = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
@@ -163,7 +164,7 @@ fn beside(reference: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The recording of a reference.
+/// The recording that a reference names, or else the one beside it.
 fn recording_of(path: &Path, reference: &Reference) -> Result<PathBuf> {
     match &reference.file {
         Some(file) => Ok(path.parent().unwrap_or(Path::new("")).join(file)),
@@ -190,7 +191,7 @@ impl Recognizer {
         Ok(Judged { name, score, speakers, roles: found.speakers, cpu })
     }
 
-    /// What the recordings of two channels teach of the agents that their references name.
+    /// Enrolls the voices of the named agents from all two-channel recordings.
     fn agents_of(&self, refs: &[PathBuf]) -> Result<Vec<Taught>> {
         let mut taught = Vec::new();
         for path in refs {
@@ -206,7 +207,7 @@ impl Recognizer {
         Ok(taught)
     }
 
-    /// What the other recordings of its agent teach.
+    /// The voice of a recording's agent, enrolled from the agent's other recordings.
     fn agent_voice(&self, path: &Path, reference: &Reference) -> Option<AgentVoice> {
         let own = |taught: &&Taught| Some(&taught.agent_id) == reference.agent_id.as_ref() && taught.by != path;
         let figures: Vec<SpeakerEmbedding> =
@@ -252,8 +253,8 @@ impl Recognizer {
     }
 }
 
-/// The reference's words as an engine would hear them: without speakers on one leg; on two, each on its own where the
-/// reference says who is where.
+/// The words of the reference in the form of an engine's result. With one leg the words have no speaker. With two legs
+/// each word is on its speaker's leg where the reference names the channels.
 fn given(reference: &Reference, speech: &Speech) -> Transcript {
     let two = speech.legs.len() == 2;
     let agent = match reference.dual_channels {
@@ -287,12 +288,12 @@ fn heard(word: &transcript::score::SpokenWord) -> Option<HeardWord> {
     Some(HeardWord { text: word.text.clone(), start_ms: start as f64, end_ms: end as f64, confidence: 1.0 })
 }
 
-/// Processor time of this process so far; none where the system does not say.
+/// The processor time of this process so far. `None` on a system without `/proc`.
 fn cpu_time() -> Option<Duration> {
-    /// Units of `/proc`, per second (`USER_HZ`, 100 on every Linux since 2.6).
+    /// Clock ticks per second in `/proc` (`USER_HZ`, 100 on every Linux since 2.6).
     const TICKS: u64 = 100;
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in brackets, which may hold spaces; utime and stime are the 14th and 15th.
+    // The second field is the program name in brackets and may hold spaces. utime and stime are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1000 / TICKS))

@@ -1,4 +1,4 @@
-//! `healthcheck`: is the process of this configuration up?
+//! The command `healthcheck`. The configuration goes in. The exit code tells the health of the running process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use super::{Ended, out};
 use crate::config::Config;
 
-/// Asks `/healthz` where health has its own listener, else at the API's.
+/// Asks for `/healthz` at `ops.listen`, or at `api.listen` where `ops.listen` is not set.
 pub(super) async fn run(config: &Config) -> Result<Ended> {
     let mut at = config.ops.listen.unwrap_or(config.api.listen);
-    // "Every address" is where it listens, not where it can be asked.
+    // An unspecified address such as 0.0.0.0 is for listening. The request goes to loopback.
     if at.ip().is_unspecified() {
         let loopback: IpAddr = if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         at = SocketAddr::new(loopback, at.port());

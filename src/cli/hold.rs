@@ -1,4 +1,5 @@
-//! `hold`: keep calls from being erased.
+//! The command `hold`. It places, releases and lists holds. A call with an open hold is not erased. A call or a hold id
+//! goes in. A line, a table or JSON comes out.
 
 use std::sync::Arc;
 
@@ -20,15 +21,15 @@ pub(super) enum Command {
         after_help = "Example:\n  aftercall hold add --call call_abc123 --matter \"claim 4711\" --by \"J. Doe\" --review-by 2027-06-30"
     )]
     Add(Add),
-    /// Release a hold; the call's original date applies again
+    /// Release a hold. The call's original retention date applies again
     Release {
         /// The hold's id, as `add` printed it
         id: String,
-        /// Who releases it
+        /// Your name, for the audit trail
         #[arg(long)]
         by: String,
     },
-    /// All holds, released ones too
+    /// List all holds, including released ones
     List {
         /// JSON on stdout
         #[arg(long)]
@@ -44,19 +45,19 @@ impl Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// The platform's id of the call, or ours
+    /// The platform's id of the call, or the id in aftercall
     #[arg(long)]
     call: String,
-    /// Where two sources share the id
+    /// The call's source, needed when two sources share the id
     #[arg(long)]
     source: Option<SourceName>,
-    /// Why: a case number, a request
+    /// The reason, such as a case number or a request
     #[arg(long)]
     matter: String,
-    /// Who places it
+    /// Your name, for the hold and the audit trail
     #[arg(long)]
     by: String,
-    /// When somebody will look whether it is still needed
+    /// The date for the next review of the hold
     #[arg(long, value_parser = moment)]
     review_by: Timestamp,
     /// JSON on stdout
@@ -64,7 +65,7 @@ pub(super) struct Add {
     json: bool,
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Add(args) => add(app, args).await,

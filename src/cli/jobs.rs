@@ -1,4 +1,5 @@
-//! `jobs`: what is waiting, running, or dead, and what to do about it.
+//! The command `jobs`. It lists, shows, retries and cancels jobs and dead letters. Job ids or filters go in. A table,
+//! JSON or one line for each changed job comes out.
 
 use std::sync::Arc;
 
@@ -14,9 +15,9 @@ use crate::queue::{FinishedJobs, JobState, JobView};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Unfinished jobs and dead letters, newest first
+    /// List unfinished jobs and dead letters, newest first
     List {
-        /// Finished ones too
+        /// Also list finished jobs
         #[arg(long)]
         all: bool,
         #[arg(long, default_value_t = 1000)]
@@ -25,15 +26,15 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// One job, with the whole chain of causes
+    /// Show one job with the whole chain of causes, as JSON
     Show {
         #[arg(value_parser = job_id)]
         id: i64,
-        /// JSON on stdout, which it is anyway
+        /// JSON on stdout, which is also the default here
         #[arg(long)]
         json: bool,
     },
-    /// Put dead letters, or jobs waiting between attempts, back to work now
+    /// Retry dead letters, or jobs that wait between attempts, now
     #[command(
         after_help = "Examples:\n  aftercall jobs retry 4711\n  aftercall jobs retry --where stage=fetch      keys: stage, kind, side, fault, call"
     )]
@@ -44,20 +45,20 @@ pub(super) enum Command {
         #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids", value_parser = filter)]
         filter: Option<Filter>,
     },
-    /// End dead letters, or jobs that wait, for good; a call that has no other job ends as `cancelled`
+    /// End dead letters or waiting jobs for good. A call without another job ends as `cancelled`
     #[command(
         after_help = "A running job is left alone. What was ended is in the audit trail; `aftercall trigger CALL_ID --source NAME --again` brings a call back.\n\nExamples:\n  aftercall jobs cancel 4711 --reason \"recording lost at the host\"\n  aftercall jobs cancel --where state=dead_letter --where stage=fetch      keys: stage, kind, side, fault, call, state"
     )]
     Cancel {
         #[arg(required_unless_present = "filters", value_parser = job_id)]
         ids: Vec<i64>,
-        /// Every dead letter and waiting job with this value; given more than once, all of them count
+        /// Every dead letter and waiting job with this value. Several filters must all match
         #[arg(long = "where", value_name = "KEY=VALUE", conflicts_with = "ids", value_parser = filter)]
         filters: Vec<Filter>,
-        /// Why, for the audit trail and the call's record
+        /// The reason, for the audit trail and the call's record
         #[arg(long)]
         reason: Option<String>,
-        /// Who says so, for the audit trail
+        /// Your name, for the audit trail
         #[arg(long, default_value = "command line", value_name = "NAME")]
         by: String,
     },
@@ -73,7 +74,7 @@ impl Command {
     }
 }
 
-/// Jobs whose `column`, as it is shown, is `value`.
+/// A filter for jobs. A job matches when its `column`, as JSON shows it, equals `value`.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     column: &'static str,
@@ -96,7 +97,7 @@ fn filter(text: &str) -> Result<Filter, String> {
     }
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { all, limit, json } => list(app, all, limit, json).await,
@@ -197,7 +198,7 @@ async fn cancel_all(app: &Arc<App>, ids: &[i64], filters: &[Filter], by: &str, r
         let named = ids.contains(&job.id);
         let shown = if filters.is_empty() { Value::Null } else { shown(app, &job).await? };
         let meant = !filters.is_empty() && filters.iter().all(|filter| shown[filter.column] == filter.value);
-        // A filter is about what waits; a running job that is named is answered by name.
+        // A filter never selects a running job. A running job with a named id is selected and reported with a note.
         if named || meant && job.state != JobState::Running {
             chosen.push(job);
         }

@@ -1,4 +1,4 @@
-//! `keys`: who may use the API.
+//! The command `keys`. It makes, lists and revokes API keys. A name and scopes go in. A new key goes to stdout once.
 
 use std::sync::Arc;
 
@@ -12,23 +12,24 @@ use crate::store::Scope;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Make a key; it is shown once and stored hashed
+    /// Make a key. It is shown once and stored hashed
     #[command(
         after_help = "Examples:\n  aftercall keys add dashboard --scope calls:read --scope transcripts:read\n  aftercall keys add platform --scope calls:write --org org-789"
     )]
     Add {
         name: String,
-        /// calls:read, transcripts:read, recordings:read, calls:write, calls:hangup, calls:delete, holds:write, erase, admin
+        /// A scope of the key, given once or more: calls:read, transcripts:read, recordings:read, calls:write,
+        /// calls:hangup, calls:delete, holds:write, erase, admin
         #[arg(long = "scope", required = true)]
         scopes: Vec<Scope>,
-        /// Confine it to the calls of one organisation (the platform's id)
+        /// Limit the key to the calls of one organisation (the platform's id)
         #[arg(long)]
         org: Option<String>,
         /// JSON on stdout
         #[arg(long)]
         json: bool,
     },
-    /// All keys, revoked ones too
+    /// List all keys, including revoked ones
     List {
         /// JSON on stdout
         #[arg(long)]
@@ -44,7 +45,7 @@ impl Command {
     }
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Add { name, scopes, org, json } => {

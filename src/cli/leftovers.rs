@@ -1,4 +1,5 @@
-//! What an earlier `process` left in a folder: its manifest would vouch for files that are not of this run.
+//! Removal of the files of an earlier `process` run. A folder and the inputs of this run go in. Without the removal, an
+//! old manifest could describe files of the new run.
 
 use std::fs;
 use std::io;
@@ -8,8 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::domain::Container;
 
-/// Everything `process` has ever written, except the original, whose extension is that of its container.
-/// The manifest goes first: whatever happens next, it no longer says that the rest is whole.
+/// All file names of `process` except the original, which has the extension of its container. The manifest is removed
+/// first. After a failure in between, no manifest describes a part of the files.
 const NAMES: [&str; 10] = [
     "manifest.json",
     "audio.wav",
@@ -23,10 +24,10 @@ const NAMES: [&str; 10] = [
     "waveform.png",
 ];
 
-/// Removes an earlier run's files from `dir`, and nothing else: other names stay, and so does what is an input now.
+/// Removes the files of an earlier run from `dir`. Files with other names and the inputs of this run stay.
 ///
 /// # Errors
-/// Names the file that is in the way.
+/// A file cannot be removed. The error names the file.
 pub(super) fn clear(dir: &Path, inputs: &[&Path]) -> Result<()> {
     let inputs: Vec<PathBuf> = inputs.iter().filter_map(|input| input.canonicalize().ok()).collect();
     let containers = Container::KNOWN.into_iter().chain([Container::Other]);
@@ -59,7 +60,7 @@ mod tests {
         for name in stay.iter().chain(&go) {
             fs::write(at(name), name).unwrap();
         }
-        // The same file by another way.
+        // Another path of the same file.
         let input = dir.path().join(".").join("original.mp3");
         clear(dir.path(), &[&input, &at("transcript.txt"), Path::new("nowhere")]).unwrap();
         assert!(stay.iter().all(|name| at(name).exists()) && !go.iter().any(|name| at(name).exists()));

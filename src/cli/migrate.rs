@@ -1,4 +1,5 @@
-//! `migrate`: from SQLite to PostgreSQL, jobs and records alike.
+//! The command `migrate`. A SQLite database and the URL of an empty PostgreSQL database go in. All jobs and records
+//! move to the new database.
 
 use anyhow::{Context, Result, bail};
 use secrecy::SecretString;
@@ -17,7 +18,7 @@ pub(super) struct Args {
     /// The new database, postgres://USER:PASSWORD@HOST/DATABASE
     #[arg(long, value_name = "URL", required_unless_present = "to_file")]
     to: Option<String>,
-    /// A file that holds it, which keeps the password out of the process list
+    /// A file with the URL, which keeps the password out of the process list
     #[arg(long, value_name = "FILE", conflicts_with = "to")]
     to_file: Option<std::path::PathBuf>,
     /// JSON on stdout
@@ -25,9 +26,9 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Moves everything, then says what is left to do.
+/// Moves all tables, then prints the next step.
 pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
-    // Nobody runs jobs on this database meanwhile.
+    // The lock keeps a worker from running jobs on this database during the move.
     let _lock = DataLock::take(&config.data_dir)?;
     let url = match (&args.to, &args.to_file) {
         (Some(url), _) => url.clone(),

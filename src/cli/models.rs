@@ -1,4 +1,4 @@
-//! `models`: the speech-to-text models of this machine.
+//! The command `models`. It lists the speech-to-text models, fetches one into the models folder and prints its path.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::transcript::models::{self, known, pull, take};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// What can be pulled and what is here
+    /// List the models that can be pulled and the installed ones
     List {
         /// JSON on stdout
         #[arg(long)]
@@ -27,17 +27,17 @@ pub(super) enum Command {
     )]
     Pull {
         name: String,
-        /// A folder with its files (or its model.onnx) instead of the network
+        /// Take the model from a folder with its files, or from its model.onnx, instead of the network
         #[arg(long, value_name = "FILE|DIR")]
         from: Option<PathBuf>,
-        /// A file's hash, where this program does not know it
+        /// The SHA-256 of a file, needed when this program does not know it
         #[arg(long, value_name = "FILE=HEX", value_parser = said)]
         sha256: Vec<(String, String)>,
         /// Fetch BASE/NAME/FILE instead of the published URL
         #[arg(long, value_name = "BASE")]
         mirror: Option<String>,
     },
-    /// Where a model is; fails when it is not here
+    /// Print the folder of a model. The command fails when the model is not installed
     Path { name: String },
 }
 

@@ -1,4 +1,4 @@
-//! What people and scripts read: lines, tables and JSON on stdout, progress on stderr.
+//! The output of all commands. Lines, tables and JSON go to stdout. Notes, errors and progress go to stderr.
 
 mod table;
 
@@ -10,34 +10,34 @@ use serde::Serialize;
 
 pub(super) use table::Column;
 
-/// A line on stdout. A reader that has gone away (`| head`) is no error.
+/// Writes a line to stdout. A closed pipe, as with `| head`, is ignored.
 pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Text as it is, without a line end.
+/// Writes text to stdout without a line end.
 pub(super) fn raw(text: &str) {
     let _ = write!(std::io::stdout().lock(), "{text}");
 }
 
-/// A remark on stderr.
+/// Writes a note to stderr.
 pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// The last word of a failed command, on stderr.
+/// Writes the error of a failed command to stderr.
 pub(super) fn error(text: &str) {
     note(&format!("error: {text}"));
 }
 
-/// One JSON document on stdout.
+/// Writes one JSON document to stdout.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-/// A table on stdout. On a terminal it is fitted to the width, see [`table::fitted`]; stderr names the columns that were
-/// left out. An empty table is one line on stderr: `empty`.
+/// Writes a table to stdout. On a terminal it is fitted to the width, see [`table::fitted`]. stderr names the columns
+/// that were left out. Without rows, only the line `empty` is written, to stderr.
 pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, empty: &str) {
     let rows: Vec<Vec<String>> = rows.into_iter().collect();
     if rows.is_empty() {
@@ -54,7 +54,7 @@ pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Strin
     }
 }
 
-/// A bar on stderr when that is a terminal, nothing otherwise.
+/// A progress bar on stderr. It is hidden when stderr is no terminal.
 pub(super) fn bar(length: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), target());
     let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg}");
@@ -69,23 +69,23 @@ fn target() -> ProgressDrawTarget {
     if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
 }
 
-/// A dash for what is not there.
+/// The value as text, or a dash for `None`.
 pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| value.to_string())
 }
 
-/// `3:05` for 185,000 ms.
+/// Milliseconds as minutes and seconds, such as `3:05` for 185,000 ms.
 pub(super) fn minutes(ms: u64) -> String {
     let seconds = (ms + 500) / 1000;
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
-/// `1 day`, `2 days`.
+/// A count with its noun, such as `1 day` or `2 days`.
 pub(super) fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
-/// `2.8 MiB` for 2,936,013 bytes.
+/// A size with its unit, such as `2.8 MiB` for 2,936,013 bytes.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;

@@ -1,4 +1,5 @@
-//! `process`: recordings from files, folders or URLs, without a server; nothing is stored elsewhere.
+//! The command `process`. Recordings from files, folders or URLs go in. Measured audio, quality documents and
+//! transcripts come out as files in a folder. The command needs no server and no database.
 
 mod files;
 mod inputs;
@@ -35,7 +36,7 @@ pub(super) struct Args {
     /// Files, folders of recordings, or https URLs
     #[arg(required = true, value_name = "FILE|DIR|URL")]
     inputs: Vec<String>,
-    /// Where to write; several recordings each get a folder of their own in it
+    /// The output folder. Each of several recordings gets its own folder in it
     #[arg(long, default_value = "aftercall-out", value_name = "DIR")]
     out: PathBuf,
     /// Known text to label: a transcript with or without labels, captions (vtt, srt), or JSON turns
@@ -44,19 +45,19 @@ pub(super) struct Args {
     /// Measure the audio only
     #[arg(long)]
     no_transcript: bool,
-    /// Who makes the words where none are given: auto, embedded or off
+    /// The engine for recordings without known words, one of auto, embedded and off
     #[arg(long, value_name = "NAME", conflicts_with = "no_transcript")]
     engine: Option<String>,
-    /// The model that makes the words, or finds known ones in the audio; by name or folder, whatever the language
+    /// The model that recognises words or aligns known ones, by name or folder. It is used for every language
     #[arg(long, value_name = "NAME|DIR", conflicts_with = "no_transcript")]
     model: Option<String>,
-    /// The language spoken (en, yo, …); no engine speaks without it, unless --model names one
+    /// The spoken language (en, yo, …). Recognition needs it, unless --model names a model
     #[arg(long, value_name = "TAG", conflicts_with = "no_transcript")]
     language: Option<String>,
-    /// The channel the caller is on, in recordings with two legs
+    /// The channel of the caller in recordings with two legs
     #[arg(long, value_name = "left|right", conflicts_with = "no_transcript")]
     caller_channel: Option<Side>,
-    /// What the agent is known to say (its greeting or prompt): tells the agent from the caller
+    /// Known text of the agent, such as its greeting or prompt. It helps to tell the agent from the caller
     #[arg(long, value_name = "FILE", conflicts_with = "no_transcript")]
     agent_text: Option<PathBuf>,
     /// JSON on stdout
@@ -70,22 +71,22 @@ enum Side {
     Right,
 }
 
-/// What came of it.
+/// The result of one recording.
 struct Done {
     task: Task,
     result: Result<Quality, Without>,
-    /// What became of its words, where some were wanted.
+    /// The result for its words. `None` where no words were wanted.
     words: Option<Came>,
     files: Vec<String>,
 }
 
 /// Why a recording has no quality document.
 enum Without {
-    /// Its bytes are no recording, or none that decodes.
+    /// The bytes are no recording, or the recording cannot be decoded.
     Damaged(String),
-    /// A recording, in a codec or a form that is not read.
+    /// The recording has a codec or a format that is not supported.
     Unsupported(String),
-    /// It was not looked at to its end: a full disk, a folder that cannot be made.
+    /// The processing stopped before its end, for example because of a full disk.
     Stopped(String),
 }
 
@@ -97,14 +98,14 @@ impl Without {
     }
 }
 
-/// What the words are to come from.
+/// Whether words are wanted, and the settings for them.
 #[derive(Clone)]
 enum Words {
     Skipped,
     Wanted(Arc<Wanted>),
 }
 
-/// What the user knows of a recording, and what listens where no words are given.
+/// The known facts about a recording, and the recogniser for its words.
 struct Wanted {
     known: Option<Transcript>,
     ears: Recognizer,
@@ -125,7 +126,7 @@ impl Wanted {
     }
 }
 
-/// What listens where no words are given.
+/// The recogniser for recordings without known words. It also aligns known words.
 struct Recognizer {
     engines: Engines,
     model: Option<String>,
@@ -133,7 +134,7 @@ struct Recognizer {
 }
 
 impl Recognizer {
-    /// Known words, their places found in the recording where they have none and an engine knows the language.
+    /// Known words with their times. Words without usable times are aligned if an engine knows the language.
     fn place(&self, known: &Transcript, speech: &Speech) -> Result<Transcript> {
         let language = self.language.as_deref().or(known.language.as_deref());
         Ok(match &self.model {
@@ -153,7 +154,7 @@ impl Recognizer {
     }
 }
 
-/// Processes everything named; fails when any recording was damaged or unreadable.
+/// Processes all inputs. The command fails when one recording has no quality document.
 pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let words = if args.no_transcript { Words::Skipped } else { Words::Wanted(Arc::new(wanted(&config, &args)?)) };
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out: cannot create {}", args.out.display()))?;
@@ -214,7 +215,7 @@ fn ears(config: &Config, args: &Args) -> Result<Recognizer> {
     Ok(Recognizer { engines, model: args.model.clone(), language: args.language.clone() })
 }
 
-/// One recording per core at a time; the order of the results is that of the inputs.
+/// Processes one recording per core at a time. The results have the order of the inputs.
 async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<Vec<Done>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = Arc::new(Semaphore::new(cores));
@@ -239,7 +240,7 @@ async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<
             .context("a recording's task stopped")
             .and_then(|done| done.context("a recording's task stopped")?);
         all.push(match done {
-            // Many recordings are worth their table even when one of them meets a full disk.
+            // With several recordings, the failure of one still leaves a table of the others.
             Err(err) if !alone => without(task, Without::Stopped(format!("{err:#}")), Vec::new()),
             done => done?,
         });
@@ -248,7 +249,7 @@ async fn process_all(config: &Config, tasks: Vec<Task>, words: Words) -> Result<
     Ok(all)
 }
 
-/// One recording to its files. What is wrong with the recording is a result; what is wrong with the disk is an error.
+/// Processes one recording and writes its files. A bad recording is a result. A failure of the disk is an error.
 fn process(task: Task, settings: &config::Audio, words: &Words) -> Result<Done> {
     std::fs::create_dir_all(&task.out).with_context(|| format!("--out: cannot create {}", task.out.display()))?;
     let mut written = Files::in_folder(&task.out);

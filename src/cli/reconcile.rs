@@ -1,4 +1,5 @@
-//! `reconcile`: account for every completed call.
+//! The command `reconcile`. A source and a time window go in. The command admits missing calls and prints the balance
+//! of all completed calls.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub(super) struct Args {
     /// A date or a moment [default: everything the source lists]
     #[arg(long, value_parser = moment)]
     from: Option<Timestamp>,
-    /// The same [default: now]
+    /// A date or a moment [default: one hour from now]
     #[arg(long, value_parser = moment)]
     to: Option<Timestamp>,
     /// JSON on stdout
@@ -30,12 +31,12 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Lists, lets in what is missing, prints the balance.
+/// Lists the source's calls, admits missing ones and prints the balance.
 pub(super) async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     if app.platform(&args.source).is_none() {
         bail!("source `{}` is not in the configuration", args.source);
     }
-    // A call that ends while this runs, on a platform whose clock is a little ahead, counts too.
+    // The window also covers calls that end during this run on a platform with a fast clock.
     let now = app.now();
     let soon = now.checked_add(jiff::SignedDuration::from_hours(1)).unwrap_or(now);
     let window = Window { from: args.from.unwrap_or(Timestamp::UNIX_EPOCH), to: args.to.unwrap_or(soon) };

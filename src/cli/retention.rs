@@ -1,4 +1,5 @@
-//! `retention`: what is past its term, and erasing it.
+//! The command `retention`. It lists the calls after their retention date and condemns them. Workers erase condemned
+//! calls. The list goes to stdout.
 
 use std::sync::Arc;
 
@@ -10,21 +11,21 @@ use crate::jobs::retention_sweep::{self, Consent, SweepPlan};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// The exact list of what a run would erase now
+    /// List exactly the calls that a run would erase now
     Plan {
         /// JSON on stdout
         #[arg(long)]
         json: bool,
     },
-    /// Condemn what is due; workers erase it. Without --force this is a dry run
+    /// Condemn the due calls, so that workers erase them. Without --force this is a dry run
     #[command(
         after_help = "Examples:\n  aftercall retention run                       a dry run\n  aftercall retention run --force               after looking at the plan and the clock\n  aftercall retention run --force --expect 812  past the volume guard: the number the plan shows"
     )]
     Run {
-        /// Really do it
+        /// Condemn the calls instead of a dry run
         #[arg(long)]
         force: bool,
-        /// The number of due calls, to pass the volume guard
+        /// The expected number of due calls, which passes the volume guard
         #[arg(long, requires = "force", value_name = "N")]
         expect: Option<u64>,
         /// JSON on stdout
@@ -39,7 +40,7 @@ impl Command {
     }
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::Plan { json } | Command::Run { force: false, json, .. } => {

@@ -1,4 +1,4 @@
-//! `serve`: the HTTP API.
+//! The command `serve`. The configuration goes in. The HTTP API is served until a signal ends it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::app::{App, Clock};
 use crate::config::Config;
 use crate::worker::Signals;
 
-/// Serves until told to stop.
+/// Serves the API until a signal drains the process.
 pub(super) async fn run(config: Config) -> Result<Ended> {
     let listen_at = config.api.listen;
     let listener =
@@ -30,21 +30,21 @@ pub(super) async fn run(config: Config) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-/// The listener of health and metrics, at work. It goes on while the process drains.
+/// The running listener of health and metrics. It keeps serving while the process drains.
 pub(super) struct Ops {
     stop: CancellationToken,
     serving: JoinHandle<Result<()>>,
 }
 
 impl Ops {
-    /// Ends it.
+    /// Stops the listener and waits for its end.
     pub(super) async fn stop(self) -> Result<()> {
         self.stop.cancel();
         self.serving.await.context("ops.listen")?
     }
 }
 
-/// Opens the listener of health and metrics, where the configuration names one.
+/// Opens the listener of health and metrics. `None` where `ops.listen` is not set.
 pub(super) async fn ops(app: &Arc<App>) -> Result<Option<Ops>> {
     let Some(listen_at) = app.config.ops.listen else { return Ok(None) };
     let listener =
@@ -55,7 +55,7 @@ pub(super) async fn ops(app: &Arc<App>) -> Result<Option<Ops>> {
     Ok(Some(Ops { stop, serving }))
 }
 
-/// Serves on an open listener until `stop`.
+/// Serves the API on an open listener until `stop`.
 pub(super) async fn until(app: Arc<App>, listener: TcpListener, stop: CancellationToken) -> Result<()> {
     tracing::info!(listen = %listener.local_addr()?, "API listening");
     api::serve(app, listener, stop).await

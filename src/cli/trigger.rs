@@ -1,4 +1,4 @@
-//! `trigger`: process calls now.
+//! The command `trigger`. A source and call ids go in. One result for each call comes out, such as the id of its job.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// The platform's ids of the calls
     #[arg(required = true, value_name = "CALL_ID")]
     calls: Vec<CallId>,
-    /// The source that knows them
+    /// The source of the calls
     #[arg(long)]
     source: SourceName,
     /// Process a finished call once more, as a new transcript version
@@ -30,7 +30,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Enqueues each call once, however often it is asked for.
+/// Enqueues each call and prints the results. A call that is already queued is not enqueued again.
 pub(super) async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     let repeat = if args.again { Repeat::Again } else { Repeat::Never };
     let (mut all, mut queued) = (Vec::new(), false);
@@ -45,7 +45,7 @@ pub(super) async fn run(app: &Arc<App>, args: Args) -> Result<Ended> {
     if args.json {
         out::json(&all)?;
     } else if queued {
-        // A call that the source does not know is found out by its job.
+        // Only the job finds out that the source does not know a call.
         out::note("a running worker takes it from here; `aftercall calls show CALL_ID` says how it ended");
     }
     Ok(Ended::Well)

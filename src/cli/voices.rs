@@ -1,4 +1,5 @@
-//! `voices`: what is kept of the voices of synthetic agents.
+//! The command `voices`. It lists and erases the enrolled voices of synthetic agents. Rows of the store go in. A table
+//! or JSON comes out.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::transcript::VOICE_VERSION;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// The agents whose voices are known, and from how many calls
+    /// List the agents with a known voice and the number of calls behind it
     #[command(after_help = "Examples:\n  aftercall voices list\n  aftercall voices list --json")]
     List {
         /// JSON on stdout
@@ -30,7 +31,7 @@ pub(super) enum Command {
         agent: String,
         #[arg(long)]
         source: SourceName,
-        /// Who erases it
+        /// Your name, for the audit trail
         #[arg(long)]
         by: String,
     },
@@ -42,7 +43,7 @@ impl Command {
     }
 }
 
-/// Dispatches.
+/// Runs the subcommand.
 pub(super) async fn run(app: &Arc<App>, command: Command) -> Result<Ended> {
     match command {
         Command::List { json } => list(app, json).await?,
@@ -80,7 +81,7 @@ async fn list(app: &App, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether what is known of a voice is used.
+/// The state of an enrolled voice as the table shows it.
 fn state(app: &App, voice: &AgentVoiceRow) -> &'static str {
     let source = app.config.source.iter().find(|source| source.name.as_str() == voice.source);
     let declared = source.is_some_and(|source| source.synthetic_agent(Some(&voice.agent_id)).is_some());

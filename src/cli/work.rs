@@ -1,4 +1,5 @@
-//! `run` and `work`: processes that run jobs.
+//! The commands `run` and `work`. The configuration goes in. Both run jobs and schedules until a signal ends them, and
+//! `run` also serves the API.
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
@@ -14,12 +15,12 @@ use crate::worker::{DataLock, Signals, Until};
     after_help = "Examples:\n  aftercall work                 until SIGTERM or ctrl-c; a second one stops at once\n  aftercall work --until-idle    drain what is due now and exit (for cron, tests, CI)"
 )]
 pub(super) struct Args {
-    /// Drain what is due now, then exit 0; schedules do not fire
+    /// Run the jobs that are due now, then exit 0. Schedules do not fire
     #[arg(long)]
     until_idle: bool,
 }
 
-/// Worker and schedules.
+/// Runs the worker and the schedules.
 pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let lock = DataLock::take(&config.data_dir)?;
     let until = if args.until_idle { Until::Idle } else { Until::Stopped };
@@ -27,7 +28,7 @@ pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     let signals = Signals::default();
     signals::listen(&signals)?;
     signals::read_keys_on_hangup(&app)?;
-    // A worker that drains its queue and leaves has nobody to watch it.
+    // A worker with `--until-idle` ends soon and needs no health listener.
     let ops = match until {
         Until::Stopped => serve::ops(&app).await?,
         Until::Idle => None,
@@ -40,7 +41,7 @@ pub(super) async fn run(config: Config, args: Args) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-/// Worker, schedules and API.
+/// Runs the worker, the schedules and the API.
 pub(super) async fn run_all(config: Config) -> Result<Ended> {
     let lock = DataLock::take(&config.data_dir)?;
     let listen_at = config.api.listen;

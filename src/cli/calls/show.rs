@@ -1,4 +1,4 @@
-//! One call record as a page of text or as JSON.
+//! The page of one call. A record and its transcripts, deliveries and jobs go in. Text or JSON comes out.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::domain::RetentionState;
 use crate::queue::JobView;
 use crate::store::{CallRecord, OutboxRow, TranscriptRow};
 
-/// A record with everything that belongs to it. The content of a call whose erasure has been decided is left out.
+/// A record with its transcripts, deliveries and jobs. After the decision to erase a call, its content is left out.
 pub(super) struct Shown {
     record: CallRecord,
     versions: Vec<TranscriptRow>,
@@ -33,7 +33,7 @@ impl Shown {
         self.versions.last().map(|version| version.text.as_str())
     }
 
-    /// The page. `keys` lists the object keys too.
+    /// Prints the page. With `keys` it also lists the object keys.
     pub(super) fn print(&self, keys: bool) {
         table(std::slice::from_ref(&self.record), "");
         if let Some(reason) = &self.record.outcome_reason {
@@ -120,7 +120,7 @@ fn print_all(lines: &[String]) {
     }
 }
 
-/// The main figures of a quality document, a line for each group that has any.
+/// The main figures of a quality document, one line for each group with a figure.
 fn measures(quality: &Value) -> Vec<String> {
     let figure = |pointer: &str| quality.pointer(pointer).and_then(Value::as_f64);
     let shown = |name: &str, pointer: &str, places: usize, unit: &str| {
@@ -156,7 +156,7 @@ fn measures(quality: &Value) -> Vec<String> {
         .collect()
 }
 
-/// `-25.1 → -16.0 LUFS`: as recorded and as stored.
+/// The loudness as recorded and as stored, such as `-25.1 → -16.0 LUFS`.
 pub(in crate::cli) fn loudness(quality: &Value) -> Option<String> {
     let figure = |pointer: &str| quality.pointer(pointer).and_then(Value::as_f64);
     let recorded = figure("/loudness/integrated_lufs")?;
@@ -166,7 +166,7 @@ pub(in crate::cli) fn loudness(quality: &Value) -> Option<String> {
     })
 }
 
-/// A job of the call, when it was queued and how long its last attempt took.
+/// A job of the call as one line, with its queue time and the duration of its last attempt.
 fn timed(job: &JobView) -> String {
     let queued = out::or_dash(job.queued_at);
     let took = job.took_ms().map_or_else(|| "not ended".to_owned(), |ms| format!("{ms} ms"));

@@ -1,4 +1,5 @@
-//! The figures of an evaluation: a table for people, JSON for scripts, and how it compares with an earlier one.
+//! The report of an evaluation. Judged recordings go in. A table, a JSON document and a comparison with an earlier
+//! report come out.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,23 +24,24 @@ const COLUMNS: [out::Column; 10] = [
     out::Column::spare("invented/min", 6),
 ];
 
-/// What a rounded figure may move by without having become worse.
+/// Tolerance of the comparison. A figure that is worse by at most this much counts as equal.
 const SLACK: f64 = 0.002;
-/// Figures that are better the smaller they are, and those that are better the larger they are.
+/// Figures for which a smaller value is better.
 const ERRORS: [&str; 6] = ["wer", "cpwer", "confidently_wrong", "der", "der_strict", "invented_words_per_minute"];
+/// Figures for which a larger value is better.
 const SUCCESSES: [&str; 3] = ["role_accuracy", "labelled", "speakers_right"];
 
-/// One recording.
+/// The result of one recording.
 pub(super) struct Judged {
     pub name: String,
     pub score: Score,
-    /// How many speakers there are, and how many were found.
+    /// The number of speakers in the reference and the number of speakers found.
     pub speakers: (usize, usize),
     pub roles: Vec<Speaker>,
     pub cpu: Option<Duration>,
 }
 
-/// All of them.
+/// The results of all recordings.
 #[derive(Default)]
 pub(super) struct Report {
     each: Vec<Judged>,
@@ -105,13 +107,13 @@ impl Report {
         ));
     }
 
-    /// What has become worse, in words; empty where nothing has.
+    /// One line for each figure that is worse than in the earlier report.
     pub(super) fn worse_than(&self, earlier: &Value) -> Vec<String> {
         worse(&earlier["all"], &self.sum())
     }
 }
 
-/// Figures of an earlier run.
+/// Reads the JSON report of an earlier run.
 pub(super) fn earlier(path: &Path) -> Result<Value> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("--baseline: cannot read {shown}"))?;
@@ -135,7 +137,7 @@ fn worse(earlier: &Value, now: &Value) -> Vec<String> {
     errors.chain(SUCCESSES.iter().filter_map(|key| compared(key, -1.0))).collect()
 }
 
-/// Shares between 0 and 1; null where there is nothing to take a share of.
+/// The figures of a score. Shares are between 0 and 1. A share of zero words is null.
 fn figures(score: &Score) -> Value {
     let share = |part: u64, whole: u64| (whole > 0).then(|| rounded(part as f64 / whole as f64));
     let roles = &score.roles;
@@ -158,7 +160,7 @@ fn rounded(figure: f64) -> f64 {
     (figure * 1e4).round() / 1e4
 }
 
-/// The most memory this process has held, bytes; none where the system does not say.
+/// The peak memory of this process in bytes. `None` on a system without `/proc`.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

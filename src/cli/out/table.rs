@@ -1,23 +1,24 @@
-//! Tables that fit the terminal. Cells wrap between words and never inside one. Where even that is too wide, columns
-//! are left out in the order that the command states, and the longest words are shortened last.
+//! Tables that fit the terminal. Columns, rows and a width go in. Text and the heads of the left-out columns come out.
+//! Cells wrap only between words. A table that is still too wide loses columns in the order that the command states.
+//! Then the longest words are shortened.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 
-/// Columns under a ruled header, nothing more, so that `awk` can read them.
+/// Columns under a ruled header. There are no other lines, so that `awk` can read the table.
 const STYLE: TableStyle = NOTHING.header_separator(LineStyle::none().fill('─').junction('─'));
-/// One space on each side of a cell.
+/// The padding of a cell, one space on each side.
 const PADDING: usize = 2;
-/// A cell of so few characters is one line, such as `2.8 MiB`.
+/// A cell of at most this many characters is not wrapped, such as `2.8 MiB`.
 const UNWRAPPED: usize = 12;
-/// A shortened word keeps so many characters, the ellipsis included.
+/// A shortened word keeps at least this many characters, the ellipsis included.
 const SHORTEST_WORD: usize = 8;
 
-/// The head of a column and its place in the order of leaving out.
+/// The head of a column and its rank for leaving it out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     head: &'static str,
-    /// Columns with the highest number are left out first; 0 is always shown.
+    /// The column with the highest number is left out first. A column with 0 is always shown.
     spare: u8,
 }
 
@@ -27,19 +28,19 @@ impl Column {
         Self { head, spare: 0 }
     }
 
-    /// A column that is left out on a narrow terminal, before those with a lower `order`.
+    /// A column that may be left out on a narrow terminal. A higher `order` is left out earlier.
     pub(crate) const fn spare(head: &'static str, order: u8) -> Self {
         Self { head, spare: order }
     }
 }
 
-/// A table as text.
+/// A table as text, with the heads of the left-out columns.
 pub(super) struct Fitted {
     pub text: String,
     pub left_out: Vec<&'static str>,
 }
 
-/// Lays a table out within `width` characters, or as wide as it needs to be without one.
+/// Lays a table out within `width` characters. Without a width the table is as wide as it needs to be.
 pub(super) fn fitted(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Fitted {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let mut left_out = Vec::new();
@@ -76,7 +77,7 @@ fn laid_out(columns: &[Column], rows: &[Vec<String>], shown: &[usize], width: Op
     table.to_string()
 }
 
-/// The width with every cell wrapped at each of its spaces.
+/// The width of the table when every long cell is wrapped at each of its spaces.
 fn needed(columns: &[Column], rows: &[Vec<String>], shown: &[usize]) -> usize {
     let cells: usize = shown.iter().map(|n| longest_word(columns[*n], rows, *n) + PADDING).sum();
     cells + shown.len().saturating_sub(1)
@@ -102,7 +103,7 @@ fn shortened(columns: &[Column], rows: &[Vec<String>], shown: &[usize], width: u
         if longest <= SHORTEST_WORD {
             return rows;
         }
-        // The widest column gives only as much as makes it as narrow as the next one, so that none is cut alone.
+        // The widest column shrinks at most to the width of the next one. Then both shrink in turn.
         let others = shown.iter().filter(|other| **other != n);
         let next = others.map(|other| longest_word(columns[*other], &rows, *other)).max().unwrap_or(0);
         let least = longest.saturating_sub(over).max(next.min(longest - 1)).max(SHORTEST_WORD);
@@ -112,13 +113,13 @@ fn shortened(columns: &[Column], rows: &[Vec<String>], shown: &[usize], width: u
             }
         }
         if longest_word(columns[n], &rows, n) == longest {
-            // The head is the longest word of the column, and a head is not cut.
+            // The head is the longest word of the column. A head is never cut.
             return rows;
         }
     }
 }
 
-/// The cell, with every word of more than `longest` characters cut and marked by an ellipsis.
+/// The cell with every word cut to `longest` characters. A cut word ends with an ellipsis.
 fn cut(cell: &str, longest: usize) -> String {
     let words = cell.split(' ').map(|word| {
         if word.chars().count() <= longest {

@@ -1,4 +1,4 @@
-//! The files of one recording.
+//! The output files of one recording. Bytes go in. Whole files and a manifest with their digests come out.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::digest::CopyFailure;
 use crate::domain::artifact::MANIFEST_SCHEMA;
 use crate::domain::transcript::EngineInfo;
 
-/// Files written so far, each whole or not at all; the manifest comes last.
+/// The files written so far. Each file appears only when it is complete. The manifest is written last.
 pub(super) struct Files {
     dir: PathBuf,
     all: Vec<Value>,
@@ -69,7 +69,7 @@ impl Files {
     }
 }
 
-/// Temporary files are their owner's alone; what is handed out has the mode of any other file.
+/// Sets mode 0644. A temporary file is readable only for its owner until then.
 pub(super) fn open_to_all(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::Permissions::from_mode(0o644);

@@ -1,4 +1,4 @@
-//! What was named to be processed: files, folders of recordings, URLs.
+//! The inputs of `process`. Files, folders and URLs go in. One task for each recording comes out.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ use crate::fetch::{Fetcher, HostPolicy};
 /// A recording to process.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
-    /// As the user named it.
+    /// The file or URL as the user named it.
     pub name: String,
     pub file: PathBuf,
     pub out: PathBuf,
 }
 
-/// All recordings named by `inputs`; what is fetched from a URL goes to `downloads`.
+/// One task for each recording of `inputs`. A recording from a URL is downloaded into `downloads`.
 pub(super) async fn tasks(config: &Config, inputs: &[String], out: &Path, downloads: &Path) -> Result<Vec<Task>> {
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     for input in inputs {
@@ -35,7 +35,7 @@ pub(super) async fn tasks(config: &Config, inputs: &[String], out: &Path, downlo
     for (name, file) in found {
         let stem = Path::new(name.split('?').next().unwrap_or(&name)).file_stem().and_then(|stem| stem.to_str());
         let mut folder = stem.unwrap_or("recording").to_owned();
-        // `a.mp3` and `a.wav` of one folder must not end in one place.
+        // `a.mp3` and `a.wav` need two output folders.
         while !taken.insert(folder.clone()) {
             folder.push('_');
         }
@@ -53,7 +53,7 @@ async fn download(config: &Config, input: &str, dest: &Path) -> Result<PathBuf> 
     Ok(fetched.with_context(|| format!("{url:?}"))?.path)
 }
 
-/// A file itself, or the recordings right in a folder, sorted by name. What else is there is passed over with a remark.
+/// The file itself, or the recordings directly in a folder, sorted by name. Other entries are skipped with a note.
 fn files(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     let shown = path.display();
     let meta = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?;

@@ -1,4 +1,5 @@
-//! The files of a recording's words; where there are none, why, and what brings them.
+//! The transcript files of a recording. A transcript goes in. JSON, text, captions and turns come out. For a transcript
+//! without words the reason and a helpful command come out, too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,23 +13,23 @@ use crate::domain::Transcript;
 use crate::transcript;
 use crate::transcript::{Form, TranscriptError};
 
-/// What became of a recording's words.
+/// The result for a recording's words.
 #[derive(Debug)]
 pub(super) struct Came {
     count: usize,
-    /// Why there are none.
+    /// The reason for a transcript without words.
     missing: Option<Missing>,
-    /// Why there are words and no captions.
+    /// The reason for missing captions.
     no_captions: Option<String>,
 }
 
-/// No words.
+/// The reason for a transcript without words.
 #[derive(Debug)]
 struct Missing {
     reason: String,
-    /// The same in words, and in the table.
+    /// The reason as a phrase, for the table and for stderr.
     why: &'static str,
-    /// The command that brings them, where one does.
+    /// Advice with the command that brings words. `None` where no command helps.
     help: Option<&'static str>,
 }
 
@@ -59,7 +60,7 @@ impl Missing {
 }
 
 impl Came {
-    /// As a table has it.
+    /// The result as a table cell.
     pub(super) fn briefly(&self) -> String {
         match &self.missing {
             None => self.count.to_string(),
@@ -79,12 +80,12 @@ impl Came {
     }
 }
 
-/// The first command that a sentence names.
+/// The first command in backticks.
 fn first_command(help: &str) -> &str {
     help.split('`').nth(1).unwrap_or(help)
 }
 
-/// The transcript, and what brings its words where it has none.
+/// The transcript, with advice where it has no words.
 #[derive(serde::Serialize)]
 struct Document<'a> {
     #[serde(flatten)]
@@ -93,7 +94,7 @@ struct Document<'a> {
     help: Option<String>,
 }
 
-/// Writes the documents, and captions where there is something to show.
+/// Writes the transcript files. Captions are written only where the transcript can be rendered as captions.
 pub(super) fn write(written: &mut Files, name: &str, transcript: &Transcript) -> Result<Came> {
     let missing = Missing::of(transcript);
     let help = missing.as_ref().map(Missing::sentence);
@@ -118,7 +119,7 @@ fn text_words(transcript: &Transcript) -> usize {
     transcript.utterances.iter().map(|utterance| utterance.text.split_whitespace().count()).sum()
 }
 
-/// Says on stderr what is missing, once for all recordings that miss it.
+/// Prints one note on stderr for each kind of missing words or captions.
 pub(super) fn say<'a>(all: impl Iterator<Item = (&'a str, &'a Came)>) {
     let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (name, came) in all {
