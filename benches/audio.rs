@@ -3,7 +3,7 @@
 //! Criterion gives wall times. After it, the CPU time per second of audio is printed beside that of ffmpeg on the same
 //! file in the same run, where ffmpeg is installed: only ratios mean anything on a busy machine.
 
-#![allow(clippy::expect_used, unreachable_pub)]
+#![allow(clippy::disallowed_methods, clippy::expect_used, unreachable_pub)]
 
 use std::fs;
 use std::hint::black_box;

@@ -4,7 +4,7 @@
 //! `cargo bench --bench fleet`. PostgreSQL too when AFTERCALL_BENCH_POSTGRES holds the URL of a server on which this may
 //! make databases (and drop them again). AFTERCALL_BENCH_CALLS (100,000) sizes the flood, AFTERCALL_BENCH_PLAN (1,000,000)
 //! the plan; `-- plan` makes that alone, `-- computing` measures work that computes alone.
-#![allow(clippy::print_stdout, unreachable_pub)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, unreachable_pub)]
 
 mod measure;
 #[path = "pipeline/stage.rs"]

@@ -5,7 +5,7 @@
 //!
 //! `cargo bench --bench live`; `-- 40` for another number of live calls. AFTERCALL_BENCH_CALLS (100,000) sizes the
 //! backfill. PostgreSQL when AFTERCALL_BENCH_POSTGRES holds the URL of an empty database.
-#![allow(clippy::print_stdout, unreachable_pub)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, unreachable_pub)]
 
 mod measure;
 #[path = "pipeline/platform.rs"]

@@ -2,7 +2,7 @@
 //! calls per second beside what the audio stage alone allows, stage times, and what a thousand of them cost.
 //!
 //! `cargo bench --bench pipeline`, or `cargo bench --bench pipeline -- 200` for another number of calls a round.
-#![allow(clippy::print_stdout, unreachable_pub)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, unreachable_pub)]
 
 #[path = "pipeline/counting.rs"]
 mod counting;

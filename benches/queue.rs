@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench queue`. PostgreSQL too when AFTERCALL_BENCH_POSTGRES holds the URL of a server on which this
 //! may make databases (and drop them again).
-#![allow(clippy::print_stdout, unreachable_pub)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, unreachable_pub)]
 
 mod measure;
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Figures are CPU time (user and system) of this process on one thread, and its peak memory.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, unreachable_pub)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, missing_docs, unreachable_pub)]
 
 mod measure;
 

@@ -27,7 +27,7 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self { machine: Arc::new(Timestamp::now), turned: Arc::default(), correction: Arc::default() }
+        Self { machine: Arc::new(machine_time), turned: Arc::default(), correction: Arc::default() }
     }
 
     /// For tests: both clocks are moved by `offset` milliseconds.
@@ -43,7 +43,7 @@ impl Clock {
         let turned = offset.clone();
         let machine = move || {
             let ms = offset.load(Ordering::SeqCst).saturating_add(ahead.load(Ordering::SeqCst));
-            Timestamp::now().checked_add(SignedDuration::from_millis(ms)).unwrap_or(Timestamp::MAX)
+            machine_time().checked_add(SignedDuration::from_millis(ms)).unwrap_or(Timestamp::MAX)
         };
         Self { machine: Arc::new(machine), turned, correction: Arc::default() }
     }
@@ -107,6 +107,12 @@ impl App {
     }
 }
 
+/// The time of this machine.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+fn machine_time() -> Timestamp {
+    Timestamp::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,9 +124,9 @@ mod tests {
         let told = |late_ms: i64| {
             let asked = (clock.machine)();
             let turned = offset.load(Ordering::SeqCst);
-            clock.heed(asked, Timestamp::now().as_millisecond() + late_ms, turned);
+            clock.heed(asked, machine_time().as_millisecond() + late_ms, turned);
         };
-        let apart = || (clock.now().as_millisecond() - Timestamp::now().as_millisecond()).abs();
+        let apart = || (clock.now().as_millisecond() - machine_time().as_millisecond()).abs();
         for (skew_ms, wrong) in [(0, false), (29_000, false), (31_000, true), (-31_000, true), (864_000_000, true)] {
             ahead.store(skew_ms, Ordering::SeqCst);
             told(0);
@@ -145,7 +151,7 @@ mod tests {
         let clock = Clock::offset_by(offset.clone());
         let (asked, turned) = ((clock.machine)(), 0);
         offset.store(9_000_000, Ordering::SeqCst);
-        clock.heed(asked, Timestamp::now().as_millisecond(), turned);
+        clock.heed(asked, machine_time().as_millisecond(), turned);
         assert!(!clock.is_wrong());
     }
 }

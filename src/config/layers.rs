@@ -40,7 +40,7 @@ impl Layers {
                 Some((path, text))
             }
         };
-        Ok(Self { file, variables: variables(std::env::vars_os())? })
+        Ok(Self { file, variables: variables(environment())? })
     }
 
     /// # Errors
@@ -115,6 +115,12 @@ impl Layers {
         let environment = Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR);
         builder.add_source(environment.try_parsing(true).source(Some(chosen)))
     }
+}
+
+/// The environment of this process.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment() -> std::env::VarsOs {
+    std::env::vars_os()
 }
 
 /// Our variables among all variables.

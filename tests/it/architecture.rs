@@ -89,16 +89,6 @@ const OPEN: &[&str] = &["domain", "telemetry"];
 
 /// What only one place may touch: the text that gives it away, where it may stand, and why.
 const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
-    (
-        &["env::var", "env::{", "env::set_var", "env::remove_var", "from_default_env", "from_env("],
-        &["src/config.rs", "src/config/"],
-        "only config reads the environment",
-    ),
-    (
-        &["Timestamp::now", "Zoned::now", "SystemTime::now", "UNIX_EPOCH.elapsed", "Utc::now", "Local::now"],
-        &["src/app.rs", "src/app/"],
-        "only App::clock reads the clock",
-    ),
     (&["aws_"], &["src/artifacts/s3.rs", "src/artifacts/s3/"], "the S3 SDK lives in one place"),
     (&["sqlx::"], &["src/store.rs", "src/store/", "src/queue.rs", "src/queue/"], "SQL lives in store and queue"),
 ];
@@ -106,7 +96,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
 /// A part or a job one can hold in the head; suites are read case by case.
 const fn most_lines(path: &str) -> usize {
     match path.as_bytes() {
-        [b't', b'e', b's', b't', b's', b'/', ..] => 550,
+        [b's', b'r', b'c', b'/', ..] | [b'j', b'o', b'b', b's', b'/', ..] => 400,
         _ => 450,
     }
 }
@@ -195,11 +185,6 @@ fn a_broken_wall_is_seen() {
     assert!(one("src/fetch.rs", "use crate as top;").contains("one `use crate::part::"));
     assert!(one("src/mystery.rs", "fn f() {}").contains("`mystery` is not in the table"));
     assert!(one("src/fetch.rs", "use crate::mystery::X;").contains("`mystery` is not in the table"));
-    assert!(one("src/fetch.rs", "let x = std::env::var(\"HOME\");").contains("environment"));
-    assert!(one("src/fetch.rs", "use std::env::{self, VarError};").contains("environment"));
-    assert!(one("src/telemetry.rs", "EnvFilter::from_default_env()").contains("environment"));
-    assert!(one("jobs/mod.rs", "let now = jiff::Timestamp::now();").contains("clock"));
-    assert!(one("src/store/calls.rs", "let now = SystemTime::now();").contains("clock"));
     assert!(one("src/artifacts/dir.rs", "use aws_sdk_s3::Client;").contains("S3 SDK"));
     assert!(one("src/app.rs", "async fn f(pool: sqlx::SqlitePool) {}").contains("SQL"));
     assert!(one("src/fetch.rs", "#[cfg(test)] mod tests { use crate::store::Pool; }").contains("store"));
@@ -218,11 +203,10 @@ fn what_is_allowed_is_left_alone() {
             "src/fetch.rs",
             "// use crate::store::X;\n/* crate::queue::Y /* nested */ sqlx:: */ /// [`crate::app::App`]\n",
         ),
-        ("src/fetch.rs", "let s = \"crate::store::X \\\" sqlx::\"; let r = r#\"aws_ \" std::env::var\"#;"),
+        ("src/fetch.rs", "let s = \"crate::store::X \\\" sqlx::\"; let r = r#\"aws_ \" sqlx::x\"#;"),
         ("src/fetch.rs", "let t = std::time::Instant::now(); let v = env!(\"CARGO_PKG_VERSION\");"),
         ("src/fetch.rs", "#[cfg(test)]\nmod tests {\n    use super::*;\n}"),
-        ("src/config.rs", "std::env::var(\"X\")"),
-        ("src/app.rs", "use crate::store::Pool;\nuse crate::queue::Queue;\nlet now = Timestamp::now();"),
+        ("src/app.rs", "use crate::store::Pool;\nuse crate::queue::Queue;"),
         ("src/artifacts/s3.rs", "use aws_sdk_s3::Client;"),
         ("src/artifacts/s3/listing.rs", "use aws_sdk_s3::primitives::DateTime;"),
         ("src/store/calls.rs", "sqlx::query(\"\")"),

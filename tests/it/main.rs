@@ -1,6 +1,8 @@
 //! Behaviour of the whole, driven through the real `App` and the real binary against fake neighbours.
 // Nothing of a test binary is reachable from outside, so that the lint tells nothing here.
 #![allow(unreachable_pub)]
+// Tests compare with the real time and read their knobs from the environment.
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod afternoon;
