@@ -253,7 +253,7 @@ impl Runner {
         loop {
             match self.queue.ownership(ticket).await {
                 Ok(ownership) => return ownership,
-                Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot see whose a job is: {err}")),
+                Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot read a job's owner: {err}")),
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
