@@ -130,7 +130,7 @@ async fn send(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<WriteRe
         };
     }
     let Some(settings) = &platform.settings.http else {
-        return Err(misconfigured(format!("source `{}` has no [source.http] table any more", record.source)));
+        return Err(misconfigured(format!("source `{}` no longer has a [source.http] table", record.source)));
     };
     let document = document(app, row, record).await?;
     let receiver = Receiver::of(app, settings, &document).at(Stage::Deliver)?;
