@@ -108,7 +108,7 @@ pub(super) async fn reopen(app: &App, tx: &mut Tx, record: &CallRecord) -> Resul
             actor: "source".to_owned(),
             action: "reopened".to_owned(),
             subject: record.uid.to_string(),
-            detail: "nothing of it was ever stored, and its times are looked at again".to_owned(),
+            detail: "nothing of it was ever stored, and its times are read again".to_owned(),
         };
         app.store.audit(tx, &entry).await?;
     }

@@ -85,7 +85,7 @@ pub async fn correct(app: &App, call: CallUid, correction: Correction, by: &str)
 }
 
 fn changed() -> Stop {
-    let cause = "the call is being changed by somebody else; try again".to_owned();
+    let cause = "another process is changing the call; try again".to_owned();
     Stop::trouble(Stage::Writeback, Fault::Transient, Side::Worker, cause)
 }
 

@@ -91,13 +91,13 @@ async fn let_in(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<Write
         Err(Stop::Barred(trouble)) => {
             if app.barred.refused(source, app.now()) {
                 let cause = trouble.cause.as_str();
-                tracing::warn!(source = %source, cause, "the receiver refuses our key: asked again every minute");
+                tracing::warn!(source = %source, cause, "the receiver refuses our key; it is tried again every minute");
             }
             gauge().set(1.0);
         }
         Ok(_) => {
             if app.barred.accepted(source) {
-                tracing::info!(source = %source, "the receiver takes our key again");
+                tracing::info!(source = %source, "the receiver accepts our key again");
             }
             gauge().set(0.0);
         }
@@ -130,7 +130,7 @@ async fn send(app: &App, row: &OutboxRow, record: &CallRecord) -> Result<WriteRe
         };
     }
     let Some(settings) = &platform.settings.http else {
-        return Err(misconfigured(format!("source `{}` has no [source.http] table any more", record.source)));
+        return Err(misconfigured(format!("source `{}` no longer has a [source.http] table", record.source)));
     };
     let document = document(app, row, record).await?;
     let receiver = Receiver::of(app, settings, &document).at(Stage::Deliver)?;

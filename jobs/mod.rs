@@ -273,7 +273,7 @@ impl Jobs {
     /// Delays a job after a refused key. The first refusal was already logged as a warning.
     fn barred(&self, job: &queue::JobAttempt, trouble: &Trouble) -> Verdict {
         let failure = Failure { fault: "barred".to_owned(), ..trouble.failure() };
-        tracing::debug!(cause = failure.cause, "waits for a key to be put right");
+        tracing::debug!(cause = failure.cause, "the job waits until the key is corrected");
         count(job.kind, "barred");
         let since_ms = job.throttled_since.unwrap_or_else(|| self.0.now().as_millisecond());
         // The spread lets one job test the key first. The others then read its result.

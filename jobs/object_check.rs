@@ -65,7 +65,7 @@ pub async fn check(app: &App, orphans: Orphans) -> Result<Found, Stop> {
         let entry = match entry {
             // No object was stored yet, or the disk is not mounted. A comparison would prove nothing.
             Err(ObjectError::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), "there is no object store here (yet), nothing was compared");
+                tracing::warn!(path = %path.display(), "there is no object store here yet; nothing was compared");
                 return Ok(pass.found);
             }
             entry => entry.at(Stage::Retention)?,

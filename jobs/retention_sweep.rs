@@ -134,7 +134,7 @@ pub(super) async fn run(app: &App, job: &queue::JobAttempt) -> Result<&'static s
     let overdue = overdue.map_or(0.0, |at| app.now().duration_since(at).as_secs_f64());
     metrics::gauge!(telemetry::RETENTION_OVERDUE_SECONDS).set(if plan.refused.is_some() { overdue } else { 0.0 });
     if let Some(reason) = plan.refused {
-        tracing::error!(reason, due = plan.due, "retention sweep refused to run; look at `aftercall retention plan`");
+        tracing::error!(reason, due = plan.due, "retention sweep refused to run; check `aftercall retention plan`");
         metrics::counter!(telemetry::SWEEPS_REFUSED_TOTAL).increment(1);
         // Missing objects must be reported also when the sweep refuses.
         object_check::check(app, Orphans::Leave).await?;
@@ -168,16 +168,18 @@ async fn clock_doubt(app: &App, now: Timestamp) -> Result<Option<String>, Stop> 
     let seen = app.store.fact(HIGH_WATER).await.at(Stage::Retention)?;
     if let Some(seen) = seen.and_then(|text| text.parse::<Timestamp>().ok()) {
         if now < seen {
-            return Ok(Some(format!("clock doubt: it is {now} here, but a sweep has run at {seen}")));
+            return Ok(Some(format!("clock doubt: this machine's clock shows {now}, but a sweep has run at {seen}")));
         }
         let jump = app.config.retention.max_clock_jump.0;
         if now.duration_since(seen) > SignedDuration::try_from(jump).unwrap_or(SignedDuration::MAX) {
-            return Ok(Some(format!("clock doubt: it is {now} here, and the last sweep ran at {seen}")));
+            return Ok(Some(format!(
+                "clock doubt: this machine's clock shows {now}, and the last sweep ran at {seen}"
+            )));
         }
     }
     let theirs = app.objects.server_date().await.at(Stage::Retention)?;
     if let Some(theirs) = theirs.filter(|theirs| now.duration_since(*theirs).abs() > MAX_STORE_DIFFERENCE) {
-        return Ok(Some(format!("clock doubt: it is {now} here and {theirs} at the object store")));
+        return Ok(Some(format!("clock doubt: this machine's clock shows {now}, the object store's shows {theirs}")));
     }
     Ok(None)
 }

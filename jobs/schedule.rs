@@ -145,7 +145,7 @@ impl ScheduleEntry {
         let window = self.window.map_or(Duration::from_secs(86_400), |span| span.0);
         let sources: Vec<Option<SourceName>> = match (self.kind, self.source.as_deref()) {
             (ScheduledKind::RetentionSweep, None) => vec![None],
-            (ScheduledKind::RetentionSweep, Some(_)) => bail!("source: a retention sweep is of all sources"),
+            (ScheduledKind::RetentionSweep, Some(_)) => bail!("source: a retention sweep has no source"),
             (_, None) => bail!("source: must be a source's name or \"*\""),
             // `*` leaves out a source with `poll = "off"`. A schedule can still name that source.
             (_, Some("*")) => {

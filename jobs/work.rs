@@ -112,7 +112,7 @@ impl Work<'_> {
         };
         let prefix = CallPrefix::new(record.org_uid, record.uid);
         if let Err(err) = self.app.objects.delete_prefix(&prefix, &[]).await {
-            tracing::error!(error = %err, "could not take back what was uploaded for an erased call; the sweep will");
+            tracing::error!(error = %err, "could not delete the uploads of an erased call; the retention sweep will");
         }
         self.drop_spool().await;
     }

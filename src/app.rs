@@ -197,7 +197,7 @@ impl App {
                 renewed.push(engine.remote.settings().name.clone());
             }
         }
-        tracing::info!(renewed = renewed.join(" "), "the keys' files were read again");
+        tracing::info!(renewed = renewed.join(" "), "the key files were read again");
     }
 
     /// Spool directory of a call. It holds the call's files while its job runs.

@@ -207,7 +207,7 @@ impl Fetcher {
             // The host's answer does not continue our bytes, so the download restarts from the beginning.
             (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) if first > 0 => {
                 partial.restart().await?;
-                return Err(interrupted(host, partial, "the host continues something else"));
+                return Err(interrupted(host, partial, "the host continues with other bytes"));
             }
             (StatusCode::PARTIAL_CONTENT, Some(part)) if part.first == 0 => {
                 partial.restart().await?;

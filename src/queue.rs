@@ -40,7 +40,7 @@ pub enum QueueError {
     Database(#[from] sqlx::Error),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    #[error("queue: transaction of another database engine")]
+    #[error("queue: the transaction belongs to another database engine")]
     WrongEngine,
     #[error("queue: {0}")]
     Unreadable(String),

@@ -101,7 +101,7 @@ impl<'a> Receiver<'a> {
                 status => return Err(self.refused(status, answer).await),
             }
         }
-        Err(self.trouble(Fault::Transient, "its record changed under every try"))
+        Err(self.trouble(Fault::Transient, "its record changed during every attempt"))
     }
 
     async fn look(&self) -> Result<RemoteRecord, Stop> {
@@ -153,10 +153,10 @@ impl<'a> Receiver<'a> {
                 Some(to) if to.origin() == url.origin() => url = to,
                 Some(_) => {
                     let what =
-                        format!("answers {status} to another host, which is not followed; name that one in the url");
+                        format!("redirects ({status}) to another host, which is not followed; set the url to it");
                     return Err(self.trouble(Fault::Permanent, &what));
                 }
-                None => return Err(self.trouble(Fault::Permanent, &format!("answers {status} and says not where to"))),
+                None => return Err(self.trouble(Fault::Permanent, &format!("redirects ({status}) without a location"))),
             }
         }
         Err(self.trouble(Fault::Permanent, &format!("redirects more than {MOST_REDIRECTS} times")))

@@ -109,7 +109,7 @@ async fn commit(
         // This run repeated a finished call, and the source has less data now. The better result stays.
         tracing::warn!(
             outcome = ending.outcome.as_str(),
-            "this run brought less than is there, the record stays as it is"
+            "this run brought less than the record has; the record is unchanged"
         );
         return less(work, ending).await;
     }

@@ -165,7 +165,7 @@ pub(crate) async fn look(work: &mut Work<'_>, call: &SourceCall) -> Result<Looke
     // The answer that led to the longer copy counts as the first report of its size.
     growth.repeated |= looked == Looked::Replaced;
     note(work, &growth).await?;
-    tracing::debug!(looks = growth.looks, over = growth.over, ?change, "looked at a short recording");
+    tracing::debug!(looks = growth.looks, over = growth.over, ?change, "checked the size of a short recording");
     if looked == Looked::Kept && !growth.over {
         wait_for(work, call, &growth)?;
     }
@@ -244,7 +244,7 @@ async fn replace(work: &mut Work<'_>, call: &SourceCall) -> Result<Replaced, Sto
     {
         tracing::warn!(error = %err, "a shorter copy of the recording stays until the call is erased");
     }
-    tracing::info!(from = first.size_bytes, to = longer.size_bytes, "a longer recording took the place of the first");
+    tracing::info!(from = first.size_bytes, to = longer.size_bytes, "a longer recording replaced the first");
     Ok(Replaced::By(fetched.told))
 }
 

@@ -41,7 +41,7 @@ pub(crate) async fn secure(work: &mut Work<'_>, call: &SourceCall) -> Result<Ori
                 return Ok(Original::Stored(StoredOriginal { artifact, container, fresh: None }));
             }
         }
-        tracing::error!(key = %artifact.key, "the stored original is lost, its source is asked for it again");
+        tracing::error!(key = %artifact.key, "the stored original is lost; it is fetched again from the source");
         // The derived objects may be lost as well. Only paid answers are kept.
         work.record.progress = Kept::of(work.record.progress.as_ref()).left();
     }

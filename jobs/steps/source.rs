@@ -56,7 +56,7 @@ pub(crate) async fn fresh(work: &mut Work<'_>) -> Result<Fresh, Stop> {
         return Ok(Fresh::Ends(Outcome::PastRetention, Some(format!("its term ended {until} ({basis})"))));
     }
     if !call.eligible() {
-        return Ok(Fresh::Ends(Outcome::NotEligible, Some("text only, no recording is ever made".to_owned())));
+        return Ok(Fresh::Ends(Outcome::NotEligible, Some("the call is text only and has no recording".to_owned())));
     }
     Ok(Fresh::Call(Box::new(call)))
 }
@@ -78,7 +78,7 @@ fn not_over(work: &Work<'_>, call: &SourceCall) -> Option<Result<Fresh, Stop>> {
             if Duration::try_from(since).unwrap_or_default() < GOING_FOR_EVER {
                 return Some(Err(Stop::Snooze { after: STILL_GOING }));
             }
-            Some(Ok(Fresh::Ends(Outcome::NotEligible, Some("still not over after a day".to_owned()))))
+            Some(Ok(Fresh::Ends(Outcome::NotEligible, Some("the call has not ended after a day".to_owned()))))
         }
         CallStatus::Failed | CallStatus::Busy | CallStatus::NoAnswer | CallStatus::Cancelled | CallStatus::Unknown => {
             let word = call.status_raw.as_deref().unwrap_or("none");

@@ -107,7 +107,7 @@ impl SharedRateLimiter {
         self.store.save_rate_limit(&mut tx, &self.source, &row).await?;
         tx.commit().await?;
         if astray {
-            tracing::warn!(source = %self.source, "the source's rate limit was set by a clock that was wrong; put right");
+            tracing::warn!(source = %self.source, "the source's rate limit was set by a wrong clock and is corrected");
         }
         self.remember(&row);
         Ok(Ok((Permit { id }, wait)))
@@ -134,11 +134,11 @@ impl SharedRateLimiter {
             self.store.save_rate_limit(&mut tx, &self.source, &row).await?;
             tx.commit().await?;
             if row.is_refused() && !before.is_refused() {
-                tracing::error!(source = %self.source, "the platform refuses the key: nothing is asked but once a minute");
+                tracing::error!(source = %self.source, "the platform refuses the key; one request a minute is sent");
             } else if before.is_refused() && !row.is_refused() {
-                tracing::info!(source = %self.source, "the platform takes the key again");
+                tracing::info!(source = %self.source, "the platform accepts the key again");
             } else if row.openings > before.openings {
-                tracing::warn!(source = %self.source, openings = row.openings, "the platform is taken for dead for now");
+                tracing::warn!(source = %self.source, openings = row.openings, "the platform counts as down for now");
             } else if row.openings == 0 && before.openings > 0 {
                 tracing::info!(source = %self.source, "the platform answers again");
             }
@@ -165,7 +165,7 @@ impl RateLimiter for SharedRateLimiter {
                 }
                 Ok(Err(held)) => held,
                 Err(err) if self.limits.any() => {
-                    telemetry::out_of_reach(Side::Database, &format!("cannot see a source's rate limit: {err}"));
+                    telemetry::out_of_reach(Side::Database, &format!("cannot read a source's rate limit: {err}"));
                     PermitDenied { reason: "the shared rate limit cannot be read", pause: PATIENCE }
                 }
                 // Without configured limits nothing has to be counted, and the platform repeats its pauses. So a
@@ -185,7 +185,7 @@ impl RateLimiter for SharedRateLimiter {
 
     async fn release(&self, permit: Permit, answered: Answered) {
         if let Err(err) = self.note(permit, answered).await {
-            telemetry::out_of_reach(Side::Database, &format!("cannot note what a source answered: {err}"));
+            telemetry::out_of_reach(Side::Database, &format!("cannot record a source's answer: {err}"));
         }
     }
 
@@ -200,7 +200,7 @@ impl RateLimiter for SharedRateLimiter {
             Ok::<_, StoreError>(())
         };
         if let Err(err) = forgotten.await {
-            telemetry::out_of_reach(Side::Database, &format!("cannot note that a source's key is another one: {err}"));
+            telemetry::out_of_reach(Side::Database, &format!("cannot record that a source's key has changed: {err}"));
         }
     }
 }

@@ -118,7 +118,7 @@ impl S3Store {
         }
         match self.requests.look_at(key).await? {
             Some(stored) => Ok(stored.sent),
-            None => Err(self.wrong(key, "its upload was ended by someone else".to_owned())),
+            None => Err(self.wrong(key, "another process ended its upload".to_owned())),
         }
     }
 

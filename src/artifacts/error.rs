@@ -25,13 +25,13 @@ pub enum ObjectError {
     #[error("{place} denied {action} ({said}); check the access key and what its policy allows")]
     Denied { place: String, action: &'static str, said: String },
     /// The store is full, or a quota is used up.
-    #[error("{place} has no room for {action} ({said}); raise its quota or free space, work goes on by itself")]
+    #[error("{place} has no room for {action} ({said}); raise its quota or free space; work continues by itself")]
     Full { place: String, action: &'static str, said: String },
     /// The bucket does not exist, or it is in another region.
     #[error("{place} cannot be used for {action}: {said}")]
     NoBucket { place: String, action: &'static str, said: String },
     /// The local disk is full.
-    #[error("no space left for {}; free space or move it to a larger disk, work goes on by itself", path.display())]
+    #[error("no space left for {}; free space or move it to a larger disk; work continues by itself", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
     /// The file system does not allow this user to write, or to read.
     #[error("{} cannot be used by this user ({source}); check its owner and mode, and that it is not mounted read-only", path.display())]

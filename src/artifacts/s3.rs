@@ -81,7 +81,8 @@ impl Incoming<'_> {
     /// The next block. A stalled body is an error after the timeout.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         let next = tokio::time::timeout(self.requests.timeout, self.body.try_next()).await;
-        let next = next.map_err(|_| self.requests.unavailable("a read", "the body stopped coming"))?;
+        let next =
+            next.map_err(|_| self.requests.unavailable("a read", "the body stalled; no data came within the timeout"))?;
         next.map_err(|err| self.requests.unavailable("a read", chain(&err)))
     }
 }

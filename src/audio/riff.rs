@@ -177,9 +177,9 @@ impl Pieces {
         let oddity = match told {
             told if open_ended || told == len => None,
             told if told < len => {
-                Some("the WAV header is older than its file: sound goes on behind the length it gives")
+                Some("the WAV header is older than its file; sound continues after the length it gives")
             }
-            told if told > self.places.total() - body => Some("the WAV header promises more than the file holds"),
+            told if told > self.places.total() - body => Some("the WAV header announces more than the file holds"),
             _ => Some("another recording begins within the length that the WAV header gives"),
         };
         Ok(Piece { format, sound: body..extent.end, oddity })

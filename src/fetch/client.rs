@@ -172,7 +172,7 @@ fn request(address: &Address, wanted: RequestedPart<'_>) -> Option<Request<Empty
 }
 
 fn unaskable(host: &str) -> FetchError {
-    FetchError::RefusedUrl { host: Some(host.to_owned()), reason: "no request can be made of the URL" }
+    FetchError::RefusedUrl { host: Some(host.to_owned()), reason: "the URL cannot be used in a request" }
 }
 
 enum Hop {

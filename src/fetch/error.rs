@@ -43,7 +43,7 @@ pub enum FetchError {
     Unreachable { host: String, cause: String },
     #[error("more than {limit} redirects on the way to the recording")]
     TooManyRedirects { limit: u8 },
-    #[error("recording host `{host}` gave an answer that makes no sense here (status {status})")]
+    #[error("recording host `{host}` gave an unexpected answer (status {status})")]
     Unexpected { host: String, status: u16 },
     /// The spool file cannot be written.
     #[error("cannot write {} ({source}); {}", path.display(), remedy(source))]

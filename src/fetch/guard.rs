@@ -95,7 +95,7 @@ impl HostPolicy {
         let plain_http = match url.scheme() {
             "https" => false,
             "http" => true,
-            _ => return Err(refused(&name, "only http and https are spoken")),
+            _ => return Err(refused(&name, "only http and https are supported")),
         };
         if self.named.contains(&name) || self.own.as_ref() == Some(&url.origin()) {
             return Ok(if plain_http { Route::TrustedPlain } else { Route::Trusted });

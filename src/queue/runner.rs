@@ -253,7 +253,7 @@ impl Runner {
         loop {
             match self.queue.ownership(ticket).await {
                 Ok(ownership) => return ownership,
-                Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot see whose a job is: {err}")),
+                Err(err) => telemetry::out_of_reach(Side::Database, &format!("cannot read a job's owner: {err}")),
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -265,7 +265,7 @@ impl Runner {
     /// River's own completion checks only `state = 'running'`. An answer now could end the job while its new owner
     /// works on it. So this waits until the new owner is done; then the answer matches no row.
     async fn abandon(&self, context: &WorkContext, ticket: &Ticket) -> Result<WorkOutcome, riverqueue::BoxError> {
-        tracing::warn!(job.id = ticket.job, "another worker owns this job now, leaving it alone");
+        tracing::warn!(job.id = ticket.job, "another worker owns this job now; this worker leaves it");
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {

@@ -39,8 +39,8 @@ pub enum SourceError {
     #[error("source `{source_name}`: {path} answers {status}; the platform is in trouble")]
     Unavailable { source_name: SourceName, path: String, status: u16 },
     #[error(
-        "source `{source_name}`: {path} answers an HTML page instead of JSON ({status}); check base_url, or a proxy \
-         stands in between"
+        "source `{source_name}`: {path} answers an HTML page instead of JSON ({status}); check base_url and \
+         any proxy in between"
     )]
     NotTheApi { source_name: SourceName, path: String, status: u16 },
     #[error("source `{source_name}`: {path} is not there (404); check base_url")]
@@ -61,7 +61,7 @@ pub enum SourceError {
         #[source]
         cause: WireError,
     },
-    #[error("source `{source_name}`: this call cannot be asked for")]
+    #[error("source `{source_name}`: the id of this call cannot be used in a request")]
     Unaskable {
         source_name: SourceName,
         #[source]

@@ -55,7 +55,7 @@ impl AccountKeys {
             Ok(read) if read != *refused => {
                 let read = Arc::new(read);
                 *self.current.lock().unwrap_or_else(PoisonError::into_inner) = read.clone();
-                tracing::info!(source = %self.settings.name, "another key was read from its file");
+                tracing::info!(source = %self.settings.name, "a new key was read from its file");
                 Some(read)
             }
             Ok(_) => None,

@@ -47,7 +47,11 @@ fn holder(database: &Path) -> String {
             format!("process {process} ({name})")
         });
     }
-    if holders.is_empty() { "another process, which this one cannot see".to_owned() } else { holders.join(", ") }
+    if holders.is_empty() {
+        "another process, which this process cannot identify".to_owned()
+    } else {
+        holders.join(", ")
+    }
 }
 
 /// The processes that hold a write lock on one of these files, from a table such as /proc/locks (proc(5)): `1: POSIX

@@ -33,7 +33,7 @@ fn close(path: &Path) -> io::Result<()> {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|err| {
                 io::Error::new(
                     err.kind(),
-                    format!("others may read {}, and this user may not change that", path.display()),
+                    format!("other users may read {}, and this user may not change its mode", path.display()),
                 )
             })
         }

@@ -72,7 +72,7 @@ impl Recogniser {
         let (hashed, acoustic) = std::thread::scope(|scope| {
             let hashing = scope.spawn(|| digest::of_file(&path));
             let acoustic = Acoustic::load(&path, &manifest, threads);
-            (hashing.join().unwrap_or_else(|_| Err(std::io::Error::other("its hash stopped"))), acoustic)
+            (hashing.join().unwrap_or_else(|_| Err(std::io::Error::other("the hash thread stopped"))), acoustic)
         });
         let digest = hashed.map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => EngineError::Missing { path: path.clone() },

@@ -84,7 +84,7 @@ pub enum TranscriptError {
     NotTurns { at: String },
     #[error("the transcript file's schema is not {TRANSCRIPT_SCHEMA}")]
     Schema,
-    #[error("the transcript file gives words to speaker {0}, who is not in its speakers table")]
+    #[error("the transcript file gives words to speaker {0}, but its speakers table has no such speaker")]
     Speaker(u32),
     #[error("the transcript could not be written as JSON")]
     Unwritable,

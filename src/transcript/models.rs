@@ -93,9 +93,9 @@ pub fn known(name: &str) -> Option<KnownModel> {
 pub enum PullError {
     #[error("{url} answers {status}")]
     Answer { url: String, status: StatusCode },
-    #[error("{url} cannot be reached or broke off; pull again to go on from there")]
+    #[error("{url} cannot be reached or the download broke off; pull again to continue from there")]
     Transfer { url: String, source: reqwest::Error },
-    #[error("no room for {}: free some and pull again to go on from there", .path.display())]
+    #[error("no space left for {}; free space and pull again to continue from there", .path.display())]
     NoRoom { path: PathBuf },
     #[error("cannot write {}: {source}", .path.display())]
     Disk { path: PathBuf, source: std::io::Error },

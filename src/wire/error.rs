@@ -30,6 +30,6 @@ pub enum WireError {
     #[error("the platform answered with another call than `{asked}`")]
     OtherCall { asked: String },
     /// Every URL parser treats `.` and `..` as path steps, also percent-encoded.
-    #[error("the call id cannot stand in a URL path")]
+    #[error("the call id cannot be used in a URL path")]
     UnusableId,
 }

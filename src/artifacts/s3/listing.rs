@@ -77,7 +77,7 @@ impl S3Requests {
         to: (Option<T>, Option<T>),
     ) -> Result<(Option<T>, Option<T>)> {
         if to.0.is_none() || to == *from {
-            return Err(self.unavailable("a listing", "it claims to go on but does not move"));
+            return Err(self.unavailable("a listing", "the listing is truncated, but its marker does not advance"));
         }
         Ok(to)
     }

@@ -52,7 +52,7 @@ impl S3Requests {
                 None => self.unavailable(action, said),
             },
             (_, "NoSuchBucket") => {
-                ObjectError::NoBucket { place, action, said: format!("{said}; make the bucket or mend objects.bucket") }
+                ObjectError::NoBucket { place, action, said: format!("{said}; make the bucket or fix objects.bucket") }
             }
             (301 | 307, _) => {
                 ObjectError::NoBucket { place, action, said: format!("{said}; check objects.region and endpoint") }

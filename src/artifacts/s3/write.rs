@@ -50,7 +50,7 @@ impl S3Requests {
         let sent = self.put_with(With::Md5, (key, content_type), body, sending).await?;
         if !self.digests.md5_alone.swap(true, Ordering::Relaxed) {
             let place = self.place.as_str();
-            tracing::info!(place, %refusal, "this store takes Content-MD5 alone, x-amz-checksum-sha256 is not sent again");
+            tracing::info!(place, %refusal, "this store needs Content-MD5; x-amz-checksum-sha256 is not sent again");
         }
         Ok(sent)
     }

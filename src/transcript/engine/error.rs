@@ -36,7 +36,7 @@ pub enum EngineError {
     Refused { url: String, status: u16, reason: String },
     #[error("the engine at {url} has no credit left for this key (HTTP {status})")]
     Credit { url: String, status: u16 },
-    #[error("the engine at {url} answered what its documentation does not have: {reason}")]
+    #[error("the engine at {url} gave an answer that its documentation does not describe: {reason}")]
     Answer { url: String, reason: String },
     #[error("this segment of {bytes} bytes is more than the engine's limit of {limit}")]
     TooLarge { bytes: u64, limit: u64 },

@@ -139,7 +139,7 @@ async fn a_redirect_to_anywhere_else_is_not_followed(backend: Backend) {
         (port, 1, "another host"),
         (host, 1, "another host"),
         (scheme, 1, "another host"),
-        (nowhere, 1, "not where to"),
+        (nowhere, 1, "without a location"),
         (circle, 4, "redirects more than"),
     ];
     for (answer, asked_times, said) in cases {
