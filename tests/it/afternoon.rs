@@ -3,6 +3,8 @@
 //!
 //! `AFTERCALL_AFTERNOON_CALLS=2000 cargo test --test it afternoon -- --nocapture` is the full run.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -64,7 +66,8 @@ impl Fleet {
     /// Starts everything at once. Each process finds an empty database.
     async fn start(cluster: Arc<Cluster>) -> Self {
         let settings = format!(
-            "[store]\nurl = \"{}\"\n[worker]\nbackfill_cpu = \"normal\"\nheartbeat = \"500ms\"\nsilent_after = \"5s\"\nrest_after = 3\n\
+            "[store]\nurl = \"{}\"\n[worker]\nbackfill_cpu = \"normal\"\nbackoff_base = \"1s\"\n\
+             backoff_max = \"10s\"\nheartbeat = \"500ms\"\nsilent_after = \"5s\"\nrest_after = 3\n\
              rest_look = \"300ms\"\n[schedule]\nenabled = true",
             cluster.database()
         );
@@ -165,10 +168,8 @@ impl Fleet {
     /// The object directory has no room for a while. Workers rest and use up no attempt.
     async fn no_room(&self) {
         let filler = self.site.objects_dir().join("filler");
-        let mut room: usize = DISK_BYTES;
-        while std::fs::write(&filler, vec![1_u8; room]).is_err() {
-            room -= 1 << 16;
-        }
+        let (mut file, block) = (File::create(&filler).unwrap(), vec![1_u8; 1 << 16]);
+        while file.write_all(&block).is_ok() {}
         eventually("a worker to rest", async || self.ready().await.contains(&false).then_some(())).await;
         std::fs::remove_file(&filler).unwrap();
         eventually("all workers to be ready again", async || {
@@ -249,7 +250,10 @@ impl Fleet {
     }
 }
 
-const DISK_BYTES: usize = 192 << 20;
+/// Room for the objects of all calls.
+fn disk_bytes() -> usize {
+    total() as usize * (2 << 20)
+}
 
 /// Looks at the queue until `over`; returns the longest time in which jobs were due and no worker ran one.
 async fn longest_idle(app: Arc<App>, outage: Arc<AtomicBool>, over: Arc<AtomicBool>) -> Duration {
@@ -282,7 +286,7 @@ async fn during(outage: &AtomicBool, away: impl Future<Output = ()>) -> SignedDu
 async fn a_fleet_can_be_trusted_for_an_afternoon() {
     let Some(cluster) = postgres::own() else { return };
     let fleet = Fleet::start(Arc::new(cluster)).await;
-    let disk = SmallDisk::at(&fleet.site.objects_dir(), &DISK_BYTES.to_string());
+    let disk = SmallDisk::at(&fleet.site.objects_dir(), &disk_bytes().to_string());
     let app = fleet.site.app().await;
     let (outage, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let watching = tokio::spawn(longest_idle(app.clone(), outage.clone(), over.clone()));
