@@ -103,8 +103,8 @@ impl Work<'_> {
         result.map_err(|stopped| EngineError::Inference { reason: stopped.to_string() })
     }
 
-    /// Removes the objects that this attempt uploaded for a call that retention condemned meanwhile. The objects stay
-    /// if only the ownership changed, because the new owner uses the same keys.
+    /// Removes all objects of a call that retention condemned meanwhile, because this attempt may have uploaded some.
+    /// They stay if only the ownership changed, because the new owner uses the same keys.
     pub(super) async fn withdraw(&self) {
         let record = match self.app.store.call(self.record.uid).await {
             Ok(Some(record)) if record.retention_state != RetentionState::Active => record,

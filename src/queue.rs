@@ -3,6 +3,9 @@
 //!
 //! Two things are added to River. A completion in the caller's transaction is fenced by job, attempt and worker. A dead
 //! worker is detected by its missing heartbeat, not by the age of its jobs.
+//!
+//! Jobs wait in three lanes (live, backfill, maintenance), each with its own slots, so that a live call does not queue
+//! behind a backfill. `app::cpu_slots` does the same for cores.
 
 mod heartbeat;
 mod inspect;

@@ -16,7 +16,7 @@ words! {
         NoSpeech = "no_speech",
         /// No recording appeared within the grace period.
         NoRecording = "no_recording",
-        /// The recording's URL keeps answering 404 or 410.
+        /// The recording's URL keeps answering 404, 410 or a refusal, or the platform gives no new one.
         SourceExpired = "source_expired",
         /// The source no longer knows the call.
         Vanished = "vanished",

@@ -15,7 +15,7 @@ pub enum FetchError {
     /// 400, 401 or 403, the typical answers to an expired signature. The job may request a fresh URL once.
     #[error("recording host `{host}` denied the download with status {status}; the URL may have expired")]
     Denied { host: String, status: u16 },
-    /// 404 or 410: not available yet, or deleted. The call's age decides which.
+    /// 404 or 410: not available yet, or deleted. The job requests a fresh URL once. Then the call's age decides which.
     #[error("recording host `{host}` has no such recording (status {status})")]
     Gone { host: String, status: u16 },
     /// An answer without a body: not available yet.
@@ -89,7 +89,7 @@ impl FetchError {
 
 impl Classify for FetchError {
     /// [`Self::Empty`] and [`Self::Gone`] are transient here. The job knows the call's age and turns them into "not
-    /// ready yet" or an outcome. On [`Self::Denied`] the job requests a fresh URL once.
+    /// ready yet" or an outcome. On [`Self::Denied`] and [`Self::Gone`] it requests a fresh URL once.
     fn fault(&self) -> Fault {
         match self {
             Self::Throttled { retry_after: Some(retry_after), .. } => Fault::Throttled { retry_after: *retry_after },
