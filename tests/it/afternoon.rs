@@ -170,6 +170,8 @@ impl Fleet {
         let filler = self.site.objects_dir().join("filler");
         let (mut file, block) = (File::create(&filler).unwrap(), vec![1_u8; 1 << 16]);
         while file.write_all(&block).is_ok() {}
+        // An open file keeps its room after its removal.
+        drop(file);
         eventually("a worker to rest", async || self.ready().await.contains(&false).then_some(())).await;
         std::fs::remove_file(&filler).unwrap();
         eventually("all workers to be ready again", async || {
